@@ -1,0 +1,3 @@
+//! Management: the API server, its TCP/IP stack, metrics, the configuration store.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! AEADs in place over packets, many at a time.
+#![no_std]

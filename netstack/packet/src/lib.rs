@@ -1,0 +1,3 @@
+//! Wire formats and checksums of the fast path.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Boots the real image under QEMU against real peers.

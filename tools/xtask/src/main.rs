@@ -1,0 +1,5 @@
+//! One verb for each thing a contributor does.
+
+fn main() {
+    println!("not built yet");
+}
