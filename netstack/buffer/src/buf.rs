@@ -1,0 +1,501 @@
+//! One packet buffer: its handle, its metadata line, its bytes.
+//!
+//! Memory of a buffer, [`BUFFER_BYTES`] in all: 64 bytes of metadata, [`HEADROOM`], [`DATA_ROOM`]. The total is an odd
+//! number of cache lines, so that the metadata of neighbouring buffers spread over all sets of a cache.
+
+use crate::BufferPool;
+use crate::prefetch::{prefetch_line_read, prefetch_line_write};
+use core::fmt;
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+use core::slice;
+
+/// Bytes before received data: room for device headers and for pushing tunnel headers.
+pub const HEADROOM: usize = 256;
+/// Bytes of received data that a buffer takes; longer frames come as chains.
+pub const DATA_ROOM: usize = 2048;
+/// Bytes from one buffer to the next.
+pub const BUFFER_BYTES: usize = size_of::<Header>() + ROOM;
+
+const ROOM: usize = HEADROOM + DATA_ROOM;
+const _: () = assert!(size_of::<Header>() == 64 && align_of::<Header>() == 64);
+const _: () = assert!(size_of::<Meta>() == 40);
+const _: () = assert!(BUFFER_BYTES.is_multiple_of(64) && BUFFER_BYTES / 64 % 2 == 1);
+const _: () = assert!(size_of::<Option<Buf>>() == size_of::<usize>());
+
+/// The metadata line that precedes a buffer's bytes.
+#[repr(C, align(64))]
+pub(crate) struct Header {
+    /// The next segment of the packet.
+    next: Option<Buf>,
+    pub(crate) pool: &'static BufferPool,
+    /// First byte of data, counted from the start of the headroom. `start + len <= ROOM` always.
+    start: u16,
+    /// Bytes of data in this segment.
+    len: u16,
+    /// Bytes of data in the segments after this one; kept in the first segment of a chain only.
+    rest_len: u32,
+    meta: Meta,
+}
+
+/// What nodes say to each other about a packet.
+///
+/// Only `flags` is reset when a buffer is freed. The receiving node writes what it and later nodes need.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// What is true of the packet.
+    pub flags: Flags,
+    /// The interface it came in on.
+    pub rx_interface: u16,
+    /// The interface it leaves by.
+    pub tx_interface: u16,
+    /// Where the checksum of [`Flags::TX_CSUM`] starts, counted from the start of the headroom (see [`Buf::start`]),
+    /// so that headers pushed later do not move it.
+    pub csum_start: u16,
+    /// Where its result goes, counted from `csum_start`.
+    pub csum_offset: u16,
+    /// Identifies a packet with [`Flags::TRACED`] in the trace.
+    pub trace_id: u16,
+    /// The adjacency that lookup chose.
+    pub adjacency: u32,
+    /// Hash of the packet's flow, valid with [`Flags::FLOW_HASH`].
+    pub flow_hash: u32,
+    /// Why it is dropped, on its way to the drop node.
+    pub drop_reason: u8,
+    /// What a feature tells its own later node in few bits.
+    pub opaque8: [u8; 3],
+    /// What a feature tells its own later nodes.
+    pub opaque: [u64; 2],
+}
+
+bitflags::bitflags! {
+    /// What is true of a packet.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Flags: u16 {
+        /// The device verified the transport checksum.
+        const RX_CSUM_GOOD = 1 << 0;
+        /// The transport checksum holds the pseudo-header's sum only: whoever sends the packet completes it
+        /// ([`Meta::csum_start`], [`Meta::csum_offset`]; as in VIRTIO 1.3 §5.1.6).
+        const TX_CSUM = 1 << 1;
+        /// Nodes record what they do with it.
+        const TRACED = 1 << 2;
+        /// [`Meta::flow_hash`] is valid.
+        const FLOW_HASH = 1 << 3;
+        /// It was addressed to a group or to everybody at the link layer.
+        const LINK_MULTICAST = 1 << 4;
+        /// This node made it: its TTL is not decremented.
+        const ORIGINATED = 1 << 5;
+        /// A feature's own mark.
+        const FEATURE_A = 1 << 14;
+        /// A feature's own mark.
+        const FEATURE_B = 1 << 15;
+    }
+}
+
+/// A header does not fit into the room that a buffer has, or more is taken away than there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no room in the packet buffer")
+    }
+}
+
+impl core::error::Error for NoRoom {}
+
+/// The unique owner of one packet buffer, or of the chain of buffers that a long packet fills.
+///
+/// Dropping it returns the buffers to their pool, under the pool's lock; workers free whole vectors with
+/// [`BufferCache::free`](crate::BufferCache::free).
+#[repr(transparent)]
+pub struct Buf(NonNull<Header>);
+
+// SAFETY: a `Buf` is the only handle to its buffer, and nothing in a buffer is tied to a thread.
+unsafe impl Send for Buf {}
+// SAFETY: a shared `Buf` gives only shared access to its metadata and bytes.
+unsafe impl Sync for Buf {}
+
+impl Buf {
+    /// Writes the metadata line of a fresh buffer.
+    ///
+    /// # Safety
+    /// `memory` is aligned to 64 and owns [`BUFFER_BYTES`] initialised bytes for ever, and nobody else has them.
+    pub(crate) unsafe fn initialise(memory: NonNull<u8>, pool: &'static BufferPool) -> NonNull<Header> {
+        let header = memory.cast::<Header>();
+        let value =
+            Header { next: None, pool, start: HEADROOM as u16, len: 0, rest_len: 0, meta: Meta::default() };
+        // SAFETY: the caller gives aligned memory that is large enough and ours alone.
+        unsafe { header.write(value) };
+        header
+    }
+
+    /// Takes a buffer off a pool's or a cache's list.
+    ///
+    /// # Safety
+    /// `header` came from [`Buf::initialise`], and no other handle to it exists from now on.
+    pub(crate) unsafe fn from_free(header: NonNull<Header>) -> Self {
+        Self(header)
+    }
+
+    /// What a free list keeps of a buffer. The caller gives up the handle without dropping it.
+    #[inline(always)]
+    pub(crate) fn as_free(&self) -> NonNull<Header> {
+        self.0
+    }
+
+    /// Makes the buffer as fresh, and returns the rest of its chain.
+    #[inline(always)]
+    pub(crate) fn reset(&mut self) -> Option<Buf> {
+        let header = self.header_mut();
+        header.start = HEADROOM as u16;
+        header.len = 0;
+        header.rest_len = 0;
+        header.meta.flags = Flags::empty();
+        header.next.take()
+    }
+
+    #[inline(always)]
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: the handle is unique and its memory lives for ever.
+        unsafe { self.0.as_ref() }
+    }
+
+    #[inline(always)]
+    fn header_mut(&mut self) -> &mut Header {
+        // SAFETY: the handle is unique and its memory lives for ever.
+        unsafe { self.0.as_mut() }
+    }
+
+    /// What nodes say to each other about the packet.
+    #[inline(always)]
+    pub fn meta(&self) -> &Meta {
+        &self.header().meta
+    }
+
+    /// What nodes say to each other about the packet.
+    #[inline(always)]
+    pub fn meta_mut(&mut self) -> &mut Meta {
+        &mut self.header_mut().meta
+    }
+
+    /// Bytes of data in the first segment.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        usize::from(self.header().len)
+    }
+
+    /// True if the first segment has no data.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.header().len == 0
+    }
+
+    /// Bytes of data in all segments.
+    #[inline(always)]
+    pub fn total_len(&self) -> usize {
+        usize::from(self.header().len) + self.header().rest_len as usize
+    }
+
+    /// True if the packet has more than one segment.
+    #[inline(always)]
+    pub fn is_chained(&self) -> bool {
+        self.header().next.is_some()
+    }
+
+    /// Where data starts, counted from the start of the headroom.
+    #[inline(always)]
+    pub fn start(&self) -> usize {
+        usize::from(self.header().start)
+    }
+
+    /// Bytes free before the data.
+    #[inline(always)]
+    pub fn headroom(&self) -> usize {
+        self.start()
+    }
+
+    /// Bytes free after the data of the first segment.
+    #[inline(always)]
+    pub fn tailroom(&self) -> usize {
+        ROOM - self.start() - self.len()
+    }
+
+    /// The data of the first segment.
+    #[inline(always)]
+    pub fn data(&self) -> &[u8] {
+        // SAFETY: `start + len <= ROOM` always, the bytes were initialised with the pool, and the handle is unique.
+        unsafe { slice::from_raw_parts(self.data_pointer(), self.len()) }
+    }
+
+    /// The data of the first segment.
+    #[inline(always)]
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `data`.
+        unsafe { slice::from_raw_parts_mut(self.data_pointer(), self.len()) }
+    }
+
+    /// Address of the first byte of data, for drivers. The pointer may be used for the whole room of the buffer.
+    #[inline(always)]
+    pub fn data_pointer(&self) -> *mut u8 {
+        // SAFETY: `start <= ROOM`, so that the result stays inside the buffer's memory.
+        unsafe { self.0.as_ptr().cast::<u8>().add(size_of::<Header>() + self.start()) }
+    }
+
+    /// Address of the first byte of data as a device sees it.
+    #[inline(always)]
+    pub fn iova_of_data(&self) -> u64 {
+        self.header().pool.iova_of(self.data_pointer())
+    }
+
+    /// Puts `n` bytes before the data, and returns all data. The new bytes hold what was there before.
+    #[inline(always)]
+    pub fn push_front(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
+        let header = self.header_mut();
+        if n > usize::from(header.start) {
+            return Err(NoRoom);
+        }
+        header.start -= n as u16;
+        header.len += n as u16;
+        Ok(self.data_mut())
+    }
+
+    /// Takes the first `n` bytes of the first segment off the data.
+    #[inline(always)]
+    pub fn pull_front(&mut self, n: usize) -> Result<(), NoRoom> {
+        let header = self.header_mut();
+        if n > usize::from(header.len) {
+            return Err(NoRoom);
+        }
+        header.start += n as u16;
+        header.len -= n as u16;
+        Ok(())
+    }
+
+    /// Sets how many bytes of data the first segment has. Bytes that come in hold what was there before.
+    #[inline(always)]
+    pub fn set_len(&mut self, len: usize) -> Result<(), NoRoom> {
+        let header = self.header_mut();
+        if len > ROOM - usize::from(header.start) {
+            return Err(NoRoom);
+        }
+        header.len = len as u16;
+        Ok(())
+    }
+
+    /// Sets where the data of an empty buffer starts, counted from the start of the headroom.
+    pub fn set_start(&mut self, start: usize) -> Result<(), NoRoom> {
+        let header = self.header_mut();
+        if start > ROOM || header.len != 0 {
+            return Err(NoRoom);
+        }
+        header.start = start as u16;
+        Ok(())
+    }
+
+    /// Copies `bytes` behind the data of the first segment.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
+        let len = self.len();
+        if bytes.len() > self.tailroom() {
+            return Err(NoRoom);
+        }
+        self.set_len(len + bytes.len())?;
+        self.data_mut()[len..].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Puts `tail`, which may be a chain, behind the last segment.
+    pub fn append_segment(&mut self, mut tail: Buf) {
+        self.header_mut().rest_len += tail.total_len() as u32;
+        tail.header_mut().rest_len = 0;
+        let mut last = self;
+        while last.header().next.is_some() {
+            let Some(next) = last.header_mut().next.as_mut() else { return };
+            last = next;
+        }
+        last.header_mut().next = Some(tail);
+    }
+
+    /// The segment after the first one.
+    #[inline(always)]
+    pub fn next(&self) -> Option<&Buf> {
+        self.header().next.as_ref()
+    }
+
+    /// Cuts the packet after `total` bytes, and returns segments that hold none of them to their pool.
+    pub fn truncate(&mut self, total: usize) {
+        let first = self.len().min(total);
+        let rest = (total - first).min(self.header().rest_len as usize);
+        let header = self.header_mut();
+        header.len = first as u16;
+        header.rest_len = rest as u32;
+        let mut left = rest;
+        let mut last = self;
+        while left > 0 {
+            let Some(next) = last.header_mut().next.as_mut() else { return };
+            let len = next.len().min(left);
+            next.header_mut().len = len as u16;
+            left -= len;
+            last = next;
+        }
+        drop(last.header_mut().next.take());
+    }
+
+    /// Copies bytes from `offset` of the whole packet into `out`, and returns how many there were.
+    pub fn copy_out(&self, mut offset: usize, out: &mut [u8]) -> usize {
+        let mut copied = 0;
+        for segment in self.segments() {
+            let Some(bytes) = segment.get(offset..) else {
+                offset -= segment.len();
+                continue;
+            };
+            offset = 0;
+            let n = bytes.len().min(out.len() - copied);
+            out[copied..copied + n].copy_from_slice(&bytes[..n]);
+            copied += n;
+        }
+        copied
+    }
+
+    /// The data of each segment, in order.
+    pub fn segments(&self) -> Segments<'_> {
+        Segments { next: Some(self) }
+    }
+
+    /// Asks for the cache lines of the metadata, to write, and of the first received bytes.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        let line = self.0.as_ptr().cast::<u8>();
+        prefetch_line_write(line);
+        prefetch_line_read(line.wrapping_add(size_of::<Header>() + HEADROOM));
+    }
+
+    /// Asks for the cache line of the metadata, to write it.
+    #[inline(always)]
+    pub fn prefetch_meta(&self) {
+        prefetch_line_write(self.0.as_ptr().cast());
+    }
+}
+
+impl Drop for Buf {
+    #[cold]
+    fn drop(&mut self) {
+        let mut rest = self.reset();
+        self.header().pool.put_back(self.0);
+        // One at a time: a long chain must not recurse.
+        while let Some(buf) = rest {
+            let mut buf = ManuallyDrop::new(buf);
+            rest = buf.reset();
+            buf.header().pool.put_back(buf.0);
+        }
+    }
+}
+
+impl fmt::Debug for Buf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buf")
+            .field("total_len", &self.total_len())
+            .field("start", &self.start())
+            .field("meta", self.meta())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The data of each segment of a packet, in order.
+pub struct Segments<'a> {
+    next: Option<&'a Buf>,
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let segment = self.next?;
+        self.next = segment.next();
+        Some(segment.data())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn buf() -> Buf {
+        BufferPool::from_heap(1).cache().allocate().expect("the pool has one buffer")
+    }
+
+    fn chain(parts: &[&[u8]]) -> Buf {
+        let mut cache = BufferPool::from_heap(parts.len()).cache();
+        let mut packet: Option<Buf> = None;
+        for part in parts {
+            let mut segment = cache.allocate().expect("one buffer for each part");
+            segment.append(part).expect("parts are short");
+            match &mut packet {
+                None => packet = Some(segment),
+                Some(head) => head.append_segment(segment),
+            }
+        }
+        packet.expect("parts are given")
+    }
+
+    #[test]
+    fn room_is_kept() {
+        let mut buf = buf();
+        assert_eq!(buf.push_front(HEADROOM + 1), Err(NoRoom));
+        assert!(buf.push_front(HEADROOM).is_ok());
+        assert_eq!(buf.set_len(HEADROOM + DATA_ROOM + 1), Err(NoRoom));
+        assert!(buf.set_len(HEADROOM + DATA_ROOM).is_ok());
+        assert_eq!(buf.tailroom(), 0);
+        assert_eq!(buf.append(b"x"), Err(NoRoom));
+        assert_eq!(buf.pull_front(HEADROOM + DATA_ROOM + 1), Err(NoRoom));
+        assert!(buf.pull_front(HEADROOM + DATA_ROOM).is_ok());
+        assert!(buf.is_empty());
+    }
+
+    #[test]
+    fn chains_are_read_and_cut() {
+        let mut packet = chain(&[b"abc", b"", b"defg", b"hi"]);
+        assert_eq!(packet.total_len(), 9);
+        let mut out = [0; 5];
+        assert_eq!(packet.copy_out(2, &mut out), 5);
+        assert_eq!(&out, b"cdefg");
+        packet.truncate(5);
+        assert_eq!(packet.segments().collect::<Vec<_>>(), [b"abc".as_slice(), b"", b"de"]);
+        packet.truncate(2);
+        assert_eq!((packet.total_len(), packet.is_chained()), (2, false));
+        packet.truncate(7);
+        assert_eq!(packet.total_len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn truncate_keeps_a_prefix(parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 1..6), cut in 0usize..60) {
+            let whole = parts.concat();
+            let mut packet = chain(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            packet.truncate(cut);
+            let kept = packet.segments().collect::<Vec<_>>().concat();
+            prop_assert_eq!(packet.total_len(), kept.len());
+            prop_assert_eq!(&kept[..], &whole[..cut.min(whole.len())]);
+        }
+
+        #[test]
+        fn pushes_and_pulls_match_a_model(steps in prop::collection::vec((any::<bool>(), 0usize..200), 0..50)) {
+            let mut buf = buf();
+            let (mut start, mut len) = (HEADROOM, 0);
+            for (push, n) in steps {
+                if push {
+                    let fits = n <= start;
+                    prop_assert_eq!(buf.push_front(n).is_ok(), fits);
+                    if fits { start -= n; len += n; }
+                } else {
+                    let fits = n <= len;
+                    prop_assert_eq!(buf.pull_front(n).is_ok(), fits);
+                    if fits { start += n; len -= n; }
+                }
+                prop_assert_eq!((buf.start(), buf.len()), (start, len));
+            }
+        }
+    }
+}

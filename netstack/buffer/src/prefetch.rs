@@ -1,0 +1,38 @@
+//! Software prefetch, safe to call with any reference.
+
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
+
+/// Asks for the cache line of `place`, to read it soon.
+#[inline(always)]
+pub fn prefetch_read<T>(place: &T) {
+    prefetch_line_read(core::ptr::from_ref(place).cast());
+}
+
+/// Asks for the cache line of `place`, to write it soon.
+#[inline(always)]
+pub fn prefetch_write<T>(place: &T) {
+    prefetch_line_write(core::ptr::from_ref(place).cast());
+}
+
+#[inline(always)]
+pub(crate) fn prefetch_line_read(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint: it reads nothing and faults at no address.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+#[inline(always)]
+pub(crate) fn prefetch_line_write(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint: it writes nothing and faults at no address.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_ET0>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
