@@ -1,3 +1,77 @@
-//! The configuration schema, its validation and its differences.
+//! The configuration of a node: its schema, its validation, its differences.
+//!
+//! A configuration is one JSON document that is replaced as a whole. The way of a document:
+//!
+//! 1. [`parse`] reads JSON and holds it against [`table::CONFIG`], the one table of fields, limits and meanings (`check`);
+//! 2. the types of [`Config`] take it up;
+//! 3. [`validate`] looks at the document as a whole: names that must exist, networks that must not overlap;
+//! 4. [`validate_ports`] holds it against the ports of the machine it is for;
+//! 5. [`diff`] says what it changes.
+//!
+//! Every fault found is a [`Problem`] with a JSON pointer; all faults are reported, not only the first. The same table gives
+//! the JSON Schema of the API description ([`schema::Schema::to_json_schema`]).
+//!
+//! Not here: applying a configuration (`router`, `control`), storing it (`control`), YAML (the tools convert).
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod check;
+mod diff;
+mod mac;
+mod model;
+mod problem;
+pub mod schema;
+pub mod table;
+mod validate;
+
+pub use diff::{Change, ChangeKind, diff};
+pub use ipnet::{self, IpNet, Ipv4Net, Ipv6Net};
+pub use mac::{BadMacAddress, MacAddress};
+pub use model::{Api, Config, Interface, Log, LogLevel, Neighbour, NextHop, Route, RouterAdvertisements};
+pub use problem::{MAX_PROBLEMS, Problem};
+pub use validate::{PortFacts, validate, validate_ports, validate_route};
+
+use alloc::{format, vec, vec::Vec};
+use problem::Problems;
+use schema::Schema;
+use serde::de::DeserializeOwned;
+
+/// Reads and validates a JSON document as a whole.
+///
+/// # Errors
+/// Everything that is wrong with it, at most [`MAX_PROBLEMS`] problems. Faults of structure are reported first; what the
+/// fields mean together is looked at when there are none.
+pub fn parse(json: &[u8]) -> Result<Config, Vec<Problem>> {
+    let config: Config = parse_shape(json, &table::CONFIG)?;
+    let problems = validate(&config);
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+/// Reads one route, as a line of a bulk change gives it. Whether its next hops are on a link is not looked at.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_route(json: &[u8]) -> Result<Route, Vec<Problem>> {
+    let route: Route = parse_shape(json, table::route())?;
+    let problems = validate_route(&route);
+    if problems.is_empty() { Ok(route) } else { Err(problems) }
+}
+
+fn parse_shape<T: DeserializeOwned>(json: &[u8], schema: &Schema) -> Result<T, Vec<Problem>> {
+    let whole = |error: serde_json::Error| {
+        let message = format!("is not valid JSON: {error}");
+        vec![Problem { pointer: "".into(), message }]
+    };
+    let value: serde_json::Value = serde_json::from_slice(json).map_err(whole)?;
+    let mut problems = Problems::default();
+    check::check(&value, schema, "", &mut problems);
+    if !problems.is_empty() {
+        return Err(problems.into_vec());
+    }
+    // From the text again, not from the value: this notices a member that is given twice.
+    serde_json::from_slice(json).map_err(whole)
+}

@@ -1,0 +1,173 @@
+//! What differs between two configurations, in terms a person uses.
+
+use crate::{
+    Config,
+    schema::{Field, Presence, Schema, by_key, key_of},
+    table,
+};
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::fmt;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What happens to the item or field.
+    pub op: ChangeKind,
+    /// What it is about, by names rather than by indexes: `interfaces eth0 mtu`, `routes 10.0.0.0/8`.
+    pub item: String,
+    /// The old value; None for `add`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Value>,
+    /// The new value; None for `remove`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Value>,
+}
+
+/// What kind of difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeKind {
+    /// Only the new configuration has it.
+    Add,
+    /// Only the old configuration has it.
+    Remove,
+    /// Both have it, with different values.
+    Change,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |value: &Option<Value>| value.as_ref().map(Value::to_string).unwrap_or_default();
+        match self.op {
+            ChangeKind::Add => write!(f, "+ {} {}", self.item, text(&self.to)),
+            ChangeKind::Remove => write!(f, "- {} {}", self.item, text(&self.from)),
+            ChangeKind::Change => write!(f, "~ {} {} -> {}", self.item, text(&self.from), text(&self.to)),
+        }
+    }
+}
+
+/// The differences that lead from `old` to `new`, in the order of the schema. Order of interfaces, routes, neighbours,
+/// addresses and next hops is no difference. Secrets are shown as `"<secret>"`; a new configuration without one keeps the old.
+pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if let (Ok(old), Ok(new)) = (serde_json::to_value(old), serde_json::to_value(new)) {
+        compare(&table::CONFIG, "", Some(&old), Some(&new), &mut changes);
+    }
+    changes
+}
+
+fn compare(schema: &Schema, item: &str, old: Option<&Value>, new: Option<&Value>, changes: &mut Vec<Change>) {
+    match (schema, old, new) {
+        (_, old, new) if old == new => {}
+        (Schema::Object(fields), Some(old), Some(new)) => {
+            for field in *fields {
+                compare_field(field, item, old, new, changes);
+            }
+        }
+        (Schema::List { items, key, .. }, Some(Value::Array(old)), Some(Value::Array(new))) => {
+            compare_lists(items, key, item, old, new, changes);
+        }
+        _ => changes.push(change(item, old.cloned(), new.cloned())),
+    }
+}
+
+fn compare_field(field: &Field, item: &str, old: &Value, new: &Value, changes: &mut Vec<Change>) {
+    let item = if item.is_empty() { field.name.to_string() } else { format!("{item} {}", field.name) };
+    let (old, new) = (old.get(field.name), new.get(field.name));
+    if field.presence != Presence::Secret {
+        compare(field.schema, &item, old, new, changes);
+    } else if new.is_some() && old != new {
+        let hidden = || Some(Value::from("<secret>"));
+        changes.push(change(&item, old.and_then(|_| hidden()), hidden()));
+    }
+}
+
+fn compare_lists(
+    schema: &Schema,
+    key: &[&str],
+    item: &str,
+    old: &[Value],
+    new: &[Value],
+    changes: &mut Vec<Change>,
+) {
+    let (old_items, new_items) = (by_key(old, key), by_key(new, key));
+    for (name, old) in &old_items {
+        if !new_items.contains_key(name) {
+            changes.push(change(&format!("{item} {name}"), Some((*old).clone()), None));
+        }
+    }
+    for new in new {
+        let Some(name) = key_of(new, key) else { continue };
+        compare(schema, &format!("{item} {name}"), old_items.get(&name).copied(), Some(new), changes);
+    }
+}
+
+fn change(item: &str, from: Option<Value>, to: Option<Value>) -> Change {
+    let op = match (&from, &to) {
+        (None, _) => ChangeKind::Add,
+        (_, None) => ChangeKind::Remove,
+        _ => ChangeKind::Change,
+    };
+    Change { op, item: item.to_string(), from, to }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::{string::ToString, vec};
+
+    fn config(value: &Value) -> Config {
+        crate::parse(value.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn equal_but_for_order() {
+        let a = config(
+            &json!({"interfaces": [{"name": "eth0", "addresses": ["10.0.0.1/24", "10.1.0.1/24"]}, {"name": "eth1"}]}),
+        );
+        let b = config(
+            &json!({"interfaces": [{"name": "eth1"}, {"name": "eth0", "addresses": ["10.1.0.1/24", "10.0.0.1/24"]}]}),
+        );
+        assert_eq!(diff(&a, &b), vec![]);
+    }
+
+    #[test]
+    fn names_what_changed() {
+        let a = config(
+            &json!({"interfaces": [{"name": "eth0", "addresses": ["10.0.0.1/24"]}, {"name": "eth1"}]}),
+        );
+        let b = config(
+            &json!({"hostname": "gw1", "interfaces": [{"name": "eth0", "mtu": 9000, "addresses": ["10.0.0.2/24"]}],
+            "routes": [{"prefix": "0.0.0.0/0", "blackhole": true}]}),
+        );
+        let lines: Vec<String> = diff(&a, &b).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "~ hostname \"fairlead\" -> \"gw1\"",
+                "- interfaces eth1 {\"addresses\":[],\"dhcp4\":false,\"enabled\":true,\"mtu\":1500,\"name\":\"eth1\"}",
+                "~ interfaces eth0 mtu 1500 -> 9000",
+                "- interfaces eth0 addresses 10.0.0.1/24 \"10.0.0.1/24\"",
+                "+ interfaces eth0 addresses 10.0.0.2/24 \"10.0.0.2/24\"",
+                "+ routes 0.0.0.0/0 {\"blackhole\":true,\"prefix\":\"0.0.0.0/0\"}",
+            ]
+        );
+    }
+
+    #[test]
+    fn secrets_stay_secret() {
+        let a = config(&json!({"api": {"token": "0123456789abcdef"}}));
+        let b = config(&json!({"api": {"token": "fedcba9876543210"}}));
+        let changes = diff(&a, &b);
+        assert_eq!(changes.len(), 1);
+        assert!(!serde_json::to_string(&changes).unwrap().contains("fedcba"));
+        assert_eq!(diff(&a, &Config::default()), vec![]);
+    }
+}
