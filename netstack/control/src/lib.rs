@@ -1,3 +1,13 @@
-//! Management: the API server, its TCP/IP stack, metrics, the configuration store.
-#![no_std]
+//! The management plane: the API server with its TCP/IP stack, the DHCP client, the configuration store.
+//!
+//! Everything is polled by one thread and knows no platform: [`Platform`] is the machine.
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod platform;
+
+pub use platform::{
+    BlockDevice, BlockError, Boot, BootStage, Core, CoreRole, Memory, Platform, SECTOR_BYTES, Sector,
+};
