@@ -1,1 +1,38 @@
 //! A laboratory of virtual machines, network namespaces and captured wires, for demos and tests.
+//!
+//! What one is made of, in the order in which an experiment uses it:
+//!
+//! 1. [`host`]: what this machine allows (accelerator, privileges, user namespaces).
+//! 2. [`Nic`]: one interface of a machine: a TAP device, a frame socket, or QEMU's own user-mode network.
+//! 3. [`Vm`]: a booted image with its [`Console`], its [`Qmp`] control channel and its management [`Api`].
+//! 4. [`Netns`]: a Linux network namespace at the far end of a TAP device, where real programs run.
+//! 5. [`FrameSocket`]: the far end of a `-netdev dgram`, where a test sends and receives raw frames without root.
+//! 6. [`Station`]: a small host on such a wire. [`pcap`] and [`frame`]: captures, and frames made and taken apart
+//!    by an implementation that is not ours.
+//!
+//! Everything cleans up after itself when dropped. Nothing here knows what the image does: that is for the
+//! experiments. There are no simulated networks here either: frames cross real sockets and real devices.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod console;
+pub mod frame;
+mod frame_socket;
+pub mod host;
+mod netns;
+mod nic;
+pub mod pcap;
+pub mod process;
+mod qmp;
+mod station;
+mod vm;
+
+pub use api::{Api, Reply};
+pub use console::Console;
+pub use frame_socket::FrameSocket;
+pub use netns::Netns;
+pub use nic::Nic;
+pub use qmp::Qmp;
+pub use station::Station;
+pub use vm::{Vm, VmBuilder};
