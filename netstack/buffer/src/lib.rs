@@ -15,6 +15,7 @@
 extern crate alloc;
 
 mod buf;
+mod checksum;
 mod memory_port;
 mod pool;
 mod port;
