@@ -1,3 +1,34 @@
-//! The packet graph: nodes over vectors of packets, counters, drop reasons, trace.
-#![no_std]
+//! The dataplane: a graph of nodes over vectors of packets, its counters, drop reasons and trace.
+//!
+//! Main path:
+//! 1. control describes interfaces, adjacencies and next-hop groups, [`Tables::new`] compiles them, and
+//!    [`Shared::publish`] hands them to the workers; routes are in the tables of crate `fib`;
+//! 2. [`Worker::poll`] takes a vector from each port, and runs the graph over it;
+//! 3. packets for control come out of [`Shared::next_punt`], its own go in by [`Shared::inject`];
+//! 4. [`Shared`] gives counters and drop totals to whoever asks.
+//!
+//! What it does not do: resolve neighbours, choose routes, or know a device; see crates `router` and `drivers`.
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+#![allow(dead_code, reason = "the nodes follow")]
+
+extern crate alloc;
+
+mod counters;
+mod drop_reason;
+mod exchange;
+mod graph;
+mod shared;
+mod tables;
+mod worker;
+
+pub use counters::{Combined, InterfaceCounters, NodeCounters};
+pub use drop_reason::DropReason;
+pub use exchange::{Inject, InjectTo, Punt, PuntReason};
+pub use graph::Next;
+pub use shared::{Shared, Wake};
+pub use tables::{
+    Adjacency, AdjacencyId, Attachment, GroupId, Interface, InterfaceId, MAX_ADJACENCIES, MAX_INTERFACES,
+    MAX_MTU, MAX_NEXT_HOPS, MIN_MTU, NextHopGroup, Tables, TablesError,
+};
+pub use worker::Worker;

@@ -1,0 +1,149 @@
+//! Why a packet was dropped. Every drop in the dataplane has one of these, and each has a counter.
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Why a packet was dropped.
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl DropReason {
+            /// All reasons; a reason's place is its number.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)+];
+
+            /// Its name in counters and traces.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// What it means, in a sentence.
+            pub const fn description(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),+),)+
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Nobody gave a reason; a defect of the dataplane.
+    Unspecified = "unspecified",
+    /// The frame is shorter than its Ethernet header.
+    EthernetTooShort = "ethernet-too-short",
+    /// The destination MAC address is neither the interface's nor a group it joined.
+    EthernetNotOurs = "ethernet-not-ours",
+    /// The source MAC address is a group address.
+    EthernetSourceGroup = "ethernet-source-group",
+    /// No protocol is spoken under this EtherType.
+    EthernetUnknownType = "ethernet-unknown-type",
+    /// An IEEE 802 length field in place of an EtherType (spanning tree, LLC).
+    EthernetLlc = "ethernet-llc",
+    /// A slow-protocol or discovery frame (LLDP, LACP, flow control) that ends at this link.
+    EthernetLinkControl = "ethernet-link-control",
+    /// No sub-interface has this VLAN.
+    VlanUnknown = "vlan-unknown",
+    /// A second VLAN tag.
+    VlanNested = "vlan-nested",
+    /// The interface is down or not configured.
+    InterfaceDown = "interface-down",
+    /// The ARP packet is too short or not about IPv4 over Ethernet.
+    ArpMalformed = "arp-malformed",
+    /// The IPv4 packet is shorter than its header, or its lengths disagree.
+    Ip4BadLength = "ip4-bad-length",
+    /// The IPv4 version field is not 4, or the header length is below 5 words.
+    Ip4BadHeader = "ip4-bad-header",
+    /// The IPv4 header checksum is wrong.
+    Ip4BadChecksum = "ip4-bad-checksum",
+    /// An IPv4 source address that no host may send from (RFC 1812 §5.3.7).
+    Ip4MartianSource = "ip4-martian-source",
+    /// An IPv4 destination address that is never forwarded (RFC 1812 §5.3.7).
+    Ip4MartianDestination = "ip4-martian-destination",
+    /// A malformed IPv4 option, or source routing, which is refused (RFC 1812 §5.2.4.1, RFC 7126).
+    Ip4BadOption = "ip4-bad-option",
+    /// IPv4 multicast to a group that the interface has not joined; multicast is not routed.
+    Ip4MulticastNotJoined = "ip4-multicast-not-joined",
+    /// A directed broadcast (RFC 2644).
+    Ip4DirectedBroadcast = "ip4-directed-broadcast",
+    /// No route covers the IPv4 destination.
+    Ip4NoRoute = "ip4-no-route",
+    /// The TTL reached zero.
+    Ip4TtlExpired = "ip4-ttl-expired",
+    /// The packet is longer than the MTU and must not be fragmented.
+    Ip4FragmentationNeeded = "ip4-fragmentation-needed",
+    /// A fragment for this node itself, whose reassembly failed or had no room.
+    Ip4Reassembly = "ip4-reassembly",
+    /// The IPv6 packet is shorter than its header, or its lengths disagree.
+    Ip6BadLength = "ip6-bad-length",
+    /// The IPv6 version field is not 6.
+    Ip6BadHeader = "ip6-bad-header",
+    /// An IPv6 source address that no host may send from (multicast, loopback).
+    Ip6MartianSource = "ip6-martian-source",
+    /// An IPv6 destination address that is never forwarded (unspecified, loopback, interface-local scope).
+    Ip6MartianDestination = "ip6-martian-destination",
+    /// A malformed hop-by-hop options header, or an option that asks to be dropped.
+    Ip6BadHopByHop = "ip6-bad-hop-by-hop",
+    /// IPv6 multicast to a group that the interface has not joined; multicast is not routed.
+    Ip6MulticastNotJoined = "ip6-multicast-not-joined",
+    /// A link-local packet that is not for this node (RFC 4291 §2.5.6).
+    Ip6LinkLocalNotOurs = "ip6-link-local-not-ours",
+    /// No route covers the IPv6 destination.
+    Ip6NoRoute = "ip6-no-route",
+    /// The hop limit reached zero.
+    Ip6HopLimitExpired = "ip6-hop-limit-expired",
+    /// The packet is longer than the MTU.
+    Ip6PacketTooBig = "ip6-packet-too-big",
+    /// A fragment for this node itself, whose reassembly failed or had no room.
+    Ip6Reassembly = "ip6-reassembly",
+    /// The route says to drop silently.
+    Blackhole = "blackhole",
+    /// The route says to drop and to tell the sender that it is administratively prohibited.
+    Prohibited = "prohibited",
+    /// The route says to drop and to tell the sender that the destination is unreachable.
+    Unreachable = "unreachable",
+    /// An ICMP packet for this node is malformed or its checksum is wrong.
+    IcmpMalformed = "icmp-malformed",
+    /// The queue of packets for control is full.
+    PuntQueueFull = "punt-queue-full",
+    /// Too many packets for neighbours that are not resolved yet.
+    PuntRateLimited = "punt-rate-limited",
+    /// An injected packet names no interface, or is no frame or packet.
+    InjectMalformed = "inject-malformed",
+    /// The worker has no queue of the port.
+    OutputNoPort = "output-no-port",
+    /// The frame is longer than the interface's MTU allows.
+    OutputTooLong = "output-too-long",
+    /// The device's transmit ring is full.
+    TransmitRingFull = "transmit-ring-full",
+    /// No buffer was left for a packet that this node makes (fragments, errors).
+    NoBuffer = "no-buffer",
+    /// No room was left in the buffer for a header.
+    NoHeadroom = "no-headroom",
+}
+
+impl DropReason {
+    /// The reason with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+
+    #[test]
+    fn numbers_and_names_identify() {
+        for (number, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(DropReason::from_number(number as u8), Some(*reason));
+        }
+        assert_eq!(DropReason::from_number(DropReason::ALL.len() as u8), None);
+        let names: BTreeSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropReason::ALL.len());
+    }
+}

@@ -1,0 +1,388 @@
+//! What control publishes and workers read: interfaces, adjacencies, next-hop groups.
+//!
+//! Control describes them ([`Interface`], [`Adjacency`], [`NextHopGroup`]); [`Tables::new`] checks the whole and
+//! compiles it into the compact rows that nodes use. A value in a route table is the index of a group, 0 is no route.
+
+use crate::DropReason;
+use crate::graph::Next;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+/// Interfaces that a node has at most.
+pub const MAX_INTERFACES: usize = 4096;
+/// Adjacencies that a node has at most.
+pub const MAX_ADJACENCIES: usize = 1 << 18;
+/// Next hops of a group at most.
+pub const MAX_NEXT_HOPS: usize = 16;
+/// Buckets of a compiled group at most; weights are rounded to them.
+const MAX_BUCKETS: u32 = 64;
+/// Smallest MTU, so that one packet's fragments fit into a vector.
+pub const MIN_MTU: u16 = 576;
+/// Largest MTU.
+pub const MAX_MTU: u16 = 9216;
+
+const NO_VLAN: u16 = 0;
+const NO_INTERFACE: u16 = u16::MAX;
+
+/// Names an interface: a port or a VLAN sub-interface of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceId(pub u16);
+
+/// Names an adjacency by its place in the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AdjacencyId(pub u32);
+
+/// Names a next-hop group by its place in the tables; what route tables hold. Group 0 is "no route".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u32);
+
+/// An interface as control describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// What it stands on.
+    pub attachment: Attachment,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// The longest IP packet it carries, in bytes, from [`MIN_MTU`] to [`MAX_MTU`].
+    pub mtu: u16,
+    /// False: what comes in or would leave is dropped.
+    pub up: bool,
+    /// Takes UDP port 68 whatever its destination address: the DHCP client has no address yet.
+    pub dhcp_client: bool,
+    /// Its IPv4 addresses with prefix lengths; the first is the source of ICMP errors. Each needs a local /32 route.
+    pub ipv4: Vec<(Ipv4Addr, u8)>,
+    /// Its IPv6 addresses with prefix lengths, link-local ones included. Each that is not link-local needs a local
+    /// /128 route.
+    pub ipv6: Vec<(Ipv6Addr, u8)>,
+    /// IPv4 groups it has joined.
+    pub groups4: Vec<Ipv4Addr>,
+    /// IPv6 groups it has joined, solicited-node groups included.
+    pub groups6: Vec<Ipv6Addr>,
+}
+
+/// What an interface stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// A port: frames without VLAN tag.
+    Port,
+    /// A VLAN of a port: frames with this 802.1Q tag.
+    Vlan {
+        /// The port.
+        parent: InterfaceId,
+        /// 1 to 4094.
+        vlan_id: u16,
+    },
+}
+
+/// What to do with a packet once its next hop is known, as control describes it. One serves both families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adjacency {
+    /// A resolved neighbour: send to it.
+    Neighbour {
+        /// The interface towards it.
+        interface: InterfaceId,
+        /// Its MAC address.
+        mac: [u8; 6],
+    },
+    /// A neighbour that is not resolved, or a connected network: control resolves it.
+    Unresolved {
+        /// The interface towards it.
+        interface: InterfaceId,
+    },
+    /// An address of this node.
+    Local,
+    /// Drop, for this reason. [`DropReason::Unreachable`], [`DropReason::Prohibited`] and the families' no-route
+    /// reasons tell the sender by ICMP.
+    Drop(DropReason),
+}
+
+/// Where a route leads: one next hop, or several that share its flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NextHopGroup {
+    /// Adjacencies with their weights, at most [`MAX_NEXT_HOPS`]. Empty: no route.
+    pub next_hops: Vec<(AdjacencyId, u16)>,
+}
+
+impl NextHopGroup {
+    /// A group of one.
+    pub fn single(adjacency: AdjacencyId) -> Self {
+        Self { next_hops: [(adjacency, 1)].into() }
+    }
+}
+
+/// Why tables were refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TablesError {
+    /// More interfaces, adjacencies or next hops than there is room for.
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// An interface is impossible.
+    Interface {
+        /// The interface.
+        interface: InterfaceId,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// An adjacency names an interface that does not exist.
+    Adjacency(AdjacencyId),
+    /// A group names an adjacency that does not exist, or has a weight of 0, or is group 0 and not empty.
+    Group(GroupId),
+}
+
+impl fmt::Display for TablesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany { what, limit } => write!(f, "more than {limit} {what}"),
+            Self::Interface { interface, problem } => write!(f, "interface {}: {problem}", interface.0),
+            Self::Adjacency(id) => write!(f, "adjacency {} names no interface", id.0),
+            Self::Group(id) => write!(f, "next-hop group {} is not valid", id.0),
+        }
+    }
+}
+
+impl core::error::Error for TablesError {}
+
+/// A checked and compiled snapshot.
+#[derive(Debug, Default)]
+pub struct Tables {
+    pub(crate) interfaces: Box<[Option<InterfaceRow>]>,
+    pub(crate) adjacencies: Box<[AdjacencyRow]>,
+    pub(crate) groups: Box<[GroupRow]>,
+    pub(crate) buckets: Box<[u32]>,
+}
+
+/// An interface as nodes see it.
+#[derive(Debug)]
+pub(crate) struct InterfaceRow {
+    /// The port below, or the interface itself.
+    pub(crate) port: InterfaceId,
+    /// 0: untagged.
+    pub(crate) vlan_id: u16,
+    /// Sub-interface of each VLAN; on ports that have any.
+    pub(crate) vlans: Option<Box<[u16; 4096]>>,
+    pub(crate) description: Interface,
+}
+
+/// An adjacency as nodes see it.
+#[repr(C, align(32))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdjacencyRow {
+    /// Destination and source MAC address, VLAN tag if `header_len` is 18; the EtherType comes after it.
+    pub(crate) rewrite: [u8; 16],
+    pub(crate) tx_interface: u16,
+    pub(crate) mtu: u16,
+    /// Bytes of Ethernet header: 14 or 18.
+    pub(crate) header_len: u8,
+    /// Where lookup sends IPv4 packets.
+    pub(crate) next4: Next,
+    /// Where lookup sends IPv6 packets.
+    pub(crate) next6: Next,
+    pub(crate) drop_reason: DropReason,
+}
+
+const _: () = assert!(size_of::<AdjacencyRow>() == 32);
+
+/// A group as nodes see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupRow {
+    /// The adjacency if `mask` is 0, else the first of the group's buckets.
+    pub(crate) first: u32,
+    /// Number of buckets, a power of two, less 1.
+    pub(crate) mask: u32,
+}
+
+const _: () = assert!(size_of::<GroupRow>() == 8);
+
+impl Tables {
+    /// Checks and compiles a snapshot. An interface that does not exist (any more) is None; adjacency and group
+    /// numbers are places in their slices, and group 0 stays empty.
+    pub fn new(
+        interfaces: Vec<Option<Interface>>,
+        adjacencies: &[Adjacency],
+        groups: &[NextHopGroup],
+    ) -> Result<Self, TablesError> {
+        let interfaces = compile_interfaces(interfaces)?;
+        if adjacencies.len() >= MAX_ADJACENCIES {
+            return Err(TablesError::TooMany { what: "adjacencies", limit: MAX_ADJACENCIES - 1 });
+        }
+        let mut rows = Vec::with_capacity(adjacencies.len() + 1);
+        for (index, adjacency) in adjacencies.iter().enumerate() {
+            rows.push(
+                compile_adjacency(adjacency, &interfaces)
+                    .ok_or(TablesError::Adjacency(AdjacencyId(index as u32)))?,
+            );
+        }
+        // Groups without next hops lead to one more adjacency that says so.
+        let no_route = rows.len() as u32;
+        rows.push(AdjacencyRow::NO_ROUTE);
+
+        let mut buckets = Vec::new();
+        let mut group_rows = Vec::with_capacity(groups.len().max(1));
+        for (index, group) in groups.iter().enumerate() {
+            let valid = group.next_hops.iter().all(|&(id, weight)| id.0 < no_route && weight > 0);
+            if !valid || group.next_hops.len() > MAX_NEXT_HOPS || (index == 0 && !group.next_hops.is_empty())
+            {
+                return Err(TablesError::Group(GroupId(index as u32)));
+            }
+            group_rows.push(compile_group(group, no_route, &mut buckets));
+        }
+        if group_rows.is_empty() {
+            group_rows.push(GroupRow { first: no_route, mask: 0 });
+        }
+        Ok(Self {
+            interfaces: interfaces.into(),
+            adjacencies: rows.into(),
+            groups: group_rows.into(),
+            buckets: buckets.into(),
+        })
+    }
+
+    /// The interface with this number.
+    pub fn interface(&self, id: InterfaceId) -> Option<&Interface> {
+        self.row(id).map(|row| &row.description)
+    }
+
+    #[inline(always)]
+    pub(crate) fn row(&self, id: InterfaceId) -> Option<&InterfaceRow> {
+        self.interfaces.get(usize::from(id.0))?.as_ref()
+    }
+}
+
+impl InterfaceRow {
+    /// The sub-interface of a VLAN of this port.
+    pub(crate) fn vlan(&self, vlan_id: u16) -> Option<InterfaceId> {
+        let id = self.vlans.as_ref()?[usize::from(vlan_id & 0xfff)];
+        (id != NO_INTERFACE).then_some(InterfaceId(id))
+    }
+}
+
+impl AdjacencyRow {
+    const NO_ROUTE: Self = Self {
+        rewrite: [0; 16],
+        tx_interface: NO_INTERFACE,
+        mtu: 0,
+        header_len: 14,
+        next4: Next::Icmp4Error,
+        next6: Next::Icmp6Error,
+        drop_reason: DropReason::Unreachable,
+    };
+}
+
+fn compile_interfaces(interfaces: Vec<Option<Interface>>) -> Result<Vec<Option<InterfaceRow>>, TablesError> {
+    if interfaces.len() > MAX_INTERFACES {
+        return Err(TablesError::TooMany { what: "interfaces", limit: MAX_INTERFACES });
+    }
+    let mut rows: Vec<Option<InterfaceRow>> = Vec::with_capacity(interfaces.len());
+    for (index, interface) in interfaces.into_iter().enumerate() {
+        let id = InterfaceId(index as u16);
+        rows.push(interface.map(|description| InterfaceRow {
+            port: id,
+            vlan_id: NO_VLAN,
+            vlans: None,
+            description,
+        }));
+    }
+    for index in 0..rows.len() {
+        let interface = InterfaceId(index as u16);
+        let refuse = |problem| Err(TablesError::Interface { interface, problem });
+        let Some(row) = &mut rows[index] else { continue };
+        if !(MIN_MTU..=MAX_MTU).contains(&row.description.mtu) {
+            return refuse("its MTU is out of range");
+        }
+        if row.description.mac[0] & 1 != 0 {
+            return refuse("its MAC address is a group address");
+        }
+        let Attachment::Vlan { parent, vlan_id } = row.description.attachment else { continue };
+        if !(1..=4094).contains(&vlan_id) {
+            return refuse("its VLAN id is not between 1 and 4094");
+        }
+        row.port = parent;
+        row.vlan_id = vlan_id;
+        let port = rows.get_mut(usize::from(parent.0)).and_then(Option::as_mut);
+        let Some(port) = port.filter(|port| port.description.attachment == Attachment::Port) else {
+            return refuse("its parent is not a port");
+        };
+        let vlans = port.vlans.get_or_insert_with(|| Box::new([NO_INTERFACE; 4096]));
+        if vlans[usize::from(vlan_id)] != NO_INTERFACE {
+            return refuse("its VLAN is taken");
+        }
+        vlans[usize::from(vlan_id)] = interface.0;
+    }
+    Ok(rows)
+}
+
+/// None: it names an interface that does not exist.
+fn compile_adjacency(adjacency: &Adjacency, interfaces: &[Option<InterfaceRow>]) -> Option<AdjacencyRow> {
+    let on = |id: InterfaceId| interfaces.get(usize::from(id.0))?.as_ref();
+    Some(match *adjacency {
+        Adjacency::Neighbour { interface, mac } => {
+            let out = on(interface)?;
+            let mut rewrite = [0; 16];
+            rewrite[..6].copy_from_slice(&mac);
+            rewrite[6..12].copy_from_slice(&out.description.mac);
+            rewrite[12..14].copy_from_slice(&packet::ethernet::ETHERTYPE_VLAN.to_be_bytes());
+            rewrite[14..].copy_from_slice(&out.vlan_id.to_be_bytes());
+            AdjacencyRow {
+                rewrite,
+                tx_interface: interface.0,
+                mtu: out.description.mtu,
+                header_len: if out.vlan_id == NO_VLAN { 14 } else { 18 },
+                next4: Next::Ip4Rewrite,
+                next6: Next::Ip6Rewrite,
+                drop_reason: DropReason::Unspecified,
+            }
+        }
+        Adjacency::Unresolved { interface } => AdjacencyRow {
+            tx_interface: interface.0,
+            mtu: on(interface)?.description.mtu,
+            next4: Next::PuntUnresolved,
+            next6: Next::PuntUnresolved,
+            drop_reason: DropReason::Unspecified,
+            ..AdjacencyRow::NO_ROUTE
+        },
+        Adjacency::Local => {
+            AdjacencyRow { next4: Next::Ip4Local, next6: Next::Ip6Local, ..AdjacencyRow::NO_ROUTE }
+        }
+        Adjacency::Drop(
+            drop_reason @ (DropReason::Unreachable
+            | DropReason::Prohibited
+            | DropReason::Ip4NoRoute
+            | DropReason::Ip6NoRoute),
+        ) => AdjacencyRow { drop_reason, ..AdjacencyRow::NO_ROUTE },
+        Adjacency::Drop(drop_reason) => {
+            AdjacencyRow { next4: Next::Drop, next6: Next::Drop, drop_reason, ..AdjacencyRow::NO_ROUTE }
+        }
+    })
+}
+
+/// Gives every next hop buckets in proportion to its weight, at least one.
+fn compile_group(group: &NextHopGroup, no_route: u32, buckets: &mut Vec<u32>) -> GroupRow {
+    match *group.next_hops.as_slice() {
+        [] => return GroupRow { first: no_route, mask: 0 },
+        [(only, _)] => return GroupRow { first: only.0, mask: 0 },
+        _ => {}
+    }
+    let total: u32 = group.next_hops.iter().map(|&(_, weight)| u32::from(weight)).sum();
+    let equal = group.next_hops.iter().all(|hop| hop.1 == group.next_hops[0].1);
+    let count = if equal && group.next_hops.len().is_power_of_two() {
+        group.next_hops.len() as u32
+    } else {
+        MAX_BUCKETS
+    };
+    let spare = count - group.next_hops.len() as u32;
+    let first = buckets.len() as u32;
+    let mut weight_so_far = 0;
+    for (index, &(adjacency, weight)) in group.next_hops.iter().enumerate() {
+        weight_so_far += u32::from(weight);
+        // Sums are rounded, not weights, so that the last next hop ends exactly at the last bucket.
+        let end = first + index as u32 + 1 + spare * weight_so_far / total;
+        buckets.resize(end as usize, adjacency.0);
+    }
+    GroupRow { first, mask: count - 1 }
+}
