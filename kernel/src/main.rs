@@ -1,5 +1,45 @@
-//! The appliance: the bare-metal platform and the image's main.
+//! The image: what runs when the appliance boots.
+//!
+//! In order: [`start`] takes over from the boot code, sets up what everything else rests on
+//! ([`console`], [`time`], [`memory`]) and hands the machine to its owners.
 
-fn main() {
-    println!("not built yet");
+#![no_std]
+#![no_main]
+#![allow(dead_code)]
+
+extern crate alloc;
+#[cfg(clippy)]
+extern crate std;
+
+mod console;
+mod image;
+mod memory;
+mod panic;
+mod runtime;
+mod time;
+
+use boot::BootInfo;
+use log::info;
+
+boot::entry!(start);
+
+/// The first Rust code: one core, interrupts off, the boot stack, everything below 4 GiB mapped.
+extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
+    console::init();
+    let clock_source = time::init(entry_tsc);
+    // SAFETY: the boot code has just switched its page tables on.
+    let early = unsafe { memory::EarlyMemory::new() };
+    let boot_info = match BootInfo::read(&early, magic, address) {
+        Ok(boot_info) => boot_info,
+        Err(error) => panic!("{error}"),
+    };
+    info!(target: "boot", "Fairlead {} by {}", env!("CARGO_PKG_VERSION"), boot_info.protocol);
+    info!(target: "boot", "time: {} MHz by {clock_source}", time::clock().hz() / 1_000_000);
+    memory::init(&boot_info);
+    memory::protect(early, &boot_info);
+    let (free, total) = memory::usage();
+    info!(target: "boot", "memory: {} KiB free of {} KiB", free / 1024, total / 1024);
+    loop {
+        x86_64::instructions::hlt();
+    }
 }

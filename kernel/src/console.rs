@@ -1,0 +1,174 @@
+//! The console: the first serial port, and the last lines kept in memory for the API.
+
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU64, Ordering};
+use kernel::log_ring::LogRing;
+use log::{LevelFilter, Log, Metadata, Record};
+use x86_64::instructions::port::Port;
+
+/// First serial port of a PC.
+const COM1: u16 = 0x3f8;
+
+/// Longest line, in bytes; the rest is cut.
+const LINE_BYTES: usize = 512;
+
+/// Memory for past lines.
+const RING_BYTES: usize = 64 * 1024;
+
+static RING: spin::Mutex<LogRing<RING_BYTES>> = spin::Mutex::new(LogRing::new());
+static PORT: spin::Mutex<SerialPort> = spin::Mutex::new(SerialPort { base: COM1 });
+
+/// Sets the serial port up and makes this the log's sink.
+pub fn init() {
+    PORT.lock().init();
+    let fresh = log::set_logger(&Console);
+    debug_assert!(fresh.is_ok(), "the console is the first logger");
+    log::set_max_level(LevelFilter::Info);
+}
+
+/// Calls `each` with number and text of past lines, as [`LogRing::since`].
+pub fn lines_since(from: u64, each: impl FnMut(u64, &str) -> bool) {
+    RING.lock().since(from, each);
+}
+
+struct Console;
+
+impl Log for Console {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let us = crate::time::now_ns() / 1000;
+        let level = match record.level() {
+            log::Level::Error => "error",
+            log::Level::Warn => "warn ",
+            log::Level::Info => "info ",
+            log::Level::Debug => "debug",
+            log::Level::Trace => "trace",
+        };
+        let mut line = Line::new();
+        let _ = write!(
+            line,
+            "[{:3}.{:06}] {level} {}: {}",
+            us / 1_000_000,
+            us % 1_000_000,
+            record.target(),
+            record.args()
+        );
+        print_line(&line.0);
+    }
+
+    fn flush(&self) {}
+}
+
+/// Writes one line to the ring and to the serial port.
+fn print_line(line: &str) {
+    RING.lock().push(line);
+    let mut port = PORT.lock();
+    port.write(line.as_bytes());
+    port.write(b"\r\n");
+}
+
+/// Writes text to the serial port and the ring although a lock may be held by the code that crashed:
+/// waits a while for the lock, then does without. Only the crash path may use it, after every other core
+/// was stopped.
+pub struct CrashConsole;
+
+impl CrashConsole {
+    fn patiently<T>(lock: &spin::Mutex<T>) -> spin::MutexGuard<'_, T> {
+        static PATIENCE: AtomicU64 = AtomicU64::new(1_000_000);
+        loop {
+            if let Some(guard) = lock.try_lock() {
+                return guard;
+            }
+            if PATIENCE.fetch_sub(1, Ordering::Relaxed) == 0 {
+                // SAFETY: the owner is stopped for good; at worst a line is garbled.
+                unsafe { lock.force_unlock() };
+            }
+        }
+    }
+
+    /// Writes one line.
+    pub fn line(&self, line: &str) {
+        Self::patiently(&RING).push(line);
+        let mut port = Self::patiently(&PORT);
+        port.write(line.as_bytes());
+        port.write(b"\r\n");
+    }
+}
+
+/// A line being formatted; what does not fit is cut.
+pub struct Line(pub heapless::String<LINE_BYTES>);
+
+impl Line {
+    /// An empty line.
+    pub fn new() -> Self {
+        Self(heapless::String::new())
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for char in text.chars() {
+            self.0.push(char).map_err(|_| fmt::Error)?;
+        }
+        Ok(())
+    }
+}
+
+/// A 16550 UART.
+struct SerialPort {
+    base: u16,
+}
+
+impl SerialPort {
+    const DATA: u16 = 0;
+    const INTERRUPT_ENABLE: u16 = 1;
+    const FIFO_CONTROL: u16 = 2;
+    const LINE_CONTROL: u16 = 3;
+    const MODEM_CONTROL: u16 = 4;
+    const LINE_STATUS: u16 = 5;
+
+    const TRANSMITTER_EMPTY: u8 = 1 << 5;
+    const FIFO_BYTES: usize = 16;
+
+    /// 115200 baud, 8 data bits, no parity, one stop bit, FIFO on, no interrupts.
+    fn init(&mut self) {
+        const DIVISOR_LATCH: u8 = 1 << 7;
+        const EIGHT_BITS: u8 = 3;
+        self.register(Self::INTERRUPT_ENABLE, 0);
+        self.register(Self::LINE_CONTROL, DIVISOR_LATCH);
+        self.register(Self::DATA, 1);
+        self.register(Self::INTERRUPT_ENABLE, 0);
+        self.register(Self::LINE_CONTROL, EIGHT_BITS);
+        // Enable and clear both FIFOs; then DTR and RTS.
+        self.register(Self::FIFO_CONTROL, 7);
+        self.register(Self::MODEM_CONTROL, 3);
+    }
+
+    /// Sends `bytes`, a FIFO at a time. A port that never gets ready costs a bounded wait.
+    fn write(&mut self, bytes: &[u8]) {
+        const PATIENCE: u32 = 100_000;
+        for burst in bytes.chunks(Self::FIFO_BYTES) {
+            let _ = (0..PATIENCE).find(|_| self.transmitter_empty());
+            for &byte in burst {
+                self.register(Self::DATA, byte);
+            }
+        }
+    }
+
+    fn register(&mut self, offset: u16, value: u8) {
+        // SAFETY: the ports are the first UART's on every PC, and only this value uses them.
+        unsafe { Port::<u8>::new(self.base + offset).write(value) };
+    }
+
+    fn transmitter_empty(&self) -> bool {
+        // SAFETY: reading the line status has no side effect that matters here.
+        let status = unsafe { Port::<u8>::new(self.base + Self::LINE_STATUS).read() };
+        status & Self::TRANSMITTER_EMPTY != 0
+    }
+}

@@ -1,0 +1,47 @@
+//! Where the linker put the image (see boot's `image.ld`).
+
+use core::ops::Range;
+
+mod symbol {
+    unsafe extern "C" {
+        pub static image_start: u8;
+        pub static text_end: u8;
+        pub static rodata_end: u8;
+        pub static eh_frame_start: u8;
+        pub static eh_frame_end: u8;
+        pub static image_end: u8;
+        pub static boot_stack_guard: u8;
+    }
+}
+
+fn address(symbol: *const u8) -> u64 {
+    symbol as u64
+}
+
+/// The whole image in memory.
+pub fn all() -> Range<u64> {
+    address(&raw const symbol::image_start)..address(&raw const symbol::image_end)
+}
+
+/// Code.
+pub fn text() -> Range<u64> {
+    address(&raw const symbol::image_start)..address(&raw const symbol::text_end)
+}
+
+/// Constants.
+pub fn rodata() -> Range<u64> {
+    text().end.next_multiple_of(4096)..address(&raw const symbol::rodata_end)
+}
+
+/// The page below the boot stack.
+pub fn boot_stack_guard() -> u64 {
+    address(&raw const symbol::boot_stack_guard)
+}
+
+/// Call frame information, and its address.
+pub fn eh_frame() -> &'static [u8] {
+    let start = &raw const symbol::eh_frame_start;
+    let len = &raw const symbol::eh_frame_end as usize - start as usize;
+    // SAFETY: the linker script puts the section, which nothing writes, between these symbols.
+    unsafe { core::slice::from_raw_parts(start, len) }
+}

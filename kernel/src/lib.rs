@@ -1,0 +1,21 @@
+//! The appliance's bare-metal platform: the part of it that needs no hardware, so that it is tested on
+//! the host. What touches the machine, and the image's main, is the binary beside this library.
+//!
+//! In the order in which a booting image uses it:
+//!
+//! 1. [`clock`] turns counter values into time.
+//! 2. [`frames`] hands out physical memory, [`page_table`] maps it.
+//! 3. [`log_ring`] keeps what the console said, for the API.
+//! 4. [`unwind`] walks a stack when something went wrong.
+//!
+//! It forwards no packet: `dataplane`, `router` and `control` do, and the binary gives them cores, time,
+//! entropy and devices.
+
+#![cfg_attr(not(test), no_std)]
+
+pub mod clock;
+pub mod frames;
+pub mod log_ring;
+pub mod mem;
+pub mod page_table;
+pub mod unwind;

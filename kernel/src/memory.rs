@@ -1,0 +1,175 @@
+//! Memory: page frames, the page tables in use, the heap, stacks.
+
+use crate::image;
+use boot::{BootInfo, PhysicalMemory};
+use core::alloc::Layout;
+use core::arch::x86_64::__cpuid;
+use core::ops::Range;
+use core::ptr::NonNull;
+use kernel::frames::{FRAME_BYTES, FrameAllocator};
+use kernel::page_table::{Access, PageTable, Table};
+use talc::base::{Talc, binning::Binning};
+use x86_64::PhysAddr;
+use x86_64::registers::control::{Cr3, Cr3Flags, Cr4, Cr4Flags, Efer, EferFlags};
+use x86_64::structures::paging::PhysFrame;
+
+/// Where the record of a crash survives a restart: below the image, touched by no loader.
+pub const CRASH_RECORD: Range<u64> = 0x10_0000..0x11_0000;
+
+/// The heap grows by at least this much.
+const HEAP_STEP_BYTES: u64 = 1 << 20;
+
+/// The boot code's page tables map this much.
+const BOOT_MAPPED: u64 = 4 << 30;
+
+/// Gives the page tables memory.
+type NewTable = fn() -> Option<NonNull<Table>>;
+
+static FRAMES: spin::Mutex<FrameAllocator> = spin::Mutex::new(FrameAllocator::new());
+static TABLES: spin::Mutex<Option<PageTable<NewTable>>> = spin::Mutex::new(None);
+
+#[global_allocator]
+static HEAP: talc::TalcLock<spin::Mutex<()>, HeapSource> = talc::TalcLock::new(HeapSource { end: None });
+
+/// Physical memory while the boot code's page tables are in use, which map everything below 4 GiB.
+pub struct EarlyMemory(());
+
+impl EarlyMemory {
+    /// # Safety
+    /// The boot code's page tables are in use until [`protect`] takes the value back.
+    pub unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+impl PhysicalMemory for EarlyMemory {
+    fn bytes(&self, address: u64, len: usize) -> Option<&[u8]> {
+        let end = address.checked_add(len as u64)?;
+        if address == 0 || end > BOOT_MAPPED {
+            return None;
+        }
+        // SAFETY: everything below 4 GiB is mapped as long as this value lives, and what loader and
+        // firmware left is not written meanwhile: no frame of it is handed out.
+        Some(unsafe { core::slice::from_raw_parts(address as *const u8, len) })
+    }
+}
+
+/// Gives the free memory to the frame allocator; from here on the heap works.
+pub fn init(boot_info: &BootInfo) {
+    let mut free = boot_info.free_memory.clone();
+    let mut frames = FRAMES.lock();
+    let added = free.remove(CRASH_RECORD.start..image::all().end).and_then(|()| frames.add(free.iter()));
+    assert!(added.is_ok(), "the memory map has too many pieces");
+}
+
+/// Replaces the boot code's page tables: constants and code read-only, everything but code not
+/// executable, nothing at address zero, a guard page below the boot stack, nothing but RAM mapped.
+pub fn protect(_done: EarlyMemory, boot_info: &BootInfo) {
+    const GIGABYTE_PAGES: u32 = 1 << 26;
+    let gigabyte_pages = __cpuid(0x8000_0001).edx & GIGABYTE_PAGES != 0;
+    let allocate: NewTable = || NonNull::new(frames(FRAME_BYTES, FRAME_BYTES)?.as_ptr().cast());
+    let table = PageTable::new(allocate, gigabyte_pages).and_then(|mut table| {
+        for ram in boot_info.ram.iter() {
+            table.set(ram, Access::ReadWrite)?;
+        }
+        table.set(0..FRAME_BYTES, Access::Absent)?;
+        table.set(image::text(), Access::Execute)?;
+        table.set(image::rodata(), Access::ReadOnly)?;
+        table.set(image::boot_stack_guard()..image::boot_stack_guard() + FRAME_BYTES, Access::Guard)?;
+        Ok(table)
+    });
+    let Ok(table) = table else { panic!("no memory for page tables") };
+    let root = table.root();
+    *TABLES.lock() = Some(table);
+    enter_tables(root);
+}
+
+/// Makes the page tables at `root` the ones this core uses. Every core calls it once.
+pub fn enter_tables(root: u64) {
+    // SAFETY: `root` comes from `protect`, whose tables map code, data and stack as they are in use,
+    // with the no-execute bit, which is switched on first.
+    unsafe {
+        Efer::update(|efer| efer.insert(EferFlags::NO_EXECUTE_ENABLE));
+        Cr4::update(|cr4| cr4.insert(Cr4Flags::PAGE_GLOBAL));
+        Cr3::write(PhysFrame::containing_address(PhysAddr::new(root)), Cr3Flags::empty());
+    }
+}
+
+/// What `address` may be used for; `None` before [`protect`] and while the tables are being changed.
+pub fn access(address: u64) -> Option<Access> {
+    TABLES.try_lock()?.as_ref().map(|tables| tables.access(address))
+}
+
+/// Changes what a range may be used for, on this core at once, on others when they next load CR3.
+pub fn set_access(range: Range<u64>, access: Access) {
+    let mut tables = TABLES.lock();
+    let changed = tables.as_mut().map(|tables| tables.set(range, access));
+    assert!(changed == Some(Ok(())), "no memory for page tables");
+    x86_64::instructions::tlb::flush_all();
+}
+
+/// Contiguous, zeroed page frames, which the caller owns until it hands them to [`free_frames`].
+pub fn frames(bytes: u64, align: u64) -> Option<NonNull<u8>> {
+    let start = FRAMES.lock().allocate(bytes, align, u64::MAX)?;
+    let pointer = NonNull::new(start as *mut u8)?;
+    // SAFETY: the allocator gave these frames to us alone, and all RAM is identity-mapped.
+    unsafe { pointer.write_bytes(0, usize::try_from(bytes).ok()?) };
+    Some(pointer)
+}
+
+/// Gives frames back.
+///
+/// # Safety
+/// `start` came from [`frames`] for `bytes`, and nothing uses the memory any more.
+pub unsafe fn free_frames(start: NonNull<u8>, bytes: u64) {
+    FRAMES.lock().free(start.as_ptr() as u64, bytes);
+}
+
+/// A stack of `bytes` that stays for ever, with a guard page below it. Returns its upper end.
+pub fn stack(bytes: u64) -> u64 {
+    let Some(guard) = frames(FRAME_BYTES + bytes, FRAME_BYTES) else { panic!("no memory for a stack") };
+    let guard = guard.as_ptr() as u64;
+    set_access(guard..guard + FRAME_BYTES, Access::Guard);
+    guard + FRAME_BYTES + bytes
+}
+
+/// Free page frames (the heap's own reserve does not count) and all that were free at boot, in bytes.
+pub fn usage() -> (u64, u64) {
+    let frames = FRAMES.lock();
+    (frames.free_bytes(), frames.total_bytes())
+}
+
+/// Gives the heap page frames when it runs out.
+#[derive(Debug)]
+struct HeapSource {
+    /// Where the newest piece of the heap ends.
+    end: Option<NonNull<u8>>,
+}
+
+// SAFETY: the pointer names memory that is the heap's whichever core asks.
+unsafe impl Send for HeapSource {}
+
+// SAFETY: neither the frame allocator nor this code allocates from the heap.
+unsafe impl talc::source::Source for HeapSource {
+    fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
+        // Room for the allocator's own bookkeeping and for alignment.
+        let wanted = (layout.size() + layout.align()) as u64 + FRAME_BYTES;
+        let bytes = wanted.next_multiple_of(HEAP_STEP_BYTES);
+        let mut frames = FRAMES.lock();
+        let (start, bytes) = frames
+            .allocate(bytes, FRAME_BYTES, u64::MAX)
+            .map(|start| (start, bytes))
+            .or_else(|| Some((frames.allocate(wanted, FRAME_BYTES, u64::MAX)?, wanted)))
+            .ok_or(())?;
+        let start = start as *mut u8;
+        let end = start.wrapping_add(bytes.next_multiple_of(FRAME_BYTES) as usize);
+        // SAFETY: the frames are the heap's alone from here on; `source.end` is where it ends.
+        talc.source.end = unsafe {
+            match talc.source.end {
+                Some(heap_end) if heap_end.as_ptr() == start => Some(talc.extend(heap_end, end)),
+                _ => Some(talc.claim(start, end as usize - start as usize).ok_or(())?),
+            }
+        };
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! Time: nanoseconds since the image was entered, from the time-stamp counter.
+
+use core::arch::x86_64::{__cpuid, _rdtsc};
+use kernel::clock::{Clock, hz_of_kvm_clock};
+use x86_64::instructions::port::Port;
+use x86_64::registers::model_specific::Msr;
+
+static CLOCK: spin::Once<Clock> = spin::Once::new();
+
+/// Rate of the legacy interval timer (Intel 8254).
+const PIT_HZ: u64 = 1_193_182;
+
+/// Ticks of the interval timer that one measurement takes: 3 ms.
+const PIT_TICKS: u16 = 3580;
+
+/// Learns the counter's rate; `entry_tsc` becomes time zero. Returns where the rate comes from.
+pub fn init(entry_tsc: u64) -> &'static str {
+    let (hz, source) = None
+        .or_else(|| Some((hz_from_crystal()?, "CPUID crystal ratio")))
+        .or_else(|| Some((hz_from_hypervisor()?, "CPUID of the hypervisor")))
+        .or_else(|| Some((hz_from_kvm_clock()?, "KVM clock")))
+        .or_else(|| Some((hz_from_interval_timer()?, "interval timer")))
+        .unwrap_or((1_000_000_000, "nothing: assumed"));
+    let _ = CLOCK.call_once(|| Clock::new(entry_tsc, hz));
+    source
+}
+
+/// The calibrated clock. [`init`] comes first.
+pub fn clock() -> Clock {
+    CLOCK.get().copied().unwrap_or_else(|| Clock::new(0, 1_000_000_000))
+}
+
+/// Nanoseconds since the image was entered; 0 before [`init`].
+pub fn now_ns() -> u64 {
+    CLOCK.get().map_or(0, |clock| clock.ns(tsc()))
+}
+
+/// The time-stamp counter.
+pub fn tsc() -> u64 {
+    // SAFETY: every x86-64 CPU has the instruction, and CR4.TSD is clear.
+    unsafe { _rdtsc() }
+}
+
+/// Waits.
+pub fn spin_ns(ns: u64) {
+    let start = tsc();
+    let ticks = clock().ticks(ns);
+    while tsc().wrapping_sub(start) < ticks {
+        core::hint::spin_loop();
+    }
+}
+
+/// CPUID leaf 15h: the counter's rate as a ratio of a crystal's (Intel SDM volume 2A).
+fn hz_from_crystal() -> Option<u64> {
+    if __cpuid(0).eax < 0x15 {
+        return None;
+    }
+    let leaf = __cpuid(0x15);
+    let product = u64::from(leaf.ecx) * u64::from(leaf.ebx);
+    product.checked_div(u64::from(leaf.eax)).filter(|&hz| hz != 0)
+}
+
+/// First hypervisor leaf: the highest one, and a signature. `None` on bare metal.
+fn hypervisor() -> Option<core::arch::x86_64::CpuidResult> {
+    const HYPERVISOR_PRESENT: u32 = 1 << 31;
+    (__cpuid(1).ecx & HYPERVISOR_PRESENT != 0).then(|| __cpuid(0x4000_0000))
+}
+
+/// Leaf `4000_0010h`: the counter's rate in kHz, a convention among hypervisors that QEMU follows.
+fn hz_from_hypervisor() -> Option<u64> {
+    if !(0x4000_0010..0x4001_0000).contains(&hypervisor()?.eax) {
+        return None;
+    }
+    Some(u64::from(__cpuid(0x4000_0010).eax) * 1000).filter(|&hz| hz != 0)
+}
+
+/// `pvclock_vcpu_time_info` (Linux, `arch/x86/include/asm/pvclock-abi.h`).
+#[repr(C, align(32))]
+struct KvmClock {
+    version: u32,
+    _pad: u32,
+    tsc_timestamp: u64,
+    system_time: u64,
+    tsc_to_system_mul: u32,
+    tsc_shift: i8,
+    flags: u8,
+    _pad2: [u8; 2],
+}
+
+const _: () = assert!(size_of::<KvmClock>() == 32);
+
+/// KVM's paravirtual clock says by what to multiply the counter.
+fn hz_from_kvm_clock() -> Option<u64> {
+    const SIGNATURE: [u32; 3] = [0x4b4d_564b, 0x564b_4d56, 0x4d];
+    const CLOCKSOURCE2: u32 = 1 << 3;
+    let leaf = hypervisor()?;
+    if [leaf.ebx, leaf.ecx, leaf.edx] != SIGNATURE || __cpuid(0x4000_0001).eax & CLOCKSOURCE2 == 0 {
+        return None;
+    }
+    let mut clock = KvmClock {
+        version: 0,
+        _pad: 0,
+        tsc_timestamp: 0,
+        system_time: 0,
+        tsc_to_system_mul: 0,
+        tsc_shift: 0,
+        flags: 0,
+        _pad2: [0; 2],
+    };
+    let mut msr = Msr::new(0x4b56_4d01);
+    // SAFETY: CPUID says the MSR exists. KVM writes the structure while bit 0 is set, which is until
+    // the second write; it is aligned, alive all the time, and identity-mapped.
+    let scale = unsafe {
+        msr.write(&raw mut clock as u64 | 1);
+        let read = (&raw const clock).read_volatile();
+        msr.write(0);
+        (read.tsc_to_system_mul, read.tsc_shift)
+    };
+    hz_of_kvm_clock(scale.0, scale.1)
+}
+
+/// The shortest of three measurements against channel 2 of the interval timer: a hypervisor that takes
+/// the core away in between can only make one longer. `None` when the timer does not run.
+fn hz_from_interval_timer() -> Option<u64> {
+    let ticks = (0..3).filter_map(|_| measure_interval()).min()?;
+    Some(ticks * PIT_HZ / u64::from(PIT_TICKS))
+}
+
+/// Counter ticks while channel 2 counts [`PIT_TICKS`] down.
+fn measure_interval() -> Option<u64> {
+    const GATE: u8 = 1;
+    const SPEAKER: u8 = 2;
+    const OUTPUT: u8 = 1 << 5;
+    /// Channel 2, low byte then high byte, mode 0: the output rises when the count reaches zero.
+    const ONE_SHOT: u8 = 0xb0;
+    /// Some seconds on any CPU: no timer answers.
+    const TOO_LONG: u64 = 10_000_000_000;
+
+    let mut control = Port::<u8>::new(0x61);
+    let mut mode = Port::<u8>::new(0x43);
+    let mut channel_2 = Port::<u8>::new(0x42);
+    let [low, high] = PIT_TICKS.to_le_bytes();
+    // SAFETY: the ports are the timer's and the speaker gate's on every PC; nothing else uses them.
+    unsafe {
+        let quiet = control.read() & !SPEAKER;
+        control.write(quiet & !GATE);
+        mode.write(ONE_SHOT);
+        channel_2.write(low);
+        control.write(quiet | GATE);
+        // The count starts with its high byte.
+        let start = tsc();
+        channel_2.write(high);
+        loop {
+            let done = control.read() & OUTPUT != 0;
+            let elapsed = tsc().wrapping_sub(start);
+            if done {
+                return Some(elapsed);
+            }
+            if elapsed > TOO_LONG {
+                return None;
+            }
+        }
+    }
+}
