@@ -1,0 +1,300 @@
+//! The virtio network card (VIRTIO 1.3 §5.1).
+//!
+//! [`open`] agrees on features, sets up a queue pair for each worker and gives one [`PortQueue`] for each and
+//! one [`PortControl`] for all.
+//!
+//! The header of 12 bytes that the device wants before each frame lies in the same memory as the frame:
+//! in the first bytes of a received buffer, in the headroom of a sent one. So a frame of one buffer takes
+//! one descriptor. Longer frames are chains of buffers: on receive by mergeable buffers, on transmit by as
+//! many descriptors. Indirect descriptors are not used: they save ring slots for chains only, and cost a
+//! second table that both sides must touch.
+//!
+//! Not done: segmentation offloads, receive-side scaling by our own key, filters (every frame is let in, the
+//! dataplane looks at destination addresses itself).
+
+mod command;
+mod counters;
+mod header;
+mod pair;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use buffer::{Buf, DATA_ROOM, Offloads, PortControl, PortInfo, PortQueue, PortStats};
+
+use self::command::{Command, CommandQueue};
+use self::counters::Counters;
+use self::header::HEADER_BYTES;
+use self::pair::{Agreed, Pair};
+use super::packed::Packed;
+use super::pci::{NO_VECTOR, Transport};
+use super::ring::Ring;
+use super::split::Split;
+use super::{Error, Fault, feature};
+use crate::bus::{Device, Interrupt, InterruptTarget};
+
+/// Feature bits (§5.1.3).
+mod net_feature {
+    pub const CSUM: u64 = 1 << 0;
+    pub const GUEST_CSUM: u64 = 1 << 1;
+    pub const MTU: u64 = 1 << 3;
+    pub const MAC: u64 = 1 << 5;
+    pub const MRG_RXBUF: u64 = 1 << 15;
+    pub const STATUS: u64 = 1 << 16;
+    pub const CTRL_VQ: u64 = 1 << 17;
+    pub const CTRL_RX: u64 = 1 << 18;
+    pub const MQ: u64 = 1 << 22;
+
+    pub const WANTED: u64 = CSUM | GUEST_CSUM | MTU | MAC | MRG_RXBUF | STATUS | CTRL_VQ | CTRL_RX | MQ;
+}
+
+/// Device configuration (§5.1.4).
+mod config {
+    pub const MAC: usize = 0;
+    pub const STATUS: usize = 6;
+    pub const MAX_PAIRS: usize = 8;
+    pub const MTU: usize = 10;
+    pub const STATUS_LINK_UP: u16 = 1;
+}
+
+/// What we carry when the device names no limit: the largest of the field's jumbo frames.
+const JUMBO_MTU: u16 = 9216;
+/// What every link carries (RFC 8200 §5).
+const MIN_MTU: u16 = 1280;
+/// An Ethernet header and two VLAN tags.
+const MAX_LINK_HEADER_BYTES: usize = 22;
+/// §5.1.4.1: `VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MAX`.
+const MAX_PAIRS: u16 = 0x8000;
+
+/// How to open a card.
+#[derive(Clone, Debug)]
+pub struct NetOptions {
+    /// Its name, such as `eth0`.
+    pub name: String,
+    /// How many queue pairs: one for each worker. A device with fewer gives fewer.
+    pub queue_pairs: u16,
+    /// Descriptors of each queue at most. Each receive queue holds that many buffers of the pool.
+    pub queue_size: u16,
+    /// Whether to use packed virtqueues where the device offers them.
+    pub packed: bool,
+}
+
+/// An opened card: control's handle, and a queue pair for each worker, by index.
+pub type Net = (Box<dyn PortControl>, Vec<Box<dyn PortQueue>>);
+
+/// Opens a network card and lets it run.
+///
+/// The queue pair of index N interrupts worker N, changes of the link interrupt control. A device without
+/// enough MSI-X vectors for that does not interrupt at all: [`PortQueue::arm`] is always true then.
+///
+/// # Errors
+/// The device is not a network card that follows the specification; it is left reset.
+pub fn open(device: Arc<dyn Device>, options: &NetOptions) -> Result<Net, Error> {
+    let rings = feature::EVENT_IDX | if options.packed { feature::RING_PACKED } else { 0 };
+    let platform = feature::ACCESS_PLATFORM | feature::ORDER_PLATFORM;
+    let transport = Arc::new(Transport::start(device, 0, net_feature::WANTED | rings | platform)?);
+    if transport.has(feature::RING_PACKED) {
+        open_with::<PackedFormat>(&transport, options)
+    } else {
+        open_with::<SplitFormat>(&transport, options)
+    }
+}
+
+/// A ring format, for any token.
+trait Format: 'static {
+    type Ring<T: Send + 'static>: Ring<T> + 'static;
+}
+
+struct SplitFormat;
+struct PackedFormat;
+
+impl Format for SplitFormat {
+    type Ring<T: Send + 'static> = Split<T>;
+}
+
+impl Format for PackedFormat {
+    type Ring<T: Send + 'static> = Packed<T>;
+}
+
+fn open_with<F: Format>(transport: &Arc<Transport>, options: &NetOptions) -> Result<Net, Error> {
+    let has = |bits| transport.has(bits);
+    let device_pairs = device_pairs(transport)?;
+    let pairs = options.queue_pairs.clamp(1, device_pairs);
+    let (config_interrupt, mut interrupts) = enable_interrupts(transport, pairs)?;
+    let agreed = Agreed {
+        mergeable: has(net_feature::MRG_RXBUF),
+        rx_csum: has(net_feature::GUEST_CSUM),
+        tx_csum: has(net_feature::CSUM),
+    };
+    let counters: Vec<Arc<Counters>> = (0..pairs).map(|_| Arc::default()).collect();
+    let mut queues: Vec<Box<dyn PortQueue>> = Vec::new();
+    for (pair, counters) in (0..pairs).zip(&counters) {
+        let interrupt = interrupts.next();
+        let vector = if interrupt.is_some() { pair + 1 } else { NO_VECTOR };
+        let rx = transport.queue::<Buf, F::Ring<Buf>>(2 * pair, options.queue_size, vector)?;
+        let tx = transport.queue::<Buf, F::Ring<Buf>>(2 * pair + 1, options.queue_size, NO_VECTOR)?;
+        queues.push(Box::new(Pair::new(rx, tx, agreed, interrupt, counters.clone())));
+    }
+    let mut commands = if has(net_feature::CTRL_VQ) {
+        const COMMAND_QUEUE_SIZE: u16 = 8;
+        let queue = transport.queue::<(), F::Ring<()>>(2 * device_pairs, COMMAND_QUEUE_SIZE, NO_VECTOR)?;
+        Some(CommandQueue::new(transport, queue)?)
+    } else {
+        None
+    };
+    let info = PortInfo {
+        name: options.name.clone(),
+        mac: read_mac(transport)?,
+        max_mtu: read_mtu(transport)?,
+        offloads: Offloads { tx_csum: agreed.tx_csum, rx_csum: agreed.rx_csum },
+        queues: pairs,
+    };
+    transport.driver_ok();
+    if let Some(commands) = &mut commands {
+        configure(transport, commands, pairs)?;
+    }
+    let control = NetControl {
+        info,
+        transport: transport.clone(),
+        counters,
+        config_interrupt,
+        link_up: None,
+        broken: false,
+        _commands: commands,
+    };
+    Ok((Box::new(control), queues))
+}
+
+/// How many queue pairs the device has.
+fn device_pairs(transport: &Transport) -> Result<u16, Error> {
+    // §5.1.3.1: MQ requires the control queue.
+    if !transport.has(net_feature::MQ | net_feature::CTRL_VQ) {
+        return Ok(1);
+    }
+    match transport.config(|config| config.read16(config::MAX_PAIRS)) {
+        pairs @ 1..=MAX_PAIRS => Ok(pairs.min(MAX_PAIRS - 1)),
+        _ => Err(Error::Config("impossible number of queue pairs")),
+    }
+}
+
+/// The interrupt of configuration changes and those of the queue pairs.
+type Interrupts = (Option<Box<dyn Interrupt>>, alloc::vec::IntoIter<Box<dyn Interrupt>>);
+
+/// Vector 0 is for configuration changes, 1 + N for queue pair N; or none for anything.
+fn enable_interrupts(transport: &Transport, pairs: u16) -> Result<Interrupts, Error> {
+    if transport.device().msix_table_len() <= pairs {
+        return Ok((None, Vec::new().into_iter()));
+    }
+    let workers = (0..pairs).map(InterruptTarget::Worker);
+    let targets: Vec<_> = core::iter::once(InterruptTarget::Control).chain(workers).collect();
+    let mut interrupts = transport.device().enable_msix(&targets)?.into_iter();
+    transport.set_config_vector(0)?;
+    Ok((interrupts.next(), interrupts))
+}
+
+fn read_mac(transport: &Transport) -> Result<[u8; 6], Error> {
+    if !transport.has(net_feature::MAC) {
+        return Err(Error::Config("no MAC address"));
+    }
+    let mac = transport.config(|config| core::array::from_fn(|byte| config.read8(config::MAC + byte)));
+    let is_multicast = mac[0] & 1 != 0;
+    if is_multicast || mac == [0; 6] { Err(Error::Config("impossible MAC address")) } else { Ok(mac) }
+}
+
+/// The longest IP packet: as the device says, and as receive buffers take.
+fn read_mtu(transport: &Transport) -> Result<u16, Error> {
+    let device = if transport.has(net_feature::MTU) {
+        transport.config(|config| config.read16(config::MTU))
+    } else {
+        JUMBO_MTU
+    };
+    let buffers = if transport.has(net_feature::MRG_RXBUF) {
+        JUMBO_MTU
+    } else {
+        (DATA_ROOM - HEADER_BYTES - MAX_LINK_HEADER_BYTES) as u16
+    };
+    match device.min(buffers) {
+        mtu @ MIN_MTU.. => Ok(mtu),
+        _ => Err(Error::Config("MTU below 1280")),
+    }
+}
+
+/// What is left to say to a device that runs.
+fn configure<R: Ring<()>>(
+    transport: &Transport,
+    commands: &mut CommandQueue<R>,
+    pairs: u16,
+) -> Result<(), Error> {
+    if pairs > 1 && !commands.execute(&Command::QueuePairs(pairs))? {
+        return Err(Error::Config("device refuses its own number of queue pairs"));
+    }
+    if transport.has(net_feature::CTRL_RX) {
+        // A card that refuses filters on its own terms; what matters is that nothing wanted is kept out.
+        let _ = commands.execute(&Command::Promiscuous(true))?;
+    }
+    Ok(())
+}
+
+/// Control's handle of a card.
+struct NetControl<R: Ring<()>> {
+    info: PortInfo,
+    transport: Arc<Transport>,
+    counters: Vec<Arc<Counters>>,
+    config_interrupt: Option<Box<dyn Interrupt>>,
+    /// As last read.
+    link_up: Option<bool>,
+    broken: bool,
+    /// The device has this queue's memory as long as it runs.
+    _commands: Option<CommandQueue<R>>,
+}
+
+impl<R: Ring<()>> NetControl<R> {
+    fn read_link(&self) -> bool {
+        self.transport.check_status();
+        !self.transport.has(net_feature::STATUS)
+            || self.transport.config(|config| config.read16(config::STATUS)) & config::STATUS_LINK_UP != 0
+    }
+
+    /// A device that committed a fault is stopped, and that is said once.
+    #[cold]
+    fn stop(&mut self, fault: Fault) {
+        if !self.broken {
+            self.broken = true;
+            log::error!(target: "virtio", "{} is broken and stopped: {fault}", self.info.name);
+            let _ = self.transport.stop();
+        }
+    }
+}
+
+impl<R: Ring<()>> PortControl for NetControl<R> {
+    fn info(&self) -> &PortInfo {
+        &self.info
+    }
+
+    fn link_up(&mut self) -> bool {
+        if self.broken {
+            return false;
+        }
+        let changed = self.config_interrupt.as_mut().is_none_or(|interrupt| interrupt.take());
+        let link_up = match self.link_up {
+            Some(link_up) if !changed => link_up,
+            _ => self.read_link(),
+        };
+        if let Some(fault) = self.transport.fault() {
+            self.stop(fault);
+            return false;
+        }
+        self.link_up = Some(link_up);
+        link_up
+    }
+
+    fn stats(&self) -> PortStats {
+        let mut stats = PortStats::default();
+        for counters in &self.counters {
+            counters.add_to(&mut stats);
+        }
+        stats
+    }
+}
