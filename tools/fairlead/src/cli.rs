@@ -1,0 +1,252 @@
+//! Every command and flag. Help texts are the doc comments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Manages Fairlead nodes, and runs the dataplane as a Linux process.
+#[derive(Debug, Parser)]
+#[command(name = "fairlead", version, about, disable_help_subcommand = true, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// The node and how to show what it says.
+    #[command(flatten)]
+    pub global: Global,
+    /// When to use colours.
+    #[arg(long, global = true, value_enum, default_value_t = ColourWhen::Auto, value_name = "WHEN")]
+    pub color: ColourWhen,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 a document is not valid,
+4 the node does not answer, 5 the node refuses the token.";
+
+/// Flags that every command takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Node to talk to: HOST, HOST:PORT, [IPV6]:PORT or http://HOST:PORT
+    #[arg(short, long, global = true, env = "FAIRLEAD_NODE", value_name = "ADDRESS")]
+    pub node: Option<String>,
+    /// API token of the node
+    #[arg(long, global = true, env = "FAIRLEAD_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Named node of the contexts file (see `fairlead context`)
+    #[arg(short, long, global = true, env = "FAIRLEAD_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
+    /// How to show results
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// How results are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns for people.
+    Table,
+    /// What the API said, indented.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColourWhen {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what the node is, how long it runs and how it fares
+    Status,
+    /// Show one kind of thing the node has
+    Get(GetArgs),
+    /// Replace the node's whole configuration by a YAML or JSON file
+    Apply(ApplyArgs),
+    /// Keep the configuration that waits for confirmation
+    Confirm,
+    /// Return at once to the configuration before the one that waits for confirmation
+    Rollback,
+    /// Write the running configuration to the node's store, so that it survives a restart
+    Save,
+    /// Check a configuration, or convert it
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Show the node's log
+    Logs(LogsArgs),
+    /// Add, remove and load dynamic routes
+    #[command(subcommand)]
+    Routes(RoutesCommand),
+    /// Restart the node
+    Reboot {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Show the record of the last crash
+    Crash,
+    /// Name nodes with their tokens, so that commands are short
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Show the version of this command, and of the node if one is named
+    Version,
+}
+
+/// `fairlead get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// What to show
+    #[arg(value_enum)]
+    pub what: Resource,
+    /// Only rows that contain this text in some column
+    pub filter: Option<String>,
+}
+
+/// What `fairlead get` can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Resource {
+    /// The running configuration.
+    Config,
+    /// Interfaces with addresses, link and counters.
+    #[value(alias = "interface", alias = "if")]
+    Interfaces,
+    /// Routes.
+    #[value(alias = "route")]
+    Routes,
+    /// ARP and neighbour discovery entries.
+    #[value(alias = "neighbour", alias = "neighbors", alias = "neighbor")]
+    Neighbours,
+    /// Counters of every interface and node.
+    #[value(alias = "counter")]
+    Counters,
+    /// Dropped packets by reason.
+    #[value(alias = "drop")]
+    Drops,
+    /// The log.
+    #[value(alias = "logs")]
+    Log,
+    /// The last crash.
+    Crash,
+}
+
+/// `fairlead apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// File in YAML or JSON; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Change nothing: let the node check it, and show what would change
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Return to the old configuration unless `fairlead confirm` follows within this time
+    #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub confirm: Option<u32>,
+    /// Do not show the difference
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `fairlead config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check a file without a node
+    Validate {
+        /// File in YAML or JSON; `-` is standard input
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print a YAML or JSON file as JSON, the form a node boots with (or as YAML with `-o yaml`)
+    Convert {
+        /// File in YAML or JSON; `-` is standard input
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// `fairlead logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Go on showing lines as they come
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last lines
+    #[arg(short = 'N', long, value_name = "LINES")]
+    pub tail: Option<usize>,
+}
+
+/// `fairlead routes`.
+#[derive(Debug, Subcommand)]
+pub enum RoutesCommand {
+    /// Add a route, or replace the dynamic route of the same prefix
+    Add(RouteArgs),
+    /// Remove a dynamic route
+    #[command(alias = "delete")]
+    Del {
+        /// Prefix, such as 10.1.0.0/16
+        prefix: String,
+    },
+    /// Add and remove many routes from a file of one JSON object a line
+    Load {
+        /// File; `-` is standard input
+        file: PathBuf,
+    },
+}
+
+/// `fairlead routes add`.
+#[derive(Debug, Args)]
+pub struct RouteArgs {
+    /// Prefix, such as 10.1.0.0/16
+    pub prefix: String,
+    /// Next hop: ADDRESS, ADDRESS%INTERFACE for link-local ones; repeat for several
+    #[arg(long, required_unless_present = "blackhole", value_name = "ADDRESS")]
+    pub via: Vec<String>,
+    /// Drop what matches
+    #[arg(long, conflicts_with = "via")]
+    pub blackhole: bool,
+}
+
+/// `fairlead context`.
+#[derive(Debug, Subcommand)]
+pub enum ContextCommand {
+    /// Show the named nodes
+    List,
+    /// Name the node given by --node and --token
+    Set {
+        /// Name
+        name: String,
+    },
+    /// Choose the node that commands without --node talk to
+    Use {
+        /// Name
+        name: String,
+    },
+    /// Forget a node
+    Remove {
+        /// Name
+        name: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,125 @@
+//! Configuration: checked here with the node's own rules, sent, compared, confirmed.
+
+use std::path::Path;
+
+use config::{Change, ChangeKind, Problem};
+use serde_json::Value;
+
+use super::client::{FieldError, Node, Refusal};
+use super::source::Document;
+use crate::cli::{ApplyArgs, Format};
+use crate::failure::{Failure, Message, Result};
+use crate::output::{self, Colour, paint};
+
+/// Replaces the node's configuration by a file's.
+pub fn apply(node: &Node, format: Format, args: &ApplyArgs) -> Result<()> {
+    let document = Document::read(&args.file)?;
+    let value = check(&document)?;
+    let path = match (args.dry_run, args.confirm) {
+        (true, _) => "/v1/config?dry_run=true".to_owned(),
+        (false, Some(seconds)) => format!("/v1/config?confirm_seconds={seconds}"),
+        (false, None) => "/v1/config".to_owned(),
+    };
+    let body = value.to_string();
+    let answer = match node.ask("PUT", &path, Some(("application/json", body.as_bytes())))? {
+        Ok(answer) => answer,
+        Err(refusal) => return Err(refused(node, &document, &refusal)),
+    };
+    output::show(format, &answer, |answer| {
+        let mut text = String::new();
+        if !args.quiet {
+            text.push_str(&changes(answer));
+        }
+        text.push_str(&outcome(node, answer, args));
+        text
+    })
+}
+
+/// Keeps the configuration that waits for confirmation.
+pub fn confirm(node: &Node) -> Result<()> {
+    let _ = node.post("/v1/config/confirm")?;
+    output::emit("confirmed: the running configuration stays\n")
+}
+
+/// Returns to the configuration before the one that waits for confirmation.
+pub fn rollback(node: &Node) -> Result<()> {
+    let _ = node.post("/v1/config/rollback")?;
+    output::emit("rolled back to the configuration before\n")
+}
+
+/// Checks a file without a node.
+pub fn validate(path: &Path) -> Result<()> {
+    let document = Document::read(path)?;
+    let _ = check(&document)?;
+    output::emit(&format!("{} is a valid configuration\n", document.name()))
+}
+
+/// Prints a file as the JSON a node boots with, or as YAML.
+pub fn convert(path: &Path, format: Format) -> Result<()> {
+    let document = Document::read(path)?;
+    let value = check(&document)?;
+    match format {
+        Format::Yaml => output::emit(&output::yaml(&value)?),
+        Format::Table | Format::Json => output::emit(&output::json(&value)),
+    }
+}
+
+fn check(document: &Document) -> Result<Value> {
+    let value = document.value();
+    match config::parse(value.to_string().as_bytes()) {
+        Ok(_) => Ok(value),
+        Err(problems) => {
+            let details = problems
+                .iter()
+                .map(|Problem { pointer, message }| document.point_at(pointer, message))
+                .collect();
+            Err(Failure::Invalid(
+                Message::new(format!("{} is not a valid configuration", document.name())).details(details),
+            ))
+        }
+    }
+}
+
+fn refused(node: &Node, document: &Document, refusal: &Refusal) -> Failure {
+    if refusal.problem.errors.is_empty() {
+        return refusal.failure(node, "the configuration");
+    }
+    let errors = refusal.problem.errors.iter();
+    let details = errors.map(|FieldError { pointer, message }| document.point_at(pointer, message)).collect();
+    Failure::Invalid(
+        Message::new(format!("{} refuses the configuration: {}", node.name(), refusal.reason()))
+            .details(details),
+    )
+}
+
+fn changes(answer: &Value) -> String {
+    let changes: Vec<Change> =
+        answer.get("changes").cloned().and_then(|c| serde_json::from_value(c).ok()).unwrap_or_default();
+    let mut text = String::new();
+    for change in changes {
+        let colour = match change.op {
+            ChangeKind::Add => Colour::Green,
+            ChangeKind::Remove => Colour::Red,
+            ChangeKind::Change => Colour::Yellow,
+        };
+        text.push_str(&paint(colour, &change.to_string()));
+        text.push('\n');
+    }
+    text
+}
+
+fn outcome(node: &Node, answer: &Value, args: &ApplyArgs) -> String {
+    let none = answer.get("changes").and_then(Value::as_array).is_some_and(Vec::is_empty);
+    match (args.dry_run, args.confirm) {
+        (true, _) if none => "nothing would change\n".into(),
+        (true, _) => format!("{} would take this; nothing was changed\n", node.name()),
+        (false, Some(seconds)) => format!(
+            "applied for {seconds} s: `fairlead confirm` keeps it, `fairlead rollback` returns at once\n"
+        ),
+        (false, None) if none => "nothing changed\n".into(),
+        (false, None) => match answer.get("generation") {
+            Some(generation) => format!("applied as generation {generation}\n"),
+            None => "applied\n".into(),
+        },
+    }
+}

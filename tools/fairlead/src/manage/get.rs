@@ -1,0 +1,118 @@
+//! `status`, `get` and `crash`: what the node says, as tables.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::client::Node;
+use super::{logs, view};
+use crate::cli::{Format, GetArgs, LogsArgs, Resource};
+use crate::failure::Result;
+use crate::output::{self, emit};
+
+/// Routes asked for at a time.
+const PAGE: usize = 1000;
+
+/// Shows what the node is and how it fares.
+pub fn status(node: &Node, format: Format) -> Result<()> {
+    output::show(format, &node.get("/v1/status")?, view::status)
+}
+
+/// Shows one kind of thing.
+pub fn get(node: &Node, format: Format, args: &GetArgs) -> Result<()> {
+    let filter = args.filter.as_deref();
+    match args.what {
+        Resource::Config => config(node, format),
+        Resource::Interfaces => list(node, format, "/v1/interfaces", filter),
+        Resource::Neighbours => list(node, format, "/v1/neighbours", filter),
+        Resource::Counters => list(node, format, "/v1/counters", filter),
+        Resource::Drops => list(node, format, "/v1/drops", filter),
+        Resource::Routes => match filter.map(str::parse::<IpAddr>) {
+            Some(Ok(address)) => list(node, format, &format!("/v1/routes/lookup?address={address}"), None),
+            _ => routes(node, format, filter),
+        },
+        Resource::Log => logs::logs(node, &LogsArgs { follow: false, tail: None }),
+        Resource::Crash => crash(node, format),
+    }
+}
+
+/// Shows the record of the last crash.
+pub fn crash(node: &Node, format: Format) -> Result<()> {
+    output::show(format, &node.get("/v1/crash")?, |answer| match answer["crash"].as_str() {
+        Some(record) => format!("{}\n", record.trim_end()),
+        None => "no crash is on record\n".into(),
+    })
+}
+
+/// A configuration is read to be edited: people get YAML.
+fn config(node: &Node, format: Format) -> Result<()> {
+    let config = node.get("/v1/config")?;
+    match format {
+        Format::Json => emit(&output::json(&config)),
+        Format::Table | Format::Yaml => emit(&output::yaml(&config)?),
+    }
+}
+
+fn list(node: &Node, format: Format, path: &str, filter: Option<&str>) -> Result<()> {
+    let mut answer = node.get(path)?;
+    if let Some(text) = filter {
+        view::retain(&mut answer, text);
+    }
+    output::show(format, &answer, view::describe)
+}
+
+/// There may be a million: they are shown page by page as they come.
+fn routes(node: &Node, format: Format, filter: Option<&str>) -> Result<()> {
+    let mut after = None::<String>;
+    let mut first = true;
+    loop {
+        let cursor =
+            after.map(|cursor| format!("&after={}", view::percent_encode(&cursor))).unwrap_or_default();
+        let mut page = node.get(&format!("/v1/routes?limit={PAGE}{cursor}"))?;
+        if let Some(text) = filter {
+            view::retain(&mut page, text);
+        }
+        let routes = page["routes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        emit(&route_page(format, routes, first))?;
+        first &= routes.is_empty();
+        match page.get("next") {
+            Some(Value::String(cursor)) => after = Some(cursor.clone()),
+            Some(Value::Number(cursor)) => after = Some(cursor.to_string()),
+            _ => break,
+        }
+    }
+    match format {
+        Format::Json => emit(if first { "[]\n" } else { "\n]\n" }),
+        Format::Table | Format::Yaml => Ok(()),
+    }
+}
+
+fn route_page(format: Format, routes: &[Value], first: bool) -> String {
+    match format {
+        Format::Table => view::route_table(routes, first),
+        Format::Json => {
+            let mut lead = if first { "[\n" } else { ",\n" };
+            let lines = routes.iter().map(|route| format!("{}{route}", std::mem::replace(&mut lead, ",\n")));
+            lines.collect()
+        }
+        // JSON is YAML: one route a line stays readable.
+        Format::Yaml => routes.iter().map(|route| format!("- {route}\n")).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pages_of_json_make_one_array() {
+        let (a, b) = (json!({"prefix": "10.0.0.0/8"}), json!({"prefix": "10.1.0.0/16"}));
+        let mut text = route_page(Format::Json, &[a.clone(), b.clone()], true);
+        text += &route_page(Format::Json, &[], false);
+        text += &route_page(Format::Json, std::slice::from_ref(&a), false);
+        text += "\n]\n";
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("it is JSON"), json!([a, b, a]));
+    }
+}

@@ -1,0 +1,85 @@
+//! The commands that manage a node: one module each, over [`client`].
+
+pub mod client;
+pub mod context;
+pub mod source;
+
+mod apply;
+mod get;
+mod logs;
+mod routes;
+mod view;
+
+use std::io::{self, IsTerminal};
+
+use clap::CommandFactory;
+use serde_json::json;
+
+use crate::cli::{Cli, Command, ConfigCommand, Global};
+use crate::failure::{Failure, Result};
+use crate::output;
+use client::Node;
+
+/// Carries out one command.
+pub fn carry_out(arguments: Cli) -> Result<()> {
+    let global = &arguments.global;
+    match arguments.command {
+        Command::Apply(args) => apply::apply(&node(global)?, global.output, &args),
+        Command::Confirm => apply::confirm(&node(global)?),
+        Command::Rollback => apply::rollback(&node(global)?),
+        Command::Config(ConfigCommand::Validate { file }) => apply::validate(&file),
+        Command::Config(ConfigCommand::Convert { file }) => apply::convert(&file, global.output),
+        Command::Context(command) => context::carry_out(global, command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "fairlead", &mut io::stdout());
+            Ok(())
+        }
+        Command::Version => version(global),
+        Command::Status => get::status(&node(global)?, global.output),
+        Command::Get(args) => get::get(&node(global)?, global.output, &args),
+        Command::Crash => get::crash(&node(global)?, global.output),
+        Command::Logs(args) => logs::logs(&node(global)?, &args),
+        Command::Routes(command) => routes::carry_out(&node(global)?, &command),
+        Command::Save => save(&node(global)?),
+        Command::Reboot { yes } => reboot(&node(global)?, yes),
+    }
+}
+
+fn node(global: &Global) -> Result<Node> {
+    Ok(Node::new(context::target(global)?))
+}
+
+fn save(node: &Node) -> Result<()> {
+    let _ = node.post("/v1/store")?;
+    output::emit("the running configuration is in the store\n")
+}
+
+fn reboot(node: &Node, yes: bool) -> Result<()> {
+    if !yes {
+        if !io::stdin().is_terminal() {
+            return Err(Failure::operation("say --yes to restart a node without being asked"));
+        }
+        eprint!("restart {}, and stop its traffic meanwhile? [y/N] ", node.name());
+        let mut answer = String::new();
+        let _ = io::stdin().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Err(Failure::operation("nothing was done"));
+        }
+    }
+    let _ = node.post("/v1/reboot")?;
+    output::emit(&format!("{} restarts\n", node.name()))
+}
+
+fn version(global: &Global) -> Result<()> {
+    let mut versions = json!({"fairlead": env!("CARGO_PKG_VERSION")});
+    if let Some(target) = context::find(global)? {
+        versions["node"] = Node::new(target).get("/v1/status")?["version"].clone();
+    }
+    output::show(global.output, &versions, |versions| {
+        let mut text = format!("fairlead {}\n", output::cell(&versions["fairlead"]));
+        if let Some(node) = versions.get("node") {
+            text.push_str(&format!("node     {}\n", output::cell(node)));
+        }
+        text
+    })
+}
