@@ -1,5 +1,89 @@
-//! One verb for each thing a contributor does.
+//! One verb for each thing a contributor does: `cargo xtask VERB`.
+//!
+//! [`steps`] is the list of everything CI runs, [`suite`] runs it and sums it up, [`packages`] finds and installs
+//! the programs of the machine that a verb needs, [`image`] builds what boots, [`boot`] boots it in the foreground.
+//! Nothing here is part of the product.
 
-fn main() {
-    println!("not built yet");
+#![forbid(unsafe_code)]
+
+mod boot;
+mod cargo;
+mod image;
+mod outcome;
+mod packages;
+mod steps;
+mod suite;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "One verb for each thing a contributor does.", version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run everything that CI runs and sum it up, failures first
+    Test {
+        /// Run only these steps
+        #[arg(value_enum)]
+        steps: Vec<steps::Step>,
+    },
+    /// Build the image, target/image/fairlead.elf
+    Image {
+        /// Quick to build rather than fast to run
+        #[arg(long)]
+        dev: bool,
+    },
+    /// Boot the image in the foreground, with its console on this terminal
+    Boot(boot::Boot),
+    /// Check licences, bans, duplicate versions, and advisories where the network allows
+    Deny,
+    /// Format all code
+    Fmt {
+        /// Change nothing, fail if something is not formatted
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the documentation of every crate; a warning is an error
+    Doc {
+        /// Open it in a browser
+        #[arg(long)]
+        open: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().verb) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the verb found all in order.
+fn run(verb: Verb) -> Result<bool> {
+    match verb {
+        Verb::Test { steps } => return suite::run(&steps),
+        Verb::Image { dev } => {
+            let image = image::build(if dev { image::Profile::Dev } else { image::Profile::Release })?;
+            println!("{} ({} KiB)", image.display(), image.metadata()?.len() / 1024);
+        }
+        Verb::Boot(boot) => boot.run()?,
+        Verb::Deny => return steps::deny().map(|outcome| outcome.print()),
+        Verb::Fmt { check } => {
+            let arguments = ["fmt", "--all"].into_iter().chain(check.then_some("--check"));
+            return cargo::run(cargo::command(arguments));
+        }
+        Verb::Doc { open } => return cargo::run(steps::doc_command(open)),
+    }
+    Ok(true)
 }

@@ -1,0 +1,123 @@
+//! `cargo xtask boot`: the image in the foreground, its console on this terminal.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use lab::{Nic, Vm};
+
+use crate::packages::{self, Program};
+use crate::{cargo, image};
+
+/// What to boot, and how.
+#[derive(Args)]
+pub struct Boot {
+    /// Configuration of the node, a JSON file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Interfaces in order: tap:NAME, dgram:LOCAL,REMOTE (socket paths) or user [default: user]
+    #[arg(long = "nic", value_name = "NIC")]
+    nics: Vec<String>,
+    /// Cores
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    smp: u16,
+    /// Memory in MiB
+    #[arg(long = "mem", default_value = "256", value_parser = memory_mib, value_name = "SIZE")]
+    memory_mib: u32,
+    /// Port of localhost where the management API appears, through a `user` interface [default: a free one]
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    api_port: u16,
+    /// Word for the kernel command line
+    #[arg(long = "append", value_name = "WORD")]
+    words: Vec<String>,
+    /// Boot the image that is quick to build
+    #[arg(long)]
+    dev: bool,
+    /// Arguments for QEMU itself
+    #[arg(last = true, value_name = "QEMU ARGS")]
+    qemu: Vec<String>,
+}
+
+impl Boot {
+    /// Becomes QEMU; returns only if that fails.
+    pub fn run(self) -> Result<()> {
+        packages::ensure(&[Program::Qemu])?;
+        let image = image::build(if self.dev { image::Profile::Dev } else { image::Profile::Release })?;
+        let logs = cargo::target_directory().join("boot");
+        std::fs::create_dir_all(&logs)?;
+        let mut builder = Vm::builder("boot", &logs).image(&image).smp(self.smp).memory_mib(self.memory_mib);
+        if let Some(path) = &self.config {
+            let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let config = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+            builder = builder.config(config);
+        }
+        for word in &self.words {
+            builder = builder.argument(word);
+        }
+        let nics = if self.nics.is_empty() { vec!["user".to_owned()] } else { self.nics };
+        for text in &nics {
+            let api_port = if self.api_port == 0 { free_port()? } else { self.api_port };
+            if text == "user" {
+                println!("management API: http://127.0.0.1:{api_port}");
+            }
+            builder = builder.nic(parse_nic(text, api_port)?.without_capture());
+        }
+        println!("console follows; Ctrl-A X ends");
+        let mut command = Command::new("qemu-system-x86_64");
+        let _ = command.args(builder.qemu_arguments()?).args(["-serial", "mon:stdio"]).args(self.qemu);
+        bail!("cannot start QEMU: {}", command.exec())
+    }
+}
+
+fn parse_nic(text: &str, api_port: u16) -> Result<Nic> {
+    let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+    match kind {
+        "user" if rest.is_empty() => Ok(Nic::user(api_port)),
+        "tap" if !rest.is_empty() => Ok(Nic::tap(rest)),
+        "dgram" => {
+            let (local, remote) =
+                rest.split_once(',').context("dgram wants two socket paths: LOCAL,REMOTE")?;
+            Ok(Nic::dgram(local, remote))
+        }
+        _ => bail!("`{text}` is none of tap:NAME, dgram:LOCAL,REMOTE, user"),
+    }
+}
+
+/// `64`, `64M` or `1G` in MiB.
+fn memory_mib(text: &str) -> Result<u32, String> {
+    let (number, unit) = match text.strip_suffix(['G', 'g']) {
+        Some(number) => (number, 1024),
+        None => (text.strip_suffix(['M', 'm']).unwrap_or(text), 1),
+    };
+    let mib = number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
+    mib.filter(|mib| *mib > 0).ok_or_else(|| "a size is a number of MiB, or ends in M or G".to_owned())
+}
+
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!((memory_mib("64"), memory_mib("64M"), memory_mib("2G")), (Ok(64), Ok(64), Ok(2048)));
+        for wrong in ["", "0", "M", "-1", "1T", "9999999G"] {
+            assert!(memory_mib(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn interfaces_are_understood_or_refused() {
+        for right in ["user", "tap:t0", "dgram:/a,/b"] {
+            assert!(parse_nic(right, 1).is_ok(), "{right}");
+        }
+        for wrong in ["tap:", "tap", "user:1", "dgram:/a", "", "vde:x"] {
+            assert!(parse_nic(wrong, 1).is_err(), "{wrong}");
+        }
+    }
+}

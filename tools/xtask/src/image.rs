@@ -1,0 +1,34 @@
+//! The image that boots.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo;
+
+/// How it is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// As it is shipped.
+    Release,
+    /// Optimised, but not across crates.
+    Dev,
+}
+
+/// Builds the image into target/image and says where it is.
+pub fn build(profile: Profile) -> Result<PathBuf> {
+    let (name, directory) = match profile {
+        Profile::Release => ("release", "release"),
+        Profile::Dev => ("image-dev", "image-dev"),
+    };
+    // By itself: a workspace build would unify the features of its dependencies with those of the tools.
+    if !cargo::run(cargo::command(["build", "--package", "kernel", "--profile", name]))? {
+        bail!("the image does not build");
+    }
+    let built = cargo::target_directory().join(directory).join("kernel");
+    let image = cargo::target_directory().join("image/fairlead.elf");
+    fs::create_dir_all(image.with_file_name(""))?;
+    let _ = fs::copy(&built, &image).with_context(|| format!("no {}", built.display()))?;
+    Ok(image)
+}

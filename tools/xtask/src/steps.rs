@@ -1,0 +1,156 @@
+//! Everything CI runs, step by step.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::outcome::{Outcome, last_lines};
+use crate::packages::{self, Program};
+use crate::{cargo, image};
+
+/// The longest that any step may take: one that hangs is ended and reported.
+const STEP_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// One step of `cargo xtask test`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Step {
+    /// Formatting
+    Format,
+    /// Clippy, with warnings denied
+    Clippy,
+    /// Unit tests, driver models and documentation examples
+    Unit,
+    /// Licences, bans, duplicate versions, advisories
+    Deny,
+    /// Documentation, with warnings denied
+    Doc,
+    /// The image, as it is shipped
+    Image,
+    /// The image under QEMU
+    Qemu,
+}
+
+impl Step {
+    /// In the order in which they are run: what fails soonest comes first.
+    pub const ALL: &[Self] =
+        &[Self::Format, Self::Clippy, Self::Unit, Self::Deny, Self::Doc, Self::Image, Self::Qemu];
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Format => "format",
+            Self::Clippy => "clippy",
+            Self::Unit => "unit tests",
+            Self::Deny => "licences and bans",
+            Self::Doc => "documentation",
+            Self::Image => "image",
+            Self::Qemu => "QEMU tests",
+        }
+    }
+
+    /// Carries the step out.
+    pub fn run(self) -> Result<Outcome> {
+        match self {
+            Self::Format => check(self, &cargo::command(["fmt", "--all", "--check"])),
+            Self::Clippy => {
+                let all = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+                check(self, &cargo::command(all))
+            }
+            Self::Unit => {
+                packages::ensure(&[Program::Qemu, Program::Ip])?;
+                let all = ["test", "--workspace", "--exclude", "qemu-tests", "--no-fail-fast"];
+                tests(self, &cargo::command(all))
+            }
+            Self::Deny => deny(),
+            Self::Doc => check(self, &doc_command(false)),
+            Self::Image => image::build(image::Profile::Release).map(|_| Outcome::pass()),
+            Self::Qemu => {
+                packages::ensure(Program::ALL)?;
+                tests(self, &cargo::command(["test", "--package", "qemu-tests", "--no-fail-fast"]))
+            }
+        }
+    }
+}
+
+/// `cargo doc` of every crate of the workspace, warnings denied.
+pub fn doc_command(open: bool) -> Command {
+    let arguments = ["doc", "--workspace", "--no-deps"].into_iter().chain(open.then_some("--open"));
+    let mut command = cargo::command(arguments);
+    let _ = command.env("RUSTDOCFLAGS", "-D warnings");
+    command
+}
+
+/// cargo-deny on deny.toml. Advisories come from a database on the network: without it they are not checked.
+pub fn deny() -> Result<Outcome> {
+    packages::ensure_cargo_deny()?;
+    let checked = check(Step::Deny, &cargo::command(["deny", "check", "licenses", "bans", "sources"]))?;
+    if !checked.failed.is_empty() {
+        return Ok(checked);
+    }
+    let fetched = logged("advisory database", &cargo::command(["deny", "fetch", "db"]))?;
+    if !fetched.succeeded {
+        let not_run = vec!["advisories (the advisory database cannot be reached)".to_owned()];
+        return Ok(Outcome { not_run, ..checked });
+    }
+    let advisories = check(Step::Deny, &cargo::command(["deny", "check", "advisories"]))?;
+    Ok(Outcome { passed: checked.passed + advisories.passed, ..advisories })
+}
+
+/// A step that is one check.
+fn check(step: Step, command: &Command) -> Result<Outcome> {
+    let run = logged(step.name(), command)?;
+    if run.succeeded {
+        return Ok(Outcome::pass());
+    }
+    Ok(Outcome::fail(step.name(), last_lines(&run.output, 100)))
+}
+
+/// A step that is many tests.
+fn tests(step: Step, command: &Command) -> Result<Outcome> {
+    let run = logged(step.name(), command)?;
+    Ok(Outcome::of_cargo_test(&run.output, run.succeeded))
+}
+
+struct Run {
+    succeeded: bool,
+    output: String,
+}
+
+/// Runs a command with all it prints going to target/xtask-logs/NAME.log.
+fn logged(name: &str, command: &Command) -> Result<Run> {
+    let directory = cargo::target_directory().join("xtask-logs");
+    fs::create_dir_all(&directory)?;
+    let path = directory.join(format!("{}.log", name.replace(' ', "-")));
+    let log = fs::File::create(&path)?;
+    let status = bounded(command)
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .status()
+        .with_context(|| format!("cannot start `{}`", lab::process::command_line(command)))?;
+    let mut output = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+    const ENDED_BY_TIMEOUT: i32 = 124;
+    if status.code() == Some(ENDED_BY_TIMEOUT) {
+        output += &format!("\nerror: still running after {STEP_LIMIT:?}; {}\n", path.display());
+    }
+    Ok(Run { succeeded: status.success(), output })
+}
+
+/// The same command under timeout(1), which ends all of its descendants when the limit or this process ends.
+fn bounded(command: &Command) -> Command {
+    let mut bounded = Command::new("setpriv");
+    let _ = bounded.args(["--pdeathsig", "TERM", "--", "timeout", "--kill-after=10"]);
+    let _ = bounded.arg(STEP_LIMIT.as_secs().to_string()).arg(command.get_program()).args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        let _ = bounded.current_dir(directory);
+    }
+    for (name, value) in command.get_envs() {
+        let _ = match value {
+            Some(value) => bounded.env(name, value),
+            None => bounded.env_remove(name),
+        };
+    }
+    bounded
+}
