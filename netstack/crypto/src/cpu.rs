@@ -1,0 +1,66 @@
+//! What this CPU and its operating system let a kernel use.
+
+use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+
+/// The instruction set extensions that kernels here are written for.
+///
+/// Read with raw CPUID and XGETBV, so it works before there is an operating system. The image has to set
+/// CR4.OSXSAVE and XCR0 on every core before it asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// AES-NI and PCLMULQDQ, with AVX encodings of them.
+    pub aes_clmul: bool,
+    /// AVX2.
+    pub avx2: bool,
+    /// VAES over 256-bit registers.
+    pub vaes: bool,
+    /// VPCLMULQDQ over 256-bit registers.
+    pub vpclmulqdq: bool,
+    /// AVX-512 F, BW, VL and DQ, BMI2.
+    pub avx512: bool,
+}
+
+/// XCR0: SSE and AVX state is saved (SDM volume 1, 13.3).
+const XCR0_AVX: u64 = 0x06;
+/// XCR0: opmask, upper halves of ZMM0-15 and ZMM16-31 as well.
+const XCR0_AVX512: u64 = 0xe6;
+
+impl Features {
+    /// Asks the CPU. CPUID is slow in a guest (it traps): ask once and keep the answer.
+    #[must_use]
+    pub fn detect() -> Self {
+        let highest = __cpuid(0).eax;
+        let basic = __cpuid(1);
+        let bit = |register: u32, n: u32| register >> n & 1 == 1;
+        let (pclmulqdq, aes, osxsave, avx) =
+            (bit(basic.ecx, 1), bit(basic.ecx, 25), bit(basic.ecx, 27), bit(basic.ecx, 28));
+        if !osxsave || !avx || highest < 7 {
+            return Self::default();
+        }
+        // SAFETY: CPUID says OSXSAVE, so that XGETBV is there and enabled.
+        let xcr0 = unsafe { xcr0() };
+        if xcr0 & XCR0_AVX != XCR0_AVX {
+            return Self::default();
+        }
+        let extended = __cpuid_count(7, 0);
+        let avx2 = bit(extended.ebx, 5);
+        let avx512 = [8, 16, 17, 30, 31].into_iter().all(|n| bit(extended.ebx, n));
+        Self {
+            aes_clmul: aes && pclmulqdq,
+            avx2,
+            vaes: avx2 && bit(extended.ecx, 9),
+            vpclmulqdq: avx2 && bit(extended.ecx, 10),
+            avx512: avx2 && avx512 && xcr0 & XCR0_AVX512 == XCR0_AVX512,
+        }
+    }
+}
+
+/// Reads XCR0.
+///
+/// # Safety
+/// CPUID.1:ECX.OSXSAVE is set.
+#[target_feature(enable = "xsave")]
+unsafe fn xcr0() -> u64 {
+    // SAFETY: as demanded from the caller.
+    unsafe { _xgetbv(0) }
+}

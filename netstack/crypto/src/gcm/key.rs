@@ -1,0 +1,202 @@
+//! An AES-GCM key made ready: the AES key schedule and powers of the hash key.
+
+use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
+use aes::{Aes128Enc, Aes256Enc, Block, hazmat};
+use core::fmt;
+use zeroize::Zeroize;
+
+/// How many powers of the hash key a [`Key`] holds, and so how many blocks share one reduction.
+pub(super) const POWERS: usize = 16;
+
+/// Round keys of AES-256, the longest schedule (FIPS 197, 5.2).
+const ROUND_KEYS: usize = 15;
+
+/// A key of AES-128-GCM or AES-256-GCM, 512 bytes.
+///
+/// The order makes short packets cheap when there are thousands of keys: a 64-byte packet under AES-128
+/// needs the powers from H^8 down, the number of rounds and eleven round keys, which are five cache lines
+/// in a row.
+#[repr(C, align(64))]
+pub struct Key {
+    /// H^16, H^15, ..., H^1, each divided by x, as little-endian numbers. See [the module](super).
+    pub(super) powers: [u128; POWERS],
+    pub(super) rounds: u32,
+    unused: [u8; 12],
+    pub(super) round_keys: [[u8; 16]; ROUND_KEYS],
+}
+
+const _: () = assert!(size_of::<Key>() == 512);
+const _: () = assert!(core::mem::offset_of!(Key, round_keys) == 272);
+
+/// A key was neither 16 nor 32 bytes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyLengthError {
+    /// How many bytes it had.
+    pub bytes: usize,
+}
+
+impl fmt::Display for KeyLengthError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an AES key has 16 or 32 bytes, this one has {}", self.bytes)
+    }
+}
+
+impl core::error::Error for KeyLengthError {}
+
+impl Key {
+    /// Makes a key ready, in microseconds. `bytes` is the cipher key alone: the salt of RFC 4106 is part of
+    /// the nonce.
+    ///
+    /// # Errors
+    /// `bytes` is neither 16 nor 32 bytes long. (RFC 8221 says MAY of AES-192; nobody asks for it.)
+    pub fn new(bytes: &[u8]) -> Result<Self, KeyLengthError> {
+        let rounds = match bytes.len() {
+            16 => 10,
+            32 => 14,
+            bytes => return Err(KeyLengthError { bytes }),
+        };
+        let mut key = Self { powers: [0; 16], rounds, unused: [0; 12], round_keys: [[0; 16]; ROUND_KEYS] };
+        expand(bytes, &mut key.round_keys);
+        let mut hash_key = key.encrypt_block([0; 16]);
+        // Bit 127 of the number is the coefficient of x^0 (SP 800-38D, 6.3).
+        let h = u128::from_be_bytes(hash_key);
+        let mut power = h;
+        for slot in key.powers.iter_mut().rev() {
+            *slot = divide_by_x(power);
+            power = multiply(power, h);
+        }
+        hash_key.zeroize();
+        Ok(key)
+    }
+
+    /// The cipher key: a schedule begins with it.
+    pub(super) fn cipher(&self) -> Cipher {
+        let bytes = self.round_keys.as_flattened();
+        if self.rounds == 10 {
+            Cipher::Aes128(Aes128Enc::new(&Array::from(
+                bytes.first_chunk::<16>().copied().unwrap_or_default(),
+            )))
+        } else {
+            Cipher::Aes256(Aes256Enc::new(&Array::from(
+                bytes.first_chunk::<32>().copied().unwrap_or_default(),
+            )))
+        }
+    }
+
+    fn encrypt_block(&self, block: [u8; 16]) -> [u8; 16] {
+        let mut block = Block::from(block);
+        self.cipher().encrypt_blocks(core::slice::from_mut(&mut block));
+        block.into()
+    }
+}
+
+/// The library's AES for a key of either length.
+pub(super) enum Cipher {
+    /// AES-128.
+    Aes128(Aes128Enc),
+    /// AES-256.
+    Aes256(Aes256Enc),
+}
+
+impl Cipher {
+    pub(super) fn encrypt_blocks(&self, blocks: &mut [Block]) {
+        match self {
+            Self::Aes128(aes) => aes.encrypt_blocks(blocks),
+            Self::Aes256(aes) => aes.encrypt_blocks(blocks),
+        }
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.powers.zeroize();
+        self.round_keys.zeroize();
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("rounds", &self.rounds).finish_non_exhaustive()
+    }
+}
+
+/// The key schedule (FIPS 197, 5.2) for a key of four or eight words.
+fn expand(key: &[u8], round_keys: &mut [[u8; 16]; ROUND_KEYS]) {
+    let words = round_keys.as_flattened_mut();
+    let (key_words, total_words) = (key.len() / 4, 4 * (key.len() / 4 + 7));
+    words[..key.len()].copy_from_slice(key);
+    let mut round_constant = 1u8;
+    for i in key_words..total_words {
+        let mut word = [0; 4];
+        word.copy_from_slice(&words[4 * i - 4..4 * i]);
+        if i % key_words == 0 {
+            word = substitute(word);
+            word.rotate_left(1);
+            word[0] ^= round_constant;
+            round_constant = (round_constant << 1) ^ ((round_constant >> 7) * 0x1b);
+        } else if key_words == 8 && i % 8 == 4 {
+            word = substitute(word);
+        }
+        for (j, byte) in word.into_iter().enumerate() {
+            words[4 * i + j] = words[4 * (i - key_words) + j] ^ byte;
+        }
+    }
+}
+
+/// The AES S-box over four bytes, in constant time: a cipher round over four equal columns, which the shift
+/// of rows leaves alone, without its mixing of columns.
+fn substitute(word: [u8; 4]) -> [u8; 4] {
+    let mut block = Block::from(core::array::from_fn(|i| word[i % 4]));
+    hazmat::cipher_round(&mut block, &Block::default());
+    hazmat::inv_mix_columns(&mut block);
+    [block[0], block[1], block[2], block[3]]
+}
+
+/// The product in GF(2^128) of two numbers whose bit 127 is the coefficient of x^0, in constant time
+/// (SP 800-38D, algorithm 1).
+fn multiply(a: u128, mut b: u128) -> u128 {
+    let mut product = 0;
+    for i in (0..128).rev() {
+        product ^= b & ((a >> i) & 1).wrapping_neg();
+        b = (b >> 1) ^ ((b & 1).wrapping_neg() & (0xe1 << 120));
+    }
+    product
+}
+
+/// `a / x`: one shift towards x^0, and as x * (x^127 + x^6 + x + 1) = 1, that much if x^0 was set.
+fn divide_by_x(a: u128) -> u128 {
+    (a << 1) ^ ((a >> 127).wrapping_neg() & (0xc2 << 120 | 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FIPS 197, appendix A.1 and A.3: the last round keys.
+    #[test]
+    fn schedules_are_those_of_fips_197() {
+        let key = Key::new(&0x2b7e1516_28aed2a6_abf71588_09cf4f3c_u128.to_be_bytes()).unwrap();
+        assert_eq!(u128::from_be_bytes(key.round_keys[10]), 0xd014f9a8_c9ee2589_e13f0cc8_b6630ca6);
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&0x603deb10_15ca71be_2b73aef0_857d7781_u128.to_be_bytes());
+        bytes[16..].copy_from_slice(&0x1f352c07_3b6108d7_2d9810a3_0914dff4_u128.to_be_bytes());
+        let key = Key::new(&bytes).unwrap();
+        assert_eq!(u128::from_be_bytes(key.round_keys[14]), 0xfe4890d1_e6188d0b_046df344_706c631e);
+    }
+
+    #[test]
+    fn other_lengths_are_refused() {
+        for bytes in [0, 15, 17, 24, 31, 33] {
+            assert_eq!(Key::new(&[0; 33][..bytes]).unwrap_err(), KeyLengthError { bytes });
+        }
+    }
+
+    #[test]
+    fn one_is_the_neutral_element_and_x_divides() {
+        let (one, x) = (1 << 127, 1 << 126);
+        let a = 0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978;
+        assert_eq!(multiply(a, one), a);
+        assert_eq!(divide_by_x(multiply(a, x)), a);
+        assert_eq!(multiply(divide_by_x(a), x), a);
+    }
+}
