@@ -5,14 +5,18 @@
 //!
 //! 1. [`clock`] turns counter values into time.
 //! 2. [`frames`] hands out physical memory, [`page_table`] maps it.
-//! 3. [`log_ring`] keeps what the console said, for the API.
-//! 4. [`unwind`] walks a stack when something went wrong.
+//! 3. [`acpi`] says which cores and buses there are.
+//! 4. [`log_ring`] keeps what the console said, for the API.
+//! 5. [`unwind`] walks a stack when something went wrong.
 //!
 //! It forwards no packet: `dataplane`, `router` and `control` do, and the binary gives them cores, time,
 //! entropy and devices.
 
 #![cfg_attr(not(test), no_std)]
 
+extern crate alloc;
+
+pub mod acpi;
 pub mod clock;
 pub mod frames;
 pub mod log_ring;

@@ -11,15 +11,23 @@ extern crate alloc;
 #[cfg(clippy)]
 extern crate std;
 
+mod apic;
 mod console;
+mod cores;
+mod cpu;
 mod image;
 mod memory;
 mod panic;
 mod runtime;
 mod time;
+mod traps;
 
 use boot::BootInfo;
-use log::info;
+use kernel::acpi::Acpi;
+use log::{info, warn};
+
+/// Most cores that are used.
+const MAX_CORES: usize = 64;
 
 boot::entry!(start);
 
@@ -36,10 +44,17 @@ extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
     info!(target: "boot", "Fairlead {} by {}", env!("CARGO_PKG_VERSION"), boot_info.protocol);
     info!(target: "boot", "time: {} MHz by {clock_source}", time::clock().hz() / 1_000_000);
     memory::init(&boot_info);
+    let acpi = Acpi::read(&early, boot_info.rsdp).unwrap_or_else(|error| {
+        warn!(target: "boot", "{error}: one core, no memory-mapped PCI configuration");
+        Acpi::default()
+    });
     memory::protect(early, &boot_info);
+    cores::init_first();
+    cores::start_others(&acpi.cores, MAX_CORES);
+    info!(target: "boot", "cores: {}", cores::all().len());
     let (free, total) = memory::usage();
     info!(target: "boot", "memory: {} KiB free of {} KiB", free / 1024, total / 1024);
     loop {
-        x86_64::instructions::hlt();
+        cores::sleep(None, || false);
     }
 }

@@ -10,7 +10,7 @@ use kernel::frames::{FRAME_BYTES, FrameAllocator};
 use kernel::page_table::{Access, PageTable, Table};
 use talc::base::{Talc, binning::Binning};
 use x86_64::PhysAddr;
-use x86_64::registers::control::{Cr3, Cr3Flags, Cr4, Cr4Flags, Efer, EferFlags};
+use x86_64::registers::control::{Cr3, Cr3Flags, Efer, EferFlags};
 use x86_64::structures::paging::PhysFrame;
 
 /// Where the record of a crash survives a restart: below the image, touched by no loader.
@@ -79,20 +79,19 @@ pub fn protect(_done: EarlyMemory, boot_info: &BootInfo) {
         Ok(table)
     });
     let Ok(table) = table else { panic!("no memory for page tables") };
-    let root = table.root();
+    let root = PhysFrame::containing_address(PhysAddr::new(table.root()));
     *TABLES.lock() = Some(table);
-    enter_tables(root);
-}
-
-/// Makes the page tables at `root` the ones this core uses. Every core calls it once.
-pub fn enter_tables(root: u64) {
-    // SAFETY: `root` comes from `protect`, whose tables map code, data and stack as they are in use,
-    // with the no-execute bit, which is switched on first.
+    // SAFETY: the tables map code, data and the stack in use, with the no-execute bit switched on first.
     unsafe {
         Efer::update(|efer| efer.insert(EferFlags::NO_EXECUTE_ENABLE));
-        Cr4::update(|cr4| cr4.insert(Cr4Flags::PAGE_GLOBAL));
-        Cr3::write(PhysFrame::containing_address(PhysAddr::new(root)), Cr3Flags::empty());
+        Cr3::write(root, Cr3Flags::empty());
     }
+}
+
+/// The page tables in use, for a core that starts: below 4 GiB, as memory is handed out lowest first.
+pub fn page_tables() -> u32 {
+    let root = Cr3::read().0.start_address().as_u64();
+    u32::try_from(root).unwrap_or_else(|_| panic!("page tables at {root:#x}, above 4 GiB"))
 }
 
 /// What `address` may be used for; `None` before [`protect`] and while the tables are being changed.

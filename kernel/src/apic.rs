@@ -1,0 +1,214 @@
+//! The local APIC: interrupts between cores, and the timer that ends a core's sleep.
+//!
+//! x2APIC where the CPU has it, through model-specific registers; else the memory-mapped xAPIC.
+//!
+//! Source: Intel SDM volume 3A, chapter 11.
+
+use crate::{memory, time};
+use core::arch::x86_64::__cpuid;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use kernel::clock::Clock;
+use kernel::page_table::Access;
+use x86_64::registers::model_specific::Msr;
+
+const IA32_APIC_BASE: u32 = 0x1b;
+const IA32_TSC_DEADLINE: u32 = 0x6e0;
+const X2APIC_MSRS: u32 = 0x800;
+
+/// Offsets of registers in the memory-mapped page.
+mod register {
+    pub const TASK_PRIORITY: u32 = 0x80;
+    pub const SPURIOUS: u32 = 0xf0;
+    pub const COMMAND_LOW: u32 = 0x300;
+    pub const COMMAND_HIGH: u32 = 0x310;
+    pub const TIMER: u32 = 0x320;
+    pub const LINT0: u32 = 0x350;
+    pub const LINT1: u32 = 0x360;
+    pub const INITIAL_COUNT: u32 = 0x380;
+    pub const CURRENT_COUNT: u32 = 0x390;
+    pub const DIVIDE: u32 = 0x3e0;
+}
+
+/// Vector of an interrupt that only ends a core's sleep.
+pub const WAKE_VECTOR: u8 = 0x30;
+
+/// Vector that the APIC gives when an interrupt vanished before it was delivered.
+pub const SPURIOUS_VECTOR: u8 = 0xff;
+
+const MASKED: u32 = 1 << 16;
+
+/// Whether end-of-interrupt goes to the MSR; the interrupt stubs read it.
+#[unsafe(no_mangle)]
+static APIC_IS_X2: AtomicBool = AtomicBool::new(false);
+
+/// The end-of-interrupt register of the memory-mapped APIC; the interrupt stubs write to it.
+#[unsafe(no_mangle)]
+static APIC_EOI_ADDRESS: AtomicU64 = AtomicU64::new(0xfee0_00b0);
+
+static TIMER: spin::Once<Timer> = spin::Once::new();
+
+/// How the timer is programmed.
+enum Timer {
+    /// With the counter value at which to fire.
+    Deadline,
+    /// With a count of its own clock.
+    OneShot(Clock),
+}
+
+/// Finds out what the APIC can do, on the first core, with the kernel's page tables in use.
+pub fn init() {
+    const X2APIC: u32 = 1 << 21;
+    const TSC_DEADLINE: u32 = 1 << 24;
+    let features = __cpuid(1).ecx;
+    APIC_IS_X2.store(features & X2APIC != 0, Ordering::Relaxed);
+    if features & X2APIC == 0 {
+        // SAFETY: every x86-64 CPU has the MSR.
+        let base = unsafe { Msr::new(IA32_APIC_BASE).read() } & 0x000f_ffff_ffff_f000;
+        APIC_EOI_ADDRESS.store(base + 0xb0, Ordering::Relaxed);
+        memory::set_access(base..base + 4096, Access::Device);
+    }
+    enable();
+    let _ = TIMER.call_once(|| {
+        if features & TSC_DEADLINE != 0 { Timer::Deadline } else { Timer::OneShot(measure_timer()) }
+    });
+}
+
+/// Switches this core's APIC on. Legacy interrupt lines stay masked.
+pub fn enable() {
+    const GLOBAL_ENABLE: u64 = 1 << 11;
+    const X2_ENABLE: u64 = 1 << 10;
+    const SOFTWARE_ENABLE: u32 = 1 << 8;
+    let mut base = Msr::new(IA32_APIC_BASE);
+    let mode = if is_x2() { GLOBAL_ENABLE | X2_ENABLE } else { GLOBAL_ENABLE };
+    // SAFETY: CPUID says that the mode exists; going from disabled to x2APIC takes the step in between.
+    unsafe {
+        let value = base.read() | GLOBAL_ENABLE;
+        base.write(value);
+        base.write(value | mode);
+    }
+    write(register::TASK_PRIORITY, 0);
+    write(register::LINT0, MASKED);
+    write(register::LINT1, MASKED);
+    write(register::TIMER, MASKED);
+    write(register::SPURIOUS, SOFTWARE_ENABLE | u32::from(SPURIOUS_VECTOR));
+}
+
+/// Makes the timer fire the wake vector on this core at `at_ns`, instead of what was set before.
+pub fn set_timer(at_ns: u64) {
+    const DEADLINE_MODE: u32 = 2 << 17;
+    match TIMER.get() {
+        Some(Timer::Deadline) => {
+            write(register::TIMER, DEADLINE_MODE | u32::from(WAKE_VECTOR));
+            // The mode must have changed before the deadline is written (section 11.5.4.1); zero would disarm.
+            // SAFETY: CPUID says that the deadline mode, and with it the MSR, exists.
+            unsafe {
+                core::arch::x86_64::_mm_mfence();
+                Msr::new(IA32_TSC_DEADLINE).write(time::clock().at(at_ns).max(1));
+            }
+        }
+        Some(Timer::OneShot(clock)) => {
+            let ticks = clock.ticks(at_ns.saturating_sub(time::now_ns()));
+            write(register::TIMER, u32::from(WAKE_VECTOR));
+            write(register::INITIAL_COUNT, u32::try_from(ticks).unwrap_or(u32::MAX).max(1));
+        }
+        None => {}
+    }
+}
+
+/// Keeps the timer from firing.
+pub fn stop_timer() {
+    write(register::TIMER, MASKED);
+}
+
+/// Ends the sleep of the core with this identifier, or keeps it from its next one.
+pub fn wake(apic_id: u32) {
+    const FIXED: u32 = 0;
+    command(apic_id, FIXED | u32::from(WAKE_VECTOR));
+}
+
+/// Resets a core, which then waits for [`start`].
+pub fn reset(apic_id: u32) {
+    const INIT: u32 = 5 << 8;
+    const ASSERT: u32 = 1 << 14;
+    command(apic_id, INIT | ASSERT);
+}
+
+/// Starts a reset core in real mode at `page`, a page-aligned address below 1 MiB.
+pub fn start(apic_id: u32, page: u32) {
+    const STARTUP: u32 = 6 << 8;
+    const ASSERT: u32 = 1 << 14;
+    command(apic_id, STARTUP | ASSERT | (page >> 12));
+}
+
+/// Interrupts every other core, whatever it does, by NMI.
+pub fn interrupt_all_others() {
+    const NMI: u32 = 4 << 8;
+    const ASSERT: u32 = 1 << 14;
+    const ALL_BUT_SELF: u32 = 3 << 18;
+    command(0, NMI | ASSERT | ALL_BUT_SELF);
+}
+
+/// Writes the interrupt command register, having waited for the last command to be sent.
+fn command(apic_id: u32, low: u32) {
+    const DELIVERY_PENDING: u32 = 1 << 12;
+    const PATIENCE: u32 = 1_000_000;
+    if is_x2() {
+        let value = u64::from(apic_id) << 32 | u64::from(low);
+        // What was written for the other core to find must be visible before it is interrupted
+        // (section 11.12.3: the MSR write does not order stores).
+        // SAFETY: SSE2 and, by `is_x2`, the MSR exist.
+        unsafe {
+            core::arch::x86_64::_mm_mfence();
+            Msr::new(X2APIC_MSRS + (register::COMMAND_LOW >> 4)).write(value);
+        }
+    } else {
+        let _ = (0..PATIENCE).find(|_| read(register::COMMAND_LOW) & DELIVERY_PENDING == 0);
+        write(register::COMMAND_HIGH, apic_id << 24);
+        write(register::COMMAND_LOW, low);
+    }
+}
+
+/// The rate of the timer's own clock, against the time-stamp counter, over a millisecond.
+fn measure_timer() -> Clock {
+    const DIVIDE_BY_1: u32 = 0b1011;
+    const WINDOW_NS: u64 = 1_000_000;
+    write(register::DIVIDE, DIVIDE_BY_1);
+    // Delays between the readings of the two clocks make the rate too low: the core then wakes early.
+    let start = time::tsc();
+    write(register::INITIAL_COUNT, u32::MAX);
+    time::spin_ns(WINDOW_NS);
+    let count = u32::MAX - read(register::CURRENT_COUNT);
+    let elapsed_tsc = time::tsc() - start;
+    write(register::INITIAL_COUNT, 0);
+    let hz = u128::from(count) * u128::from(time::clock().hz()) / u128::from(elapsed_tsc.max(1));
+    Clock::new(0, u64::try_from(hz).unwrap_or(u64::MAX))
+}
+
+fn is_x2() -> bool {
+    APIC_IS_X2.load(Ordering::Relaxed)
+}
+
+fn read(register: u32) -> u32 {
+    if is_x2() {
+        // SAFETY: by `is_x2`; the register's MSR is at its offset divided by 16.
+        unsafe { Msr::new(X2APIC_MSRS + (register >> 4)).read() as u32 }
+    } else {
+        // SAFETY: `init` mapped the page as device registers, and the offset lies within it.
+        unsafe { address(register).read_volatile() }
+    }
+}
+
+fn write(register: u32, value: u32) {
+    if is_x2() {
+        // SAFETY: as in `read`; no register written here can break memory safety.
+        unsafe { Msr::new(X2APIC_MSRS + (register >> 4)).write(u64::from(value)) };
+    } else {
+        // SAFETY: as in `read`.
+        unsafe { address(register).write_volatile(value) };
+    }
+}
+
+fn address(register: u32) -> *mut u32 {
+    let page = APIC_EOI_ADDRESS.load(Ordering::Relaxed) & !0xfff;
+    (page + u64::from(register)) as *mut u32
+}
