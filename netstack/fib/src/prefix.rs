@@ -1,15 +1,75 @@
 //! Keys and prefixes: addresses as integers in host byte order.
 
-use core::fmt;
+use core::{fmt, ops::RangeInclusive};
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for u32 {}
-    impl Sealed for u128 {}
+pub(crate) mod sealed {
+    /// How the trie of a family is laid out; known to this crate only.
+    pub trait Layout: Sized {
+        /// Whether nodes may skip bits that all routes below share.
+        const SKIPS: bool;
+        /// Words of a compact node before its values.
+        const HEADER_WORDS: u32;
+        /// The first 16 bits.
+        fn top(self) -> usize;
+        /// The 64 bits of the address that bit `level` lies in; IPv4 fills the upper half of it.
+        fn half(self, level: u8) -> u64;
+        /// The 8 bits from bit `level`, a multiple of 8.
+        fn byte(self, level: u8) -> usize;
+        /// The address with all bits after the first `len` set.
+        fn last(self, len: u8) -> Self;
+    }
+
+    impl Layout for u32 {
+        const SKIPS: bool = false;
+        const HEADER_WORDS: u32 = 11;
+
+        #[inline(always)]
+        fn top(self) -> usize {
+            (self >> 16) as usize
+        }
+
+        #[inline(always)]
+        fn half(self, _level: u8) -> u64 {
+            u64::from(self) << 32
+        }
+
+        #[inline(always)]
+        fn byte(self, level: u8) -> usize {
+            (self >> (24 - u32::from(level)) & 0xff) as usize
+        }
+
+        fn last(self, len: u8) -> Self {
+            self | u32::MAX.checked_shr(u32::from(len)).unwrap_or(0)
+        }
+    }
+
+    impl Layout for u128 {
+        const SKIPS: bool = true;
+        const HEADER_WORDS: u32 = 13;
+
+        #[inline(always)]
+        fn top(self) -> usize {
+            (self >> 112) as usize
+        }
+
+        #[inline(always)]
+        fn half(self, level: u8) -> u64 {
+            if level < 64 { (self >> 64) as u64 } else { self as u64 }
+        }
+
+        #[inline(always)]
+        fn byte(self, level: u8) -> usize {
+            (self.half(level) >> (56 - u32::from(level % 64)) & 0xff) as usize
+        }
+
+        fn last(self, len: u8) -> Self {
+            self | u128::MAX.checked_shr(u32::from(len)).unwrap_or(0)
+        }
+    }
 }
 
 /// An address: `u32` for IPv4 and `u128` for IPv6, in host byte order (the first octet is the most significant).
-pub trait Key: sealed::Sealed + Copy + Ord + fmt::Debug + Send + Sync + 'static {
+pub trait Key: sealed::Layout + Copy + Ord + fmt::Debug + Send + Sync + 'static {
     /// Number of bits of an address.
     const BITS: u8;
 
@@ -46,6 +106,11 @@ impl<K: Key> Prefix<K> {
     #[must_use]
     pub fn new(address: K, len: u8) -> Option<Self> {
         (len <= K::BITS).then(|| Self { address: address.network(len), len })
+    }
+
+    /// All prefixes, of whatever length, whose network address shares the first `len` bits with `address`.
+    pub(crate) fn range(address: K, len: u8) -> RangeInclusive<Self> {
+        Self { address: address.network(len), len: 0 }..=Self { address: address.last(len), len: K::BITS }
     }
 
     /// The network address.

@@ -1,164 +1,157 @@
-//! The table and its writer.
+//! What readers do: one lookup, or those of a vector at once.
 
-use alloc::{collections::BTreeMap, sync::Arc};
-use core::fmt;
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU32, Ordering::Acquire};
 
-use spin::Mutex;
-
-use crate::{Key, Prefix};
+use crate::{
+    Key,
+    arena::{Arena, LINE_WORDS, boxed},
+    node::{block_of, dense_word, find, is_node, is_value},
+};
 
 /// What a lookup gives where no route covers the destination.
 pub const NO_ROUTE: u32 = 0;
-
-/// The largest value a route may carry.
-pub const VALUE_MAX: u32 = (1 << 31) - 1;
 
 /// A table of IPv4 routes; keys are addresses in host byte order.
 pub type Fib4 = Fib<u32>;
 /// A table of IPv6 routes; keys are addresses in host byte order.
 pub type Fib6 = Fib<u128>;
-/// The writer of a [`Fib4`].
-pub type Fib4Writer = Writer<u32>;
-/// The writer of a [`Fib6`].
-pub type Fib6Writer = Writer<u128>;
 
-/// Why a route was not inserted. The table is as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// The value is 0 or above [`VALUE_MAX`].
-    Value(u32),
-    /// The table has reached its size limit (1 GiB of nodes).
-    Full,
-}
+/// Entries of a table by the first 16 bits of an address.
+pub(crate) const TOPS: usize = 1 << 16;
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Value(value) => write!(f, "route value {value} is not within 1..={VALUE_MAX}"),
-            Self::Full => f.write_str("the route table is full"),
-        }
-    }
-}
+/// Keys whose cache misses overlap: as many as a core has outstanding, and small enough for arrays on the stack.
+const GROUP: usize = 32;
 
-impl core::error::Error for Error {}
+/// A group smaller than this is looked up key by key: setting up the steps costs more than the misses they overlap.
+const WORTH_GROUPING: usize = 3;
 
-/// What a table and its writer hold, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// Taken from the allocator for what readers read, including free space kept for growth.
-    pub table_bytes: usize,
-    /// Of these, in use by linked nodes.
-    pub used_bytes: usize,
-    /// Of these, unlinked and waiting for [`Writer::reclaim`].
-    pub unlinked_bytes: usize,
-}
+/// Levels a lookup can pass; a bound on the loops of a reader.
+const LEVELS: usize = 16;
 
-/// A table of routes, read by any number of threads while its [`Writer`] changes it.
+/// A table of routes, read by any number of threads while its [`Writer`](crate::Writer) changes it.
 pub struct Fib<K: Key> {
-    routes: Mutex<BTreeMap<Prefix<K>, u32>>,
+    /// The value for an address that no other route covers.
+    pub(crate) default: AtomicU32,
+    /// By the first 16 bits: the node below, else what `short` has.
+    pub(crate) tops: Box<[AtomicU32; TOPS]>,
+    /// By the first 16 bits: the value of the longest prefix of 1 to 16 bits, or 0.
+    pub(crate) short: Box<[AtomicU32; TOPS]>,
+    pub(crate) arena: Arena,
+    family: core::marker::PhantomData<K>,
 }
 
 impl<K: Key> Fib<K> {
+    /// An empty table; `None` if there is no memory for it.
+    pub(crate) fn new() -> Option<Self> {
+        Some(Self {
+            default: AtomicU32::new(NO_ROUTE),
+            tops: boxed(|| AtomicU32::new(0))?,
+            short: boxed(|| AtomicU32::new(0))?,
+            arena: Arena::new()?,
+            family: core::marker::PhantomData,
+        })
+    }
+
     /// The value of the longest prefix that covers `destination`, [`NO_ROUTE`] if there is none.
     #[must_use]
+    #[inline]
     pub fn lookup(&self, destination: K) -> u32 {
-        let routes = self.routes.lock();
-        let covering = (0..=K::BITS).rev().filter_map(|len| Prefix::new(destination, len));
-        covering.filter_map(|prefix| routes.get(&prefix).copied()).next().unwrap_or(NO_ROUTE)
+        let mut entry = self.tops[destination.top()].load(Acquire);
+        if is_node(entry) {
+            entry = self.arena.load(dense_word(block_of(entry), destination.byte(16)));
+        }
+        let mut best = 0;
+        for _ in 0..LEVELS {
+            if !is_node(entry) {
+                break;
+            }
+            let block = block_of(entry);
+            let Some(header) = self.arena.header(block) else { break };
+            let (word, fallback) = find(header, block, destination);
+            best = if fallback == 0 { best } else { fallback };
+            entry = self.arena.load(word);
+        }
+        if is_value(entry) { entry } else { self.decide(destination, best) }
+    }
+
+    /// The value for a key that matched no longer prefix than that of `best`.
+    #[inline]
+    fn decide(&self, key: K, best: u32) -> u32 {
+        let or = |value: u32, other: &AtomicU32| if value == 0 { other.load(Acquire) } else { value };
+        or(or(best, &self.short[key.top()]), &self.default)
     }
 
     /// [`Fib::lookup`] of every destination, in order: `values[i]` for `destinations[i]`. Works on as many as the
-    /// shorter slice has. Vectors of up to 256 overlap their cache misses.
+    /// shorter slice has, and overlaps their cache misses.
     pub fn lookup_batch(&self, destinations: &[K], values: &mut [u32]) {
-        for (destination, value) in destinations.iter().zip(values) {
-            *value = self.lookup(*destination);
+        for (keys, values) in destinations.chunks(GROUP).zip(values.chunks_mut(GROUP)) {
+            if keys.len() < WORTH_GROUPING {
+                keys.iter().zip(values).for_each(|(key, value)| *value = self.lookup(*key));
+            } else if keys.iter().all(|key| *key == keys[0]) {
+                values.fill(self.lookup(keys[0]));
+            } else {
+                self.lookup_group(keys, values);
+            }
         }
     }
-}
 
-/// The one that changes a table.
-pub struct Writer<K: Key> {
-    fib: Arc<Fib<K>>,
-}
-
-impl<K: Key> Writer<K> {
-    /// An empty table.
-    #[must_use]
-    #[allow(clippy::new_without_default, reason = "an empty table allocates")]
-    pub fn new() -> Self {
-        Self { fib: Arc::new(Fib { routes: Mutex::new(BTreeMap::new()) }) }
-    }
-
-    /// The table, for readers.
-    #[must_use]
-    pub fn fib(&self) -> &Arc<Fib<K>> {
-        &self.fib
-    }
-
-    /// Adds a route or replaces its value; the former value comes back.
-    ///
-    /// # Errors
-    /// [`Error`]; nothing has changed then.
-    pub fn insert(&mut self, prefix: Prefix<K>, value: u32) -> Result<Option<u32>, Error> {
-        if value == NO_ROUTE || value > VALUE_MAX {
-            return Err(Error::Value(value));
+    /// Looks up a group one step for all keys at a time. A step leaves in `values` the entries it came to, and asks for
+    /// the lines of the next.
+    #[inline]
+    fn lookup_group(&self, keys: &[K], values: &mut [u32]) {
+        let default = self.default.load(Acquire);
+        let mut open = false;
+        for (key, value) in keys.iter().zip(values.iter_mut()) {
+            let entry = self.tops[key.top()].load(Acquire);
+            *value = if entry == 0 { default } else { entry };
+            if is_node(entry) {
+                self.arena.prefetch(dense_word(block_of(entry), key.byte(16)) / LINE_WORDS);
+                open = true;
+            }
         }
-        Ok(self.fib.routes.lock().insert(prefix, value))
+        if open {
+            open = false;
+            for (key, value) in keys.iter().zip(values.iter_mut()).filter(|(_, value)| is_node(**value)) {
+                let entry = self.arena.load(dense_word(block_of(*value), key.byte(16)));
+                open |= is_node(entry);
+                *value = self.settle(*key, entry, 0);
+            }
+        }
+        if open {
+            self.descend(keys, values);
+        }
     }
 
-    /// Removes a route; its value comes back.
-    pub fn remove(&mut self, prefix: Prefix<K>) -> Option<u32> {
-        self.fib.routes.lock().remove(&prefix)
+    /// Replaces every node in `values`, all compact, by what is found under it.
+    fn descend(&self, keys: &[K], values: &mut [u32]) {
+        let mut best = [0; GROUP];
+        for _ in 0..LEVELS {
+            let mut open = false;
+            for ((key, value), best) in keys.iter().zip(values.iter_mut()).zip(&mut best) {
+                if !is_node(*value) {
+                    continue;
+                }
+                let block = block_of(*value);
+                let Some(header) = self.arena.header(block) else { continue };
+                let (word, fallback) = find(header, block, *key);
+                *best = if fallback == 0 { *best } else { fallback };
+                let entry = self.arena.load(word);
+                open |= is_node(entry);
+                *value = self.settle(*key, entry, *best);
+            }
+            if !open {
+                return;
+            }
+        }
     }
 
-    /// The value of exactly this prefix.
-    #[must_use]
-    pub fn get(&self, prefix: Prefix<K>) -> Option<u32> {
-        self.fib.routes.lock().get(&prefix).copied()
-    }
-
-    /// Number of routes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.fib.routes.lock().len()
-    }
-
-    /// Whether there is no route.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Says that what has been unlinked so far may be used again once every reader has begun a lookup after
-    /// `generation`. Generations must not decrease.
-    pub fn retire(&mut self, _generation: u64) {}
-
-    /// Makes what was retired at `safe_generation` or before available again.
-    pub fn reclaim(&mut self, _safe_generation: u64) {}
-
-    /// Bytes held.
-    #[must_use]
-    pub fn memory(&self) -> Memory {
-        Memory::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_prefix_wins() {
-        let mut writer = Fib4Writer::new();
-        let prefix = |address: u32, len| Prefix::new(address, len).unwrap();
-        assert_eq!(writer.insert(prefix(0, 0), 1), Ok(None));
-        assert_eq!(writer.insert(prefix(0x0a00_0000, 8), 2), Ok(None));
-        assert_eq!(writer.insert(prefix(0x0a01_0203, 32), 3), Ok(None));
-        let mut values = [0; 3];
-        writer.fib().lookup_batch(&[0x0b00_0000, 0x0a00_0001, 0x0a01_0203], &mut values);
-        assert_eq!(values, [1, 2, 3]);
-        assert_eq!(writer.insert(prefix(0, 0), 0), Err(Error::Value(0)));
-        assert_eq!(writer.remove(prefix(0x0a01_0203, 32)), Some(3));
-        assert_eq!(writer.fib().lookup(0x0a01_0203), 2);
+    /// The value an entry means, or the entry of a node itself, whose line is asked for.
+    #[inline(always)]
+    fn settle(&self, key: K, entry: u32, best: u32) -> u32 {
+        if is_node(entry) {
+            self.arena.prefetch(block_of(entry));
+        }
+        if entry == 0 { self.decide(key, best) } else { entry }
     }
 }
