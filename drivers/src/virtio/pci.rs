@@ -3,7 +3,7 @@
 //! Only the modern layout. A transitional device is driven by its modern half.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::feature;
 use super::queue::Queue;
@@ -144,7 +144,18 @@ pub struct Transport {
     features: u64,
     /// A [`Fault`], or 0.
     fault: AtomicU8,
-    stopped: AtomicBool,
+    /// One of [`life`].
+    life: AtomicU8,
+}
+
+/// What may still happen to memory that a device was given.
+mod life {
+    /// The device reads and writes it.
+    pub const RUNNING: u8 = 0;
+    /// It confirmed that it stopped.
+    pub const STOPPED: u8 = 1;
+    /// It was told to stop and did not confirm.
+    pub const STUCK: u8 = 2;
 }
 
 impl Transport {
@@ -171,7 +182,7 @@ impl Transport {
             config,
             features: 0,
             fault: AtomicU8::new(0),
-            stopped: AtomicBool::new(false),
+            life: AtomicU8::new(life::RUNNING),
         };
         if !transport.reset() {
             return Err(Error::ResetTimeout);
@@ -179,7 +190,7 @@ impl Transport {
         match transport.negotiate(required | feature::VERSION_1, wanted) {
             Ok(features) => transport.features = features,
             Err(error) => {
-                transport.common.write8(common::DEVICE_STATUS, status::FAILED);
+                transport.add_status(status::FAILED);
                 let _ = transport.stop();
                 return Err(error);
             }
@@ -341,13 +352,15 @@ impl Transport {
 
     /// Stops the device for good. True when it has confirmed, and so will touch no memory any more.
     pub fn stop(&self) -> bool {
-        if self.stopped.load(Ordering::Acquire) {
-            return true;
+        match self.life.load(Ordering::Acquire) {
+            life::STOPPED => return true,
+            life::STUCK => return false,
+            _ => {}
         }
         let command = self.device.config_read16(COMMAND);
         let confirmed = self.reset();
         self.device.config_write16(COMMAND, command & !COMMAND_BUS_MASTER);
-        self.stopped.store(confirmed, Ordering::Release);
+        self.life.store(if confirmed { life::STOPPED } else { life::STUCK }, Ordering::Release);
         confirmed
     }
 

@@ -13,7 +13,7 @@ pub(super) struct Queue<T, R: Ring<T>> {
     ring: ManuallyDrop<R>,
     doorbell: Doorbell,
     transport: Arc<Transport>,
-    /// A fault was seen here: the ring is not looked at any more.
+    /// A fault was committed here: the ring is not looked at any more.
     broken: bool,
     _token: core::marker::PhantomData<T>,
 }
@@ -28,10 +28,10 @@ impl<T, R: Ring<T>> Queue<T, R> {
         &self.transport
     }
 
-    /// Whether the device committed a fault here.
+    /// Whether the device committed a fault, here or elsewhere.
     #[inline(always)]
     pub(super) fn is_broken(&self) -> bool {
-        self.broken
+        self.broken || self.transport.fault().is_some()
     }
 
     /// Takes the queue out of use for good.
@@ -41,10 +41,10 @@ impl<T, R: Ring<T>> Queue<T, R> {
         self.transport.report(fault);
     }
 
-    /// How many more segments fit: none when broken.
+    /// How many more segments fit.
     #[inline(always)]
     pub(super) fn free(&self) -> u16 {
-        if self.broken { 0 } else { self.ring.free() }
+        self.ring.free()
     }
 
     #[inline(always)]
@@ -83,7 +83,7 @@ impl<T, R: Ring<T>> Queue<T, R> {
 
     /// Asks for an interrupt at the next used chain. True when one is there already.
     pub(super) fn arm(&mut self) -> bool {
-        !self.broken && self.ring.arm()
+        self.ring.arm()
     }
 
     pub(super) fn disarm(&mut self) {

@@ -111,11 +111,11 @@ impl Fault {
             _ => return None,
         })
     }
-}
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// What happened.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::UsedIndexJump => "used index ran ahead of the available index",
             Self::UsedIdOutOfRange => "used descriptor id is beyond the queue",
             Self::UsedIdNotOutstanding => "used descriptor id is not in flight",
@@ -124,7 +124,13 @@ impl fmt::Display for Fault {
             Self::ControlCommand => "control command was not answered",
             Self::Timeout => "request was not completed in time",
             Self::NeedsReset => "device asks to be reset",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -33,6 +33,11 @@ pub trait PortControl: Send {
     /// True if the link is up now.
     fn link_up(&mut self) -> bool;
 
+    /// Why the device is out of use for good, if it is. Its link is down then.
+    fn fault(&self) -> Option<&'static str> {
+        None
+    }
+
     /// What the device and its driver counted since the port was opened.
     fn stats(&self) -> PortStats;
 }

@@ -290,6 +290,10 @@ impl<R: Ring<()>> PortControl for NetControl<R> {
         link_up
     }
 
+    fn fault(&self) -> Option<&'static str> {
+        self.transport.fault().map(Fault::as_str)
+    }
+
     fn stats(&self) -> PortStats {
         let mut stats = PortStats::default();
         for counters in &self.counters {

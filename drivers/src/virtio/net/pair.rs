@@ -243,6 +243,9 @@ fn readable(buf: &Buf) -> Segment {
 
 impl<R: Ring<Buf>> PortQueue for Pair<R> {
     fn receive(&mut self, cache: &mut BufferCache, out: &mut Vector) -> usize {
+        if self.rx.is_broken() {
+            return 0;
+        }
         let before = out.len();
         loop {
             let room = out.capacity() - out.len();
@@ -255,6 +258,9 @@ impl<R: Ring<Buf>> PortQueue for Pair<R> {
     }
 
     fn transmit(&mut self, cache: &mut BufferCache, packets: &mut Vector) {
+        if self.tx.is_broken() {
+            return;
+        }
         self.reclaim(cache);
         let fitting = self.fitting(packets);
         let (mut sent, mut bytes) = (0, 0);
