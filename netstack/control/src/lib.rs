@@ -6,7 +6,9 @@
 
 extern crate alloc;
 
+mod http;
 mod platform;
+pub mod store;
 
 pub use platform::{
     BlockDevice, BlockError, Boot, BootStage, Core, CoreRole, Memory, Platform, SECTOR_BYTES, Sector,

@@ -1,0 +1,215 @@
+//! The configuration store: two slots on a block device, of which one is always whole.
+//!
+//! The device is halved; each half is a slot: one header sector ([`slot`]), then the document. To save:
+//!
+//! 1. take the slot that does not hold the newest whole document;
+//! 2. write the document after its header sector; flush;
+//! 3. write the header, with a sequence number one higher; flush.
+//!
+//! Power may fail between any two sectors or tear one. Before step 3 the slot's header does not fit its document, and
+//! the other slot holds the newest; a torn header fails its own checksum. Loading takes the whole slot with the highest
+//! sequence number. Nothing here knows what the document says.
+
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use crate::platform::{BlockDevice, BlockError, SECTOR_BYTES, Sector};
+use alloc::vec::Vec;
+use core::fmt;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use slot::Header;
+
+/// SHA-256.
+pub type Checksum = [u8; 32];
+
+/// Sectors of a slot at most: 2 MiB. A device larger than two of them keeps its layout when it grows.
+const MAX_SLOT_SECTORS: u64 = 4096;
+
+/// Sectors of a slot at least: anything smaller is no store.
+const MIN_SLOT_SECTORS: u64 = 32;
+
+/// A document as it is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// Configuration generation it was saved at.
+    pub generation: u64,
+    /// Checksum of the boot module the node had then; zero if none.
+    pub module: Checksum,
+    /// The document.
+    pub document: Vec<u8>,
+}
+
+/// What a slot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum SlotState {
+    /// Never written.
+    Empty,
+    /// A whole document.
+    Valid {
+        /// The highest one is the newest.
+        sequence: u64,
+        /// Configuration generation of the document.
+        generation: u64,
+        /// Length of the document.
+        length_bytes: u32,
+    },
+    /// Something else: a write was cut short, or the medium is damaged.
+    Damaged,
+}
+
+impl SlotState {
+    fn sequence(&self) -> Option<u64> {
+        match self {
+            SlotState::Valid { sequence, .. } => Some(*sequence),
+            SlotState::Empty | SlotState::Damaged => None,
+        }
+    }
+}
+
+/// Why a document was not saved or loaded.
+#[derive(Debug)]
+pub enum StoreError {
+    /// The device is smaller than a store.
+    TooSmall {
+        /// Bytes the device has.
+        device_bytes: u64,
+    },
+    /// The document does not fit a slot.
+    TooLong {
+        /// Bytes a slot takes.
+        capacity_bytes: usize,
+    },
+    /// The device failed.
+    Device(BlockError),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::TooSmall { device_bytes } => write!(
+                f,
+                "the device has {device_bytes} bytes; a store needs {}",
+                2 * MIN_SLOT_SECTORS * SECTOR_BYTES as u64
+            ),
+            StoreError::TooLong { capacity_bytes } => {
+                write!(f, "the configuration is longer than the {capacity_bytes} bytes a slot takes")
+            }
+            StoreError::Device(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for StoreError {}
+
+impl From<BlockError> for StoreError {
+    fn from(error: BlockError) -> Self {
+        StoreError::Device(error)
+    }
+}
+
+/// The store on a device, for one operation.
+pub struct Store<'a> {
+    device: &'a mut dyn BlockDevice,
+    slot_sectors: u64,
+}
+
+impl<'a> Store<'a> {
+    /// The store on `device`.
+    ///
+    /// # Errors
+    /// [`StoreError::TooSmall`].
+    pub fn open(device: &'a mut dyn BlockDevice) -> Result<Self, StoreError> {
+        let slot_sectors = (device.sectors() / 2).min(MAX_SLOT_SECTORS);
+        if slot_sectors < MIN_SLOT_SECTORS {
+            let device_bytes = device.sectors().saturating_mul(SECTOR_BYTES as u64);
+            return Err(StoreError::TooSmall { device_bytes });
+        }
+        Ok(Self { device, slot_sectors })
+    }
+
+    /// What both slots hold.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn slots(&mut self) -> Result<[SlotState; 2], StoreError> {
+        Ok([self.read_slot(0)?.0, self.read_slot(1)?.0])
+    }
+
+    /// The newest whole document.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn load(&mut self) -> Result<Option<Saved>, StoreError> {
+        let (first, second) = (self.read_slot(0)?, self.read_slot(1)?);
+        let newest = if second.0.sequence() > first.0.sequence() { second } else { first };
+        Ok(newest.1)
+    }
+
+    /// Makes `saved` the newest document. When this fails, what was the newest before still is.
+    ///
+    /// # Errors
+    /// The document is too long, or the device failed.
+    pub fn save(&mut self, saved: &Saved) -> Result<(), StoreError> {
+        let capacity_bytes = self.capacity_bytes();
+        if saved.document.len() > capacity_bytes {
+            return Err(StoreError::TooLong { capacity_bytes });
+        }
+        let [first, second] = self.slots()?.map(|slot| slot.sequence());
+        let index = if second > first { 0 } else { u64::from(first.is_some()) };
+        let header = Header {
+            sequence: first.max(second).unwrap_or(0).saturating_add(1),
+            generation: saved.generation,
+            module: saved.module,
+            length: saved.document.len() as u32,
+            checksum: Sha256::digest(&saved.document).into(),
+        };
+        let start = index * self.slot_sectors;
+        for (sector, chunk) in (start + 1..).zip(saved.document.chunks(SECTOR_BYTES)) {
+            let mut data: Sector = [0; SECTOR_BYTES];
+            if let Some(part) = data.get_mut(..chunk.len()) {
+                part.copy_from_slice(chunk);
+            }
+            self.device.write(sector, &data)?;
+        }
+        self.device.flush()?;
+        self.device.write(start, &header.emit())?;
+        self.device.flush()?;
+        Ok(())
+    }
+
+    fn capacity_bytes(&self) -> usize {
+        (self.slot_sectors - 1) as usize * SECTOR_BYTES
+    }
+
+    fn read_slot(&mut self, index: u64) -> Result<(SlotState, Option<Saved>), StoreError> {
+        let start = index * self.slot_sectors;
+        let mut sector: Sector = [0; SECTOR_BYTES];
+        self.device.read(start, &mut sector)?;
+        if sector.iter().all(|&byte| byte == 0) {
+            return Ok((SlotState::Empty, None));
+        }
+        let header = Header::parse(&sector).filter(|header| header.length as usize <= self.capacity_bytes());
+        let Some(header) = header else { return Ok((SlotState::Damaged, None)) };
+        let length = header.length as usize;
+        let mut document = Vec::with_capacity(length);
+        let mut number = start + 1;
+        while document.len() < length {
+            self.device.read(number, &mut sector)?;
+            let wanted = (length - document.len()).min(SECTOR_BYTES);
+            document.extend(sector.iter().take(wanted));
+            number += 1;
+        }
+        if Checksum::from(Sha256::digest(&document)) != header.checksum {
+            return Ok((SlotState::Damaged, None));
+        }
+        let state = SlotState::Valid {
+            sequence: header.sequence,
+            generation: header.generation,
+            length_bytes: header.length,
+        };
+        Ok((state, Some(Saved { generation: header.generation, module: header.module, document })))
+    }
+}
