@@ -84,7 +84,7 @@ static INTERFACE: Schema = Schema::Object(&[
     ),
     field(
         "mtu",
-        &Schema::Integer(68, 9216),
+        &Schema::Integer(576, 9216),
         Default("1500"),
         "Largest IP packet in bytes, without Ethernet and VLAN headers. IPv6 needs at least 1280.",
     ),

@@ -7,6 +7,7 @@
 extern crate alloc;
 
 mod http;
+mod net;
 mod platform;
 pub mod store;
 

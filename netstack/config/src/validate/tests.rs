@@ -77,8 +77,8 @@ fn reports_structure() {
         (json!({"interfaces": [{}]}), "/interfaces/0/name: is required and missing"),
         (json!({"interfaces": [{"name": "0th"}]}), "/interfaces/0/name: is not an interface name"),
         (
-            json!({"interfaces": [{"name": "a", "mtu": 67}]}),
-            "/interfaces/0/mtu: must be an integer from 68 to 9216, not 67",
+            json!({"interfaces": [{"name": "a", "mtu": 575}]}),
+            "/interfaces/0/mtu: must be an integer from 576 to 9216, not 575",
         ),
         (json!({"interfaces": [{"name": "a", "mtu": 1500.5}]}), "/interfaces/0/mtu: must be an integer"),
         (

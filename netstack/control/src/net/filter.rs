@@ -1,0 +1,100 @@
+//! Which packets for the node reach its TCP: whole TCP segments between hosts, to an address that may be asked.
+
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
+
+/// A filter of IP packets.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    /// Addresses that answer; None: all.
+    pub addresses: Option<Vec<IpAddr>>,
+}
+
+impl Filter {
+    /// Whether TCP looks at `packet`. Fragments and extension headers are not what a management client sends, and an answer
+    /// to a link-local address could not be routed.
+    pub fn accepts(&self, packet: &[u8]) -> bool {
+        let Some((source, destination)) = tcp_endpoints(packet) else { return false };
+        let is_host = |address: IpAddr| {
+            let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+            !(address.is_multicast()
+                || address.is_unspecified()
+                || address.is_loopback()
+                || link_local
+                || broadcast)
+        };
+        is_host(source)
+            && is_host(destination)
+            && self.addresses.as_ref().is_none_or(|addresses| addresses.contains(&destination))
+    }
+}
+
+/// Source and destination of a packet that is one whole TCP segment.
+fn tcp_endpoints(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    match packet.first()? >> 4 {
+        4 => {
+            let packet = Ipv4Packet::new_checked(packet).ok()?;
+            let whole = !packet.more_frags() && packet.frag_offset() == 0;
+            (whole && packet.next_header() == IpProtocol::Tcp)
+                .then(|| (packet.src_addr().into(), packet.dst_addr().into()))
+        }
+        6 => {
+            let packet = Ipv6Packet::new_checked(packet).ok()?;
+            (packet.next_header() == IpProtocol::Tcp)
+                .then(|| (packet.src_addr().into(), packet.dst_addr().into()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn v4(source: [u8; 4], destination: [u8; 4], protocol: u8, fragment: u16) -> Vec<u8> {
+        let mut packet =
+            vec![0x45, 0, 0, 20, 0, 0, (fragment >> 8) as u8, fragment as u8, 64, protocol, 0, 0];
+        packet.extend(source);
+        packet.extend(destination);
+        packet
+    }
+
+    fn v6(source: Ipv6Addr, next_header: u8) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, 0, next_header, 64];
+        packet.extend(source.octets());
+        packet.extend("2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
+        packet
+    }
+
+    #[test]
+    fn takes_tcp_between_hosts() {
+        let filter = Filter::default();
+        let (a, b) = ([10, 0, 0, 2], [10, 0, 0, 1]);
+        assert!(filter.accepts(&v4(a, b, 6, 0)));
+        assert!(filter.accepts(&v4(a, b, 6, 0x4000)));
+        assert!(!filter.accepts(&v4(a, b, 17, 0)));
+        assert!(!filter.accepts(&v4(a, b, 6, 0x2000)));
+        assert!(!filter.accepts(&v4(a, b, 6, 1)));
+        assert!(!filter.accepts(&v4([0; 4], b, 6, 0)));
+        assert!(!filter.accepts(&v4([224, 0, 0, 1], b, 6, 0)));
+        assert!(!filter.accepts(&v4(a, [255; 4], 6, 0)));
+        assert!(filter.accepts(&v6("2001:db8::2".parse().unwrap(), 6)));
+        assert!(!filter.accepts(&v6("2001:db8::2".parse().unwrap(), 44)));
+        assert!(!filter.accepts(&v6("fe80::2".parse().unwrap(), 6)));
+        let only = Filter { addresses: Some(vec![Ipv4Addr::new(10, 0, 0, 9).into()]) };
+        assert!(!only.accepts(&v4(a, b, 6, 0)));
+        assert!(only.accepts(&v4(a, [10, 0, 0, 9], 6, 0)));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..80), version in prop_oneof![Just(0x45u8), Just(0x60)]) {
+            let filter = Filter::default();
+            let _ = filter.accepts(&bytes);
+            let _ = filter.accepts(&[vec![version], bytes].concat());
+        }
+    }
+}

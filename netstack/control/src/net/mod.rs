@@ -1,0 +1,102 @@
+//! The node's own TCP/IP: a smoltcp interface that sees IP packets only.
+//!
+//! Packets for the node come from the dataplane ([`Stack::receive`]) and its own go back to it ([`Stack::transmit`]), which
+//! routes them and resolves neighbours: there is one route table and one ARP in the house. [`server`] runs HTTP
+//! connections over a fixed pool of sockets.
+
+mod device;
+mod filter;
+pub(crate) mod server;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, Ipv6Addr};
+use device::PacketQueues;
+pub(crate) use filter::Filter;
+use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketSet};
+use smoltcp::time::Instant;
+use smoltcp::wire::HardwareAddress;
+
+/// Packets handled in one poll.
+const PACKETS_PER_POLL: usize = 256;
+
+/// An IP interface with its queues and sockets.
+pub(crate) struct Stack {
+    interface: Interface,
+    queues: PacketQueues,
+    sockets: SocketSet<'static>,
+    filter: Filter,
+}
+
+impl Stack {
+    /// A stack without addresses of its own: which packets are for the node, the dataplane has decided.
+    pub fn new(random_seed: u64, now_ns: u64) -> Self {
+        let mut queues = PacketQueues::default();
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = random_seed;
+        let mut interface = Interface::new(config, &mut queues, instant(now_ns));
+        interface.set_any_ip(true);
+        // Every destination is reachable as far as this interface is concerned. The gateways are never looked at.
+        let _ = interface.routes_mut().add_default_ipv4_route(Ipv4Addr::LOCALHOST);
+        let _ = interface.routes_mut().add_default_ipv6_route(Ipv6Addr::LOCALHOST);
+        Self { interface, queues, sockets: SocketSet::new(Vec::new()), filter: Filter::default() }
+    }
+
+    /// Which packets are taken from now on.
+    pub fn set_filter(&mut self, filter: Filter) {
+        self.filter = filter;
+    }
+
+    /// Segments leave in packets of at most this many bytes from now on.
+    pub fn set_mtu(&mut self, mtu: u16) {
+        self.queues.mtu = mtu;
+    }
+
+    /// Takes an IP packet for the node. It is dropped if it is not for this stack or the queue is full.
+    pub fn receive(&mut self, packet: Vec<u8>) {
+        if self.filter.accepts(&packet) {
+            self.queues.push_received(packet);
+        }
+    }
+
+    /// The next IP packet that the node sends.
+    pub fn transmit(&mut self) -> Option<Vec<u8>> {
+        self.queues.pop_sent()
+    }
+
+    /// Hands received packets to the sockets, a bounded number.
+    fn poll_ingress(&mut self, now_ns: u64) {
+        for _ in 0..PACKETS_PER_POLL {
+            let result =
+                self.interface.poll_ingress_single(instant(now_ns), &mut self.queues, &mut self.sockets);
+            if matches!(result, PollIngressSingleResult::None) {
+                break;
+            }
+        }
+    }
+
+    /// Lets the sockets send. Bounded by the room of the queue.
+    fn poll_egress(&mut self, now_ns: u64) {
+        while self.interface.poll_egress(instant(now_ns), &mut self.queues, &mut self.sockets)
+            == PollResult::SocketStateChanged
+        {}
+    }
+
+    /// When a socket wants to send, or packets wait to be taken or handed on.
+    fn next_deadline_ns(&mut self, now_ns: u64) -> u64 {
+        if self.queues.is_busy() {
+            return now_ns;
+        }
+        match self.interface.poll_at(instant(now_ns), &self.sockets) {
+            Some(at) => u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000),
+            None => u64::MAX,
+        }
+    }
+}
+
+fn instant(now_ns: u64) -> Instant {
+    Instant::from_micros(i64::try_from(now_ns / 1000).unwrap_or(i64::MAX))
+}
