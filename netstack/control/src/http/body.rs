@@ -104,8 +104,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Decodes `input` given in pieces of `step` bytes; Err if malformed. The second value is what follows the body.
-    fn decode(length: BodyLength, input: &[u8], step: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, ()> {
+    /// A body and what follows it; None if more is needed.
+    type Decoded = Option<(Vec<u8>, Vec<u8>)>;
+
+    /// Decodes `input` given in pieces of `step` bytes; Err if malformed.
+    fn decode(length: BodyLength, input: &[u8], step: usize) -> Result<Decoded, ()> {
         let (mut decoder, mut body, mut buffer) = (Decoder::new(length), Vec::new(), Vec::new());
         let mut pieces = input.chunks(step);
         loop {

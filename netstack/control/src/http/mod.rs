@@ -16,8 +16,8 @@ pub(crate) mod reply;
 mod tests;
 
 pub(crate) use connection::{Connection, Next, Wire};
-pub(crate) use head::{Head, Method};
-pub(crate) use reply::{Body, Reply};
+pub(crate) use head::Head;
+pub(crate) use reply::Reply;
 
 use alloc::{boxed::Box, vec::Vec};
 use core::net::IpAddr;

@@ -45,6 +45,7 @@ fn tcp_endpoints(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
             (packet.next_header() == IpProtocol::Tcp)
                 .then(|| (packet.src_addr().into(), packet.dst_addr().into()))
         }
+        _ => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! HTTP over a fixed pool of sockets: every socket listens, has a connection, or is being freed for the next.
 
-use super::{Stack, instant};
+use super::Stack;
 use crate::http::{Connection, Next, Service, Wire};
 use alloc::{vec, vec::Vec};
 use smoltcp::iface::SocketHandle;

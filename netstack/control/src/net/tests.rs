@@ -2,7 +2,8 @@
 
 use super::testing::Client;
 use super::{Stack, server::Server};
-use crate::http::{Body, Head, Pull, Reply, Service, Sink, Source, Start};
+use crate::http::reply::Body;
+use crate::http::{Head, Pull, Reply, Service, Sink, Source, Start};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::State;
 use std::net::{IpAddr, Ipv4Addr};
