@@ -160,7 +160,7 @@ impl BootInfo {
 
     /// Keeps the NUL-terminated string at `address`, cut at [`COMMAND_LINE_BYTES`].
     pub(crate) fn set_command_line<M: PhysicalMemory>(&mut self, memory: &M, address: u64) {
-        for at in (address..).take(COMMAND_LINE_BYTES) {
+        for at in (address..=u64::MAX).take(COMMAND_LINE_BYTES) {
             match memory.bytes(at, 1) {
                 Some(&[byte]) if byte != 0 => {
                     let _ = self.command_line.push(byte);

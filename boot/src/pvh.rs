@@ -40,10 +40,10 @@ pub(crate) fn read<M: PhysicalMemory>(memory: &M, address: u64) -> Result<BootIn
 
     let modules = field(start_info::MODULES)?;
     for index in 0..u64::from(count(start_info::MODULE_COUNT)?).min(MODULES as u64) {
-        let at = modules + index * MODULE_BYTES;
+        let at = modules.saturating_add(index * MODULE_BYTES);
         let missing = BootError::OutOfMemoryBounds { address: at };
         let start = memory.u64(at).ok_or(missing)?;
-        let len = memory.u64(at + 8).ok_or(missing)?;
+        let len = memory.u64(at.saturating_add(8)).ok_or(missing)?;
         info.add_module(start..start.saturating_add(len));
     }
 
@@ -54,8 +54,9 @@ pub(crate) fn read<M: PhysicalMemory>(memory: &M, address: u64) -> Result<BootIn
     let map = field(start_info::MAP)?;
     let entries = u64::from(count(start_info::MAP_COUNT)?).min(MAP_ENTRIES as u64);
     info.set_memory((0..entries).filter_map(|index| {
-        let at = map + index * MAP_ENTRY_BYTES;
-        MapEntry::new(memory.u64(at)?, memory.u64(at + 8)?, memory.u32(at + 16)?)
+        let at = map.saturating_add(index * MAP_ENTRY_BYTES);
+        let (len, kind) = (at.saturating_add(8), at.saturating_add(16));
+        MapEntry::new(memory.u64(at)?, memory.u64(len)?, memory.u32(kind)?)
     }))?;
     Ok(info)
 }

@@ -13,6 +13,7 @@
 pub mod corpus;
 pub mod mutate;
 
+mod boot_info;
 mod config_json;
 
 /// One parser under test.
@@ -25,7 +26,10 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: &[Target] = &[Target { name: "config_json", run: config_json::run }];
+pub const TARGETS: &[Target] = &[
+    Target { name: "boot_info", run: boot_info::run },
+    Target { name: "config_json", run: config_json::run },
+];
 
 /// Feeds the target of that name, as libFuzzer's binaries do.
 ///

@@ -4,7 +4,22 @@
 const MAX_BYTES: usize = 16 * 1024;
 
 /// Values at which arithmetic and comparisons turn.
-const EDGES: [u32; 12] = [0, 1, 2, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x7fff_ffff, 0xffff_ffff];
+const EDGES: [u64; 14] = [
+    0,
+    1,
+    2,
+    0x7f,
+    0x80,
+    0xff,
+    0x100,
+    0x7fff,
+    0x8000,
+    0xffff,
+    0x7fff_ffff,
+    0xffff_ffff,
+    u64::MAX - 7,
+    u64::MAX,
+];
 
 /// A seeded source of changes.
 pub struct Mutator {
@@ -65,12 +80,12 @@ impl Mutator {
         }
     }
 
-    /// Overwrites 1, 2 or 4 bytes, of either byte order.
+    /// Overwrites 1, 2, 4 or 8 bytes, of either byte order.
     fn write_edge(&mut self, data: &mut [u8], at: usize) {
         let value = EDGES[self.below(EDGES.len())];
-        let width = [1, 2, 4][self.below(3)];
+        let width = [1, 2, 4, 8][self.below(4)];
         let mut bytes = value.to_be_bytes();
-        bytes.rotate_left(4 - width);
+        bytes.rotate_left(8 - width);
         if self.below(2) == 0 {
             bytes[..width].reverse();
         }

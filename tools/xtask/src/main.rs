@@ -8,6 +8,7 @@
 
 mod boot;
 mod cargo;
+mod fuzz;
 mod image;
 mod outcome;
 mod packages;
@@ -42,6 +43,8 @@ enum Verb {
     },
     /// Boot the image in the foreground, with its console on this terminal
     Boot(boot::Boot),
+    /// Run libFuzzer on the fuzz targets (needs a nightly toolchain)
+    Fuzz(fuzz::Fuzz),
     /// Check licences, bans, duplicate versions, and advisories where the network allows
     Deny,
     /// Format all code
@@ -78,6 +81,7 @@ fn run(verb: Verb) -> Result<bool> {
             println!("{} ({} KiB)", image.display(), image.metadata()?.len() / 1024);
         }
         Verb::Boot(boot) => boot.run()?,
+        Verb::Fuzz(fuzz) => return fuzz.run(),
         Verb::Deny => return steps::deny().map(|outcome| outcome.print()),
         Verb::Fmt { check } => {
             let arguments = ["fmt", "--all"].into_iter().chain(check.then_some("--check"));

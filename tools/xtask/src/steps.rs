@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use crate::outcome::{Outcome, last_lines};
 use crate::packages::{self, Program};
-use crate::{cargo, image};
+use crate::{cargo, fuzz, image};
 
 /// The longest that any step may take: one that hangs is ended and reported.
 const STEP_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -23,6 +23,8 @@ pub enum Step {
     Clippy,
     /// Unit tests, driver models and documentation examples
     Unit,
+    /// Fuzz targets: the kept inputs, and some seconds of mutations of them
+    Fuzz,
     /// Licences, bans, duplicate versions, advisories
     Deny,
     /// Documentation, with warnings denied
@@ -36,7 +38,7 @@ pub enum Step {
 impl Step {
     /// In the order in which they are run: what fails soonest comes first.
     pub const ALL: &[Self] =
-        &[Self::Format, Self::Clippy, Self::Unit, Self::Deny, Self::Doc, Self::Image, Self::Qemu];
+        &[Self::Format, Self::Clippy, Self::Unit, Self::Fuzz, Self::Deny, Self::Doc, Self::Image, Self::Qemu];
 
     /// For people.
     pub fn name(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Step {
             Self::Format => "format",
             Self::Clippy => "clippy",
             Self::Unit => "unit tests",
+            Self::Fuzz => "fuzz targets",
             Self::Deny => "licences and bans",
             Self::Doc => "documentation",
             Self::Image => "image",
@@ -64,6 +67,7 @@ impl Step {
                 let all = ["test", "--workspace", "--exclude", "qemu-tests", "--no-fail-fast"];
                 tests(self, &cargo::command(all))
             }
+            Self::Fuzz => fuzz(),
             Self::Deny => deny(),
             Self::Doc => check(self, &doc_command(false)),
             Self::Image => image::build(image::Profile::Release).map(|_| Outcome::pass()),
@@ -97,6 +101,19 @@ pub fn deny() -> Result<Outcome> {
     }
     let advisories = check(Step::Deny, &cargo::command(["deny", "check", "advisories"]))?;
     Ok(Outcome { passed: checked.passed + advisories.passed, ..advisories })
+}
+
+/// The fuzz targets on this toolchain; libFuzzer has a verb of its own.
+fn fuzz() -> Result<Outcome> {
+    let mut all = Outcome::default();
+    for command in fuzz::stable_commands() {
+        let one = check(Step::Fuzz, &command)?;
+        all = Outcome { passed: all.passed + one.passed, ..one };
+        if !all.failed.is_empty() {
+            break;
+        }
+    }
+    Ok(all)
 }
 
 /// A step that is one check.

@@ -1,0 +1,101 @@
+//! Fuzz targets: the kept inputs and some seconds of mutations on the stable toolchain, libFuzzer on a nightly one.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo;
+
+/// Mutations of one run of all tests, all targets together.
+const MUTATE_SECONDS: u64 = 40;
+
+/// Runs libFuzzer on one target, or on all one after the other.
+#[derive(clap::Args)]
+pub struct Fuzz {
+    /// Target, by its name in tools/fuzz-targets; all of them without one
+    target: Option<String>,
+    /// Executions of each
+    #[arg(long, default_value_t = 10_000_000)]
+    runs: u64,
+    /// End each target after this time, whatever it has run
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
+}
+
+/// The commands of the stable toolchain: everything kept, then mutations of it.
+pub fn stable_commands() -> [Command; 2] {
+    let run = ["run", "--quiet", "--package", "fuzz-targets", "--"];
+    let seconds = MUTATE_SECONDS.to_string();
+    let replay = cargo::command(run.into_iter().chain(["replay"]));
+    [replay, cargo::command(run.into_iter().chain(["mutate", &seconds]))]
+}
+
+impl Fuzz {
+    /// Runs until a find, or until all executions are done; whether there was no find.
+    pub fn run(self) -> Result<bool> {
+        ensure_cargo_fuzz()?;
+        let targets = match self.target {
+            Some(target) => vec![target],
+            None => all()?,
+        };
+        for target in &targets {
+            if !cargo::run(libfuzzer(target, self.runs, self.seconds)?)? {
+                println!(
+                    "{target}: a find; its input is in fuzz/artifacts/{target}, and belongs into fuzz/corpus/{target} with its mend"
+                );
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// New inputs go to a directory of the build, so that the kept corpus stays small; it is read as well.
+fn libfuzzer(target: &str, runs: u64, seconds: Option<u64>) -> Result<Command> {
+    let found = cargo::target_directory().join("fuzz-corpus").join(target);
+    fs::create_dir_all(&found)?;
+    let kept = cargo::workspace().join("fuzz/corpus").join(target);
+    let mut command = Command::new("cargo");
+    let _ = command.args(["+nightly", "fuzz", "run", "--debug-assertions", "--sanitizer", "none", target]);
+    let _ = command
+        .arg(found)
+        .arg(kept)
+        .arg("--")
+        .arg(format!("-runs={runs}"))
+        .args(["-timeout=20", "-max_len=16384"]);
+    let _ = command.args(seconds.map(|seconds| format!("-max_total_time={seconds}")));
+    // The toolchain that runs xtask must not be inherited by the one that is asked for.
+    let _ = command.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").current_dir(cargo::workspace());
+    let _ = command.env("CARGO_TARGET_DIR", cargo::target_directory().join("fuzz"));
+    Ok(command)
+}
+
+fn all() -> Result<Vec<String>> {
+    let mut list = cargo::command(["run", "--quiet", "--package", "fuzz-targets", "--", "list"]);
+    let output = list.output().context("cannot list the fuzz targets")?;
+    if !output.status.success() {
+        bail!("cannot list the fuzz targets: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+}
+
+fn ensure_cargo_fuzz() -> Result<()> {
+    let minute = Duration::from_secs(60);
+    let works = |command: &mut Command| {
+        lab::process::run(command.env_remove("RUSTUP_TOOLCHAIN"), minute)
+            .is_ok_and(|finished| finished.status.success())
+    };
+    if !works(Command::new("cargo").args(["+nightly", "--version"])) {
+        bail!("libFuzzer needs a nightly toolchain: rustup toolchain install nightly --profile minimal");
+    }
+    if works(Command::new("cargo").args(["fuzz", "--version"])) {
+        return Ok(());
+    }
+    println!("missing on this machine: cargo-fuzz; building it once into the cargo home (some minutes)");
+    if !cargo::run(cargo::command(["install", "--locked", "--quiet", "cargo-fuzz"]))? {
+        bail!("cargo-fuzz could not be installed");
+    }
+    Ok(())
+}
