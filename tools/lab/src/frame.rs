@@ -3,12 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
-    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, Icmpv4Slice, Icmpv6Slice, NetSlice,
-    PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice, UdpSlice,
+    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, Icmpv4Slice, Icmpv6Slice, Ipv4Header,
+    NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice, UdpSlice,
 };
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
+
+/// Length of an Ethernet header without tags.
+const ETHERNET_BYTES: usize = 14;
 
 /// To everybody on the wire.
 pub const BROADCAST: Mac = [0xff; 6];
@@ -192,6 +195,62 @@ fn written<E: std::fmt::Debug>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>
     frame
 }
 
+/// Sets or clears "don't fragment" in a frame whose IPv4 header follows the Ethernet header.
+pub fn set_dont_fragment(frame: &mut [u8], on: bool) {
+    let (header, _) = Ipv4Header::from_slice(&frame[ETHERNET_BYTES..]).expect("an IPv4 header");
+    let mut header = Ipv4Header { dont_fragment: on, ..header };
+    header.header_checksum = header.calc_header_checksum();
+    let bytes = header.to_bytes();
+    frame[ETHERNET_BYTES..ETHERNET_BYTES + bytes.len()].copy_from_slice(&bytes);
+}
+
+/// Puts the fragments of one IPv4 packet together (RFC 791 section 3.2).
+#[derive(Debug, Default)]
+pub struct Reassembly {
+    /// Offset and data of each fragment.
+    parts: Vec<(usize, Vec<u8>)>,
+    /// Known when the last fragment has been seen.
+    total_bytes: Option<usize>,
+}
+
+impl Reassembly {
+    /// Takes a fragment; other frames are passed over. The payload of the IP packet once it is whole. Fragments that
+    /// are larger than `mtu` or overlap are an error.
+    pub fn add(&mut self, frame: &[u8], mtu: usize) -> Option<anyhow::Result<Vec<u8>>> {
+        let packet = SlicedPacket::from_ethernet(frame).ok()?;
+        let Some(NetSlice::Ipv4(slice)) = packet.net else { return None };
+        let header = slice.header();
+        if !header.is_fragmenting_payload() {
+            return None;
+        }
+        if usize::from(header.total_len()) > mtu {
+            return Some(Err(anyhow::anyhow!("a fragment of {} bytes", header.total_len())));
+        }
+        let offset = usize::from(header.fragments_offset().byte_offset());
+        let data = slice.payload().payload.to_vec();
+        if !header.more_fragments() {
+            self.total_bytes = Some(offset + data.len());
+        }
+        self.parts.push((offset, data));
+        self.parts.sort();
+        self.whole()
+    }
+
+    fn whole(&self) -> Option<anyhow::Result<Vec<u8>>> {
+        let mut payload = Vec::new();
+        for (offset, data) in &self.parts {
+            match payload.len().cmp(offset) {
+                std::cmp::Ordering::Less => return None,
+                std::cmp::Ordering::Equal => payload.extend_from_slice(data),
+                std::cmp::Ordering::Greater => {
+                    return Some(Err(anyhow::anyhow!("fragments overlap at {offset}")));
+                }
+            }
+        }
+        (self.total_bytes == Some(payload.len())).then_some(Ok(payload))
+    }
+}
+
 /// What the frame says, or `None` if it is not ARP or IP over Ethernet, is cut short, or has a wrong checksum.
 pub fn parse(frame: &[u8]) -> Option<Seen> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
@@ -309,6 +368,36 @@ mod tests {
             let frame = echo_request(&ends, 0x1234, 5, b"abc");
             let expected = Payload::Icmp { kind, code: 0, rest: [0x12, 0x34, 0, 5], data: b"abc".to_vec() };
             assert_eq!(parse(&frame), Some(Seen::Ip(ends, expected)));
+        }
+    }
+
+    #[test]
+    fn fragments_are_put_together_in_any_order() {
+        let whole = udp(&ends("10.0.0.1", "10.0.1.2"), 1, 2, &[7; 36]);
+        let fragment = |offset: usize, length: usize, more: bool| {
+            let (mut header, payload) = Ipv4Header::from_slice(&whole[ETHERNET_BYTES..]).unwrap();
+            header.dont_fragment = false;
+            header.more_fragments = more;
+            header.fragment_offset = etherparse::IpFragOffset::try_new(offset as u16 / 8).unwrap();
+            header.set_payload_len(length).unwrap();
+            header.header_checksum = header.calc_header_checksum();
+            [&whole[..ETHERNET_BYTES], &header.to_bytes(), &payload[offset..offset + length]].concat()
+        };
+        let (first, last) = (fragment(0, 24, true), fragment(24, 20, false));
+        let mut reassembly = Reassembly::default();
+        assert!(reassembly.add(&whole, 100).is_none() && reassembly.add(&last, 100).is_none());
+        assert_eq!(reassembly.add(&first, 100).unwrap().unwrap(), whole[ETHERNET_BYTES + 20..]);
+        assert!(reassembly.add(&first, 100).unwrap().is_err(), "an overlap");
+        assert!(Reassembly::default().add(&first, 43).unwrap().is_err(), "larger than the MTU");
+    }
+
+    #[test]
+    fn the_flag_is_changed_and_the_checksum_right() {
+        let mut frame = udp(&ends("10.0.0.1", "10.0.1.2"), 1, 2, b"x");
+        for (on, bits) in [(false, 0), (true, 0x40)] {
+            set_dont_fragment(&mut frame, on);
+            assert_eq!(frame[ETHERNET_BYTES + 6], bits);
+            assert!(parse(&frame).is_some());
         }
     }
 

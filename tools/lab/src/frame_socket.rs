@@ -49,6 +49,18 @@ impl FrameSocket {
     pub fn receive(&self, deadline: Instant) -> Result<Option<Vec<u8>>> {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         self.socket.set_read_timeout(Some(left))?;
+        self.receive_now()
+    }
+
+    /// A frame that has already arrived, if there is one.
+    pub fn take_waiting(&self) -> Result<Option<Vec<u8>>> {
+        self.socket.set_nonblocking(true)?;
+        let received = self.receive_now();
+        self.socket.set_nonblocking(false)?;
+        received
+    }
+
+    fn receive_now(&self) -> Result<Option<Vec<u8>>> {
         let mut frame = vec![0; MAX_FRAME_BYTES];
         match self.socket.recv(&mut frame) {
             Ok(length) => {

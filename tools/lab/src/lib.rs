@@ -10,8 +10,8 @@
 //! 6. [`Station`]: a small host on such a wire. [`pcap`] and [`frame`]: captures, and frames made and taken apart
 //!    by an implementation that is not ours.
 //!
-//! Everything cleans up after itself when dropped. Nothing here knows what the image does: that is for the
-//! experiments. There are no simulated networks here either: frames cross real sockets and real devices.
+//! [`gateway`] is the setting that most experiments share. Everything cleans up after itself when dropped. There are no
+//! simulated networks here: frames cross real sockets and real devices.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +19,7 @@ mod api;
 mod console;
 pub mod frame;
 mod frame_socket;
+pub mod gateway;
 pub mod host;
 mod netns;
 mod nic;

@@ -1,0 +1,88 @@
+//! Runs tests, with the command line and the output of Rust's own test harness.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result, ensure};
+use lab::host;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::Experiment;
+
+/// One test.
+#[derive(Clone, Copy, Debug)]
+pub struct Test {
+    name: &'static str,
+    needs_namespaces: bool,
+    body: fn(&Experiment) -> Result<()>,
+}
+
+impl Test {
+    /// A test that any user can run.
+    pub const fn new(name: &'static str, body: fn(&Experiment) -> Result<()>) -> Self {
+        Self { name, needs_namespaces: false, body }
+    }
+
+    /// A test with network namespaces and TAP devices: it needs root, or user namespaces that allow them.
+    pub const fn with_hosts(name: &'static str, body: fn(&Experiment) -> Result<()>) -> Self {
+        Self { name, needs_namespaces: true, body }
+    }
+
+    fn run(&self, target: &Path) -> (Result<(), Failed>, Vec<String>) {
+        let image =
+            std::env::var_os("FAIRLEAD_IMAGE").map_or_else(|| target.join("image/fairlead.elf"), Into::into);
+        let logs = target.join("qemu-tests").join(self.name);
+        let experiment = match Experiment::new(self.name, &image, logs) {
+            Ok(experiment) => experiment,
+            Err(error) => return (Err(format!("{error:#}").into()), Vec::new()),
+        };
+        let result = present(&image).and_then(|()| (self.body)(&experiment));
+        let result = result.map_err(|error| format!("{error:#}\n{}", experiment.evidence()).into());
+        (result, experiment.figures())
+    }
+}
+
+fn present(image: &Path) -> Result<()> {
+    ensure!(image.exists(), "no image at {}: `cargo xtask image` builds it", image.display());
+    Ok(())
+}
+
+/// Runs the tests that the command line chooses; `target` is cargo's target directory.
+pub fn main(target: &Path, tests: &'static [Test]) -> ExitCode {
+    match run(target, tests) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(target: &Path, tests: &'static [Test]) -> Result<ExitCode> {
+    let mut arguments = Arguments::from_args();
+    if !arguments.list && !host::is_root() && host::user_namespaces_work() {
+        let _ = host::enter_user_namespace()?;
+    }
+    let hosts_can_be_made = host::is_root();
+    if !arguments.list && hosts_can_be_made {
+        lab::Netns::sweep().context("cannot look for leftovers of earlier runs")?;
+    }
+    // One after the other: machines that share two processors spoil each other's figures.
+    arguments.test_threads = arguments.test_threads.or(Some(1));
+    let figures = Arc::new(Mutex::new(Vec::new()));
+    let trials = tests.iter().map(|test| {
+        let (target, figures) = (target.to_owned(), Arc::clone(&figures));
+        let body = move || {
+            let (result, measured) = test.run(&target);
+            figures.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(measured);
+            result
+        };
+        Trial::test(test.name, body).with_ignored_flag(test.needs_namespaces && !hosts_can_be_made)
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    for figure in figures.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
+        println!("measured {figure}");
+    }
+    Ok(conclusion.exit_code())
+}
