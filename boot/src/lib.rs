@@ -7,15 +7,18 @@
 //! 3. [`BootInfo::read`] turns what the loader handed over, by [`pvh`] or [`multiboot`], into one shape.
 //! 4. [`RangeSet`] keeps the memory that is free to use; the kernel's frame allocator goes on from there.
 //!
+//! Before all that, [`pack`] finished the file: [`symbols`] name the functions of a backtrace.
+//!
 //! It parses no ACPI, sets up no memory protection beyond what long mode needs, and starts no other core.
 //!
 //! # Starting the image
 //!
 //! The ELF file that `cargo build -p kernel --release` leaves in `target/release/kernel` is what QEMU,
-//! Firecracker, Cloud Hypervisor and iPXE load. With QEMU:
+//! Firecracker, Cloud Hypervisor and iPXE load. `cargo xtask image` packs it into
+//! `target/image/fairlead.elf`, which is smaller and has the symbol table. With QEMU:
 //!
 //! ```text
-//! qemu-system-x86_64 -M q35 -m 64M -smp 2 -kernel target/release/kernel \
+//! qemu-system-x86_64 -M q35 -m 64M -smp 2 -kernel target/image/fairlead.elf \
 //!     -append 'log=debug' -initrd config.json \
 //!     -serial stdio -display none -no-reboot -nic none
 //! ```
@@ -26,11 +29,17 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "pack")]
+extern crate alloc;
+
 mod entry;
 mod info;
 pub mod multiboot;
+#[cfg(feature = "pack")]
+pub mod pack;
 pub mod pvh;
 mod ranges;
+pub mod symbols;
 
 pub use entry::BOOT_STACK_BYTES;
 pub use info::{BootError, BootInfo, COMMAND_LINE_BYTES, MAP_ENTRIES, MODULES, PhysicalMemory, Protocol};

@@ -26,6 +26,11 @@ pub fn init() {
     log::set_max_level(LevelFilter::Info);
 }
 
+/// Lines below `level` are not kept from now on.
+pub fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
+}
+
 /// Calls `each` with number and text of past lines, as [`LogRing::since`].
 pub fn lines_since(from: u64, each: impl FnMut(u64, &str) -> bool) {
     RING.lock().since(from, each);

@@ -7,6 +7,7 @@ use crate::{apic, cpu, memory, time, traps};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use kernel::page_table::Access;
 use segments::Segments;
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
@@ -104,6 +105,14 @@ pub fn current() -> Option<&'static Core> {
     let core: *const Core = GsBase::read().as_ptr();
     // SAFETY: GS base is zero, which the boot code leaves, or what `enter` made it: a core that stays.
     unsafe { core.as_ref() }
+}
+
+/// Leaves the running core no stack for exceptions but double faults. Only a crash on purpose wants that.
+pub fn take_exception_stack() {
+    if let Some(core) = current() {
+        let top = core.segments.stack(traps::stack::EXCEPTION);
+        memory::set_access(top - EXCEPTION_STACK_BYTES..top, Access::Absent);
+    }
 }
 
 /// Sleeps until an interrupt comes or `deadline_ns` is reached. `ready` is asked last, when whatever

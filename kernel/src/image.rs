@@ -9,6 +9,8 @@ mod symbol {
         pub static rodata_end: u8;
         pub static eh_frame_start: u8;
         pub static eh_frame_end: u8;
+        pub static symbols_start: u8;
+        pub static symbols_end: u8;
         pub static image_end: u8;
         pub static boot_stack_guard: u8;
     }
@@ -38,10 +40,21 @@ pub fn boot_stack_guard() -> u64 {
     address(&raw const symbol::boot_stack_guard)
 }
 
-/// Call frame information, and its address.
+/// Call frame information.
 pub fn eh_frame() -> &'static [u8] {
-    let start = &raw const symbol::eh_frame_start;
-    let len = &raw const symbol::eh_frame_end as usize - start as usize;
-    // SAFETY: the linker script puts the section, which nothing writes, between these symbols.
-    unsafe { core::slice::from_raw_parts(start, len) }
+    // SAFETY: the linker script puts the section between these symbols, and nothing writes to it.
+    unsafe { between(&raw const symbol::eh_frame_start, &raw const symbol::eh_frame_end) }
+}
+
+/// The symbol table's room, see `boot::symbols`.
+pub fn symbols() -> &'static [u8] {
+    // SAFETY: the linker script puts the room between these symbols, and nothing writes to it.
+    unsafe { between(&raw const symbol::symbols_start, &raw const symbol::symbols_end) }
+}
+
+/// # Safety
+/// What lies between the two is readable and never written.
+unsafe fn between(start: *const u8, end: *const u8) -> &'static [u8] {
+    // SAFETY: the caller's contract.
+    unsafe { core::slice::from_raw_parts(start, end as usize - start as usize) }
 }

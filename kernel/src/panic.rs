@@ -1,20 +1,49 @@
-//! The end of a run: says what happened and where, on the console.
+//! The end of a run: stops every core, says what happened and where, keeps it for the next run, restarts.
 
-use crate::console::{CrashConsole, Line};
-use crate::traps::{TrapFrame, vector};
-use crate::{apic, cores, cpu, image, memory, time};
-use core::fmt::{self, Arguments, Write};
+mod on_purpose;
+mod report;
+
+use crate::console::Line;
+use crate::traps::TrapFrame;
+use crate::{apic, cores, cpu, memory, power, time};
+use alloc::string::String;
+use core::fmt::Arguments;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use kernel::page_table::Access;
-use kernel::unwind::{CallFrames, Registers, register};
-use x86_64::registers::control::Cr2;
+use kernel::crash::{self, Recorder};
+use kernel::unwind::{Registers, register};
+use log::warn;
+use report::Report;
 
-/// Deepest stack that is shown.
-const MAX_FRAMES: usize = 48;
+pub use on_purpose::crash_on_purpose;
 
 /// Number of the core that crashed, plus one; 0 while none did.
 static CRASHING: AtomicUsize = AtomicUsize::new(0);
+
+/// The record that this run found at boot.
+static PREVIOUS: spin::Once<Previous> = spin::Once::new();
+
+struct Previous {
+    text: String,
+    in_a_row: u32,
+}
+
+/// Takes over the record of the run before, if that one crashed. The record is gone from its place then.
+pub fn init() {
+    // SAFETY: the boot code reserves this memory for the record, and only this and `record_memory` use it.
+    let memory = unsafe { record_memory() };
+    if let Some(found) = crash::find(memory) {
+        let in_a_row = found.in_a_row;
+        warn!(target: "crash", "the run before crashed ({in_a_row} in a row): {}", found.text.lines().next().unwrap_or_default());
+        let _ = PREVIOUS.call_once(|| Previous { text: found.text.into(), in_a_row });
+    }
+    let _ = Recorder::new(memory);
+}
+
+/// What the crash before this run reported.
+pub fn previous() -> Option<&'static str> {
+    PREVIOUS.get().map(|previous| previous.text.as_str())
+}
 
 // Clippy sees the whole workspace at once, in which some dependency has `std` switched on by a tool.
 // There the standard library brings the panic handler.
@@ -22,25 +51,25 @@ static CRASHING: AtomicUsize = AtomicUsize::new(0);
 #[cfg_attr(clippy, expect(dead_code))]
 fn panicked(info: &PanicInfo<'_>) -> ! {
     let registers = capture();
-    let pc = registers[register::RIP];
-    let core = cores::current().map_or(0, |core| core.index);
+    let core = this_core();
     match info.location() {
         Some(at) => crash(
             &registers,
-            pc,
+            &register::PRESERVED,
             format_args!("panic on core {core} at {}:{}: {}", at.file(), at.line(), info.message()),
         ),
-        None => crash(&registers, pc, format_args!("panic on core {core}: {}", info.message())),
+        None => {
+            crash(&registers, &register::PRESERVED, format_args!("panic on core {core}: {}", info.message()))
+        }
     }
 }
 
 /// Ends the run for an exception.
 pub fn exception(frame: &TrapFrame) -> ! {
-    let registers = registers_of(frame);
-    let core = cores::current().map_or(0, |core| core.index);
     let mut cause = Line::new();
-    let _ = describe(frame, &mut cause);
-    crash(&registers, frame.rip, format_args!("{} on core {core}", cause.0))
+    let _ = report::describe(frame, &mut cause);
+    let registers = report::registers_of(frame);
+    crash(&registers, &register::ALL, format_args!("{} on core {}", cause.0, this_core()))
 }
 
 /// Stops this core for good if another one crashed, which interrupts all others.
@@ -53,22 +82,33 @@ pub fn stop_if_crashing(frame: &TrapFrame) {
     }
 }
 
-/// Stops all other cores, reports, and stops. `pc` is the address of the code that crashed.
-fn crash(registers: &Registers, pc: u64, cause: Arguments<'_>) -> ! {
+/// Stops all other cores, reports, and restarts. `known` are the numbers of the registers that tell something.
+fn crash(registers: &Registers, known: &[usize], cause: Arguments<'_>) -> ! {
     x86_64::instructions::interrupts::disable();
-    let this = cores::current().map_or(0, |core| core.index) + 1;
+    let this = this_core() + 1;
     match CRASHING.compare_exchange(0, this, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => {
-            stop_others();
-            report(cause);
-            print_registers(registers);
-            backtrace(registers, pc);
-            print_others(this);
-        }
-        Err(other) if other == this => report(format_args!("while reporting: {cause}")),
+        Ok(_) => {}
+        // The report itself crashed: what is recorded so far must do.
+        Err(other) if other == this => power::restart(),
         Err(_) => cpu::halt(),
     }
-    cpu::halt()
+    stop_others();
+    let uptime_ns = time::now_ns();
+    // SAFETY: this is the only core that runs, and it comes here once.
+    let mut report = Report::new(Recorder::new(unsafe { record_memory() }));
+    report.line(cause);
+    // Sealed after each part, in case a later one crashes.
+    let previous = PREVIOUS.get().map_or(0, |previous| previous.in_a_row);
+    let in_a_row = report.recorder.seal(previous, uptime_ns);
+    report.registers(registers, known);
+    report.backtrace(registers, registers[register::RIP]);
+    report.other_cores(this - 1);
+    let _ = report.recorder.seal(previous, uptime_ns);
+
+    let pause_ns = crash::pause_ns(in_a_row);
+    report.line(format_args!("restart in {} s", pause_ns / 1_000_000_000));
+    time::spin_ns(pause_ns);
+    power::restart()
 }
 
 fn stop_others() {
@@ -79,139 +119,19 @@ fn stop_others() {
     }
 }
 
-fn print_others(this: usize) {
-    for core in cores::all().iter().filter(|core| core.index + 1 != this) {
-        match core.stopped_at.load(Ordering::Acquire) {
-            0 => report(format_args!("core {} did not stop", core.index)),
-            at => report(format_args!("core {} was at {at:#x}", core.index)),
-        }
-    }
+fn this_core() -> usize {
+    cores::current().map_or(0, |core| core.index)
 }
 
-fn print_registers(registers: &Registers) {
-    const NAMES: [&str; register::COUNT] = [
-        "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13",
-        "r14", "r15", "rip",
-    ];
-    for (names, values) in NAMES.chunks(4).zip(registers.chunks(4)) {
-        let mut line = Line::new();
-        for (name, value) in names.iter().zip(values) {
-            let _ = write!(line, "  {name:>3} {value:016x}");
-        }
-        report(format_args!("{}", line.0));
-    }
-}
-
-/// The registers of an exception, by DWARF number.
-fn registers_of(frame: &TrapFrame) -> Registers {
-    [
-        frame.rax, frame.rdx, frame.rcx, frame.rbx, frame.rsi, frame.rdi, frame.rbp, frame.rsp, frame.r8,
-        frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15, frame.rip,
-    ]
-}
-
-/// Says what an exception means.
-fn describe(frame: &TrapFrame, f: &mut Line) -> fmt::Result {
-    const PRESENT: u64 = 1;
-    const WRITE: u64 = 1 << 1;
-    const FETCH: u64 = 1 << 4;
-    let address = Cr2::read_raw();
-    match frame.vector {
-        vector::DOUBLE_FAULT if is_guard(address) || is_guard(frame.rsp.wrapping_sub(8)) => {
-            write!(f, "stack overflow: double fault with the stack pointer at {:#x}", frame.rsp)
-        }
-        vector::PAGE_FAULT if is_guard(address) => {
-            write!(f, "stack overflow: access to the guard page at {address:#x}")
-        }
-        vector::PAGE_FAULT => {
-            let action = match frame.error {
-                error if error & FETCH != 0 => "executing",
-                error if error & WRITE != 0 => "writing",
-                _ => "reading",
-            };
-            let reason = if frame.error & PRESENT != 0 { "not allowed" } else { "nothing there" };
-            write!(f, "page fault {action} {address:#x}: {reason}")
-        }
-        other => {
-            let name =
-                usize::try_from(other).ok().and_then(|other| EXCEPTIONS.get(other)).unwrap_or(&"exception");
-            write!(f, "{name} (vector {other}, error {:#x})", frame.error)
-        }
-    }
-}
-
-/// Names of exceptions by vector (Intel SDM volume 3A, table 6-1).
-const EXCEPTIONS: [&str; 32] = [
-    "divide error",
-    "debug exception",
-    "non-maskable interrupt",
-    "breakpoint",
-    "overflow",
-    "bound range exceeded",
-    "invalid opcode",
-    "device not available",
-    "double fault",
-    "coprocessor segment overrun",
-    "invalid TSS",
-    "segment not present",
-    "stack-segment fault",
-    "general protection fault",
-    "page fault",
-    "reserved exception",
-    "x87 floating-point error",
-    "alignment check",
-    "machine check",
-    "SIMD floating-point exception",
-    "virtualization exception",
-    "control protection exception",
-    "reserved exception",
-    "reserved exception",
-    "reserved exception",
-    "reserved exception",
-    "reserved exception",
-    "reserved exception",
-    "hypervisor injection exception",
-    "VMM communication exception",
-    "security exception",
-    "reserved exception",
-];
-
-fn is_guard(address: u64) -> bool {
-    memory::access(address) == Some(Access::Guard)
-}
-
-/// Writes one line of the report.
-fn report(text: Arguments<'_>) {
-    let us = time::now_ns() / 1000;
-    let mut line = Line::new();
-    let _ = write!(line, "[{:3}.{:06}] crash {text}", us / 1_000_000, us % 1_000_000);
-    CrashConsole.line(&line.0);
-}
-
-/// Writes the chain of callers that `registers` belong to.
-fn backtrace(registers: &Registers, mut pc: u64) {
-    let section = image::eh_frame();
-    let frames = CallFrames::new(section, section.as_ptr() as u64);
-    let mut registers = *registers;
-    for depth in 0..MAX_FRAMES {
-        report(format_args!("  {depth:2}: {:#x}", registers[register::RIP]));
-        match frames.caller(&registers, pc, read_word) {
-            Some(caller) => registers = caller,
-            None => return,
-        }
-        // A return address may be the first byte after a function that never returns.
-        pc = registers[register::RIP] - 1;
-    }
-}
-
-/// A word of memory, where there is memory.
-fn read_word(address: u64) -> Option<u64> {
-    let readable = |at| matches!(memory::access(at), Some(Access::ReadWrite | Access::ReadOnly));
-    if !address.is_multiple_of(8) || !readable(address) {
-        return None;
-    }
-    // SAFETY: the word is aligned and lies in a page that may be read.
-    Some(unsafe { (address as *const u64).read_volatile() })
+/// The memory that keeps a record over a restart.
+///
+/// # Safety
+/// No other reference to it is alive.
+unsafe fn record_memory() -> &'static mut [u8] {
+    let range = memory::CRASH_RECORD;
+    let len = (range.end - range.start) as usize;
+    // SAFETY: the range is RAM that the frame allocator never had.
+    unsafe { core::slice::from_raw_parts_mut(range.start as *mut u8, len) }
 }
 
 /// The registers as they are in the caller, as far as unwinding needs them.

@@ -24,6 +24,10 @@ pub mod register {
     pub const RIP: usize = 16;
     /// How many registers a frame has.
     pub const COUNT: usize = 17;
+    /// All of them.
+    pub const ALL: [usize; COUNT] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, RIP];
+    /// Those that a function preserves for its caller, and the program counter.
+    pub const PRESERVED: [usize; 8] = [RBX, RBP, RSP, R12, R12 + 1, R12 + 2, R12 + 3, RIP];
 }
 
 /// The registers of one frame, by DWARF number.

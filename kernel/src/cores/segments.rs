@@ -32,6 +32,12 @@ impl Segments {
         Self { descriptors: spin::Once::new(), task_state }
     }
 
+    /// The upper end of an interrupt stack, by its number from 1.
+    pub fn stack(&self, number: u8) -> u64 {
+        let stacks = self.task_state.interrupt_stack_table;
+        stacks[usize::from(number) - 1].as_u64()
+    }
+
     /// Makes the running core use these.
     pub fn load(&'static self) {
         const CODE_64: u64 = 0x00af_9b00_0000_ffff;

@@ -29,6 +29,8 @@ pub fn build(profile: Profile) -> Result<PathBuf> {
     let built = cargo::target_directory().join(directory).join("kernel");
     let image = cargo::target_directory().join("image/fairlead.elf");
     fs::create_dir_all(image.with_file_name(""))?;
-    let _ = fs::copy(&built, &image).with_context(|| format!("no {}", built.display()))?;
+    let mut bytes = fs::read(&built).with_context(|| format!("no {}", built.display()))?;
+    let _ = boot::pack::pack(&mut bytes).with_context(|| format!("cannot pack {}", built.display()))?;
+    fs::write(&image, bytes)?;
     Ok(image)
 }

@@ -1,0 +1,466 @@
+//! PCI configuration space: which functions there are, their BARs, their MSI-X capability.
+//!
+//! What a function answers is hostile: lists are bounded, sizes checked.
+//!
+//! Source: PCI Local Bus 3.0, chapter 6; PCI Express Base 6.0, section 7.5 and 7.7.2 (MSI-X).
+
+use alloc::vec::Vec;
+use boot::RangeSet;
+use core::fmt;
+use core::ops::Range;
+
+/// Offsets of registers of every function.
+mod register {
+    pub const VENDOR: u16 = 0x00;
+    pub const DEVICE: u16 = 0x02;
+    pub const COMMAND: u16 = 0x04;
+    pub const STATUS: u16 = 0x06;
+    pub const HEADER_TYPE: u16 = 0x0e;
+    pub const BARS: u16 = 0x10;
+    pub const SECONDARY_BUS: u16 = 0x19;
+    pub const CAPABILITIES: u16 = 0x34;
+}
+
+/// Where a function is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// Segment group.
+    pub segment: u16,
+    /// Bus.
+    pub bus: u8,
+    /// Device, below 32.
+    pub device: u8,
+    /// Function, below 8.
+    pub function: u8,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { segment, bus, device, function } = self;
+        write!(f, "{segment:04x}:{bus:02x}:{device:02x}.{function}")
+    }
+}
+
+/// Configuration space. Offsets are multiples of the width; what is not there reads as all ones.
+pub trait ConfigSpace {
+    /// Reads 8 bits.
+    fn read8(&self, at: Address, offset: u16) -> u8;
+    /// Reads 16 bits.
+    fn read16(&self, at: Address, offset: u16) -> u16;
+    /// Reads 32 bits.
+    fn read32(&self, at: Address, offset: u16) -> u32;
+    /// Writes 8 bits.
+    fn write8(&self, at: Address, offset: u16, value: u8);
+    /// Writes 16 bits.
+    fn write16(&self, at: Address, offset: u16, value: u16);
+    /// Writes 32 bits.
+    fn write32(&self, at: Address, offset: u16, value: u32);
+}
+
+/// A function that is not a bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Function {
+    /// Where it is.
+    pub at: Address,
+    /// Vendor and device identifiers.
+    pub id: (u16, u16),
+    /// Memory BARs by number; a 64-bit one stands at its lower number.
+    pub bars: [Option<Bar>; 6],
+    /// The MSI-X capability.
+    pub msix: Option<Msix>,
+}
+
+/// A memory BAR.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bar {
+    /// Physical address; 0 if none was assigned.
+    pub address: u64,
+    /// Size in bytes: a power of two.
+    pub bytes: u64,
+    /// Whether it may lie above 4 GiB.
+    pub wide: bool,
+}
+
+/// An MSI-X capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Msix {
+    /// Offset of the capability in configuration space.
+    pub capability: u16,
+    /// Entries of the table.
+    pub entries: u16,
+    /// BAR that holds the table.
+    pub bar: u8,
+    /// Offset of the table in that BAR, in bytes.
+    pub offset: u32,
+}
+
+impl Msix {
+    /// Offset of the message control register from the capability.
+    pub const CONTROL: u16 = 2;
+    /// Message control: MSI-X is on.
+    pub const ENABLE: u16 = 1 << 15;
+    /// Message control: all vectors are masked.
+    pub const MASK_ALL: u16 = 1 << 14;
+    /// Bytes of a table entry: address (64 bits), data, vector control.
+    pub const ENTRY_BYTES: usize = 16;
+}
+
+/// Every function but bridges on the buses that can be reached from `first_bus` of `segment`.
+pub fn functions(space: &impl ConfigSpace, segment: u16, first_bus: u8) -> Vec<Function> {
+    let mut functions = Vec::new();
+    let mut seen = [false; 256];
+    let mut buses = Vec::from([first_bus]);
+    while let Some(bus) = buses.pop() {
+        if core::mem::replace(&mut seen[usize::from(bus)], true) {
+            continue;
+        }
+        for at in addresses(space, segment, bus) {
+            if space.read8(at, register::HEADER_TYPE) & 0x7f == 0 {
+                functions.push(function(space, at));
+            } else {
+                // Zero: firmware has not given the bridge a bus.
+                let secondary = space.read8(at, register::SECONDARY_BUS);
+                if secondary != 0 {
+                    buses.push(secondary);
+                }
+            }
+        }
+    }
+    functions.sort_by_key(|function| function.at);
+    functions
+}
+
+/// Gives an address out of `windows` to every BAR of `functions` that has none, largest first. Only functions on
+/// `bus`, which no bridge stands before, can be helped this way. Returns how many BARs got no address.
+pub fn assign<const N: usize>(
+    space: &impl ConfigSpace,
+    functions: &mut [Function],
+    bus: u8,
+    windows: &mut RangeSet<N>,
+) -> usize {
+    let mut missing: Vec<(u64, usize, usize)> = Vec::new();
+    for (index, function) in functions.iter().enumerate() {
+        for (number, bar) in function.bars.iter().enumerate() {
+            if let Some(bar) = bar.filter(|bar| bar.address == 0) {
+                missing.push((bar.bytes, index, number));
+            }
+        }
+    }
+    missing.sort_by(|a, b| b.cmp(a));
+    let mut failed = 0;
+    for (bytes, index, number) in missing {
+        let function = &mut functions[index];
+        let Some(bar) = &mut function.bars[number] else { continue };
+        let limit = if bar.wide { u64::MAX } else { 1 << 32 };
+        match windows.take(bytes, bytes, limit).filter(|_| function.at.bus == bus) {
+            Some(address) => {
+                bar.address = address;
+                let register = bar_register(number);
+                space.write32(function.at, register, address as u32);
+                if bar.wide {
+                    space.write32(function.at, register + 4, (address >> 32) as u32);
+                }
+            }
+            None => failed += 1,
+        }
+    }
+    failed
+}
+
+/// The addresses that assigned BARs take.
+pub fn assigned(functions: &[Function]) -> impl Iterator<Item = Range<u64>> + '_ {
+    let bars = functions.iter().flat_map(|function| function.bars).flatten();
+    bars.filter(|bar| bar.address != 0).map(|bar| bar.address..bar.address.saturating_add(bar.bytes))
+}
+
+/// The functions that answer on a bus.
+fn addresses(space: &impl ConfigSpace, segment: u16, bus: u8) -> impl Iterator<Item = Address> + '_ {
+    const MULTIPLE_FUNCTIONS: u8 = 1 << 7;
+    let there = |at: &Address| space.read16(*at, register::VENDOR) != 0xffff;
+    let address = move |device, function| Address { segment, bus, device, function };
+    (0..32).filter(move |&device| there(&address(device, 0))).flat_map(move |device| {
+        let multiple = space.read8(address(device, 0), register::HEADER_TYPE) & MULTIPLE_FUNCTIONS != 0;
+        let count = if multiple { 8 } else { 1 };
+        (0..count).map(move |function| address(device, function)).filter(there)
+    })
+}
+
+fn function(space: &impl ConfigSpace, at: Address) -> Function {
+    let bars = bars(space, at);
+    Function {
+        at,
+        id: (space.read16(at, register::VENDOR), space.read16(at, register::DEVICE)),
+        bars,
+        msix: msix(space, at, &bars),
+    }
+}
+
+/// Finds the size of each BAR by writing all ones, with the function deaf meanwhile.
+fn bars(space: &impl ConfigSpace, at: Address) -> [Option<Bar>; 6] {
+    const IO_AND_MEMORY: u16 = 3;
+    let command = space.read16(at, register::COMMAND);
+    space.write16(at, register::COMMAND, command & !IO_AND_MEMORY);
+    let mut bars = [None; 6];
+    let mut number = 0;
+    while number < bars.len() {
+        let (bar, wide) = bar(space, at, number);
+        bars[number] = bar;
+        number += if wide { 2 } else { 1 };
+    }
+    space.write16(at, register::COMMAND, command);
+    bars
+}
+
+/// One BAR, and whether it takes two registers.
+fn bar(space: &impl ConfigSpace, at: Address, number: usize) -> (Option<Bar>, bool) {
+    const IO: u32 = 1;
+    const TYPE: u32 = 0b110;
+    const TYPE_64: u32 = 0b100;
+    let register = bar_register(number);
+    let low = space.read32(at, register);
+    let wide = low & IO == 0 && low & TYPE == TYPE_64 && number < 5;
+    if low & IO != 0 {
+        return (None, false);
+    }
+    let size_low = probe(space, at, register, low) & !0xf;
+    let (high, size_high) = if wide {
+        let high = space.read32(at, register + 4);
+        (high, probe(space, at, register + 4, high))
+    } else {
+        (0, u32::MAX)
+    };
+    let mask = u64::from(size_high) << 32 | u64::from(size_low);
+    let bytes = mask.wrapping_neg();
+    // Nothing there, or an answer that is no power of two.
+    if size_low == 0 && (!wide || size_high == 0) || !bytes.is_power_of_two() {
+        return (None, wide);
+    }
+    let address = u64::from(high) << 32 | u64::from(low & !0xf);
+    (Some(Bar { address, bytes, wide }), wide)
+}
+
+/// Which bits of a BAR register can be set.
+fn probe(space: &impl ConfigSpace, at: Address, register: u16, value: u32) -> u32 {
+    space.write32(at, register, u32::MAX);
+    let mask = space.read32(at, register);
+    space.write32(at, register, value);
+    mask
+}
+
+fn bar_register(number: usize) -> u16 {
+    register::BARS + 4 * number as u16
+}
+
+/// The MSI-X capability, if its table lies within one of the BARs.
+fn msix(space: &impl ConfigSpace, at: Address, bars: &[Option<Bar>; 6]) -> Option<Msix> {
+    const MSIX: u8 = 0x11;
+    let capability = capability(space, at, MSIX)?;
+    let entries = (space.read16(at, capability + Msix::CONTROL) & 0x7ff) + 1;
+    let table = space.read32(at, capability + 4);
+    let msix = Msix { capability, entries, bar: (table & 7) as u8, offset: table & !7 };
+    let bar = (*bars.get(usize::from(msix.bar))?)?;
+    let end = u64::from(msix.offset) + Msix::ENTRY_BYTES as u64 * u64::from(entries);
+    (end <= bar.bytes).then_some(msix)
+}
+
+/// Offset of the first capability of a kind.
+fn capability(space: &impl ConfigSpace, at: Address, kind: u8) -> Option<u16> {
+    const HAS_CAPABILITIES: u16 = 1 << 4;
+    /// More than fit between the header and the end of the first 256 bytes.
+    const MOST: usize = 48;
+    if space.read16(at, register::STATUS) & HAS_CAPABILITIES == 0 {
+        return None;
+    }
+    let mut offset = space.read8(at, register::CAPABILITIES) & !3;
+    for _ in 0..MOST {
+        if offset < 0x40 {
+            return None;
+        }
+        if space.read8(at, u16::from(offset)) == kind {
+            return Some(u16::from(offset));
+        }
+        offset = space.read8(at, u16::from(offset) + 1) & !3;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    /// A function's 256 bytes, and which bits of its BARs can be written.
+    struct Model {
+        bytes: [u8; 256],
+        writable: [u32; 6],
+    }
+
+    impl Model {
+        fn new(header_type: u8) -> Self {
+            let mut bytes = [0; 256];
+            bytes[..4].copy_from_slice(&[0xf4, 0x1a, 0x41, 0x10]);
+            bytes[0x0e] = header_type;
+            Self { bytes, writable: [0; 6] }
+        }
+
+        fn bar(mut self, number: usize, flags: u8, address: u32, bytes: u32) -> Self {
+            self.bytes[0x10 + 4 * number..][..4].copy_from_slice(&(address | u32::from(flags)).to_le_bytes());
+            self.writable[number] = bytes.wrapping_neg();
+            self
+        }
+
+        /// MSI-X with 5 entries in BAR 1, behind another capability.
+        fn msix(mut self) -> Self {
+            self.bytes[0x06] = 0x10;
+            self.bytes[0x34] = 0x40;
+            self.bytes[0x40..0x42].copy_from_slice(&[9, 0x50]);
+            self.bytes[0x50..0x58].copy_from_slice(&[0x11, 0, 4, 0, 1, 8, 0, 0]);
+            self
+        }
+    }
+
+    #[derive(Default)]
+    struct Space(RefCell<BTreeMap<Address, Model>>);
+
+    impl Space {
+        fn read<const N: usize>(&self, at: Address, offset: u16) -> [u8; N] {
+            let map = self.0.borrow();
+            let bytes = map.get(&at).and_then(|model| model.bytes.get(usize::from(offset)..)?.first_chunk());
+            bytes.copied().unwrap_or([0xff; N])
+        }
+    }
+
+    impl ConfigSpace for Space {
+        fn read8(&self, at: Address, offset: u16) -> u8 {
+            self.read::<1>(at, offset)[0]
+        }
+        fn read16(&self, at: Address, offset: u16) -> u16 {
+            u16::from_le_bytes(self.read(at, offset))
+        }
+        fn read32(&self, at: Address, offset: u16) -> u32 {
+            u32::from_le_bytes(self.read(at, offset))
+        }
+        fn write8(&self, _: Address, _: u16, _: u8) {
+            unreachable!("nothing writes bytes");
+        }
+        fn write16(&self, at: Address, offset: u16, value: u16) {
+            let mut map = self.0.borrow_mut();
+            let model = map.get_mut(&at).unwrap();
+            model.bytes[usize::from(offset)..][..2].copy_from_slice(&value.to_le_bytes());
+        }
+        fn write32(&self, at: Address, offset: u16, value: u32) {
+            let mut map = self.0.borrow_mut();
+            let model = map.get_mut(&at).unwrap();
+            assert_eq!(model.bytes[4] & 3, 0, "a BAR is written while the function decodes");
+            let number = usize::from(offset - 0x10) / 4;
+            let bar = &mut model.bytes[usize::from(offset)..][..4];
+            let old = u32::from_le_bytes(bar.try_into().unwrap());
+            let mask = model.writable[number];
+            bar.copy_from_slice(&(value & mask | old & !mask).to_le_bytes());
+        }
+    }
+
+    fn at(bus: u8, device: u8, function: u8) -> Address {
+        Address { segment: 0, bus, device, function }
+    }
+
+    /// A NIC with an I/O BAR, MSI-X in BAR 1 and a 64-bit BAR 4, as QEMU makes them.
+    fn nic() -> Model {
+        let mut nic = Model::new(0)
+            .bar(0, 1, 0xc000, 0x80)
+            .bar(1, 0, 0xfebd_0000, 0x1000)
+            .bar(4, 0xc, 0xfe00_0000, 0x4000)
+            .bar(5, 0, 0, 0)
+            .msix();
+        nic.bytes[4] = 7;
+        nic.writable[5] = u32::MAX;
+        nic
+    }
+
+    fn machine() -> Space {
+        let space = Space::default();
+        let mut bridge = Model::new(0x81);
+        bridge.bytes[0x19] = 1;
+        let mut loop_back = Model::new(1);
+        loop_back.bytes[0x19] = 0;
+        space.0.borrow_mut().extend([
+            (at(0, 1, 0), nic()),
+            (at(0, 2, 0), bridge),
+            (at(0, 2, 3), Model::new(0)),
+            (at(1, 0, 0), nic()),
+            (at(1, 0, 1), nic()), // not there: function 0 does not say that it has siblings
+            (at(1, 4, 0), loop_back),
+        ]);
+        space
+    }
+
+    #[test]
+    fn finds_functions_bars_and_msix() {
+        let functions = functions(&machine(), 0, 0);
+        let found: Vec<Address> = functions.iter().map(|f| f.at).collect();
+        assert_eq!(found, [at(0, 1, 0), at(0, 2, 3), at(1, 0, 0)]);
+        let nic = &functions[0];
+        assert_eq!(nic.id, (0x1af4, 0x1041));
+        let bar_1 = Bar { address: 0xfebd_0000, bytes: 0x1000, wide: false };
+        let bar_4 = Bar { address: 0xfe00_0000, bytes: 0x4000, wide: true };
+        assert_eq!(nic.bars, [None, Some(bar_1), None, None, Some(bar_4), None]);
+        assert_eq!(nic.msix, Some(Msix { capability: 0x50, entries: 5, bar: 1, offset: 0x800 }));
+        assert_eq!(functions[1].bars, [None; 6]);
+    }
+
+    #[test]
+    fn sizing_leaves_everything_as_it_was() {
+        let space = machine();
+        let before = space.0.borrow()[&at(0, 1, 0)].bytes;
+        let _ = functions(&space, 0, 0);
+        assert_eq!(space.0.borrow()[&at(0, 1, 0)].bytes, before);
+    }
+
+    #[test]
+    fn a_table_outside_its_bar_is_no_table() {
+        let space = machine();
+        space.0.borrow_mut().get_mut(&at(0, 1, 0)).unwrap().bytes[0x52] = 0xff;
+        assert_eq!(functions(&space, 0, 0)[0].msix, None);
+    }
+
+    #[test]
+    fn bars_without_address_get_one() {
+        let space = Space::default();
+        let model = Model::new(0).bar(0, 0, 0, 0x1000).bar(1, 0, 0, 0x10_0000).bar(4, 4, 0, 0x4000);
+        let mut model = model.bar(5, 0, 0, 0);
+        model.writable[5] = u32::MAX;
+        let _ = space.0.borrow_mut().insert(at(0, 1, 0), model);
+        let mut found = functions(&space, 0, 0);
+        let mut windows = RangeSet::<8>::new();
+        windows.insert(0xc000_1000..0xc020_1000).unwrap();
+        assert_eq!(assign(&space, &mut found, 0, &mut windows), 0);
+        assert_eq!(found, functions(&space, 0, 0));
+        let taken: Vec<_> = assigned(&found).collect();
+        assert_eq!(taken, [0xc000_1000..0xc000_2000, 0xc010_0000..0xc020_0000, 0xc000_4000..0xc000_8000]);
+    }
+
+    #[test]
+    fn bars_that_find_no_room_stay_without() {
+        let space = Space::default();
+        let _ = space.0.borrow_mut().insert(at(0, 1, 0), Model::new(0).bar(0, 0, 0, 0x1000));
+        let mut found = functions(&space, 0, 0);
+        assert_eq!(assign(&space, &mut found, 0, &mut RangeSet::<8>::new()), 1);
+        assert_eq!(found[0].bars[0].unwrap().address, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_does_harm(bytes in prop::collection::vec(any::<u8>(), 256), writable: [u32; 6]) {
+            let space = Space::default();
+            let model = Model { bytes: bytes.try_into().unwrap(), writable };
+            let _ = space.0.borrow_mut().insert(at(0, 0, 0), model);
+            for function in functions(&space, 0, 0) {
+                for bar in function.bars.into_iter().flatten() {
+                    prop_assert!(bar.bytes.is_power_of_two() && bar.bytes >= 16);
+                }
+            }
+        }
+    }
+}
