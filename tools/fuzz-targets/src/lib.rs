@@ -8,13 +8,22 @@
 //! 4. on nightly, `fuzz/` feeds the same functions from libFuzzer: `cargo xtask fuzz TARGET`.
 //!
 //! It does not look for slowness, and knows nothing of coverage.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod corpus;
 pub mod mutate;
 
+mod acpi;
 mod boot_info;
 mod config_json;
+mod input;
+mod route_line;
+mod store_slots;
+mod virtio_net;
+
+#[allow(unsafe_code, dead_code, unused_imports, reason = "the model is that of the drivers' own tests")]
+#[path = "../../../drivers/tests/virtio/model/mod.rs"]
+mod model;
 
 /// One parser under test.
 #[derive(Clone, Copy)]
@@ -27,8 +36,12 @@ pub struct Target {
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    Target { name: "acpi", run: acpi::run },
     Target { name: "boot_info", run: boot_info::run },
     Target { name: "config_json", run: config_json::run },
+    Target { name: "route_line", run: route_line::run },
+    Target { name: "store_slots", run: store_slots::run },
+    Target { name: "virtio_net", run: virtio_net::run },
 ];
 
 /// Feeds the target of that name, as libFuzzer's binaries do.
