@@ -16,12 +16,14 @@ extern crate alloc;
 
 mod buf;
 mod checksum;
+mod clock;
 mod memory_port;
 mod pool;
 mod port;
 mod prefetch;
 
 pub use buf::{BUFFER_BYTES, Buf, DATA_ROOM, Flags, HEADROOM, Meta, NoRoom, Segments};
+pub use clock::clocks;
 pub use memory_port::{MemoryPort, MemoryWire};
 pub use pool::{BufferCache, BufferPool};
 pub use port::{Offloads, PortControl, PortInfo, PortQueue, PortStats};

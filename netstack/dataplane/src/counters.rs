@@ -1,10 +1,15 @@
 //! Counters of one worker: written by it alone, read by anybody.
 
+use crate::DropReason;
+use crate::graph::NODES;
+use alloc::boxed::Box;
+use core::array;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use spin::Once;
 
 /// A counter with one writer.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     /// Adds; only the owning worker may.
@@ -15,7 +20,7 @@ impl Counter {
 
     /// The present value.
     #[inline]
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
@@ -29,6 +34,14 @@ pub struct Combined {
     pub bytes: u64,
 }
 
+impl core::ops::Add for Combined {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { packets: self.packets + other.packets, bytes: self.bytes + other.bytes }
+    }
+}
+
 /// What an interface did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceCounters {
@@ -38,7 +51,7 @@ pub struct InterfaceCounters {
     pub tx: Combined,
     /// Packets that came in here and were dropped anywhere in the graph.
     pub rx_drops: u64,
-    /// Packets that were to leave here and could not.
+    /// Packets that were to leave here and found the interface down, too narrow or its ring full.
     pub tx_drops: u64,
     /// Packets that came in here and went to control.
     pub punts: u64,
@@ -53,4 +66,160 @@ pub struct NodeCounters {
     pub vectors: u64,
     /// Clocks (TSC) it spent on them.
     pub clocks: u64,
+}
+
+/// Packets that did not come from a port, and packets that did not leave by one. With the interfaces' and the drop
+/// counters the books balance: received + injected + made = sent + dropped + punted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketTotals {
+    /// Taken from control.
+    pub injected: u64,
+    /// Made here: ICMP errors, and fragments beyond the first of a packet.
+    pub made: u64,
+    /// Handed to control.
+    pub punted: u64,
+}
+
+/// Packets and bytes, as they are counted.
+#[derive(Default)]
+pub(crate) struct CombinedCounter {
+    packets: Counter,
+    bytes: Counter,
+}
+
+impl CombinedCounter {
+    #[inline(always)]
+    pub(crate) fn add(&self, packets: u64, bytes: u64) {
+        self.packets.add(packets);
+        self.bytes.add(bytes);
+    }
+
+    pub(crate) fn get(&self) -> Combined {
+        Combined { packets: self.packets.get(), bytes: self.bytes.get() }
+    }
+}
+
+/// One interface's counters, one cache line.
+#[derive(Default)]
+#[repr(align(64))]
+pub(crate) struct InterfaceCounter {
+    pub(crate) rx: CombinedCounter,
+    pub(crate) tx: CombinedCounter,
+    pub(crate) rx_drops: Counter,
+    pub(crate) tx_drops: Counter,
+    pub(crate) punts: Counter,
+}
+
+const _: () = assert!(size_of::<InterfaceCounter>() == 64);
+
+/// One node's counters.
+#[derive(Default)]
+pub(crate) struct NodeCounter {
+    packets: Counter,
+    vectors: Counter,
+    clocks: Counter,
+}
+
+impl NodeCounter {
+    #[inline(always)]
+    pub(crate) fn record(&self, packets: usize, clocks: u64) {
+        self.packets.add(packets as u64);
+        self.vectors.add(u64::from(packets != 0));
+        self.clocks.add(clocks);
+    }
+
+    pub(crate) fn get(&self) -> NodeCounters {
+        NodeCounters { packets: self.packets.get(), vectors: self.vectors.get(), clocks: self.clocks.get() }
+    }
+}
+
+/// A counter for each adjacency.
+pub(crate) type AdjacencyCounters = Chunked<CombinedCounter, 1024, 256>;
+
+/// Everything one worker counts.
+pub(crate) struct WorkerCounters {
+    pub(crate) interfaces: Chunked<InterfaceCounter, 64, 64>,
+    pub(crate) adjacencies: AdjacencyCounters,
+    pub(crate) nodes: [NodeCounter; NODES],
+    pub(crate) drops: [Counter; DropReason::ALL.len()],
+    pub(crate) injected: Counter,
+    pub(crate) made: Counter,
+    pub(crate) punted: Counter,
+}
+
+const _: () =
+    assert!(64 * 64 == crate::tables::MAX_INTERFACES && 1024 * 256 == crate::tables::MAX_ADJACENCIES);
+
+impl WorkerCounters {
+    pub(crate) fn new() -> Self {
+        Self {
+            interfaces: Chunked::new(),
+            adjacencies: Chunked::new(),
+            nodes: array::from_fn(|_| NodeCounter::default()),
+            drops: array::from_fn(|_| Counter::default()),
+            injected: Counter::default(),
+            made: Counter::default(),
+            punted: Counter::default(),
+        }
+    }
+}
+
+/// An array of counters in chunks of `SIZE`, allocated as control needs more, so that readers never see it move.
+pub(crate) struct Chunked<T, const SIZE: usize, const CHUNKS: usize> {
+    chunks: Box<[Once<Box<[T]>>]>,
+}
+
+impl<T: Default, const SIZE: usize, const CHUNKS: usize> Chunked<T, SIZE, CHUNKS> {
+    fn new() -> Self {
+        Self { chunks: (0..CHUNKS).map(|_| Once::new()).collect() }
+    }
+
+    /// Makes the first `count` counters exist, as far as there may be so many.
+    pub(crate) fn grow(&self, count: usize) {
+        for chunk in self.chunks.iter().take(count.div_ceil(SIZE)) {
+            let _ = chunk.call_once(|| (0..SIZE).map(|_| T::default()).collect());
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self, index: usize) -> Option<&T> {
+        self.chunks.get(index / SIZE)?.get()?.get(index % SIZE)
+    }
+}
+
+/// Counts packets by adjacency, and touches the counters only when the adjacency changes.
+pub(crate) struct AdjacencyRun<'a> {
+    counters: &'a AdjacencyCounters,
+    id: u32,
+    packets: u64,
+    bytes: u64,
+}
+
+impl<'a> AdjacencyRun<'a> {
+    pub(crate) fn new(counters: &'a AdjacencyCounters) -> Self {
+        Self { counters, id: 0, packets: 0, bytes: 0 }
+    }
+
+    /// Counts one packet.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, id: u32, bytes: usize) {
+        if id != self.id {
+            self.flush();
+            (self.id, self.packets, self.bytes) = (id, 0, 0);
+        }
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+
+    /// Writes what is left.
+    pub(crate) fn finish(self) {
+        self.flush();
+    }
+
+    #[inline(always)]
+    fn flush(&self) {
+        if let Some(counter) = self.counters.get(self.id as usize) {
+            counter.add(self.packets, self.bytes);
+        }
+    }
 }

@@ -75,8 +75,8 @@ drop_reasons! {
     Ip4TtlExpired = "ip4-ttl-expired",
     /// The packet is longer than the MTU and must not be fragmented.
     Ip4FragmentationNeeded = "ip4-fragmentation-needed",
-    /// A fragment for this node itself, whose reassembly failed or had no room.
-    Ip4Reassembly = "ip4-reassembly",
+    /// A fragment for this node itself; it reassembles none.
+    Ip4FragmentForUs = "ip4-fragment-for-us",
     /// The IPv6 packet is shorter than its header, or its lengths disagree.
     Ip6BadLength = "ip6-bad-length",
     /// The IPv6 version field is not 6.
@@ -87,6 +87,8 @@ drop_reasons! {
     Ip6MartianDestination = "ip6-martian-destination",
     /// A malformed hop-by-hop options header, or an option that asks to be dropped.
     Ip6BadHopByHop = "ip6-bad-hop-by-hop",
+    /// A routing header that would have this node forward the packet (RFC 5095).
+    Ip6RoutingHeader = "ip6-routing-header",
     /// IPv6 multicast to a group that the interface has not joined; multicast is not routed.
     Ip6MulticastNotJoined = "ip6-multicast-not-joined",
     /// A link-local packet that is not for this node (RFC 4291 §2.5.6).
@@ -97,8 +99,8 @@ drop_reasons! {
     Ip6HopLimitExpired = "ip6-hop-limit-expired",
     /// The packet is longer than the MTU.
     Ip6PacketTooBig = "ip6-packet-too-big",
-    /// A fragment for this node itself, whose reassembly failed or had no room.
-    Ip6Reassembly = "ip6-reassembly",
+    /// A fragment for this node itself; it reassembles none.
+    Ip6FragmentForUs = "ip6-fragment-for-us",
     /// The route says to drop silently.
     Blackhole = "blackhole",
     /// The route says to drop and to tell the sender that it is administratively prohibited.
@@ -107,6 +109,8 @@ drop_reasons! {
     Unreachable = "unreachable",
     /// An ICMP packet for this node is malformed or its checksum is wrong.
     IcmpMalformed = "icmp-malformed",
+    /// A neighbour discovery packet that crossed a router, or with a wrong code (RFC 4861 §6.1, §7.1).
+    NdMalformed = "nd-malformed",
     /// The queue of packets for control is full.
     PuntQueueFull = "punt-queue-full",
     /// Too many packets for neighbours that are not resolved yet.

@@ -1,35 +1,209 @@
 //! The graph: every node in order, and where each may send a packet next.
+//!
+//! A vector enters at a source ([`Node::PortInput`], [`Node::Inject`]) and the graph runs until nothing is pending,
+//! always the earliest node that has packets. So at most one vector is under way, no node can get more than a vector
+//! holds, and what a node makes in addition (fragments) goes out before it makes more.
 
-/// A node of the graph.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Next {
-    /// Destination MAC check, VLAN, EtherType.
-    EthernetInput,
-    /// ARP to control.
-    ArpInput,
-    /// RFC 1812 header validation.
-    Ip4Input,
-    /// Route lookup.
-    Ip4Lookup,
+use crate::context::Context;
+use crate::nodes;
+use crate::{DropReason, trace};
+use alloc::boxed::Box;
+use buffer::{VECTOR_SIZE, Vector, clocks};
+use core::array;
+
+macro_rules! graph {
+    ($($(#[doc = $doc:literal])+ $node:ident = $name:literal, $module:ident => [$($next:ident),*];)+) => {
+        /// A node of the graph.
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Node {
+            $($(#[doc = $doc])+ $node,)+
+        }
+
+        impl Node {
+            /// All nodes, in order.
+            pub const ALL: &'static [Node] = &[$(Node::$node,)+];
+
+            /// Its name in counters and traces.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$node => $name,)+
+                }
+            }
+
+            /// Where it may send a packet.
+            pub const fn nexts(self) -> &'static [Node] {
+                match self {
+                    $(Self::$node => &[$(Node::$next,)*],)+
+                }
+            }
+        }
+
+        /// Hands a vector to a node.
+        #[inline(always)]
+        fn run_node(node: Node, cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+            match node {
+                $(Node::$node => nodes::$module::run(cx, packets, nexts),)+
+            }
+        }
+    };
+}
+
+graph! {
+    /// Takes a vector of frames from a port.
+    PortInput = "port-input", port_input => [EthernetInput];
+    /// Takes packets from control.
+    Inject = "inject", inject => [Ip4Lookup, Ip6Lookup, InterfaceOutput, Drop];
+    /// Destination MAC address, VLAN, EtherType.
+    EthernetInput = "ethernet-input", ethernet_input => [ArpInput, Ip4Input, Ip6Input, Drop];
+    /// ARP for control.
+    ArpInput = "arp-input", arp_input => [Punt, Drop];
+    /// IPv4 header validation (RFC 1812 §5.2.2).
+    Ip4Input = "ip4-input", ip4_input => [Ip4Lookup, Ip4Local, Icmp4Error, Drop];
+    /// IPv4 route lookup, choice of next hop.
+    Ip4Lookup = "ip4-lookup", ip4_lookup => [Ip4Rewrite, Ip4Local, Unresolved, Icmp4Error, Drop];
+    /// IPv4 packets for this node: echo, everything else to control.
+    Ip4Local = "ip4-local", ip4_local => [Ip4Lookup, Punt, Drop];
     /// TTL, checksum, MTU, Ethernet header.
-    Ip4Rewrite,
-    /// Packets for this node.
-    Ip4Local,
-    /// RFC 8200 header validation.
-    Ip6Input,
-    /// Route lookup.
-    Ip6Lookup,
+    Ip4Rewrite = "ip4-rewrite", ip4_rewrite => [InterfaceOutput, Ip4Fragment, Icmp4Error, Drop];
+    /// IPv6 header validation (RFC 8200 §3, §4.3; RFC 4291).
+    Ip6Input = "ip6-input", ip6_input => [Ip6Lookup, Ip6Local, Icmp6Error, Drop];
+    /// IPv6 route lookup, choice of next hop.
+    Ip6Lookup = "ip6-lookup", ip6_lookup => [Ip6Rewrite, Ip6Local, Unresolved, Icmp6Error, Drop];
+    /// IPv6 packets for this node: echo, neighbour discovery and everything else to control.
+    Ip6Local = "ip6-local", ip6_local => [Ip6Lookup, InterfaceOutput, Punt, Icmp6Error, Drop];
     /// Hop limit, MTU, Ethernet header.
-    Ip6Rewrite,
-    /// Packets for this node.
-    Ip6Local,
-    /// Makes an ICMP error of a dropped packet.
-    Icmp4Error,
-    /// Makes an ICMPv6 error of a dropped packet.
-    Icmp6Error,
+    Ip6Rewrite = "ip6-rewrite", ip6_rewrite => [InterfaceOutput, Icmp6Error, Drop];
+    /// Makes an ICMP error of a dropped packet (RFC 1812 §4.3).
+    Icmp4Error = "icmp4-error", icmp4_error => [Ip4Lookup, Drop];
+    /// Makes an ICMPv6 error of a dropped packet (RFC 4443 §2.4).
+    Icmp6Error = "icmp6-error", icmp6_error => [Ip6Lookup, Drop];
     /// Packets whose neighbour control must resolve.
-    PuntUnresolved,
-    /// Counts the reason, frees the packet.
-    Drop,
+    Unresolved = "unresolved", unresolved => [Punt, Drop];
+    /// Hands packets to control.
+    Punt = "punt", punt => [Drop];
+    /// Interface state, MTU and counters, then the transmit queue of the port that an interface stands on.
+    InterfaceOutput = "interface-output", interface_output => [Drop];
+    /// Cuts IPv4 packets to the MTU (RFC 791 §3.2). Fragments, which it makes in addition, go to interface-output.
+    Ip4Fragment = "ip4-fragment", ip4_fragment => [Ip4Fragment, Drop];
+    /// Counts why packets are dropped, and frees them.
+    Drop = "drop", drop => [];
+}
+
+/// Number of nodes.
+pub(crate) const NODES: usize = Node::ALL.len();
+const _: () = assert!(NODES <= 32, "a node is a bit of `Graph::pending`");
+
+/// Where a node sends each packet of its vector.
+pub(crate) type Nexts = [Node; VECTOR_SIZE];
+
+/// The vectors under way between nodes of one worker.
+pub(crate) struct Graph {
+    /// What waits at each node.
+    frames: [Box<Vector>; NODES],
+    /// One bit for each node that has something to do.
+    pending: u32,
+    nexts: Box<Nexts>,
+    /// An empty vector.
+    spare: Box<Vector>,
+}
+
+impl Graph {
+    pub(crate) fn new() -> Self {
+        Self {
+            frames: array::from_fn(|_| Box::default()),
+            pending: 0,
+            nexts: Box::new([Node::Drop; VECTOR_SIZE]),
+            spare: Box::default(),
+        }
+    }
+
+    /// Runs a source and then whatever has packets, until nothing has. Returns how many packets the source gave.
+    pub(crate) fn run(&mut self, cx: &mut Context<'_>, source: Node) -> usize {
+        let mut from_source = 0;
+        let mut clock = clocks();
+        self.pending = 1 << source as u32;
+        while let Some(&node) = Node::ALL.get(self.pending.trailing_zeros() as usize) {
+            self.pending &= self.pending - 1;
+            let packets = &mut *self.frames[node as usize];
+            let given = packets.len();
+            run_node(node, cx, packets, &mut self.nexts);
+            if node == source {
+                from_source = packets.len();
+            }
+            let handled = given.max(packets.len());
+            self.forward(node, cx);
+            if !cx.made.is_empty() {
+                // A node that makes packets comes after interface-output, so that nothing waits there.
+                core::mem::swap(&mut self.frames[Node::InterfaceOutput as usize], cx.made);
+                self.pending |= 1 << Node::InterfaceOutput as u32;
+            }
+            let now = clocks();
+            cx.counters.nodes[node as usize].record(handled, now.wrapping_sub(clock));
+            clock = now;
+        }
+        from_source
+    }
+
+    /// Moves what a node left in its vector to where it said.
+    #[inline(always)]
+    fn forward(&mut self, node: Node, cx: &mut Context<'_>) {
+        let frame = &mut self.frames[node as usize];
+        let nexts = &self.nexts[..frame.len()];
+        let Some(&first) = nexts.first() else { return };
+        debug_assert!(nexts.iter().all(|next| node.nexts().contains(next)), "{node:?} sends to {nexts:?}");
+        if cx.trace.is_active() {
+            trace::record(cx, node, frame, nexts);
+        }
+        let differ = nexts.iter().fold(0, |differ, next| differ | (*next as u8 ^ first as u8));
+        if differ == 0 && self.frames[first as usize].is_empty() {
+            self.frames.swap(node as usize, first as usize);
+            self.pending |= 1 << first as u32;
+        } else {
+            self.scatter(node, cx);
+        }
+    }
+
+    /// Moves packets one by one.
+    fn scatter(&mut self, node: Node, cx: &mut Context<'_>) {
+        core::mem::swap(&mut self.frames[node as usize], &mut self.spare);
+        for (packet, &next) in self.spare.drain(..).zip(self.nexts.iter()) {
+            self.pending |= 1 << next as u32;
+            if let Err(packet) = self.frames[next as usize].push(packet) {
+                debug_assert!(false, "more than a vector waits at {next:?}");
+                cx.counters.drops[DropReason::Unspecified as usize].add(1);
+                cx.balance.left += 1;
+                cx.cache.free_one(packet);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+
+    #[test]
+    fn every_node_is_reached_and_every_way_ends() {
+        let mut reached: BTreeSet<Node> = [Node::PortInput, Node::Inject].into();
+        loop {
+            let nexts: BTreeSet<Node> = reached.iter().flat_map(|node| node.nexts()).copied().collect();
+            let before = reached.len();
+            reached.extend(nexts);
+            if reached.len() == before {
+                break;
+            }
+        }
+        assert_eq!(reached.len(), NODES);
+        for node in Node::ALL {
+            assert!(*node == Node::Drop || !node.nexts().is_empty(), "{node:?} sends nowhere");
+        }
+    }
+
+    #[test]
+    fn names_identify() {
+        let names: BTreeSet<_> = Node::ALL.iter().map(|node| node.name()).collect();
+        assert_eq!(names.len(), NODES);
+    }
 }

@@ -10,25 +10,30 @@
 //! What it does not do: resolve neighbours, choose routes, or know a device; see crates `router` and `drivers`.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "the nodes follow")]
 
 extern crate alloc;
 
+mod context;
 mod counters;
 mod drop_reason;
 mod exchange;
+mod flow_hash;
 mod graph;
+mod nodes;
 mod shared;
 mod tables;
+mod token_bucket;
+mod trace;
 mod worker;
 
-pub use counters::{Combined, InterfaceCounters, NodeCounters};
+pub use counters::{Combined, InterfaceCounters, NodeCounters, PacketTotals};
 pub use drop_reason::DropReason;
 pub use exchange::{Inject, InjectTo, Punt, PuntReason};
-pub use graph::Next;
+pub use graph::Node;
 pub use shared::{Shared, Wake};
 pub use tables::{
     Adjacency, AdjacencyId, Attachment, GroupId, Interface, InterfaceId, MAX_ADJACENCIES, MAX_INTERFACES,
     MAX_MTU, MAX_NEXT_HOPS, MIN_MTU, NextHopGroup, Tables, TablesError,
 };
+pub use trace::{MAX_TRACED_PACKETS, TRACED_BYTES, TraceRecord, TraceRequest};
 pub use worker::Worker;

@@ -1,21 +1,36 @@
-//! What workers and control share.
+//! What workers and control share: tables, route tables, queues of packets, counters, the trace.
+//!
+//! Every change of tables begins a new generation. A worker notes the generation at the start of each poll, after it
+//! has taken the new tables; what was replaced before that generation is not read any more. A worker that sleeps
+//! reads nothing.
 
 use crate::DropReason;
-use crate::counters::{Combined, InterfaceCounters, NodeCounters};
+use crate::counters::{
+    Combined, Counter, InterfaceCounters, NodeCounter, NodeCounters, PacketTotals, WorkerCounters,
+};
 use crate::exchange::{Inject, Punt};
-use crate::graph::Next;
+use crate::flow_hash::FlowKey;
+use crate::graph::Node;
 use crate::tables::{AdjacencyId, InterfaceId, Tables};
+use crate::trace::{Trace, TraceRecord, TraceRequest};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 use crossbeam_queue::ArrayQueue;
 use fib::{Fib4, Fib6};
 use spin::mutex::SpinMutex;
 
-/// How the platform wakes who sleeps.
+/// Packets that wait for control at most.
+const PUNT_QUEUE: usize = 1024;
+/// Packets that wait for one worker at most.
+const INJECT_QUEUE: usize = 1024;
+/// What a sleeping worker shows in place of a generation.
+const ASLEEP: u64 = u64::MAX;
+
+/// How the platform wakes who sleeps. A wake-up of somebody who is about to sleep must not be lost.
 pub trait Wake: Send + Sync {
-    /// Work waits for a worker.
+    /// Work waits for a worker that sleeps.
     fn wake_worker(&self, worker: usize);
     /// Work waits for control.
     fn wake_control(&self);
@@ -25,45 +40,82 @@ pub trait Wake: Send + Sync {
 pub struct Shared {
     generation: AtomicU64,
     tables: SpinMutex<Arc<Tables>>,
+    /// Replaced tables that a worker still holds, so that no worker is the one to free them.
+    retired: SpinMutex<Vec<Arc<Tables>>>,
     fib4: Arc<Fib4>,
     fib6: Arc<Fib6>,
+    flow_key: FlowKey,
     punts: ArrayQueue<Punt>,
+    trace: Trace,
     wake: Box<dyn Wake>,
-    workers: usize,
+    workers: Box<[WorkerShare]>,
+}
+
+/// One worker's part.
+#[repr(align(128))]
+struct WorkerShare {
+    /// The generation it has reached, or [`ASLEEP`].
+    seen: AtomicU64,
+    injected: ArrayQueue<Inject>,
+    counters: WorkerCounters,
 }
 
 impl Shared {
-    /// For this number of workers, with empty tables as generation 0.
-    pub fn new(fib4: Arc<Fib4>, fib6: Arc<Fib6>, workers: usize, wake: Box<dyn Wake>) -> Arc<Self> {
+    /// For this number of workers, all asleep, with empty tables as generation 0. `seed` is random and secret: it
+    /// keys the flow hash.
+    pub fn new(
+        fib4: Arc<Fib4>,
+        fib6: Arc<Fib6>,
+        workers: usize,
+        seed: [u64; 2],
+        wake: Box<dyn Wake>,
+    ) -> Arc<Self> {
+        let share = |_| WorkerShare {
+            seen: AtomicU64::new(ASLEEP),
+            injected: ArrayQueue::new(INJECT_QUEUE),
+            counters: WorkerCounters::new(),
+        };
         Arc::new(Self {
             generation: AtomicU64::new(0),
-            tables: SpinMutex::new(Arc::new(Tables::default())),
+            tables: SpinMutex::new(Arc::default()),
+            retired: SpinMutex::default(),
             fib4,
             fib6,
-            punts: ArrayQueue::new(1024),
+            flow_key: FlowKey::new(seed),
+            punts: ArrayQueue::new(PUNT_QUEUE),
+            trace: Trace::new(),
             wake,
-            workers,
+            workers: (0..workers).map(share).collect(),
         })
     }
 
     /// How many workers there are.
     pub fn workers(&self) -> usize {
-        self.workers
+        self.workers.len()
     }
 
     /// The IPv4 route table.
-    pub fn fib4(&self) -> &Arc<Fib4> {
+    #[inline]
+    pub fn fib4(&self) -> &Fib4 {
         &self.fib4
     }
 
     /// The IPv6 route table.
-    pub fn fib6(&self) -> &Arc<Fib6> {
+    #[inline]
+    pub fn fib6(&self) -> &Fib6 {
         &self.fib6
     }
 
     /// Replaces the tables; workers take them at their next poll. Returns the new generation.
     pub fn publish(&self, tables: Tables) -> u64 {
-        *self.tables.lock() = Arc::new(tables);
+        for worker in &self.workers {
+            worker.counters.interfaces.grow(tables.interfaces.len());
+            worker.counters.adjacencies.grow(tables.adjacencies.len());
+        }
+        let replaced = core::mem::replace(&mut *self.tables.lock(), Arc::new(tables));
+        let mut retired = self.retired.lock();
+        retired.push(replaced);
+        retired.retain(|tables| Arc::strong_count(tables) > 1);
         self.advance()
     }
 
@@ -72,9 +124,12 @@ impl Shared {
         self.generation.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// The newest generation that every worker has reached: nothing that was unlinked before it is still read.
+    /// The newest generation that every worker has reached: nothing that was unlinked before it began is still read.
     pub fn quiescent_generation(&self) -> u64 {
-        self.generation.load(Ordering::SeqCst)
+        // Before the workers' places are read: one that is seen asleep, and wakes, sees everything until here.
+        let newest = self.generation.load(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.workers.iter().map(|worker| worker.seen.load(Ordering::SeqCst)).fold(newest, u64::min)
     }
 
     /// The tables published last.
@@ -87,29 +142,130 @@ impl Shared {
         self.punts.pop()
     }
 
-    /// Gives a packet to the workers; it comes back if their queue is full.
-    pub fn inject(&self, inject: Inject) -> Result<(), Inject> {
-        self.wake.wake_worker(0);
-        Err(inject)
+    /// Gives a packet to a worker. False: its queue is full, the packet is lost.
+    pub fn inject(&self, inject: Inject) -> bool {
+        // One worker for all, so that packets of a flow keep their order.
+        let Some(worker) = self.workers.first() else { return false };
+        let accepted = worker.injected.push(inject).is_ok();
+        // Either the worker sees the packet before it sleeps, or it is seen asleep here.
+        fence(Ordering::SeqCst);
+        if worker.seen.load(Ordering::SeqCst) == ASLEEP {
+            self.wake.wake_worker(0);
+        }
+        accepted
     }
 
+    /// Traces the next packets that match; earlier records are forgotten.
+    pub fn arm_trace(&self, request: TraceRequest) {
+        self.trace.arm(request);
+    }
+
+    /// Takes the oldest trace record.
+    pub fn next_trace_record(&self) -> Option<TraceRecord> {
+        self.trace.next_record()
+    }
+}
+
+/// Counters.
+impl Shared {
     /// What an interface did, all workers together.
-    pub fn interface_counters(&self, _id: InterfaceId) -> InterfaceCounters {
-        InterfaceCounters::default()
+    pub fn interface_counters(&self, id: InterfaceId) -> InterfaceCounters {
+        let counters =
+            self.workers.iter().filter_map(|worker| worker.counters.interfaces.get(usize::from(id.0)));
+        counters.fold(InterfaceCounters::default(), |total, counter| InterfaceCounters {
+            rx: total.rx + counter.rx.get(),
+            tx: total.tx + counter.tx.get(),
+            rx_drops: total.rx_drops + counter.rx_drops.get(),
+            tx_drops: total.tx_drops + counter.tx_drops.get(),
+            punts: total.punts + counter.punts.get(),
+        })
     }
 
-    /// What was sent by an adjacency, all workers together.
-    pub fn adjacency_counters(&self, _id: AdjacencyId) -> Combined {
-        Combined::default()
+    /// What was sent by an adjacency, all workers together. A number that is used again goes on counting.
+    pub fn adjacency_counters(&self, id: AdjacencyId) -> Combined {
+        let counters =
+            self.workers.iter().filter_map(|worker| worker.counters.adjacencies.get(id.0 as usize));
+        counters.fold(Combined::default(), |total, counter| total + counter.get())
     }
 
     /// What the nodes of a worker did, in graph order.
-    pub fn node_counters(&self, _worker: usize) -> Vec<(Next, NodeCounters)> {
-        Vec::new()
+    pub fn node_counters(&self, worker: usize) -> impl Iterator<Item = (Node, NodeCounters)> {
+        let nodes = self.workers.get(worker).map(|worker| &worker.counters.nodes);
+        Node::ALL.iter().copied().zip(nodes.into_iter().flatten().map(NodeCounter::get))
     }
 
-    /// Packets dropped for each reason that there was, all workers together.
-    pub fn drop_counters(&self) -> Vec<(DropReason, u64)> {
-        Vec::new()
+    /// Packets dropped for each reason, all workers together.
+    pub fn drop_counters(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        DropReason::ALL
+            .iter()
+            .map(|reason| (*reason, self.total(|counters| &counters.drops[*reason as usize])))
+    }
+
+    /// Packets that did not come from a port or did not leave by one, all workers together.
+    pub fn packet_totals(&self) -> PacketTotals {
+        PacketTotals {
+            injected: self.total(|counters| &counters.injected),
+            made: self.total(|counters| &counters.made),
+            punted: self.total(|counters| &counters.punted),
+        }
+    }
+
+    fn total(&self, counter: impl Fn(&WorkerCounters) -> &Counter) -> u64 {
+        self.workers.iter().map(|worker| counter(&worker.counters).get()).sum()
+    }
+}
+
+/// The workers' side.
+impl Shared {
+    /// What a worker counts in. Panics if there is no such worker.
+    pub(crate) fn counters(&self, worker: usize) -> &WorkerCounters {
+        &self.workers[worker].counters
+    }
+
+    #[inline]
+    pub(crate) fn injected(&self, worker: usize) -> &ArrayQueue<Inject> {
+        &self.workers[worker].injected
+    }
+
+    #[inline]
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Says that a worker reads nothing older than this generation.
+    #[inline]
+    pub(crate) fn reached(&self, worker: usize, generation: u64) {
+        self.workers[worker].seen.store(generation, Ordering::Release);
+    }
+
+    /// Says that a worker reads nothing until it has called [`Shared::awake`].
+    pub(crate) fn asleep(&self, worker: usize) {
+        self.workers[worker].seen.store(ASLEEP, Ordering::Release);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Says that a worker reads again, before it does.
+    pub(crate) fn awake(&self, worker: usize) {
+        self.workers[worker].seen.store(self.generation(), Ordering::SeqCst);
+        // Whoever does not see this yet has unlinked before, and the worker will not find it.
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn punt(&self, punt: Punt) -> Result<(), Punt> {
+        self.punts.push(punt)
+    }
+
+    pub(crate) fn wake_control(&self) {
+        self.wake.wake_control();
+    }
+
+    #[inline]
+    pub(crate) fn flow_key(&self) -> FlowKey {
+        self.flow_key
+    }
+
+    #[inline]
+    pub(crate) fn trace(&self) -> &Trace {
+        &self.trace
     }
 }

@@ -4,11 +4,13 @@
 //! compiles it into the compact rows that nodes use. A value in a route table is the index of a group, 0 is no route.
 
 use crate::DropReason;
-use crate::graph::Next;
+use crate::graph::Node;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use buffer::Buf;
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
+use packet::ethernet::{ETHERTYPE_VLAN, multicast_mac_ipv4, multicast_mac_ipv6};
 
 /// Interfaces that a node has at most.
 pub const MAX_INTERFACES: usize = 4096;
@@ -166,6 +168,8 @@ pub(crate) struct InterfaceRow {
     pub(crate) vlan_id: u16,
     /// Sub-interface of each VLAN; on ports that have any.
     pub(crate) vlans: Option<Box<[u16; 4096]>>,
+    /// MAC addresses of the groups that it has joined.
+    pub(crate) groups: Box<[[u8; 6]]>,
     pub(crate) description: Interface,
 }
 
@@ -180,10 +184,13 @@ pub(crate) struct AdjacencyRow {
     /// Bytes of Ethernet header: 14 or 18.
     pub(crate) header_len: u8,
     /// Where lookup sends IPv4 packets.
-    pub(crate) next4: Next,
+    pub(crate) next4: Node,
     /// Where lookup sends IPv6 packets.
-    pub(crate) next6: Next,
-    pub(crate) drop_reason: DropReason,
+    pub(crate) next6: Node,
+    /// Why IPv4 packets are dropped, if they are.
+    pub(crate) drop4: DropReason,
+    /// Why IPv6 packets are dropped, if they are.
+    pub(crate) drop6: DropReason,
 }
 
 const _: () = assert!(size_of::<AdjacencyRow>() == 32);
@@ -252,9 +259,49 @@ impl Tables {
     pub(crate) fn row(&self, id: InterfaceId) -> Option<&InterfaceRow> {
         self.interfaces.get(usize::from(id.0))?.as_ref()
     }
+
+    /// All interfaces that exist.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &InterfaceRow> {
+        self.interfaces.iter().flatten()
+    }
+
+    /// The group that a route table names; what does not exist (any more) is no route.
+    #[inline(always)]
+    pub(crate) fn group(&self, value: u32) -> GroupRow {
+        self.groups.get(value as usize).copied().unwrap_or(GroupRow { first: u32::MAX, mask: 0 })
+    }
+
+    /// The adjacency that a group of several chooses for a flow.
+    #[inline(always)]
+    pub(crate) fn bucket(&self, group: GroupRow, flow_hash: u32) -> u32 {
+        self.buckets.get((group.first + (flow_hash & group.mask)) as usize).copied().unwrap_or(u32::MAX)
+    }
+
+    /// The adjacency of a number; what does not exist (any more) is no route.
+    #[inline(always)]
+    pub(crate) fn adjacency(&self, id: u32) -> &AdjacencyRow {
+        self.adjacencies.get(id as usize).unwrap_or(&AdjacencyRow::NO_ROUTE)
+    }
 }
 
 impl InterfaceRow {
+    fn new(id: InterfaceId, description: Interface) -> Self {
+        let groups4 = description.groups4.iter().map(|group| multicast_mac_ipv4(group.octets()));
+        let groups6 = description.groups6.iter().map(|group| multicast_mac_ipv6(group.octets()));
+        let groups = groups4.chain(groups6).collect();
+        Self { port: id, vlan_id: NO_VLAN, vlans: None, groups, description }
+    }
+
+    /// True if frames carry a VLAN tag.
+    pub(crate) fn is_tagged(&self) -> bool {
+        self.vlan_id != NO_VLAN
+    }
+
+    /// Bytes of Ethernet header of its frames.
+    pub(crate) fn header_len(&self) -> usize {
+        if self.is_tagged() { 18 } else { 14 }
+    }
+
     /// The sub-interface of a VLAN of this port.
     pub(crate) fn vlan(&self, vlan_id: u16) -> Option<InterfaceId> {
         let id = self.vlans.as_ref()?[usize::from(vlan_id & 0xfff)];
@@ -263,15 +310,38 @@ impl InterfaceRow {
 }
 
 impl AdjacencyRow {
-    const NO_ROUTE: Self = Self {
+    pub(crate) const NO_ROUTE: Self = Self {
         rewrite: [0; 16],
         tx_interface: NO_INTERFACE,
         mtu: 0,
         header_len: 14,
-        next4: Next::Icmp4Error,
-        next6: Next::Icmp6Error,
-        drop_reason: DropReason::Unreachable,
+        next4: Node::Icmp4Error,
+        next6: Node::Icmp6Error,
+        drop4: DropReason::Ip4NoRoute,
+        drop6: DropReason::Ip6NoRoute,
     };
+
+    /// Puts the Ethernet header before a packet, and says where it leaves.
+    #[inline(always)]
+    pub(crate) fn push_ethernet(&self, packet: &mut Buf, ethertype: u16) -> Node {
+        packet.meta_mut().tx_interface = self.tx_interface;
+        let Ok(frame) = packet.push_front(usize::from(self.header_len)) else { return no_headroom(packet) };
+        // Two fixed lengths, so that neither is a loop.
+        if let (14, Some(header)) = (self.header_len, frame.first_chunk_mut::<14>()) {
+            header[..12].copy_from_slice(&self.rewrite[..12]);
+            header[12..].copy_from_slice(&ethertype.to_be_bytes());
+        } else if let Some(header) = frame.first_chunk_mut::<18>() {
+            header[..16].copy_from_slice(&self.rewrite);
+            header[16..].copy_from_slice(&ethertype.to_be_bytes());
+        }
+        Node::InterfaceOutput
+    }
+}
+
+#[cold]
+fn no_headroom(packet: &mut Buf) -> Node {
+    packet.meta_mut().drop_reason = DropReason::NoHeadroom as u8;
+    Node::Drop
 }
 
 fn compile_interfaces(interfaces: Vec<Option<Interface>>) -> Result<Vec<Option<InterfaceRow>>, TablesError> {
@@ -281,12 +351,7 @@ fn compile_interfaces(interfaces: Vec<Option<Interface>>) -> Result<Vec<Option<I
     let mut rows: Vec<Option<InterfaceRow>> = Vec::with_capacity(interfaces.len());
     for (index, interface) in interfaces.into_iter().enumerate() {
         let id = InterfaceId(index as u16);
-        rows.push(interface.map(|description| InterfaceRow {
-            port: id,
-            vlan_id: NO_VLAN,
-            vlans: None,
-            description,
-        }));
+        rows.push(interface.map(|description| InterfaceRow::new(id, description)));
     }
     for index in 0..rows.len() {
         let interface = InterfaceId(index as u16);
@@ -326,38 +391,40 @@ fn compile_adjacency(adjacency: &Adjacency, interfaces: &[Option<InterfaceRow>])
             let mut rewrite = [0; 16];
             rewrite[..6].copy_from_slice(&mac);
             rewrite[6..12].copy_from_slice(&out.description.mac);
-            rewrite[12..14].copy_from_slice(&packet::ethernet::ETHERTYPE_VLAN.to_be_bytes());
+            rewrite[12..14].copy_from_slice(&ETHERTYPE_VLAN.to_be_bytes());
             rewrite[14..].copy_from_slice(&out.vlan_id.to_be_bytes());
             AdjacencyRow {
                 rewrite,
                 tx_interface: interface.0,
                 mtu: out.description.mtu,
-                header_len: if out.vlan_id == NO_VLAN { 14 } else { 18 },
-                next4: Next::Ip4Rewrite,
-                next6: Next::Ip6Rewrite,
-                drop_reason: DropReason::Unspecified,
+                header_len: out.header_len() as u8,
+                next4: Node::Ip4Rewrite,
+                next6: Node::Ip6Rewrite,
+                drop4: DropReason::Unspecified,
+                drop6: DropReason::Unspecified,
             }
         }
         Adjacency::Unresolved { interface } => AdjacencyRow {
             tx_interface: interface.0,
             mtu: on(interface)?.description.mtu,
-            next4: Next::PuntUnresolved,
-            next6: Next::PuntUnresolved,
-            drop_reason: DropReason::Unspecified,
+            next4: Node::Unresolved,
+            next6: Node::Unresolved,
             ..AdjacencyRow::NO_ROUTE
         },
         Adjacency::Local => {
-            AdjacencyRow { next4: Next::Ip4Local, next6: Next::Ip6Local, ..AdjacencyRow::NO_ROUTE }
+            AdjacencyRow { next4: Node::Ip4Local, next6: Node::Ip6Local, ..AdjacencyRow::NO_ROUTE }
         }
-        Adjacency::Drop(
-            drop_reason @ (DropReason::Unreachable
-            | DropReason::Prohibited
-            | DropReason::Ip4NoRoute
-            | DropReason::Ip6NoRoute),
-        ) => AdjacencyRow { drop_reason, ..AdjacencyRow::NO_ROUTE },
-        Adjacency::Drop(drop_reason) => {
-            AdjacencyRow { next4: Next::Drop, next6: Next::Drop, drop_reason, ..AdjacencyRow::NO_ROUTE }
+        Adjacency::Drop(DropReason::Ip4NoRoute | DropReason::Ip6NoRoute) => AdjacencyRow::NO_ROUTE,
+        Adjacency::Drop(reason @ (DropReason::Unreachable | DropReason::Prohibited)) => {
+            AdjacencyRow { drop4: reason, drop6: reason, ..AdjacencyRow::NO_ROUTE }
         }
+        Adjacency::Drop(reason) => AdjacencyRow {
+            next4: Node::Drop,
+            next6: Node::Drop,
+            drop4: reason,
+            drop6: reason,
+            ..AdjacencyRow::NO_ROUTE
+        },
     })
 }
 

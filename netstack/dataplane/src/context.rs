@@ -1,0 +1,80 @@
+//! What a node has at hand while it runs.
+
+use crate::counters::WorkerCounters;
+use crate::shared::Shared;
+use crate::tables::{InterfaceId, Tables};
+use crate::token_bucket::TokenBucket;
+use crate::trace::WorkerTrace;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use buffer::{BufferCache, PortQueue, VECTOR_SIZE, Vector};
+
+/// What a node has at hand while it runs.
+pub(crate) struct Context<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) tables: &'a Tables,
+    pub(crate) counters: &'a WorkerCounters,
+    pub(crate) cache: &'a mut BufferCache,
+    pub(crate) ports: &'a mut Vec<WorkerPort>,
+    pub(crate) scratch: &'a mut Scratch,
+    /// What a node makes in addition to what it was given; goes to interface-output.
+    pub(crate) made: &'a mut Box<Vector>,
+    pub(crate) limits: &'a mut Limits,
+    pub(crate) trace: &'a mut WorkerTrace,
+    /// Packets that entered and left, to see that none is lost.
+    pub(crate) balance: &'a mut Balance,
+    /// The port (place in `ports`) whose frames are under way.
+    pub(crate) rx_port: usize,
+    pub(crate) worker: usize,
+    pub(crate) now_ns: u64,
+}
+
+/// A port as a worker sees it.
+pub(crate) struct WorkerPort {
+    pub(crate) interface: InterfaceId,
+    pub(crate) queue: Box<dyn PortQueue>,
+    /// What of a mixed vector goes out here; empty between nodes.
+    pub(crate) waiting: Box<Vector>,
+}
+
+/// Columns of a vector, so that nodes need not clear some of their own.
+pub(crate) struct Scratch {
+    pub(crate) destinations4: [u32; VECTOR_SIZE],
+    pub(crate) destinations6: [u128; VECTOR_SIZE],
+    pub(crate) groups: [u32; VECTOR_SIZE],
+    pub(crate) lengths: [u32; VECTOR_SIZE],
+    pub(crate) interfaces: [u16; VECTOR_SIZE],
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Box<Self> {
+        Box::new(Self {
+            destinations4: [0; VECTOR_SIZE],
+            destinations6: [0; VECTOR_SIZE],
+            groups: [0; VECTOR_SIZE],
+            lengths: [0; VECTOR_SIZE],
+            interfaces: [0; VECTOR_SIZE],
+        })
+    }
+}
+
+/// How often a worker does what a stranger makes it do.
+pub(crate) struct Limits {
+    /// ICMP and ICMPv6 errors (RFC 1812 §4.3.2.8, RFC 4443 §2.4 f).
+    pub(crate) icmp_errors: TokenBucket,
+    /// Packets for neighbours that control must resolve.
+    pub(crate) unresolved: TokenBucket,
+}
+
+impl Limits {
+    pub(crate) fn new() -> Self {
+        Self { icmp_errors: TokenBucket::new(1000, 100), unresolved: TokenBucket::new(2000, 256) }
+    }
+}
+
+/// Packets that entered and left a worker's graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Balance {
+    pub(crate) entered: u64,
+    pub(crate) left: u64,
+}

@@ -1,0 +1,98 @@
+//! Makes an ICMPv6 error of a dropped packet (RFC 4443 §2.4).
+//!
+//! 1. The packet is counted as dropped, for the reason that it came with.
+//! 2. Where an error may be sent, the packet is cut to what the error quotes, and becomes the error itself.
+//! 3. The error is routed like any packet that this node makes.
+
+use super::ip6_headers::{Upper, upper_layer};
+use super::ip6_local::DEFAULT_HOP_LIMIT;
+use super::{IcmpError, drop};
+use crate::context::Context;
+use crate::graph::{Nexts, Node};
+use crate::tables::InterfaceId;
+use buffer::{Buf, Flags, Vector};
+use core::net::Ipv6Addr;
+use packet::checksum::Sum;
+use packet::icmpv6::{Icmpv6, PACKET_TOO_BIG, PARAMETER_OPTION, PARAMETER_PROBLEM};
+use packet::ipv6::{Ipv6, MIN_MTU};
+use packet::protocol;
+use zerocopy::network_endian::{U16, U32};
+use zerocopy::{FromBytes, IntoBytes};
+
+const HEADERS_BYTES: usize = size_of::<Ipv6>() + size_of::<Icmpv6>();
+
+pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+    for (packet, next) in packets.iter_mut().zip(nexts) {
+        *next = Node::Drop;
+        let Some(source) = source_address(cx, packet) else { continue };
+        if may_answer(packet) && cx.limits.icmp_errors.take(cx.now_ns) && make_error(packet, source).is_some()
+        {
+            drop::count_replaced(cx, packet);
+            *next = Node::Ip6Lookup;
+        }
+    }
+}
+
+/// A global address of the interface that the packet came in on, else of any.
+fn source_address(cx: &Context<'_>, packet: &Buf) -> Option<Ipv6Addr> {
+    let rx = cx.tables.row(InterfaceId(packet.meta().rx_interface));
+    let addresses = rx.into_iter().chain(cx.tables.rows()).flat_map(|row| &row.description.ipv6);
+    addresses.map(|(address, _)| *address).find(|address| !address.is_unicast_link_local())
+}
+
+/// RFC 4443 §2.4 e: no error about an error, about a packet to a group (but for two kinds), or to a source that is not
+/// one node. A link-local source gets none either: its packets are not forwarded.
+fn may_answer(packet: &Buf) -> bool {
+    let Ok((header, _)) = Ipv6::ref_from_prefix(packet.data()) else { return false };
+    let source = Ipv6Addr::from(header.source);
+    if source.is_unspecified() || source.is_multicast() || source.is_unicast_link_local() {
+        return false;
+    }
+    let error = IcmpError::of(packet);
+    let to_group = packet.meta().flags.contains(Flags::LINK_MULTICAST)
+        || Ipv6Addr::from(header.destination).is_multicast();
+    let even_about_groups =
+        error.kind == PACKET_TOO_BIG || (error.kind == PARAMETER_PROBLEM && error.code == PARAMETER_OPTION);
+    if to_group && !even_about_groups {
+        return false;
+    }
+    match upper_layer(packet.data()) {
+        Upper::Protocol(protocol::ICMPV6, at) => {
+            packet.data().get(at).is_some_and(|kind| !Icmpv6::is_error(*kind))
+        }
+        Upper::Protocol(..) | Upper::Fragment | Upper::Routing(_) => true,
+        Upper::Malformed => false,
+    }
+}
+
+/// Turns the packet into the error that was left with it. None: it has no room, and is as it was.
+fn make_error(packet: &mut Buf, source: Ipv6Addr) -> Option<()> {
+    let error = IcmpError::of(packet);
+    let (original, _) = Ipv6::read_from_prefix(packet.data()).ok()?;
+    if packet.headroom() < HEADERS_BYTES {
+        return None;
+    }
+    // Best effort: what is quoted may lack a checksum that nobody can complete.
+    let _ = packet.complete_checksum();
+    packet.truncate(usize::from(MIN_MTU) - HEADERS_BYTES);
+
+    let length = packet.total_len() + size_of::<Icmpv6>();
+    let header = Ipv6 {
+        version_class_flow: U32::new(6 << 28),
+        payload_length: U16::new(length as u16),
+        next_header: protocol::ICMPV6,
+        hop_limit: DEFAULT_HOP_LIMIT,
+        source: source.octets(),
+        destination: original.source,
+    };
+    let mut icmp =
+        Icmpv6 { kind: error.kind, code: error.code, checksum: U16::ZERO, rest: U32::new(error.rest) };
+    let sum = header.pseudo_header(protocol::ICMPV6, length as u32).bytes(icmp.as_bytes());
+    icmp.checksum = packet.segments().fold(sum, Sum::bytes).finish();
+    let (ip, rest) = packet.push_front(HEADERS_BYTES).ok()?.split_at_mut(size_of::<Ipv6>());
+    ip.copy_from_slice(header.as_bytes());
+    icmp.write_to_prefix(rest).ok()?;
+    let flags = packet.meta().flags;
+    packet.meta_mut().flags = (flags & Flags::TRACED) | Flags::ORIGINATED;
+    Some(())
+}

@@ -1,0 +1,119 @@
+//! Interface state, MTU and counters, then the transmit queue of the port that an interface stands on.
+
+use super::drop_for;
+use crate::DropReason;
+use crate::context::{Context, WorkerPort};
+use crate::graph::{Nexts, Node};
+use crate::tables::InterfaceId;
+use buffer::{Buf, Vector};
+
+/// What an interface's frames need to know.
+#[derive(Clone, Copy)]
+struct Way {
+    interface: u16,
+    /// Place of the port in the worker's list, or why there is none.
+    port: Result<usize, DropReason>,
+    /// Longest frame, in bytes.
+    max_len: usize,
+}
+
+pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+    let Some(first) = packets.first() else { return };
+    let way = way_of(cx, first.meta().tx_interface);
+    let mut differ = false;
+    for (packet, length) in packets.iter().zip(&mut cx.scratch.lengths) {
+        let len = packet.total_len();
+        *length = len as u32;
+        differ |= (packet.meta().tx_interface != way.interface) | (len > way.max_len);
+    }
+    match way.port {
+        Ok(port) if !differ => send(cx, port, packets, way.interface),
+        _ => scatter(cx, packets),
+    }
+    nexts[..packets.len()].fill(Node::Drop);
+}
+
+fn way_of(cx: &Context<'_>, interface: u16) -> Way {
+    let row = cx.tables.row(InterfaceId(interface)).filter(|row| row.description.up);
+    let Some(row) = row else { return Way { interface, port: Err(DropReason::InterfaceDown), max_len: 0 } };
+    let port = cx.ports.iter().position(|port| port.interface == row.port);
+    Way {
+        interface,
+        port: port.ok_or(DropReason::OutputNoPort),
+        max_len: usize::from(row.description.mtu) + row.header_len(),
+    }
+}
+
+/// Gives frames of one interface to its port, counts those that it took, and leaves the rest to be dropped. Their
+/// lengths are in `scratch.lengths`.
+#[inline(always)]
+fn send(cx: &mut Context<'_>, port: usize, packets: &mut Vector, interface: u16) {
+    let given = packets.len();
+    cx.ports[port].queue.transmit(cx.cache, packets);
+    let sent = given - packets.len();
+    let bytes: u64 = cx.scratch.lengths[..sent].iter().map(|length| u64::from(*length)).sum();
+    if let Some(counter) = cx.counters.interfaces.get(usize::from(interface)) {
+        counter.tx.add(sent as u64, bytes);
+        counter.tx_drops.add(packets.len() as u64);
+    }
+    cx.balance.left += sent as u64;
+    for packet in packets {
+        packet.meta_mut().drop_reason = DropReason::TransmitRingFull as u8;
+    }
+}
+
+/// Gives frames of several interfaces to their ports. What is refused stays in `packets`.
+#[inline(never)]
+fn scatter(cx: &mut Context<'_>, packets: &mut Vector) {
+    let mut given = core::mem::take(packets);
+    let mut way: Option<Way> = None;
+    for packet in given.drain(..) {
+        let interface = packet.meta().tx_interface;
+        let way = match way {
+            Some(way) if way.interface == interface => way,
+            _ => *way.insert(way_of(cx, interface)),
+        };
+        match way.port {
+            // The ports' vectors were empty: all of one vector's packets fit.
+            Ok(port) if packet.total_len() <= way.max_len => drop(cx.ports[port].waiting.push(packet)),
+            Ok(_) => refuse(cx, packet, DropReason::OutputTooLong, packets),
+            Err(reason) => refuse(cx, packet, reason, packets),
+        }
+    }
+    for port in 0..cx.ports.len() {
+        send_mixed(cx, port, packets);
+    }
+}
+
+/// Gives what waits for a port to it. What is refused goes to `refused`.
+fn send_mixed(cx: &mut Context<'_>, port: usize, refused: &mut Vector) {
+    let WorkerPort { queue, waiting, .. } = &mut cx.ports[port];
+    if waiting.is_empty() {
+        return;
+    }
+    let given = waiting.len();
+    for (index, packet) in waiting.iter().enumerate() {
+        cx.scratch.lengths[index] = packet.total_len() as u32;
+        cx.scratch.interfaces[index] = packet.meta().tx_interface;
+    }
+    queue.transmit(cx.cache, waiting);
+    let sent = given - waiting.len();
+    for (interface, length) in cx.scratch.interfaces.iter().zip(&cx.scratch.lengths).take(sent) {
+        if let Some(counter) = cx.counters.interfaces.get(usize::from(*interface)) {
+            counter.tx.add(1, u64::from(*length));
+        }
+    }
+    cx.balance.left += sent as u64;
+    while let Some(packet) = cx.ports[port].waiting.pop() {
+        refuse(cx, packet, DropReason::TransmitRingFull, refused);
+    }
+}
+
+fn refuse(cx: &Context<'_>, mut packet: Buf, reason: DropReason, refused: &mut Vector) {
+    let _: Node = drop_for(&mut packet, reason);
+    if let Some(counter) = cx.counters.interfaces.get(usize::from(packet.meta().tx_interface)) {
+        counter.tx_drops.add(1);
+    }
+    // Not more than there were in the vector.
+    let _ = refused.push(packet);
+}

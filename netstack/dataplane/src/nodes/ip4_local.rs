@@ -1,0 +1,84 @@
+//! IPv4 packets for this node: echo is answered here, everything else goes to control.
+
+use super::{drop_for, punt_for};
+use crate::DropReason;
+use crate::context::Context;
+use crate::exchange::PuntReason;
+use crate::graph::{Nexts, Node};
+use buffer::{Buf, Flags, Vector};
+use packet::checksum::{self, Sum};
+use packet::icmpv4::{ECHO_REPLY, ECHO_REQUEST, Icmpv4};
+use packet::ipv4::Ipv4;
+use packet::protocol;
+use zerocopy::network_endian::U16;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// TTL of what this node sends (RFC 1700 "IP time to live parameter").
+pub(super) const DEFAULT_TTL: u8 = 64;
+
+pub(crate) fn run(_: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+    for (packet, next) in packets.iter_mut().zip(nexts) {
+        *next = deliver(packet);
+    }
+}
+
+fn deliver(packet: &mut Buf) -> Node {
+    let Ok((header, _)) = Ipv4::read_from_prefix(packet.data()) else {
+        return drop_for(packet, DropReason::Ip4BadLength);
+    };
+    if header.is_fragment() {
+        return drop_for(packet, DropReason::Ip4FragmentForUs);
+    }
+    if header.protocol == protocol::ICMP {
+        let at = header.header_len();
+        let Some(Ok((icmp, _))) = packet.data().get(at..).map(Icmpv4::read_from_prefix) else {
+            return drop_for(packet, DropReason::IcmpMalformed);
+        };
+        if !sum_from(Sum::new(), packet, at).is_valid() {
+            return drop_for(packet, DropReason::IcmpMalformed);
+        }
+        // Only what was sent to one of our addresses is answered (RFC 1122 §3.2.2.6).
+        let is_unicast = !packet.meta().flags.contains(Flags::LINK_MULTICAST) && header.destination[0] < 224;
+        if icmp.kind == ECHO_REQUEST && is_unicast {
+            return reply(packet, at, icmp);
+        }
+    }
+    if packet.complete_checksum().is_err() {
+        return drop_for(packet, DropReason::Ip4BadLength);
+    }
+    punt_for(packet, PuntReason::Local4)
+}
+
+/// Turns an echo request into its reply: addresses exchanged, type changed; options stay.
+fn reply(packet: &mut Buf, at: usize, mut icmp: Icmpv4) -> Node {
+    icmp.checksum = checksum::update(icmp.checksum, u16::from(ECHO_REQUEST) << 8, u16::from(ECHO_REPLY) << 8);
+    icmp.kind = ECHO_REPLY;
+    packet.meta_mut().flags.insert(Flags::ORIGINATED);
+    let Some((header, message)) = packet.data_mut().split_at_mut_checked(at) else { return Node::Drop };
+    let _ = icmp.write_to_prefix(message);
+    if let Ok((fixed, _)) = Ipv4::mut_from_prefix(header) {
+        core::mem::swap(&mut fixed.source, &mut fixed.destination);
+        fixed.ttl = DEFAULT_TTL;
+    }
+    fill_checksum(header);
+    Node::Ip4Lookup
+}
+
+/// Sets the checksum of an IPv4 header with its options.
+pub(super) fn fill_checksum(header: &mut [u8]) {
+    let set = |header: &mut [u8], checksum| {
+        if let Ok((fixed, _)) = Ipv4::mut_from_prefix(header) {
+            fixed.checksum = checksum;
+        }
+    };
+    set(header, U16::ZERO);
+    let checksum = checksum::of(header);
+    set(header, checksum);
+}
+
+/// Adds everything from an offset of the first segment to the end of the packet.
+pub(super) fn sum_from(sum: Sum, packet: &Buf, offset: usize) -> Sum {
+    let mut segments = packet.segments();
+    let first = segments.next().and_then(|first| first.get(offset..)).unwrap_or_default();
+    segments.fold(sum.bytes(first), Sum::bytes)
+}

@@ -1,0 +1,51 @@
+//! IPv4 route lookup: destination to next-hop group, group to adjacency by flow hash.
+
+use super::{drop_for, icmp4_error};
+use crate::DropReason;
+use crate::context::Context;
+use crate::graph::{Nexts, Node};
+use crate::tables::AdjacencyRow;
+use buffer::{Buf, Vector};
+use packet::icmpv4;
+
+pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+    let destinations = &mut cx.scratch.destinations4[..packets.len()];
+    let groups = &mut cx.scratch.groups[..packets.len()];
+    for (packet, destination) in packets.iter().zip(&mut *destinations) {
+        // Every way here has checked that there is a header.
+        let bytes = packet.data().get(16..20).and_then(|bytes| bytes.first_chunk::<4>());
+        *destination = bytes.map_or(0, |bytes| u32::from_be_bytes(*bytes));
+    }
+    cx.shared.fib4().lookup_batch(destinations, groups);
+
+    let (tables, key) = (cx.tables, cx.shared.flow_key());
+    for ((packet, next), group) in packets.iter_mut().zip(nexts).zip(groups) {
+        let group = tables.group(*group);
+        let id = if group.mask == 0 { group.first } else { tables.bucket(group, key.ipv4(packet)) };
+        packet.meta_mut().adjacency = id;
+        let row = tables.adjacency(id);
+        *next = row.next4;
+        if row.next4 != Node::Ip4Rewrite {
+            *next = not_forwarded(packet, row);
+        }
+    }
+}
+
+/// What else an adjacency may be than a neighbour to send to.
+#[cold]
+fn not_forwarded(packet: &mut Buf, row: &AdjacencyRow) -> Node {
+    let code = match row.drop4 {
+        DropReason::Ip4NoRoute => icmpv4::UNREACHABLE_NETWORK,
+        DropReason::Prohibited => icmpv4::UNREACHABLE_PROHIBITED,
+        _ => icmpv4::UNREACHABLE_HOST,
+    };
+    match row.next4 {
+        Node::Icmp4Error => icmp4_error(packet, row.drop4, icmpv4::UNREACHABLE, code, 0),
+        Node::Drop => drop_for(packet, row.drop4),
+        Node::Unresolved => {
+            packet.meta_mut().tx_interface = row.tx_interface;
+            Node::Unresolved
+        }
+        next => next,
+    }
+}

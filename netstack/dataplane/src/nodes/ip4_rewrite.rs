@@ -1,0 +1,56 @@
+//! TTL, checksum, MTU, Ethernet header.
+
+use super::{drop_for, icmp4_error};
+use crate::DropReason;
+use crate::context::Context;
+use crate::counters::AdjacencyRun;
+use crate::graph::{Nexts, Node};
+use crate::tables::AdjacencyRow;
+use buffer::{Buf, Flags, Vector};
+use packet::ethernet::ETHERTYPE_IPV4;
+use packet::icmpv4;
+use packet::ipv4::{DONT_FRAGMENT, Ipv4};
+use zerocopy::FromBytes;
+
+pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+    let tables = cx.tables;
+    let mut counted = AdjacencyRun::new(&cx.counters.adjacencies);
+    for (packet, next) in packets.iter_mut().zip(nexts) {
+        let id = packet.meta().adjacency;
+        *next = forward(packet, tables.adjacency(id));
+        if *next == Node::InterfaceOutput {
+            counted.add(id, packet.total_len());
+        }
+    }
+    counted.finish();
+}
+
+/// Makes a packet ready to be sent to the neighbour.
+#[inline(always)]
+fn forward(packet: &mut Buf, row: &AdjacencyRow) -> Node {
+    let originated = packet.meta().flags.contains(Flags::ORIGINATED);
+    let too_long = packet.total_len() > usize::from(row.mtu);
+    let Ok((header, _)) = Ipv4::mut_from_prefix(packet.data_mut()) else {
+        return drop_for(packet, DropReason::Ip4BadLength);
+    };
+    if header.ttl <= 1 && !originated {
+        return icmp4_error(packet, DropReason::Ip4TtlExpired, icmpv4::TIME_EXCEEDED, 0, 0);
+    }
+    if too_long && header.flags_fragment.get() & DONT_FRAGMENT != 0 {
+        return fragmentation_needed(packet, row.mtu);
+    }
+    if !originated {
+        header.decrement_ttl();
+    }
+    if too_long {
+        return Node::Ip4Fragment;
+    }
+    row.push_ethernet(packet, ETHERTYPE_IPV4)
+}
+
+/// Tells the sender the MTU (RFC 1191 §4).
+#[cold]
+fn fragmentation_needed(packet: &mut Buf, mtu: u16) -> Node {
+    let code = icmpv4::UNREACHABLE_FRAGMENTATION_NEEDED;
+    icmp4_error(packet, DropReason::Ip4FragmentationNeeded, icmpv4::UNREACHABLE, code, u32::from(mtu))
+}

@@ -1,0 +1,94 @@
+//! IPv6 packets for this node: echo is answered here, neighbour discovery and everything else goes to control.
+
+use super::ip4_local::sum_from;
+use super::ip6_headers::{Upper, upper_layer};
+use super::{drop_for, icmp6_error, punt_for};
+use crate::DropReason;
+use crate::context::Context;
+use crate::exchange::PuntReason;
+use crate::graph::{Nexts, Node};
+use crate::tables::{InterfaceId, Tables};
+use buffer::{Buf, Flags, Vector};
+use core::net::Ipv6Addr;
+use packet::icmpv6::{self, ECHO_REPLY, ECHO_REQUEST, Icmpv6};
+use packet::ipv6::Ipv6;
+use packet::{checksum, nd, protocol};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Hop limit of what this node sends.
+pub(super) const DEFAULT_HOP_LIMIT: u8 = 64;
+
+pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+    for (packet, next) in packets.iter_mut().zip(nexts) {
+        *next = deliver(cx.tables, packet);
+    }
+}
+
+fn deliver(tables: &Tables, packet: &mut Buf) -> Node {
+    match upper_layer(packet.data()) {
+        Upper::Protocol(protocol::ICMPV6, at) => deliver_icmp(tables, packet, at),
+        Upper::Protocol(..) if packet.complete_checksum().is_ok() => punt_for(packet, PuntReason::Local6),
+        Upper::Protocol(..) | Upper::Malformed => drop_for(packet, DropReason::Ip6BadLength),
+        Upper::Fragment => drop_for(packet, DropReason::Ip6FragmentForUs),
+        // Its segments-left field is the fourth byte (RFC 8200 §4.4).
+        Upper::Routing(at) => {
+            let (kind, code) = (icmpv6::PARAMETER_PROBLEM, icmpv6::PARAMETER_HEADER_FIELD);
+            icmp6_error(packet, DropReason::Ip6RoutingHeader, kind, code, at as u32 + 3)
+        }
+    }
+}
+
+fn deliver_icmp(tables: &Tables, packet: &mut Buf, at: usize) -> Node {
+    let Ok((header, _)) = Ipv6::read_from_prefix(packet.data()) else {
+        return drop_for(packet, DropReason::Ip6BadLength);
+    };
+    let Some(Ok((icmp, _))) = packet.data().get(at..).map(Icmpv6::read_from_prefix) else {
+        return drop_for(packet, DropReason::IcmpMalformed);
+    };
+    // The length field bounds the packet, so that it fits.
+    let length = (packet.total_len() - at) as u32;
+    if !sum_from(header.pseudo_header(protocol::ICMPV6, length), packet, at).is_valid() {
+        return drop_for(packet, DropReason::IcmpMalformed);
+    }
+    match icmp.kind {
+        ECHO_REQUEST if at == size_of::<Ipv6>() && !Ipv6Addr::from(header.destination).is_multicast() => {
+            reply(tables, packet, icmp)
+        }
+        nd::ROUTER_SOLICITATION..=nd::REDIRECT if header.hop_limit != nd::HOP_LIMIT || icmp.code != 0 => {
+            drop_for(packet, DropReason::NdMalformed)
+        }
+        nd::ROUTER_SOLICITATION..=nd::REDIRECT => punt_for(packet, PuntReason::Nd),
+        _ => punt_for(packet, PuntReason::Local6),
+    }
+}
+
+/// Turns an echo request into its reply: addresses exchanged, which keeps the pseudo-header's sum, and type changed.
+fn reply(tables: &Tables, packet: &mut Buf, mut icmp: Icmpv6) -> Node {
+    icmp.checksum = checksum::update(icmp.checksum, u16::from(ECHO_REQUEST) << 8, u16::from(ECHO_REPLY) << 8);
+    icmp.kind = ECHO_REPLY;
+    packet.meta_mut().flags.insert(Flags::ORIGINATED);
+    let Ok((header, message)) = Ipv6::mut_from_prefix(packet.data_mut()) else { return Node::Drop };
+    let _ = icmp.write_to_prefix(message);
+    core::mem::swap(&mut header.source, &mut header.destination);
+    header.hop_limit = DEFAULT_HOP_LIMIT;
+    if Ipv6Addr::from(header.destination).is_unicast_link_local() {
+        return send_back(tables, packet);
+    }
+    Node::Ip6Lookup
+}
+
+/// Sends a packet to the MAC address that it came from: no route leads to a link-local address.
+fn send_back(tables: &Tables, packet: &mut Buf) -> Node {
+    let interface = packet.meta().rx_interface;
+    packet.meta_mut().tx_interface = interface;
+    let Some(row) = tables.row(InterfaceId(interface)) else {
+        return drop_for(packet, DropReason::InterfaceDown);
+    };
+    // The header that it came with is still before the data.
+    let Ok(frame) = packet.push_front(row.header_len()) else {
+        return drop_for(packet, DropReason::NoHeadroom);
+    };
+    frame.copy_within(6..12, 0);
+    frame[6..12].copy_from_slice(&row.description.mac);
+    Node::InterfaceOutput
+}

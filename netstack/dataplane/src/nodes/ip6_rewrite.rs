@@ -1,0 +1,47 @@
+//! Hop limit, MTU, Ethernet header.
+
+use super::{drop_for, icmp6_error};
+use crate::DropReason;
+use crate::context::Context;
+use crate::counters::AdjacencyRun;
+use crate::graph::{Nexts, Node};
+use crate::tables::AdjacencyRow;
+use buffer::{Buf, Flags, Vector};
+use packet::ethernet::ETHERTYPE_IPV6;
+use packet::icmpv6;
+use packet::ipv6::Ipv6;
+use zerocopy::FromBytes;
+
+pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+    let tables = cx.tables;
+    let mut counted = AdjacencyRun::new(&cx.counters.adjacencies);
+    for (packet, next) in packets.iter_mut().zip(nexts) {
+        let id = packet.meta().adjacency;
+        *next = forward(packet, tables.adjacency(id));
+        if *next == Node::InterfaceOutput {
+            counted.add(id, packet.total_len());
+        }
+    }
+    counted.finish();
+}
+
+/// Makes a packet ready to be sent to the neighbour.
+#[inline(always)]
+fn forward(packet: &mut Buf, row: &AdjacencyRow) -> Node {
+    let originated = packet.meta().flags.contains(Flags::ORIGINATED);
+    let too_long = packet.total_len() > usize::from(row.mtu);
+    let Ok((header, _)) = Ipv6::mut_from_prefix(packet.data_mut()) else {
+        return drop_for(packet, DropReason::Ip6BadLength);
+    };
+    if header.hop_limit <= 1 && !originated {
+        return icmp6_error(packet, DropReason::Ip6HopLimitExpired, icmpv6::TIME_EXCEEDED, 0, 0);
+    }
+    if too_long {
+        let mtu = u32::from(row.mtu);
+        return icmp6_error(packet, DropReason::Ip6PacketTooBig, icmpv6::PACKET_TOO_BIG, 0, mtu);
+    }
+    if !originated {
+        header.hop_limit -= 1;
+    }
+    row.push_ethernet(packet, ETHERTYPE_IPV6)
+}

@@ -1,0 +1,95 @@
+//! The nodes of the graph, one a file, each a function over a vector of packets.
+
+pub(crate) mod arp_input;
+pub(crate) mod drop;
+pub(crate) mod ethernet_input;
+pub(crate) mod icmp4_error;
+pub(crate) mod icmp6_error;
+pub(crate) mod inject;
+pub(crate) mod interface_output;
+pub(crate) mod ip4_fragment;
+pub(crate) mod ip4_input;
+pub(crate) mod ip4_local;
+pub(crate) mod ip4_lookup;
+pub(crate) mod ip4_rewrite;
+mod ip6_headers;
+pub(crate) mod ip6_input;
+pub(crate) mod ip6_local;
+pub(crate) mod ip6_lookup;
+pub(crate) mod ip6_rewrite;
+pub(crate) mod port_input;
+pub(crate) mod punt;
+pub(crate) mod unresolved;
+
+use crate::DropReason;
+use crate::exchange::PuntReason;
+use crate::graph::Node;
+use crate::tables::AdjacencyId;
+use buffer::Buf;
+
+/// How many packets ahead of its work a node that touches cold lines asks for them.
+const PREFETCH_AHEAD: usize = 8;
+
+/// Sends a packet to the drop node.
+fn drop_for(packet: &mut Buf, reason: DropReason) -> Node {
+    packet.meta_mut().drop_reason = reason as u8;
+    Node::Drop
+}
+
+/// An ICMP or ICMPv6 error: type, code, and the second word of its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct IcmpError {
+    kind: u8,
+    code: u8,
+    rest: u32,
+}
+
+impl IcmpError {
+    /// Leaves the error with the packet that it is about, for the node that makes it.
+    fn leave_with(self, packet: &mut Buf, reason: DropReason) {
+        let meta = packet.meta_mut();
+        meta.drop_reason = reason as u8;
+        meta.opaque[0] = u64::from(self.kind) << 40 | u64::from(self.code) << 32 | u64::from(self.rest);
+    }
+
+    /// The error that was left with a packet.
+    fn of(packet: &Buf) -> Self {
+        let word = packet.meta().opaque[0];
+        Self { kind: (word >> 40) as u8, code: (word >> 32) as u8, rest: word as u32 }
+    }
+}
+
+/// Sends an IPv4 packet to be dropped with an ICMP error to its sender.
+fn icmp4_error(packet: &mut Buf, reason: DropReason, kind: u8, code: u8, rest: u32) -> Node {
+    IcmpError { kind, code, rest }.leave_with(packet, reason);
+    Node::Icmp4Error
+}
+
+/// Sends an IPv6 packet to be dropped with an ICMPv6 error to its sender.
+fn icmp6_error(packet: &mut Buf, reason: DropReason, kind: u8, code: u8, rest: u32) -> Node {
+    IcmpError { kind, code, rest }.leave_with(packet, reason);
+    Node::Icmp6Error
+}
+
+/// Sends a packet to control.
+fn punt_for(packet: &mut Buf, reason: PuntReason) -> Node {
+    packet.meta_mut().opaque8[0] = match reason {
+        PuntReason::Arp => 0,
+        PuntReason::Nd => 1,
+        PuntReason::Local4 => 2,
+        PuntReason::Local6 => 3,
+        PuntReason::Unresolved(_) => 4,
+    };
+    Node::Punt
+}
+
+/// Why a packet at the punt node goes to control.
+fn punt_reason(packet: &Buf) -> PuntReason {
+    match packet.meta().opaque8[0] {
+        0 => PuntReason::Arp,
+        1 => PuntReason::Nd,
+        2 => PuntReason::Local4,
+        3 => PuntReason::Local6,
+        _ => PuntReason::Unresolved(AdjacencyId(packet.meta().adjacency)),
+    }
+}

@@ -1,0 +1,293 @@
+//! The packet trace: what every node did with the next few packets.
+//!
+//! Control arms it with a [`TraceRequest`]. Sources mark packets that match until the request's number is used up;
+//! after each node a [`TraceRecord`] is kept of every marked packet. Control takes the records and prints them.
+//! While nothing is armed, a worker looks at one number per poll.
+
+use crate::DropReason;
+use crate::context::Context;
+use crate::graph::Node;
+use crate::tables::InterfaceId;
+use alloc::boxed::Box;
+use buffer::{Buf, Flags, Vector};
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::sync::atomic::{AtomicU32, Ordering};
+use crossbeam_queue::ArrayQueue;
+use packet::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, Ethernet, VlanTag};
+use packet::ipv4::Ipv4;
+use packet::ipv6::Ipv6;
+use spin::Once;
+use spin::mutex::SpinMutex;
+use zerocopy::FromBytes;
+
+/// Packets that a request may ask for at most.
+pub const MAX_TRACED_PACKETS: u32 = 256;
+/// Bytes of a packet that a record keeps.
+pub const TRACED_BYTES: usize = 64;
+/// Records that wait for control at most; more are lost.
+const RECORDS: usize = 2048;
+
+/// Which packets to trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TraceRequest {
+    /// How many, up to [`MAX_TRACED_PACKETS`].
+    pub packets: u32,
+    /// Only what comes in by this port (not sub-interface); None: any, and what control injects.
+    pub interface: Option<InterfaceId>,
+    /// Only from or to an address within this prefix.
+    pub address: Option<(IpAddr, u8)>,
+    /// Only this protocol above IP.
+    pub protocol: Option<u8>,
+}
+
+/// What one node did with one traced packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceRecord {
+    /// Identifies the packet together with the worker.
+    pub packet: u16,
+    /// The worker.
+    pub worker: u16,
+    /// Monotonic time of the worker's poll.
+    pub time_ns: u64,
+    /// The node that handled it.
+    pub node: Node,
+    /// Where the node sent it.
+    pub next: Node,
+    /// Why it is dropped, if it is.
+    pub drop_reason: Option<DropReason>,
+    /// The interface it came in on; None until that is known.
+    pub rx_interface: Option<InterfaceId>,
+    /// The interface it leaves by; None until that is known.
+    pub tx_interface: Option<InterfaceId>,
+    /// Bytes of the packet as it is after the node, all segments.
+    pub length: u32,
+    captured: u8,
+    bytes: [u8; TRACED_BYTES],
+}
+
+impl TraceRecord {
+    /// The first bytes of the packet as it is after the node.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.captured)).unwrap_or_default()
+    }
+
+    fn new(cx: &Context<'_>, node: Node, next: Node, packet: &Buf) -> Self {
+        let meta = packet.meta();
+        let known = |is_known, id| if is_known { Some(InterfaceId(id)) } else { None };
+        let dropped = matches!(next, Node::Drop | Node::Icmp4Error | Node::Icmp6Error);
+        let mut bytes = [0; TRACED_BYTES];
+        let captured = packet.copy_out(0, &mut bytes) as u8;
+        Self {
+            packet: meta.trace_id,
+            worker: cx.worker as u16,
+            time_ns: cx.now_ns,
+            node,
+            next,
+            drop_reason: DropReason::from_number(meta.drop_reason).filter(|_| dropped),
+            rx_interface: known(node != Node::PortInput && meta.rx_interface != u16::MAX, meta.rx_interface),
+            tx_interface: known(matches!(next, Node::InterfaceOutput | Node::Unresolved), meta.tx_interface),
+            length: packet.total_len() as u32,
+            captured,
+            bytes,
+        }
+    }
+
+    /// True if the packet starts at its Ethernet header.
+    fn is_frame(&self) -> bool {
+        matches!(self.next, Node::EthernetInput | Node::InterfaceOutput)
+            || (matches!(self.node, Node::EthernetInput | Node::InterfaceOutput) && self.next == Node::Drop)
+    }
+}
+
+/// One line: `w0 #3 ip4-lookup -> ip4-rewrite, 84 bytes, in 1, 10.0.0.1 -> 10.0.1.2 protocol 1 ttl 64`.
+impl fmt::Display for TraceRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "w{} #{} {} -> {}", self.worker, self.packet, self.node.name(), self.next.name())?;
+        if let Some(reason) = self.drop_reason {
+            write!(f, " ({})", reason.name())?;
+        }
+        write!(f, ", {} bytes", self.length)?;
+        if let Some(InterfaceId(id)) = self.rx_interface {
+            write!(f, ", in {id}")?;
+        }
+        if let Some(InterfaceId(id)) = self.tx_interface {
+            write!(f, ", out {id}")?;
+        }
+        let bytes = self.bytes();
+        let (ethertype, packet) = if self.is_frame() { ethertype(bytes) } else { (None, bytes) };
+        if let (true, Ok((header, _))) = (self.is_frame(), Ethernet::ref_from_prefix(bytes)) {
+            let [source, destination] = [header.source, header.destination].map(Mac);
+            write!(
+                f,
+                ", {source} -> {destination} type {:#06x}",
+                ethertype.unwrap_or(header.ethertype.get())
+            )?;
+        }
+        if let Some(ip) = IpSummary::of(packet) {
+            let IpSummary { source, destination, protocol, ttl } = ip;
+            write!(f, ", {source} -> {destination} protocol {protocol} ttl {ttl}")?;
+        }
+        Ok(())
+    }
+}
+
+struct Mac([u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// What matters of an IP header.
+struct IpSummary {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    ttl: u8,
+}
+
+impl IpSummary {
+    /// None if the bytes are not an IP header.
+    fn of(packet: &[u8]) -> Option<Self> {
+        match packet.first()? >> 4 {
+            4 => Ipv4::ref_from_prefix(packet).ok().map(|(header, _)| Self {
+                source: Ipv4Addr::from(header.source).into(),
+                destination: Ipv4Addr::from(header.destination).into(),
+                protocol: header.protocol,
+                ttl: header.ttl,
+            }),
+            6 => Ipv6::ref_from_prefix(packet).ok().map(|(header, _)| Self {
+                source: Ipv6Addr::from(header.source).into(),
+                destination: Ipv6Addr::from(header.destination).into(),
+                protocol: header.next_header,
+                ttl: header.hop_limit,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// The EtherType behind at most one VLAN tag, and what follows it.
+fn ethertype(frame: &[u8]) -> (Option<u16>, &[u8]) {
+    let Ok((header, rest)) = Ethernet::ref_from_prefix(frame) else { return (None, &[]) };
+    match header.ethertype.get() {
+        ETHERTYPE_VLAN => VlanTag::ref_from_prefix(rest)
+            .map_or((None, &[]), |(tag, rest)| (Some(tag.ethertype.get()), rest)),
+        ethertype => (Some(ethertype), rest),
+    }
+}
+
+impl TraceRequest {
+    /// True if a packet just taken by `node` is wanted; `port` is where frames come in.
+    fn matches(&self, node: Node, port: InterfaceId, packet: &Buf) -> bool {
+        let at_port = node == Node::PortInput;
+        if self.interface.is_some_and(|interface| !at_port || interface != port) {
+            return false;
+        }
+        let is_frame = at_port || packet.data().first().is_none_or(|byte| !matches!(byte >> 4, 4 | 6));
+        let bytes = match ethertype(packet.data()) {
+            _ if !is_frame => packet.data(),
+            (Some(ETHERTYPE_IPV4 | ETHERTYPE_IPV6), bytes) => bytes,
+            _ => &[],
+        };
+        let ip = IpSummary::of(bytes);
+        let protocol = self.protocol.is_none_or(|wanted| ip.as_ref().is_some_and(|ip| ip.protocol == wanted));
+        let address = self.address.is_none_or(|prefix| {
+            ip.as_ref().is_some_and(|ip| contains(prefix, ip.source) || contains(prefix, ip.destination))
+        });
+        protocol && address
+    }
+}
+
+/// True if an address is within a prefix. Lengths beyond the address's count as all of it.
+fn contains((network, len): (IpAddr, u8), address: IpAddr) -> bool {
+    let differ = match (network, address) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => u128::from(a.to_bits() ^ b.to_bits()) << 96,
+        (IpAddr::V6(a), IpAddr::V6(b)) => a.to_bits() ^ b.to_bits(),
+        _ => return false,
+    };
+    differ.leading_zeros() >= u32::from(len).min(if network.is_ipv4() { 32 } else { 128 })
+}
+
+/// The trace as workers and control share it.
+pub(crate) struct Trace {
+    /// Packets still to be marked.
+    left: AtomicU32,
+    request: SpinMutex<TraceRequest>,
+    /// Made when it is first armed.
+    records: Once<ArrayQueue<TraceRecord>>,
+}
+
+impl Trace {
+    pub(crate) const fn new() -> Self {
+        let request = TraceRequest { packets: 0, interface: None, address: None, protocol: None };
+        Self { left: AtomicU32::new(0), request: SpinMutex::new(request), records: Once::new() }
+    }
+
+    /// Forgets old records and traces anew.
+    pub(crate) fn arm(&self, request: TraceRequest) {
+        self.left.store(0, Ordering::Release);
+        let records = self.records.call_once(|| ArrayQueue::new(RECORDS));
+        while records.pop().is_some() {}
+        *self.request.lock() = request;
+        self.left.store(request.packets.min(MAX_TRACED_PACKETS), Ordering::Release);
+    }
+
+    pub(crate) fn next_record(&self) -> Option<TraceRecord> {
+        self.records.get()?.pop()
+    }
+
+    /// Takes one of the packets that are left.
+    fn claim(&self) -> bool {
+        self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+/// A worker's part in the trace.
+#[derive(Default)]
+pub(crate) struct WorkerTrace {
+    /// What to look for in this poll.
+    request: Option<Box<TraceRequest>>,
+    next_id: u16,
+}
+
+impl WorkerTrace {
+    /// Looks whether the trace is armed, once a poll.
+    #[inline]
+    pub(crate) fn refresh(&mut self, trace: &Trace) {
+        let armed = trace.left.load(Ordering::Relaxed) != 0;
+        if armed || self.request.is_some() {
+            self.request = armed.then(|| Box::new(*trace.request.lock()));
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_active(&self) -> bool {
+        self.request.is_some()
+    }
+}
+
+/// Marks what a source gave, and records what a node did with marked packets.
+#[cold]
+pub(crate) fn record(cx: &mut Context<'_>, node: Node, packets: &mut Vector, nexts: &[Node]) {
+    let Some(request) = cx.trace.request.as_deref().copied() else { return };
+    let port = cx.ports.get(cx.rx_port).map_or(InterfaceId(u16::MAX), |port| port.interface);
+    let shared = cx.shared.trace();
+    for (packet, &next) in packets.iter_mut().zip(nexts) {
+        let is_source = matches!(node, Node::PortInput | Node::Inject);
+        if is_source && request.matches(node, port, packet) && shared.claim() {
+            packet.meta_mut().flags.insert(Flags::TRACED);
+            packet.meta_mut().trace_id = cx.trace.next_id;
+            cx.trace.next_id = cx.trace.next_id.wrapping_add(1);
+        }
+        if packet.meta().flags.contains(Flags::TRACED)
+            && let Some(records) = shared.records.get()
+        {
+            // Full: the newest are lost, and control sees the packet's way end early.
+            let _ = records.push(TraceRecord::new(cx, node, next, packet));
+        }
+    }
+}
