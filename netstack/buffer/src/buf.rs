@@ -20,6 +20,7 @@ pub const BUFFER_BYTES: usize = size_of::<Header>() + ROOM;
 const ROOM: usize = HEADROOM + DATA_ROOM;
 const _: () = assert!(size_of::<Header>() == 64 && align_of::<Header>() == 64);
 const _: () = assert!(size_of::<Meta>() == 40);
+const _: () = assert!(ROOM <= u16::MAX as usize);
 const _: () = assert!(BUFFER_BYTES.is_multiple_of(64) && BUFFER_BYTES / 64 % 2 == 1);
 const _: () = assert!(size_of::<Option<Buf>>() == size_of::<usize>());
 
@@ -29,13 +30,35 @@ pub(crate) struct Header {
     /// The next segment of the packet.
     next: Option<Buf>,
     pub(crate) pool: &'static BufferPool,
-    /// First byte of data, counted from the start of the headroom. `start + len <= ROOM` always.
-    start: u16,
-    /// Bytes of data in this segment.
-    len: u16,
+    extent: Extent,
     /// Bytes of data in the segments after this one; kept in the first segment of a chain only.
     rest_len: u32,
     meta: Meta,
+}
+
+/// Where the data of a segment is: its first byte, counted from the start of the headroom, and how many there are.
+/// `start + len <= ROOM` always.
+///
+/// One word, read and written whole: nodes push and pull headers in quick succession, and a load that spans two
+/// younger stores waits for both to leave the store buffer.
+#[derive(Clone, Copy)]
+struct Extent(u32);
+
+impl Extent {
+    #[inline(always)]
+    fn new(start: usize, len: usize) -> Self {
+        Self(start as u32 | (len as u32) << 16)
+    }
+
+    #[inline(always)]
+    fn start(self) -> usize {
+        (self.0 & 0xffff) as usize
+    }
+
+    #[inline(always)]
+    fn len(self) -> usize {
+        (self.0 >> 16) as usize
+    }
 }
 
 /// What nodes say to each other about a packet.
@@ -125,7 +148,7 @@ impl Buf {
     pub(crate) unsafe fn initialise(memory: NonNull<u8>, pool: &'static BufferPool) -> NonNull<Header> {
         let header = memory.cast::<Header>();
         let value =
-            Header { next: None, pool, start: HEADROOM as u16, len: 0, rest_len: 0, meta: Meta::default() };
+            Header { next: None, pool, extent: Extent::new(HEADROOM, 0), rest_len: 0, meta: Meta::default() };
         // SAFETY: the caller gives aligned memory that is large enough and ours alone.
         unsafe { header.write(value) };
         header
@@ -149,8 +172,7 @@ impl Buf {
     #[inline(always)]
     pub(crate) fn reset(&mut self) -> Option<Buf> {
         let header = self.header_mut();
-        header.start = HEADROOM as u16;
-        header.len = 0;
+        header.extent = Extent::new(HEADROOM, 0);
         header.rest_len = 0;
         header.meta.flags = Flags::empty();
         header.next.take()
@@ -183,19 +205,19 @@ impl Buf {
     /// Bytes of data in the first segment.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        usize::from(self.header().len)
+        self.header().extent.len()
     }
 
     /// True if the first segment has no data.
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        self.header().len == 0
+        self.len() == 0
     }
 
     /// Bytes of data in all segments.
     #[inline(always)]
     pub fn total_len(&self) -> usize {
-        usize::from(self.header().len) + self.header().rest_len as usize
+        self.len() + self.header().rest_len as usize
     }
 
     /// True if the packet has more than one segment.
@@ -207,7 +229,7 @@ impl Buf {
     /// Where data starts, counted from the start of the headroom.
     #[inline(always)]
     pub fn start(&self) -> usize {
-        usize::from(self.header().start)
+        self.header().extent.start()
     }
 
     /// Bytes free before the data.
@@ -253,11 +275,11 @@ impl Buf {
     #[inline(always)]
     pub fn push_front(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         let header = self.header_mut();
-        if n > usize::from(header.start) {
+        let (start, len) = (header.extent.start(), header.extent.len());
+        if n > start {
             return Err(NoRoom);
         }
-        header.start -= n as u16;
-        header.len += n as u16;
+        header.extent = Extent::new(start - n, len + n);
         Ok(self.data_mut())
     }
 
@@ -265,11 +287,11 @@ impl Buf {
     #[inline(always)]
     pub fn pull_front(&mut self, n: usize) -> Result<(), NoRoom> {
         let header = self.header_mut();
-        if n > usize::from(header.len) {
+        let (start, len) = (header.extent.start(), header.extent.len());
+        if n > len {
             return Err(NoRoom);
         }
-        header.start += n as u16;
-        header.len -= n as u16;
+        header.extent = Extent::new(start + n, len - n);
         Ok(())
     }
 
@@ -277,20 +299,21 @@ impl Buf {
     #[inline(always)]
     pub fn set_len(&mut self, len: usize) -> Result<(), NoRoom> {
         let header = self.header_mut();
-        if len > ROOM - usize::from(header.start) {
+        let start = header.extent.start();
+        if len > ROOM - start {
             return Err(NoRoom);
         }
-        header.len = len as u16;
+        header.extent = Extent::new(start, len);
         Ok(())
     }
 
     /// Sets where the data of an empty buffer starts, counted from the start of the headroom.
     pub fn set_start(&mut self, start: usize) -> Result<(), NoRoom> {
         let header = self.header_mut();
-        if start > ROOM || header.len != 0 {
+        if start > ROOM || header.extent.len() != 0 {
             return Err(NoRoom);
         }
-        header.start = start as u16;
+        header.extent = Extent::new(start, 0);
         Ok(())
     }
 
@@ -328,14 +351,14 @@ impl Buf {
         let first = self.len().min(total);
         let rest = (total - first).min(self.header().rest_len as usize);
         let header = self.header_mut();
-        header.len = first as u16;
+        header.extent = Extent::new(header.extent.start(), first);
         header.rest_len = rest as u32;
         let mut left = rest;
         let mut last = self;
         while left > 0 {
             let Some(next) = last.header_mut().next.as_mut() else { return };
             let len = next.len().min(left);
-            next.header_mut().len = len as u16;
+            next.header_mut().extent = Extent::new(next.start(), len);
             left -= len;
             last = next;
         }
