@@ -4,7 +4,12 @@
 //! in this core's caches, so that the figures are the driver's own work and not the transfer between cores.
 //! Run with `cargo bench -p drivers`.
 
-#[allow(dead_code, missing_docs, reason = "shared with the tests, which use and describe all of it")]
+#[allow(
+    dead_code,
+    unused_imports,
+    missing_docs,
+    reason = "shared with the tests, which use and describe all of it"
+)]
 #[path = "../tests/virtio/model/mod.rs"]
 mod model;
 

@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-use super::ring::{Fault, MAX_QUEUE_SIZE, Ring, Segment, Slots, crossed};
+use super::ring::{Counter, Fault, MAX_QUEUE_SIZE, Ring, Segment, Slots, crossed};
 use super::shared::SharedArray;
 use crate::bus::{BusError, Device, DmaRegion};
 
@@ -43,15 +43,15 @@ pub struct Packed<T> {
 
     slots: Slots<T>,
     size: u16,
-    free: u16,
+    free: Counter,
     /// Position of the next descriptor, counting what is staged.
-    avail_next: u16,
+    avail_next: Counter,
     /// Position up to which the device may read.
-    avail_published: u16,
+    avail_published: Counter,
     /// What makes the staged burst available when written at `avail_published`.
     first_word: u64,
     /// Position of the next used descriptor.
-    used_next: u16,
+    used_next: Counter,
     event_index: bool,
     region: DmaRegion,
 }
@@ -71,27 +71,28 @@ impl<T: Send> Packed<T> {
 
     #[inline(always)]
     fn write_descriptor(&mut self, segment: &Segment, id: u16, more: bool) {
-        let position = self.avail_next;
+        let position = self.avail_next.get();
         let lap = if self.wrap(position) { DESC_F_AVAIL } else { DESC_F_USED };
         let write = if segment.device_writes { DESC_F_WRITE } else { 0 };
         let flags = lap | write | if more { DESC_F_NEXT } else { 0 };
         let word = tail_word(segment.len_bytes, id, flags);
         self.words.write(position.wrapping_mul(WORDS), segment.iova);
-        if position == self.avail_published {
+        if position == self.avail_published.get() {
             self.first_word = word;
         } else {
             self.words.write(position.wrapping_mul(WORDS) + 1, word);
         }
-        self.avail_next = position.wrapping_add(1);
+        self.avail_next.add(1);
     }
 
     /// The descriptor at `used_next`, once the device has used it: id and length.
     #[inline(always)]
     fn used(&self) -> Option<(u16, u32)> {
-        let word = self.words.load_acquire(self.used_next.wrapping_mul(WORDS) + 1);
+        let position = self.used_next.get();
+        let word = self.words.load_acquire(position.wrapping_mul(WORDS) + 1);
         let flags = (word >> 48) as u16;
         let (avail, used) = (flags & DESC_F_AVAIL != 0, flags & DESC_F_USED != 0);
-        let wrap = self.wrap(self.used_next);
+        let wrap = self.wrap(position);
         (avail == wrap && used == wrap).then_some(((word >> 32) as u16, word as u32))
     }
 }
@@ -108,11 +109,11 @@ impl<T: Send> Ring<T> for Packed<T> {
                 device_event: SharedArray::new(&region, ring_bytes + LINE_BYTES, 2),
                 slots: Slots::new(size),
                 size,
-                free: size,
-                avail_next: 0,
-                avail_published: 0,
+                free: Counter::new(size),
+                avail_next: Counter::new(0),
+                avail_published: Counter::new(0),
                 first_word: 0,
-                used_next: 0,
+                used_next: Counter::new(0),
                 event_index,
                 region,
             }
@@ -128,7 +129,7 @@ impl<T: Send> Ring<T> for Packed<T> {
     }
 
     fn free(&self) -> u16 {
-        self.free
+        self.free.get()
     }
 
     fn outstanding(&self) -> u16 {
@@ -137,7 +138,7 @@ impl<T: Send> Ring<T> for Packed<T> {
 
     #[inline(always)]
     fn push(&mut self, token: T, segments: &[Segment]) -> Result<(), T> {
-        if segments.is_empty() || segments.len() > usize::from(self.free) {
+        if segments.is_empty() || segments.len() > usize::from(self.free.get()) {
             return Err(token);
         }
         let id = self.slots.allocate();
@@ -145,18 +146,18 @@ impl<T: Send> Ring<T> for Packed<T> {
             self.write_descriptor(segment, id, position + 1 < segments.len());
         }
         self.slots.fill(id, token, segments);
-        self.free -= segments.len() as u16;
+        self.free.subtract(segments.len() as u16);
         Ok(())
     }
 
     #[inline(always)]
     fn publish(&mut self) -> bool {
-        let (old, new) = (self.avail_published, self.avail_next);
+        let (old, new) = (self.avail_published.get(), self.avail_next.get());
         if old == new {
             return false;
         }
         self.words.store_release(old.wrapping_mul(WORDS) + 1, self.first_word);
-        self.avail_published = new;
+        self.avail_published = self.avail_next;
         // StoreLoad: the device stores its wish to be notified and then looks for descriptors; we store the
         // descriptor and then look at its wish. Without the fence both could read the old value (§2.8.21.3.1).
         fence(Ordering::SeqCst);
@@ -184,14 +185,14 @@ impl<T: Send> Ring<T> for Packed<T> {
         let Some((id, written_bytes)) = self.used() else { return Ok(None) };
         let (id, token, descriptors) = self.slots.complete(u32::from(id), written_bytes)?;
         self.slots.release(id, 1);
-        self.free += descriptors;
-        self.used_next = self.used_next.wrapping_add(descriptors);
+        self.free.add(descriptors);
+        self.used_next.add(descriptors);
         Ok(Some((token, written_bytes)))
     }
 
     fn arm(&mut self) -> bool {
         if self.event_index {
-            self.driver_event.write(EVENT_DESC, self.event_at(self.used_next));
+            self.driver_event.write(EVENT_DESC, self.event_at(self.used_next.get()));
             self.driver_event.store_release(EVENT_FLAGS, EVENT_F_DESC);
         } else {
             self.driver_event.write(EVENT_FLAGS, EVENT_F_ENABLE);

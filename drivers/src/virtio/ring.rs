@@ -136,6 +136,35 @@ impl fmt::Display for Fault {
 
 impl core::error::Error for Fault {}
 
+/// A count or a position of 16 bits that a ring keeps, freely running.
+///
+/// It takes a word: of neighbouring fields of 16 bits the compiler makes wider loads, which wait for the
+/// stores before them.
+#[derive(Clone, Copy)]
+pub(super) struct Counter(u64);
+
+impl Counter {
+    #[inline(always)]
+    pub(super) fn new(value: u16) -> Self {
+        Self(value.into())
+    }
+
+    #[inline(always)]
+    pub(super) fn get(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[inline(always)]
+    pub(super) fn add(&mut self, n: u16) {
+        self.0 = self.0.wrapping_add(n.into());
+    }
+
+    #[inline(always)]
+    pub(super) fn subtract(&mut self, n: u16) {
+        self.0 = self.0.wrapping_sub(n.into());
+    }
+}
+
 /// The driver's private record of one descriptor id.
 struct Slot<T> {
     /// There while the device has the chain of this id.
@@ -153,26 +182,30 @@ const _: () = assert!(size_of::<Slot<core::ptr::NonNull<u8>>>() == 16);
 /// All descriptor ids of a ring, free ones linked.
 pub(super) struct Slots<T> {
     slots: Box<[Slot<T>]>,
-    free_head: u16,
-    outstanding: u16,
+    free_head: Counter,
+    outstanding: Counter,
 }
 
 impl<T> Slots<T> {
     pub(super) fn new(size: u16) -> Self {
         let slot =
             |id: u16| Slot { token: None, writable_bytes: 0, descriptors: 0, next: id.wrapping_add(1) };
-        Self { slots: (0..size).map(slot).collect(), free_head: 0, outstanding: 0 }
+        Self {
+            slots: (0..size).map(slot).collect(),
+            free_head: Counter::new(0),
+            outstanding: Counter::new(0),
+        }
     }
 
     pub(super) fn outstanding(&self) -> u16 {
-        self.outstanding
+        self.outstanding.get()
     }
 
     /// Takes a free id. The caller has counted that there is one.
     #[inline(always)]
     pub(super) fn allocate(&mut self) -> u16 {
-        let id = self.free_head;
-        self.free_head = self.slots[usize::from(id)].next;
+        let id = self.free_head.get();
+        self.free_head = Counter::new(self.slots[usize::from(id)].next);
         id
     }
 
@@ -184,7 +217,7 @@ impl<T> Slots<T> {
         slot.descriptors = segments.len() as u16;
         // Taken from the free list, so there was no token.
         slot.token = Some(token);
-        self.outstanding += 1;
+        self.outstanding.add(1);
     }
 
     /// Checks what the device says it used: gives the id, the token and the chain's number of descriptors.
@@ -196,7 +229,7 @@ impl<T> Slots<T> {
             return Err(Fault::LengthBeyondBuffer);
         }
         let token = slot.token.take().ok_or(Fault::UsedIdNotOutstanding)?;
-        self.outstanding -= 1;
+        self.outstanding.subtract(1);
         Ok((id as u16, token, slot.descriptors))
     }
 
@@ -207,8 +240,8 @@ impl<T> Slots<T> {
         for _ in 1..ids {
             last = self.slots[usize::from(last)].next;
         }
-        self.slots[usize::from(last)].next = self.free_head;
-        self.free_head = first;
+        self.slots[usize::from(last)].next = self.free_head.get();
+        self.free_head = Counter::new(first);
     }
 }
 

@@ -8,7 +8,7 @@ use core::sync::atomic::{Ordering, fence};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::ring::{Fault, Ring, Segment, Slots, crossed};
+use super::ring::{Counter, Fault, Ring, Segment, Slots, crossed};
 use super::shared::SharedArray;
 use crate::bus::{BusError, Device, DmaRegion};
 
@@ -56,15 +56,15 @@ pub struct Split<T> {
     avail_event: SharedArray<u16>,
 
     slots: Slots<T>,
-    free: u16,
+    free: Counter,
     /// The available index, counting what is staged.
-    avail_next: u16,
+    avail_next: Counter,
     /// The available index that the device sees.
-    avail_published: u16,
+    avail_published: Counter,
     /// Used chains taken back.
-    used_next: u16,
+    used_next: Counter,
     /// Used chains that the device has announced and we have not taken back.
-    used_pending: u16,
+    used_pending: Counter,
     event_index: bool,
     layout: Layout,
     region: DmaRegion,
@@ -108,11 +108,11 @@ impl<T: Send> Split<T> {
     /// Looks how far the device has come.
     #[inline(always)]
     fn refresh_pending(&mut self) -> Result<(), Fault> {
-        let pending = self.used_header.load_acquire(INDEX).wrapping_sub(self.used_next);
+        let pending = self.used_header.load_acquire(INDEX).wrapping_sub(self.used_next.get());
         if pending > self.slots.outstanding() {
             return Err(Fault::UsedIndexJump);
         }
-        self.used_pending = pending;
+        self.used_pending = Counter::new(pending);
         Ok(())
     }
 }
@@ -132,11 +132,11 @@ impl<T: Send> Ring<T> for Split<T> {
                 used_ring: SharedArray::new(&region, layout.used + 4, size),
                 avail_event: SharedArray::new(&region, layout.used + 4 + 8 * usize::from(size), 1),
                 slots: Slots::new(size),
-                free: size,
-                avail_next: 0,
-                avail_published: 0,
-                used_next: 0,
-                used_pending: 0,
+                free: Counter::new(size),
+                avail_next: Counter::new(0),
+                avail_published: Counter::new(0),
+                used_next: Counter::new(0),
+                used_pending: Counter::new(0),
                 event_index,
                 layout,
                 region,
@@ -152,7 +152,7 @@ impl<T: Send> Ring<T> for Split<T> {
     }
 
     fn free(&self) -> u16 {
-        self.free
+        self.free.get()
     }
 
     fn outstanding(&self) -> u16 {
@@ -161,24 +161,24 @@ impl<T: Send> Ring<T> for Split<T> {
 
     #[inline(always)]
     fn push(&mut self, token: T, segments: &[Segment]) -> Result<(), T> {
-        if segments.is_empty() || segments.len() > usize::from(self.free) {
+        if segments.is_empty() || segments.len() > usize::from(self.free.get()) {
             return Err(token);
         }
         let head = self.write_chain(segments);
         self.slots.fill(head, token, segments);
-        self.free -= segments.len() as u16;
-        self.avail_ring.write(self.avail_next, head);
-        self.avail_next = self.avail_next.wrapping_add(1);
+        self.free.subtract(segments.len() as u16);
+        self.avail_ring.write(self.avail_next.get(), head);
+        self.avail_next.add(1);
         Ok(())
     }
 
     #[inline(always)]
     fn publish(&mut self) -> bool {
-        let (old, new) = (self.avail_published, self.avail_next);
+        let (old, new) = (self.avail_published.get(), self.avail_next.get());
         if old == new {
             return false;
         }
-        self.avail_published = new;
+        self.avail_published = self.avail_next;
         self.avail_header.store_release(INDEX, new);
         // StoreLoad: the device stores its wish to be notified and then looks at the available index; we
         // store the index and then look at its wish. Without the fence both could read the old value, and
@@ -193,36 +193,36 @@ impl<T: Send> Ring<T> for Split<T> {
 
     #[inline(always)]
     fn pop(&mut self) -> Result<Option<(T, u32)>, Fault> {
-        if self.used_pending == 0 {
+        if self.used_pending.get() == 0 {
             self.refresh_pending()?;
-            if self.used_pending == 0 {
+            if self.used_pending.get() == 0 {
                 return Ok(None);
             }
         }
-        let UsedElement { id, written_bytes } = self.used_ring.read(self.used_next);
+        let UsedElement { id, written_bytes } = self.used_ring.read(self.used_next.get());
         let (id, token, descriptors) = self.slots.complete(id, written_bytes)?;
         self.slots.release(id, descriptors);
-        self.free += descriptors;
-        self.used_next = self.used_next.wrapping_add(1);
-        self.used_pending -= 1;
+        self.free.add(descriptors);
+        self.used_next.add(1);
+        self.used_pending.subtract(1);
         Ok(Some((token, written_bytes)))
     }
 
     fn arm(&mut self) -> bool {
         if self.event_index {
-            self.used_event.write(0, self.used_next);
+            self.used_event.write(0, self.used_next.get());
         } else {
             self.avail_header.write(FLAGS, 0);
         }
         // StoreLoad: as in `publish`, with the roles exchanged (§2.7.7).
         fence(Ordering::SeqCst);
-        self.used_header.load_acquire(INDEX) != self.used_next
+        self.used_header.load_acquire(INDEX) != self.used_next.get()
     }
 
     fn disarm(&mut self) {
         if self.event_index {
             // §2.7.7.1 forbids the flag here. An event just behind us is crossed once in 65,536 chains.
-            self.used_event.write(0, self.used_next.wrapping_sub(1));
+            self.used_event.write(0, self.used_next.get().wrapping_sub(1));
         } else {
             self.avail_header.write(FLAGS, AVAIL_F_NO_INTERRUPT);
         }
