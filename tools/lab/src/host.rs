@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::process;
 
-/// Set in the environment of a program that [`enter_user_namespace`] started again.
+/// Set in the environment of a program that [`in_user_namespace_command`] started again.
 const INSIDE: &str = "FAIRLEAD_USER_NAMESPACE";
 
 /// What executes guest code.
@@ -50,7 +50,7 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Whether this program runs in a user namespace that [`enter_user_namespace`] made.
+/// Whether this program runs in a user namespace that [`in_user_namespace_command`] made.
 pub fn in_user_namespace() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
@@ -61,13 +61,18 @@ pub fn user_namespaces_work() -> bool {
     process::run(&mut probe, Duration::from_secs(10)).is_ok_and(|finished| finished.status.success())
 }
 
-/// Starts this program again, with the same arguments, as root of a user namespace of its own with its own network
-/// and mounts. Returns only if that cannot be done.
-pub fn enter_user_namespace() -> Result<std::convert::Infallible> {
-    use std::os::unix::process::CommandExt;
+/// A command that starts this program again, with the same arguments, as root of a user namespace of its own with its
+/// own network and mounts.
+pub fn in_user_namespace_command() -> Result<Command> {
     let mut command = in_namespace(r#"exec "$0" "$@""#);
     let _ = command.arg(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(INSIDE, "1");
-    bail!("cannot enter a user namespace: {}", command.exec())
+    Ok(command)
+}
+
+/// Becomes this program in a user namespace; returns only if that cannot be done.
+pub fn enter_user_namespace() -> Result<std::convert::Infallible> {
+    use std::os::unix::process::CommandExt;
+    bail!("cannot enter a user namespace: {}", in_user_namespace_command()?.exec())
 }
 
 /// `ip netns` keeps its names in /run, which belongs to the real root: the namespace gets a /run of its own.

@@ -10,7 +10,7 @@
 //! 6. [`Station`]: a small host on such a wire. [`pcap`] and [`frame`]: captures, and frames made and taken apart
 //!    by an implementation that is not ours.
 //!
-//! [`gateway`] is the setting that most experiments share. Everything cleans up after itself when dropped. There are no
+//! [`gateway`] is the setting that most experiments share; [`relay`] reaches into a namespace. Everything cleans up after itself when dropped. There are no
 //! simulated networks here: frames cross real sockets and real devices.
 
 #![forbid(unsafe_code)]
@@ -26,6 +26,7 @@ mod nic;
 pub mod pcap;
 pub mod process;
 mod qmp;
+pub mod relay;
 mod station;
 mod vm;
 

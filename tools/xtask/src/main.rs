@@ -1,13 +1,15 @@
 //! One verb for each thing a contributor does: `cargo xtask VERB`.
 //!
 //! [`steps`] is the list of everything CI runs, [`suite`] runs it and sums it up, [`packages`] finds and installs
-//! the programs of the machine that a verb needs, [`image`] builds what boots, [`boot`] boots it in the foreground.
+//! the programs of the machine that a verb needs, [`image`] builds what boots, [`boot`] boots it in the foreground, [`demo`] shows
+//! what it does.
 //! Nothing here is part of the product.
 
 #![forbid(unsafe_code)]
 
 mod boot;
 mod cargo;
+mod demo;
 mod fuzz;
 mod image;
 mod outcome;
@@ -35,6 +37,8 @@ enum Verb {
         #[arg(value_enum)]
         steps: Vec<steps::Step>,
     },
+    /// Show the image at its main job, on real packets, with a live view
+    Demo(demo::Demo),
     /// Build the image, target/image/fairlead.elf
     Image {
         /// Quick to build rather than fast to run
@@ -80,6 +84,7 @@ fn run(verb: Verb) -> Result<bool> {
             let image = image::build(if dev { image::Profile::Dev } else { image::Profile::Release })?;
             println!("{} ({} KiB)", image.display(), image.metadata()?.len() / 1024);
         }
+        Verb::Demo(demo) => return demo.run(),
         Verb::Boot(boot) => boot.run()?,
         Verb::Fuzz(fuzz) => return fuzz.run(),
         Verb::Deny => return steps::deny().map(|outcome| outcome.print()),
