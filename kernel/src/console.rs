@@ -36,6 +36,11 @@ pub fn lines_since(from: u64, each: impl FnMut(u64, &str) -> bool) {
     RING.lock().since(from, each);
 }
 
+/// The number that the next line will get.
+pub fn next_line() -> u64 {
+    RING.lock().next()
+}
+
 struct Console;
 
 impl Log for Console {

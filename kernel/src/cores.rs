@@ -100,6 +100,24 @@ pub fn all() -> &'static [&'static Core] {
     CORES.get().map_or(&[], Vec::as_slice)
 }
 
+/// The core that runs control; `None` before [`start_others`].
+pub fn control() -> Option<&'static Core> {
+    all().first().copied()
+}
+
+/// The core that runs worker `index`: the others, or the only one.
+pub fn worker(index: usize) -> Option<&'static Core> {
+    match all() {
+        [only] => Some(*only).filter(|_| index == 0),
+        cores => cores.get(index.checked_add(1)?).copied(),
+    }
+}
+
+/// How many workers there can be.
+pub fn workers() -> usize {
+    all().len().saturating_sub(1).max(1)
+}
+
 /// The running core; `None` before [`init_first`].
 pub fn current() -> Option<&'static Core> {
     let core: *const Core = GsBase::read().as_ptr();

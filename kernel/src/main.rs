@@ -1,7 +1,11 @@
 //! The image: what runs when the appliance boots.
 //!
-//! In order: [`start`] takes over from the boot code, sets up what everything else rests on
-//! ([`console`], [`time`], [`memory`]) and hands the machine to its owners.
+//! In order:
+//!
+//! 1. [`start`] takes over from the boot code: console, time, memory, cores.
+//! 2. [`bus`] finds the devices, [`devices`] opens them.
+//! 3. [`node`] puts buffers, workers and control together, on the cores by [`workers`].
+//! 4. [`platform`] is what control asks of the machine; [`panic`] is how a run ends that should not.
 
 #![no_std]
 #![no_main]
@@ -12,21 +16,28 @@ extern crate alloc;
 extern crate std;
 
 mod apic;
+mod boot_stages;
+mod bus;
 mod console;
 mod cores;
 mod cpu;
+mod devices;
 mod image;
 mod memory;
+mod node;
 mod panic;
+mod platform;
 mod power;
+mod random;
 mod runtime;
 mod time;
 mod traps;
+mod workers;
 
 use alloc::boxed::Box;
 use boot::BootInfo;
 use kernel::acpi::Acpi;
-use kernel::command_line::CommandLine;
+use kernel::command_line::{CommandLine, Crash};
 use log::{LevelFilter, info, warn};
 
 /// Most cores that are used.
@@ -60,23 +71,21 @@ extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
     if let Some(word) = command_line.unknown {
         warn!(target: "boot", "command line: {word:?} means nothing");
     }
-    cores::start_others(
-        &acpi.cores,
-        command_line.cores.map_or(MAX_CORES, |cores| cores.get().min(MAX_CORES)),
-    );
-    info!(target: "boot", "cores: {}", cores::all().len());
-    let (free, total) = memory::usage();
-    info!(target: "boot", "memory: {} KiB free of {} KiB", free / 1024, total / 1024);
-    for core in cores::all() {
-        if let Some(crash) = command_line.crash.filter(|crash| crash.core == core.index) {
-            if core.index == 0 {
-                panic::crash_on_purpose(crash.kind);
-            } else {
-                core.run(Box::new(move || panic::crash_on_purpose(crash.kind)));
-            }
-        }
+    boot_stages::reached("memory");
+    let limit = command_line.cores.map_or(MAX_CORES, |cores| cores.get().min(MAX_CORES));
+    cores::start_others(&acpi.cores, limit);
+    boot_stages::reached("cores");
+    if let Some(crash) = command_line.crash {
+        crash_on_purpose(crash);
     }
-    loop {
-        cores::sleep(None, || false);
+    let devices = bus::init(&acpi, &boot_info);
+    node::run(&devices)
+}
+
+/// Has a core crash, as the command line wants it.
+fn crash_on_purpose(crash: Crash) {
+    match cores::all().get(crash.core) {
+        Some(core) if core.index != 0 => core.run(Box::new(move || panic::crash_on_purpose(crash.kind))),
+        _ => panic::crash_on_purpose(crash.kind),
     }
 }

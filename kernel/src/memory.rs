@@ -67,7 +67,7 @@ pub fn init(boot_info: &BootInfo) {
 pub fn protect(_done: EarlyMemory, boot_info: &BootInfo) {
     const GIGABYTE_PAGES: u32 = 1 << 26;
     let gigabyte_pages = __cpuid(0x8000_0001).edx & GIGABYTE_PAGES != 0;
-    let allocate: NewTable = || NonNull::new(frames(FRAME_BYTES, FRAME_BYTES)?.as_ptr().cast());
+    let allocate: NewTable = || stale_frames(FRAME_BYTES, FRAME_BYTES).map(NonNull::cast);
     let table = PageTable::new(allocate, gigabyte_pages).and_then(|mut table| {
         for ram in boot_info.ram.iter() {
             table.set(ram, Access::ReadWrite)?;
@@ -109,11 +109,16 @@ pub fn set_access(range: Range<u64>, access: Access) {
 
 /// Contiguous, zeroed page frames, which the caller owns until it hands them to [`free_frames`].
 pub fn frames(bytes: u64, align: u64) -> Option<NonNull<u8>> {
-    let start = FRAMES.lock().allocate(bytes, align, u64::MAX)?;
-    let pointer = NonNull::new(start as *mut u8)?;
-    // SAFETY: the allocator gave these frames to us alone, and all RAM is identity-mapped.
+    let pointer = stale_frames(bytes, align)?;
+    // SAFETY: the frames are ours alone, and all RAM is identity-mapped.
     unsafe { pointer.write_bytes(0, usize::try_from(bytes).ok()?) };
     Some(pointer)
+}
+
+/// As [`frames`], with whatever was there before in them.
+pub fn stale_frames(bytes: u64, align: u64) -> Option<NonNull<u8>> {
+    let start = FRAMES.lock().allocate(bytes, align, u64::MAX)?;
+    NonNull::new(start as *mut u8)
 }
 
 /// Gives frames back.
@@ -126,7 +131,7 @@ pub unsafe fn free_frames(start: NonNull<u8>, bytes: u64) {
 
 /// A stack of `bytes` that stays for ever, with a guard page below it. Returns its upper end.
 pub fn stack(bytes: u64) -> u64 {
-    let Some(guard) = frames(FRAME_BYTES + bytes, FRAME_BYTES) else { panic!("no memory for a stack") };
+    let Some(guard) = stale_frames(FRAME_BYTES + bytes, FRAME_BYTES) else { panic!("no memory for a stack") };
     let guard = guard.as_ptr() as u64;
     set_access(guard..guard + FRAME_BYTES, Access::Guard);
     guard + FRAME_BYTES + bytes
@@ -136,6 +141,11 @@ pub fn stack(bytes: u64) -> u64 {
 pub fn usage() -> (u64, u64) {
     let frames = FRAMES.lock();
     (frames.free_bytes(), frames.total_bytes())
+}
+
+/// Bytes of the heap that are in use.
+pub fn heap_used() -> u64 {
+    HEAP.lock().counters().allocated_bytes as u64
 }
 
 /// Gives the heap page frames when it runs out.

@@ -167,7 +167,7 @@ struct Gate {
 const _: () = assert!(size_of::<Gate>() == 16);
 
 /// The interrupt descriptor table, which all cores share.
-pub struct Table([Gate; VECTORS]);
+pub struct Table(#[expect(dead_code, reason = "the CPU reads it")] [Gate; VECTORS]);
 
 impl Table {
     /// A gate for every vector. `code` is the selector of the kernel's code segment.

@@ -1,0 +1,241 @@
+//! The bus that drivers are written over: PCI configuration space, registers, DMA memory, MSI-X.
+
+mod config;
+
+use crate::{cores, memory, traps};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use boot::{BootInfo, RangeSet, RangesFull};
+use config::Space;
+use core::ptr::NonNull;
+use drivers::bus::{BusError, Device, DmaRegion, Interrupt, InterruptTarget, Registers};
+use kernel::acpi::Acpi;
+use kernel::page_table::Access;
+use kernel::pci::{self, Bar, ConfigSpace, Function, Msix};
+use log::{debug, warn};
+
+static SPACE: spin::Once<Space> = spin::Once::new();
+
+/// Finds the machine's devices, and gives those an address that firmware gave none.
+pub fn init(acpi: &Acpi, boot_info: &BootInfo) -> Vec<Arc<PciDevice>> {
+    let space = SPACE.call_once(|| Space::new(&acpi.ecam));
+    let mut devices = Vec::new();
+    for (segment, first_bus) in space.roots() {
+        let mut functions = pci::functions(space, segment, first_bus);
+        let unassigned = functions.iter().flat_map(|f| f.bars).flatten().any(|bar| bar.address == 0);
+        if unassigned {
+            let failed = match windows(acpi, boot_info, &functions) {
+                Ok(mut windows) => pci::assign(space, &mut functions, first_bus, &mut windows),
+                Err(RangesFull) => usize::MAX,
+            };
+            if failed != 0 {
+                warn!(target: "pci", "segment {segment}: some devices have no address");
+            }
+        }
+        for function in functions {
+            let (vendor, device) = function.id;
+            let entries = function.msix.map_or(0, |msix| msix.entries);
+            debug!(target: "pci", "{} is {vendor:04x}:{device:04x}, {entries} MSI-X entries", function.at);
+            devices.push(Arc::new(PciDevice { function, space }));
+        }
+    }
+    devices
+}
+
+/// Addresses that neither memory nor a device has.
+fn windows(acpi: &Acpi, boot_info: &BootInfo, functions: &[Function]) -> Result<RangeSet<512>, RangesFull> {
+    const GIB: u64 = 1 << 30;
+    /// I/O APIC, local APIC and firmware, to 4 GiB.
+    const FIXED_DEVICES: u64 = 0xfec0_0000;
+    let ram_end =
+        |limit: u64| boot_info.ram.iter().map(|ram| ram.end).filter(|&end| end <= limit).max().unwrap_or(0);
+    let physical_bits = core::arch::x86_64::__cpuid(0x8000_0008).eax & 0xff;
+    let mut windows = RangeSet::new();
+    // A quarter of a gigabyte above memory is what chipsets keep for themselves.
+    windows.insert(ram_end(4 * GIB).next_multiple_of(GIB / 4)..FIXED_DEVICES)?;
+    windows
+        .insert(ram_end(u64::MAX).max(4 * GIB).next_multiple_of(GIB)..1u64 << physical_bits.clamp(36, 48))?;
+    for ecam in &acpi.ecam {
+        windows.remove(config::range(ecam))?;
+    }
+    for range in pci::assigned(functions) {
+        windows.remove(range)?;
+    }
+    Ok(windows)
+}
+
+/// One function of the machine's PCI buses.
+pub struct PciDevice {
+    function: Function,
+    space: &'static Space,
+}
+
+impl PciDevice {
+    /// Where the function is.
+    pub fn address(&self) -> pci::Address {
+        self.function.at
+    }
+
+    fn bar(&self, number: u8) -> Option<Bar> {
+        let bar = (*self.function.bars.get(usize::from(number))?)?;
+        Some(bar).filter(|bar| bar.address != 0)
+    }
+}
+
+impl Device for PciDevice {
+    fn config_read8(&self, offset: u16) -> u8 {
+        self.space.read8(self.function.at, offset)
+    }
+
+    fn config_read16(&self, offset: u16) -> u16 {
+        self.space.read16(self.function.at, offset)
+    }
+
+    fn config_read32(&self, offset: u16) -> u32 {
+        self.space.read32(self.function.at, offset)
+    }
+
+    fn config_write8(&self, offset: u16, value: u8) {
+        self.space.write8(self.function.at, offset, value);
+    }
+
+    fn config_write16(&self, offset: u16, value: u16) {
+        self.space.write16(self.function.at, offset, value);
+    }
+
+    fn config_write32(&self, offset: u16, value: u32) {
+        self.space.write32(self.function.at, offset, value);
+    }
+
+    fn map_bar(&self, number: u8) -> Result<Arc<dyn Registers>, BusError> {
+        let bar = self.bar(number).ok_or(BusError::NoBar(number))?;
+        let len_bytes = usize::try_from(bar.bytes).map_err(|_| BusError::NoBar(number))?;
+        memory::set_access(bar.address..bar.address + bar.bytes, Access::Device);
+        Ok(Arc::new(MappedBar { address: bar.address as usize, len_bytes }))
+    }
+
+    fn dma_alloc(&self, len_bytes: usize, align: usize) -> Result<DmaRegion, BusError> {
+        let out_of_memory = BusError::OutOfDmaMemory { len_bytes };
+        let memory = memory::frames(len_bytes as u64, align as u64).ok_or(out_of_memory)?;
+        let release = Box::new(|memory: NonNull<u8>, len_bytes: usize| {
+            // SAFETY: called once, when the region is dropped, with what `frames` returned.
+            unsafe { memory::free_frames(memory, len_bytes as u64) };
+        });
+        // SAFETY: the frames are nobody else's, zeroed, and identity-mapped, so that devices see them where we do.
+        Ok(unsafe { DmaRegion::new(memory, memory.as_ptr() as u64, len_bytes, release) })
+    }
+
+    fn msix_table_len(&self) -> u16 {
+        self.function.msix.map_or(0, |msix| msix.entries)
+    }
+
+    fn enable_msix(&self, targets: &[InterruptTarget]) -> Result<Vec<Box<dyn Interrupt>>, BusError> {
+        let no_msix = BusError::NoMsix { wanted: u16::try_from(targets.len()).unwrap_or(u16::MAX) };
+        let msix =
+            self.function.msix.filter(|msix| targets.len() <= usize::from(msix.entries)).ok_or(no_msix)?;
+        let table = self.map_bar(msix.bar)?;
+        let control = msix.capability + Msix::CONTROL;
+        let value = self.config_read16(control) | Msix::ENABLE;
+        self.config_write16(control, value | Msix::MASK_ALL);
+        let mut interrupts: Vec<Box<dyn Interrupt>> = Vec::new();
+        for (index, &target) in targets.iter().enumerate() {
+            let vector = traps::allocate_vector();
+            let at = msix.offset as usize + index * Msix::ENTRY_BYTES;
+            table.write32(at, message_address(target)?);
+            table.write32(at + 4, 0);
+            table.write32(at + 8, u32::from(vector));
+            table.write32(at + 12, 0);
+            interrupts.push(Box::new(MsixInterrupt { vector }));
+        }
+        self.config_write16(control, value & !Msix::MASK_ALL);
+        Ok(interrupts)
+    }
+}
+
+/// Where a message goes to interrupt a core (Intel SDM volume 3A, section 11.11.1).
+fn message_address(target: InterruptTarget) -> Result<u32, BusError> {
+    const MESSAGES: u32 = 0xfee0_0000;
+    let core = match target {
+        InterruptTarget::Control => cores::control(),
+        InterruptTarget::Worker(index) => cores::worker(usize::from(index)),
+    };
+    let apic_id =
+        core.map(cores::Core::apic_id).and_then(|id| u8::try_from(id).ok()).ok_or(BusError::OutOfVectors)?;
+    Ok(MESSAGES | u32::from(apic_id) << 12)
+}
+
+struct MsixInterrupt {
+    vector: u8,
+}
+
+impl Interrupt for MsixInterrupt {
+    fn take(&mut self) -> bool {
+        traps::take_pending(self.vector)
+    }
+}
+
+/// A BAR, identity-mapped.
+struct MappedBar {
+    address: usize,
+    len_bytes: usize,
+}
+
+impl MappedBar {
+    /// The register at `offset`, if it is aligned and wholly inside.
+    fn register<T>(&self, offset: usize) -> Option<*mut T> {
+        let end = offset.checked_add(size_of::<T>())?;
+        (end <= self.len_bytes && offset.is_multiple_of(size_of::<T>()))
+            .then_some((self.address + offset) as *mut T)
+    }
+
+    fn read<T>(&self, offset: usize, nothing: T) -> T {
+        // SAFETY: `map_bar` mapped the BAR as device registers, and the access is aligned and inside.
+        self.register::<T>(offset).map_or(nothing, |register| unsafe { register.read_volatile() })
+    }
+
+    fn write<T>(&self, offset: usize, value: T) {
+        if let Some(register) = self.register::<T>(offset) {
+            // SAFETY: as in `read`; what a device does then is the driver's responsibility.
+            unsafe { register.write_volatile(value) };
+        }
+    }
+}
+
+impl Registers for MappedBar {
+    fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    fn read8(&self, offset: usize) -> u8 {
+        self.read(offset, u8::MAX)
+    }
+
+    fn read16(&self, offset: usize) -> u16 {
+        self.read(offset, u16::MAX)
+    }
+
+    fn read32(&self, offset: usize) -> u32 {
+        self.read(offset, u32::MAX)
+    }
+
+    fn read64(&self, offset: usize) -> u64 {
+        self.read(offset, u64::MAX)
+    }
+
+    fn write8(&self, offset: usize, value: u8) {
+        self.write(offset, value);
+    }
+
+    fn write16(&self, offset: usize, value: u16) {
+        self.write(offset, value);
+    }
+
+    fn write32(&self, offset: usize, value: u32) {
+        self.write(offset, value);
+    }
+
+    fn write64(&self, offset: usize, value: u64) {
+        self.write(offset, value);
+    }
+}

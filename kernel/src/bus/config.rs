@@ -1,0 +1,133 @@
+//! Access to PCI configuration space: memory-mapped where ACPI says so, else by the legacy ports.
+
+use crate::memory;
+use alloc::vec::Vec;
+use core::ops::Range;
+use kernel::acpi::Ecam;
+use kernel::page_table::Access;
+use kernel::pci::{Address, ConfigSpace};
+use x86_64::instructions::port::{Port, PortRead, PortWrite};
+
+/// Bytes of a function's configuration space, and those that the ports reach.
+const FUNCTION_BYTES: u16 = 4096;
+const LEGACY_BYTES: u16 = 256;
+
+/// Configuration space of the machine.
+pub enum Space {
+    /// PCI Express (PCI Express Base 6.0, section 7.2.2).
+    MemoryMapped(Vec<Ecam>),
+    /// Ports `CF8h` and `CFCh`, of which one core at a time can make use (PCI Local Bus 3.0, section 3.2.2.3.2).
+    Legacy(spin::Mutex<()>),
+}
+
+/// The addresses of a memory-mapped range.
+pub fn range(ecam: &Ecam) -> Range<u64> {
+    let bus = |number: u64| ecam.base + (number << 20);
+    bus(u64::from(*ecam.buses.start()))..bus(u64::from(*ecam.buses.end()) + 1)
+}
+
+impl Space {
+    /// The space that `ecam` describes, or, if that is empty, the one behind the ports.
+    pub fn new(ecam: &[Ecam]) -> Self {
+        if ecam.is_empty() {
+            return Self::Legacy(spin::Mutex::new(()));
+        }
+        for ecam in ecam {
+            memory::set_access(range(ecam), Access::Device);
+        }
+        Self::MemoryMapped(ecam.to_vec())
+    }
+
+    /// Segment and first bus of each tree of buses.
+    pub fn roots(&self) -> Vec<(u16, u8)> {
+        match self {
+            Self::MemoryMapped(ecam) => ecam.iter().map(|ecam| (ecam.segment, *ecam.buses.start())).collect(),
+            Self::Legacy(_) => Vec::from([(0, 0)]),
+        }
+    }
+
+    fn read<T: PortRead>(&self, at: Address, offset: u16, nothing: T) -> T {
+        match self {
+            Self::MemoryMapped(ecam) => match register(ecam, at, offset) {
+                // SAFETY: `new` mapped the range, and the register lies within it, aligned.
+                Some(register) => unsafe { (register as *const T).read_volatile() },
+                None => nothing,
+            },
+            Self::Legacy(lock) => {
+                let _guard = lock.lock();
+                match select(at, offset) {
+                    // SAFETY: reading configuration space has no side effect on memory.
+                    Some(port) => unsafe { Port::<T>::new(port).read() },
+                    None => nothing,
+                }
+            }
+        }
+    }
+
+    fn write<T: PortWrite>(&self, at: Address, offset: u16, value: T) {
+        match self {
+            Self::MemoryMapped(ecam) => {
+                if let Some(register) = register(ecam, at, offset) {
+                    // SAFETY: as in `read`; what a device does then is the driver's responsibility.
+                    unsafe { (register as *mut T).write_volatile(value) };
+                }
+            }
+            Self::Legacy(lock) => {
+                let _guard = lock.lock();
+                if let Some(port) = select(at, offset) {
+                    // SAFETY: as above.
+                    unsafe { Port::<T>::new(port).write(value) };
+                }
+            }
+        }
+    }
+}
+
+/// The address of a memory-mapped register.
+fn register(ecam: &[Ecam], at: Address, offset: u16) -> Option<u64> {
+    let ecam = ecam.iter().find(|ecam| ecam.segment == at.segment && ecam.buses.contains(&at.bus))?;
+    let function =
+        u64::from(at.bus) << 20 | u64::from(at.device & 31) << 15 | u64::from(at.function & 7) << 12;
+    (offset < FUNCTION_BYTES).then_some(ecam.base + function + u64::from(offset))
+}
+
+/// Points the data port at a register; the port to access it by.
+fn select(at: Address, offset: u16) -> Option<u16> {
+    const ADDRESS: u16 = 0xcf8;
+    const DATA: u16 = 0xcfc;
+    const ENABLE: u32 = 1 << 31;
+    if at.segment != 0 || offset >= LEGACY_BYTES {
+        return None;
+    }
+    let function =
+        u32::from(at.bus) << 16 | u32::from(at.device & 31) << 11 | u32::from(at.function & 7) << 8;
+    // SAFETY: the port only selects; the caller holds the lock.
+    unsafe { Port::<u32>::new(ADDRESS).write(ENABLE | function | u32::from(offset & 0xfc)) };
+    Some(DATA + (offset & 3))
+}
+
+impl ConfigSpace for Space {
+    fn read8(&self, at: Address, offset: u16) -> u8 {
+        self.read(at, offset, u8::MAX)
+    }
+
+    fn read16(&self, at: Address, offset: u16) -> u16 {
+        self.read(at, offset & !1, u16::MAX)
+    }
+
+    fn read32(&self, at: Address, offset: u16) -> u32 {
+        self.read(at, offset & !3, u32::MAX)
+    }
+
+    fn write8(&self, at: Address, offset: u16, value: u8) {
+        self.write(at, offset, value);
+    }
+
+    fn write16(&self, at: Address, offset: u16, value: u16) {
+        self.write(at, offset & !1, value);
+    }
+
+    fn write32(&self, at: Address, offset: u16, value: u32) {
+        self.write(at, offset & !3, value);
+    }
+}

@@ -1,0 +1,84 @@
+//! The node: devices, buffers, workers, control, put together and set going.
+
+use crate::bus::PciDevice;
+use crate::devices::{self, Ports};
+use crate::workers::{self, CoreWake};
+use crate::{boot_stages, cores, memory, random};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use buffer::{BUFFER_BYTES, BufferPool, PortQueue};
+use dataplane::{InterfaceId, Shared, Worker};
+use fib::{Fib4Writer, Fib6Writer};
+use log::info;
+
+/// Page size of what is mapped with one entry.
+const LARGE_PAGE_BYTES: u64 = 2 << 20;
+
+/// Runs the node on these devices.
+pub fn run(pci: &[Arc<PciDevice>]) -> ! {
+    random::init(devices::entropy(pci));
+    let _disk = devices::disk(pci);
+    let (free_bytes, _) = memory::usage();
+    let wanted = u16::try_from(cores::workers()).unwrap_or(u16::MAX);
+    let Ports { controls, queues } = devices::ports(pci, wanted, free_bytes);
+    let count = controls.iter().map(|port| usize::from(port.info().queues)).min().unwrap_or(1);
+    boot_stages::reached("devices");
+
+    let pool = buffer_pool(free_bytes);
+    let (fib4, fib6) = match (Fib4Writer::new(), Fib6Writer::new()) {
+        (Ok(fib4), Ok(fib6)) => (fib4, fib6),
+        (Err(error), _) | (_, Err(error)) => panic!("no memory for route tables: {error}"),
+    };
+    let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), count, hash_seed(), Box::new(CoreWake));
+    let mut workers: Vec<Worker> = (0..)
+        .zip(per_worker(queues, count))
+        .map(|(index, ports)| Worker::new(shared.clone(), index, ports, pool.cache()))
+        .collect();
+    let control = |_now_ns: u64| None;
+    boot_stages::reached("ready");
+    if cores::all().len() == 1
+        && let Some(worker) = workers.pop()
+    {
+        workers::run_both(worker, control)
+    }
+    for (index, worker) in workers.into_iter().enumerate() {
+        workers::start(index, worker);
+    }
+    workers::run_control(control)
+}
+
+/// Buffers in a quarter of the memory that is free now, up to a limit beyond which more would not help.
+fn buffer_pool(free_bytes: u64) -> &'static BufferPool {
+    const MOST: u64 = 32 * 1024;
+    let bytes = (MOST * BUFFER_BYTES as u64).min(free_bytes / 4);
+    let Some(memory) = memory::stale_frames(bytes, LARGE_PAGE_BYTES) else {
+        panic!("no memory for packet buffers")
+    };
+    // SAFETY: the frames hold bytes of the run before, stay for ever, are nobody else's, and devices see them there.
+    let pool = unsafe { BufferPool::new(memory, bytes as usize, memory.as_ptr() as u64) };
+    info!(target: "node", "{} packet buffers", pool.count());
+    pool
+}
+
+/// What keeps others from choosing flows that hash alike.
+fn hash_seed() -> [u64; 2] {
+    let mut bytes = [0; 16];
+    random::fill(&mut bytes);
+    let seed = u128::from_le_bytes(bytes);
+    [seed as u64, (seed >> 64) as u64]
+}
+
+/// Turns the queues of each port into the ports of each of `count` workers.
+fn per_worker(
+    queues: Vec<Vec<Box<dyn PortQueue>>>,
+    count: usize,
+) -> Vec<Vec<(InterfaceId, Box<dyn PortQueue>)>> {
+    let mut workers: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+    for (port, queues) in (0..).zip(queues) {
+        for (worker, queue) in workers.iter_mut().zip(queues) {
+            worker.push((InterfaceId(port), queue));
+        }
+    }
+    workers
+}

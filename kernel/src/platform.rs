@@ -1,0 +1,115 @@
+//! The machine as control sees it.
+
+use crate::{boot_stages, console, cores, memory, panic, power, random, time};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use config::LogLevel;
+use control::{BlockDevice, BlockError, BootStage, Core, CoreRole, Memory, Platform, SECTOR_BYTES, Sector};
+use drivers::virtio::{self, blk};
+use log::{LevelFilter, info};
+
+/// The appliance itself.
+pub struct Machine {
+    disk: Option<Disk>,
+}
+
+impl Machine {
+    /// The machine, with the disk that keeps the configuration.
+    pub fn new(disk: Option<blk::BlockDevice>) -> Self {
+        Self { disk: disk.map(Disk) }
+    }
+}
+
+impl Platform for Machine {
+    fn version(&self) -> &str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    fn random(&mut self, out: &mut [u8]) {
+        random::fill(out);
+    }
+
+    fn reboot(&mut self) {
+        info!(target: "power", "restart");
+        power::restart()
+    }
+
+    fn last_crash(&self) -> Option<String> {
+        panic::previous().map(ToString::to_string)
+    }
+
+    fn log_since(&self, from: u64, each: &mut dyn FnMut(u64, &str) -> bool) {
+        console::lines_since(from, each);
+    }
+
+    fn log_next(&self) -> u64 {
+        console::next_line()
+    }
+
+    fn set_log_level(&mut self, level: LogLevel) {
+        console::set_level(match level {
+            LogLevel::Error => LevelFilter::Error,
+            LogLevel::Warn => LevelFilter::Warn,
+            LogLevel::Info => LevelFilter::Info,
+            LogLevel::Debug => LevelFilter::Debug,
+            LogLevel::Trace => LevelFilter::Trace,
+        });
+    }
+
+    fn boot_stages(&self) -> Vec<BootStage> {
+        boot_stages::all()
+            .into_iter()
+            .map(|(stage, at_ns)| BootStage { stage: stage.to_string(), at_microseconds: at_ns / 1000 })
+            .collect()
+    }
+
+    fn memory(&self) -> Memory {
+        let (free_bytes, total_bytes) = memory::usage();
+        Memory { total_bytes, free_bytes, heap_used_bytes: memory::heap_used() }
+    }
+
+    fn cores(&self) -> Vec<Core> {
+        let workers = cores::workers();
+        let role = |index| match index {
+            0 if cores::all().len() == 1 => Some(CoreRole::Both),
+            0 => Some(CoreRole::Control),
+            _ if index <= workers => Some(CoreRole::Worker),
+            _ => None,
+        };
+        let with_role =
+            |core: &&cores::Core| Some(Core { id: u32::try_from(core.index).ok()?, role: role(core.index)? });
+        cores::all().iter().filter_map(with_role).collect()
+    }
+
+    fn store(&mut self) -> Option<&mut dyn BlockDevice> {
+        self.disk.as_mut().map(|disk| disk as &mut dyn BlockDevice)
+    }
+}
+
+/// The disk that keeps the configuration.
+struct Disk(blk::BlockDevice);
+
+const _: () = assert!(SECTOR_BYTES == 512);
+
+impl BlockDevice for Disk {
+    fn sectors(&self) -> u64 {
+        self.0.sectors()
+    }
+
+    fn read(&mut self, sector: u64, out: &mut Sector) -> Result<(), BlockError> {
+        self.0.read(sector, out, &time::now_ns).map_err(failed)
+    }
+
+    fn write(&mut self, sector: u64, data: &Sector) -> Result<(), BlockError> {
+        self.0.write(sector, data, &time::now_ns).map_err(failed)
+    }
+
+    fn flush(&mut self) -> Result<(), BlockError> {
+        self.0.flush(&time::now_ns).map_err(failed)
+    }
+}
+
+fn failed(error: virtio::Error) -> BlockError {
+    BlockError(format!("{error}"))
+}

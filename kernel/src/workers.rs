@@ -1,0 +1,132 @@
+//! The loops that keep the cores busy: the dataplane's on each worker core, control's on its own; both in
+//! turn where there is one core only.
+//!
+//! A core polls while there is something to do and for [`LINGER_NS`] longer, and then sleeps until an
+//! interrupt: of a device, of another core, or of the timer.
+
+use crate::{cores, time};
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicBool, Ordering};
+use dataplane::{Wake, Worker};
+
+/// How long a worker goes on polling after the last packet. Shorter than it takes to fall asleep and to be
+/// woken would only cost; longer would burn a core between the packets of slow traffic.
+const LINGER_NS: u64 = 50_000;
+
+/// How long control waits at most while its core forwards packets.
+const CONTROL_EVERY_NS: u64 = 1_000_000;
+
+/// How often a port may refuse sleep for nothing before it is taken for one that cannot interrupt.
+const REFUSALS: u32 = 8;
+
+/// How long a worker sleeps at most that has such a port.
+const NAP_NS: u64 = 250_000;
+
+/// Set when something waits for control.
+static CONTROL_DUE: AtomicBool = AtomicBool::new(false);
+
+/// Wakes cores by inter-processor interrupts.
+pub struct CoreWake;
+
+impl Wake for CoreWake {
+    fn wake_worker(&self, worker: usize) {
+        if let Some(core) = cores::worker(worker) {
+            core.wake();
+        }
+    }
+
+    fn wake_control(&self) {
+        CONTROL_DUE.store(true, Ordering::Release);
+        if let Some(core) = cores::control() {
+            core.wake();
+        }
+    }
+}
+
+/// A worker that knows when to sleep.
+struct Sleeper {
+    worker: Worker,
+    /// When there was something to do last.
+    busy_ns: u64,
+    /// How often in a row a port did not let the worker sleep, and then had nothing.
+    refused: u32,
+}
+
+impl Sleeper {
+    fn new(worker: Worker) -> Self {
+        Self { worker, busy_ns: time::now_ns(), refused: 0 }
+    }
+
+    /// Polls once. True: the core may sleep.
+    fn poll(&mut self, now_ns: u64) -> bool {
+        if self.worker.poll(now_ns) > 0 {
+            self.busy_ns = now_ns;
+            self.refused = 0;
+        }
+        now_ns - self.busy_ns > LINGER_NS
+    }
+
+    /// Sleeps until `deadline_ns`, or until there is work for the worker or, by `ready`, for others on its core.
+    ///
+    /// A port that cannot interrupt never lets the worker sleep: then it naps.
+    fn sleep(&mut self, deadline_ns: Option<u64>, ready: impl FnOnce() -> bool) {
+        let mut refused = false;
+        if self.refused < REFUSALS {
+            cores::sleep(deadline_ns, || {
+                refused = self.worker.arm();
+                refused || ready()
+            });
+        } else {
+            let nap_ends_ns = time::now_ns() + NAP_NS;
+            refused = true;
+            cores::sleep(Some(deadline_ns.map_or(nap_ends_ns, |due| due.min(nap_ends_ns))), || {
+                let _ = self.worker.arm();
+                ready()
+            });
+        }
+        self.worker.disarm();
+        self.refused = if refused { self.refused.saturating_add(1) } else { 0 };
+        self.busy_ns = if self.refused > REFUSALS { 0 } else { time::now_ns() };
+    }
+}
+
+/// Runs `worker` on its core.
+pub fn start(index: usize, worker: Worker) {
+    let Some(core) = cores::worker(index) else { return };
+    core.run(Box::new(move || {
+        let mut worker = Sleeper::new(worker);
+        loop {
+            if worker.poll(time::now_ns()) {
+                worker.sleep(None, || false);
+            }
+        }
+    }));
+}
+
+/// Runs control on this core. `poll` takes the time and says when it wants to be called again.
+pub fn run_control(mut poll: impl FnMut(u64) -> Option<u64>) -> ! {
+    loop {
+        let deadline_ns = poll(time::now_ns());
+        cores::sleep(deadline_ns, || CONTROL_DUE.swap(false, Ordering::Acquire));
+    }
+}
+
+/// Runs control and the only worker in turn on this core.
+pub fn run_both(worker: Worker, mut poll: impl FnMut(u64) -> Option<u64>) -> ! {
+    let mut worker = Sleeper::new(worker);
+    let mut polled_ns = 0;
+    let mut deadline_ns = None;
+    loop {
+        let now_ns = time::now_ns();
+        let idle = worker.poll(now_ns);
+        let late = now_ns - polled_ns >= CONTROL_EVERY_NS || deadline_ns.is_some_and(|due| due <= now_ns);
+        if CONTROL_DUE.swap(false, Ordering::Acquire) || late {
+            deadline_ns = poll(now_ns);
+            polled_ns = now_ns;
+        } else if idle {
+            worker.sleep(deadline_ns, || CONTROL_DUE.load(Ordering::Acquire));
+            // The interrupt may have been control's.
+            polled_ns = 0;
+        }
+    }
+}
