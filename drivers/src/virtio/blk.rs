@@ -69,8 +69,7 @@ impl BlockDevice {
     pub fn open(device: Arc<dyn Device>) -> Result<Self, Error> {
         const QUEUE_SIZE: u16 = 4;
         let own = blk_feature::SIZE_MAX | blk_feature::RO | blk_feature::FLUSH;
-        let platform = feature::ACCESS_PLATFORM | feature::ORDER_PLATFORM;
-        let transport = Arc::new(Transport::start(device, 0, own | feature::EVENT_IDX | platform)?);
+        let transport = Arc::new(Transport::start(device, |_| own | feature::COMMON)?);
         let queue = transport.queue::<(), Split<()>>(0, QUEUE_SIZE, NO_VECTOR)?;
         let memory = RequestMemory::new(transport.clone(), DATA + MAX_DATA_BYTES)?;
         let sectors = transport.config(|config| {

@@ -10,3 +10,6 @@ pub const ACCESS_PLATFORM: u64 = 1 << 33;
 pub const RING_PACKED: u64 = 1 << 34;
 /// Memory ordering as between a CPU and a real device. On x86 that asks nothing more of us.
 pub const ORDER_PLATFORM: u64 = 1 << 36;
+
+/// What every driver here takes where it is offered.
+pub const COMMON: u64 = EVENT_IDX | ACCESS_PLATFORM | ORDER_PLATFORM;

@@ -58,8 +58,8 @@ pub enum Error {
     NoStructure(&'static str),
     /// The device does not confirm its reset.
     ResetTimeout,
-    /// The device lacks features that the driver cannot do without.
-    MissingFeatures(u64),
+    /// The device is older than virtio 1.
+    Legacy,
     /// The device offered features and then refused them.
     FeaturesRefused(u64),
     /// The device has no such queue.
@@ -103,7 +103,7 @@ impl fmt::Display for Error {
             Self::Bus(error) => error.fmt(f),
             Self::NoStructure(name) => write!(f, "no {name} structure"),
             Self::ResetTimeout => f.write_str("device does not reset"),
-            Self::MissingFeatures(bits) => write!(f, "device lacks features {bits:#x}"),
+            Self::Legacy => f.write_str("device is older than virtio 1"),
             Self::FeaturesRefused(bits) => write!(f, "device refuses the features {bits:#x} that it offered"),
             Self::NoQueue(queue) => write!(f, "device has no queue {queue}"),
             Self::QueueSize { queue, size } => write!(f, "queue {queue} has impossible size {size}"),

@@ -159,14 +159,15 @@ mod life {
 }
 
 impl Transport {
-    /// Finds the structures of a device, resets it and agrees on features: all of `required`, and those of
-    /// `wanted` that it offers (§3.1.1 steps 1 to 6).
+    /// Finds the structures of a device, resets it and agrees on features: virtio 1, and those that `wanted`
+    /// makes of what is offered (§3.1.1 steps 1 to 6).
     ///
     /// # Errors
     /// The device is not what it should be; it is left reset.
-    pub fn start(device: Arc<dyn Device>, required: u64, wanted: u64) -> Result<Self, Error> {
-        let command = device.config_read16(COMMAND);
-        device.config_write16(COMMAND, command | COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE);
+    pub fn start(device: Arc<dyn Device>, wanted: impl FnOnce(u64) -> u64) -> Result<Self, Error> {
+        // No bus master yet: firmware may have left the device with rings of its own.
+        let command = device.config_read16(COMMAND) | COMMAND_MEMORY | COMMAND_INTX_DISABLE;
+        device.config_write16(COMMAND, command & !COMMAND_BUS_MASTER);
         let capabilities = Capabilities::read(&*device);
         let (common, _) = capabilities
             .find(&*device, CFG_COMMON, common::BYTES)
@@ -187,7 +188,8 @@ impl Transport {
         if !transport.reset() {
             return Err(Error::ResetTimeout);
         }
-        match transport.negotiate(required | feature::VERSION_1, wanted) {
+        transport.device.config_write16(COMMAND, command | COMMAND_BUS_MASTER);
+        match transport.negotiate(wanted) {
             Ok(features) => transport.features = features,
             Err(error) => {
                 transport.add_status(status::FAILED);
@@ -198,7 +200,7 @@ impl Transport {
         Ok(transport)
     }
 
-    fn negotiate(&self, required: u64, wanted: u64) -> Result<u64, Error> {
+    fn negotiate(&self, wanted: impl FnOnce(u64) -> u64) -> Result<u64, Error> {
         self.add_status(status::ACKNOWLEDGE);
         self.add_status(status::DRIVER);
         let mut offered = 0;
@@ -206,11 +208,10 @@ impl Transport {
             self.common.write32(common::DEVICE_FEATURE_SELECT, half);
             offered |= u64::from(self.common.read32(common::DEVICE_FEATURE)) << (32 * half);
         }
-        let missing = required & !offered;
-        if missing != 0 {
-            return Err(Error::MissingFeatures(missing));
+        if offered & feature::VERSION_1 == 0 {
+            return Err(Error::Legacy);
         }
-        let features = required | (wanted & offered);
+        let features = feature::VERSION_1 | (wanted(offered) & offered);
         for half in 0..2 {
             self.common.write32(common::DRIVER_FEATURE_SELECT, half);
             self.common.write32(common::DRIVER_FEATURE, (features >> (32 * half)) as u32);

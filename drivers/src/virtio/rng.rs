@@ -29,8 +29,7 @@ impl EntropySource {
     /// The device does not follow the specification; it is left reset.
     pub fn open(device: Arc<dyn Device>) -> Result<Self, Error> {
         const QUEUE_SIZE: u16 = 4;
-        let wanted = feature::EVENT_IDX | feature::ACCESS_PLATFORM | feature::ORDER_PLATFORM;
-        let transport = Arc::new(Transport::start(device, 0, wanted)?);
+        let transport = Arc::new(Transport::start(device, |_| feature::COMMON)?);
         let queue = transport.queue::<(), Split<()>>(0, QUEUE_SIZE, NO_VECTOR)?;
         let memory = RequestMemory::new(transport.clone(), REQUEST_BYTES)?;
         transport.driver_ok();

@@ -111,6 +111,7 @@ fn without_mergeable_buffers_the_mtu_is_that_of_one_buffer() {
     let mut card = Card::open((offer::USUAL | offer::MTU) & !offer::MRG_RXBUF);
     let mtu = usize::from(card.control.info().max_mtu);
     assert_eq!(mtu, 2048 - 12 - 22);
+    assert!(!card.model.state().negotiated(offer::MTU), "it would promise to receive 9000");
     let longest = frame(1, mtu + 22);
     assert!(card.deliver(0, PLAIN, &longest));
     assert_eq!(card.receive(0).iter().map(bytes).collect::<Vec<_>>(), [longest]);
@@ -226,6 +227,12 @@ fn each_worker_has_its_queue_pair() {
         assert!(card.transmit(1, &[frame(2, 60)]).is_empty());
         assert_eq!((card.sent(0).len(), card.sent(1).len()), (0, 1));
     }
+    // Each pair interrupts its own worker: with one vector for control and one more there is one pair.
+    let few = model(offer::USUAL, 64, true);
+    few.state().vectors = 2;
+    let card = Card::open_with(&few, 2, Memory::get().pool(400)).expect("a correct card");
+    assert_eq!(card.queues.len(), 1);
+
     let model = model(offer::USUAL, 64, true);
     let card = Card::open_with(&model, 16, Memory::get().pool(400)).expect("a correct card");
     assert_eq!(card.queues.len(), usize::from(PAIRS));

@@ -47,7 +47,19 @@ mod net_feature {
     pub const CTRL_RX: u64 = 1 << 18;
     pub const MQ: u64 = 1 << 22;
 
-    pub const WANTED: u64 = CSUM | GUEST_CSUM | MTU | MAC | MRG_RXBUF | STATUS | CTRL_VQ | CTRL_RX | MQ;
+    /// What we take of what is offered.
+    pub fn wanted(offered: u64) -> u64 {
+        let mut wanted = CSUM | GUEST_CSUM | MAC | MRG_RXBUF | STATUS | CTRL_VQ;
+        // §5.1.3.1: these need the control queue.
+        if offered & CTRL_VQ != 0 {
+            wanted |= CTRL_RX | MQ;
+        }
+        // §5.1.4.2: who takes the MTU must receive frames of it, and one buffer may be too small.
+        if offered & MRG_RXBUF != 0 {
+            wanted |= MTU;
+        }
+        wanted
+    }
 }
 
 /// Device configuration (§5.1.4).
@@ -61,8 +73,8 @@ mod config {
 
 /// What we carry when the device names no limit: the largest of the field's jumbo frames.
 const JUMBO_MTU: u16 = 9216;
-/// What every link carries (RFC 8200 §5).
-const MIN_MTU: u16 = 1280;
+/// What every link carries (RFC 791 §3.2, VIRTIO 1.3 §5.1.4.1).
+const MIN_MTU: u16 = 68;
 /// An Ethernet header and two VLAN tags.
 const MAX_LINK_HEADER_BYTES: usize = 22;
 /// §5.1.4.1: `VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MAX`.
@@ -75,7 +87,8 @@ pub struct NetOptions {
     pub name: String,
     /// How many queue pairs: one for each worker. A device with fewer gives fewer.
     pub queue_pairs: u16,
-    /// Descriptors of each queue at most. Each receive queue holds that many buffers of the pool.
+    /// Descriptors of each queue at most. Each receive queue holds that many buffers of the pool, each
+    /// transmit queue up to that many until it is used again.
     pub queue_size: u16,
     /// Whether to use packed virtqueues where the device offers them.
     pub packed: bool,
@@ -86,15 +99,16 @@ pub type Net = (Box<dyn PortControl>, Vec<Box<dyn PortQueue>>);
 
 /// Opens a network card and lets it run.
 ///
-/// The queue pair of index N interrupts worker N, changes of the link interrupt control. A device without
-/// enough MSI-X vectors for that does not interrupt at all: [`PortQueue::arm`] is always true then.
+/// The queue pair of index N interrupts worker N, changes of the link interrupt control: a device with few
+/// MSI-X vectors gives few pairs. One with less than two does not interrupt at all: [`PortQueue::arm`] is
+/// always true then.
 ///
 /// # Errors
 /// The device is not a network card that follows the specification; it is left reset.
 pub fn open(device: Arc<dyn Device>, options: &NetOptions) -> Result<Net, Error> {
-    let rings = feature::EVENT_IDX | if options.packed { feature::RING_PACKED } else { 0 };
-    let platform = feature::ACCESS_PLATFORM | feature::ORDER_PLATFORM;
-    let transport = Arc::new(Transport::start(device, 0, net_feature::WANTED | rings | platform)?);
+    let rings = if options.packed { feature::RING_PACKED } else { 0 };
+    let wanted = |offered| net_feature::wanted(offered) | rings | feature::COMMON;
+    let transport = Arc::new(Transport::start(device, wanted)?);
     if transport.has(feature::RING_PACKED) {
         open_with::<PackedFormat>(&transport, options)
     } else {
@@ -121,7 +135,7 @@ impl Format for PackedFormat {
 fn open_with<F: Format>(transport: &Arc<Transport>, options: &NetOptions) -> Result<Net, Error> {
     let has = |bits| transport.has(bits);
     let device_pairs = device_pairs(transport)?;
-    let pairs = options.queue_pairs.clamp(1, device_pairs);
+    let pairs = pairs_to_use(transport, options.queue_pairs.clamp(1, device_pairs));
     let (config_interrupt, mut interrupts) = enable_interrupts(transport, pairs)?;
     let agreed = Agreed {
         mergeable: has(net_feature::MRG_RXBUF),
@@ -169,13 +183,20 @@ fn open_with<F: Format>(transport: &Arc<Transport>, options: &NetOptions) -> Res
 
 /// How many queue pairs the device has.
 fn device_pairs(transport: &Transport) -> Result<u16, Error> {
-    // §5.1.3.1: MQ requires the control queue.
-    if !transport.has(net_feature::MQ | net_feature::CTRL_VQ) {
+    if !transport.has(net_feature::MQ) {
         return Ok(1);
     }
     match transport.config(|config| config.read16(config::MAX_PAIRS)) {
         pairs @ 1..=MAX_PAIRS => Ok(pairs.min(MAX_PAIRS - 1)),
         _ => Err(Error::Config("impossible number of queue pairs")),
+    }
+}
+
+/// A worker with a queue pair that cannot wake it would never sleep: rather fewer pairs, if any can interrupt.
+fn pairs_to_use(transport: &Transport, wanted: u16) -> u16 {
+    match transport.device().msix_table_len() {
+        0 | 1 => wanted,
+        vectors => wanted.min(vectors - 1),
     }
 }
 
@@ -217,7 +238,7 @@ fn read_mtu(transport: &Transport) -> Result<u16, Error> {
     };
     match device.min(buffers) {
         mtu @ MIN_MTU.. => Ok(mtu),
-        _ => Err(Error::Config("MTU below 1280")),
+        _ => Err(Error::Config("MTU below 68")),
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Pair<R: Ring<Buf>> {
     agreed: Agreed,
     /// What the transmit queue takes at most as one frame.
     max_segments: usize,
+    /// Free descriptors at which the receive queue is filled up again.
+    refill_at: usize,
     /// None: the device cannot interrupt, so that a worker must not sleep.
     interrupt: Option<Box<dyn Interrupt>>,
     counters: Arc<Counters>,
@@ -59,7 +61,8 @@ impl<R: Ring<Buf>> Pair<R> {
         counters: Arc<Counters>,
     ) -> Self {
         let max_segments = usize::from(tx.free()).min(MAX_SEGMENTS);
-        Self { rx, tx, agreed, max_segments, interrupt, counters, sent: Vector::new() }
+        let refill_at = BURST.min(usize::from(rx.free() / 4)).max(1);
+        Self { rx, tx, agreed, max_segments, refill_at, interrupt, counters, sent: Vector::new() }
     }
 
     /// Takes up to `room` frames of at most one burst, and returns how many used buffers there were.
@@ -161,7 +164,7 @@ impl<R: Ring<Buf>> Pair<R> {
     #[inline(always)]
     fn refill(&mut self, cache: &mut BufferCache) {
         let free = usize::from(self.rx.free());
-        if free < BURST && self.rx.outstanding() > 0 {
+        if free < self.refill_at && self.rx.outstanding() > 0 {
             return;
         }
         for _ in 0..free {

@@ -73,6 +73,8 @@ pub struct State {
     /// Configuration changes whenever the driver looks.
     pub restless: bool,
     fired: Vec<Arc<AtomicBool>>,
+    /// Entries of the MSI-X table.
+    pub vectors: u16,
     /// Registers of BAR 4 that answer what they like, by offset.
     lies: HashMap<usize, u64>,
     /// With a seed, all registers answer noise.
@@ -87,7 +89,6 @@ pub struct State {
 pub struct Model {
     me: Weak<Model>,
     config_space: Mutex<[u8; 256]>,
-    msix: bool,
     live_regions: Arc<AtomicUsize>,
     state: Mutex<State>,
 }
@@ -113,6 +114,7 @@ impl Model {
             config: setup.config,
             generation: 0,
             restless: false,
+            vectors: if setup.msix { MSIX_ENTRIES } else { 0 },
             fired: (0..MSIX_ENTRIES).map(|_| Arc::default()).collect(),
             lies: HashMap::new(),
             noise: None,
@@ -123,7 +125,6 @@ impl Model {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             config_space: Mutex::new(config_space(device_id)),
-            msix: setup.msix,
             live_regions: Arc::default(),
             state: Mutex::new(state),
         })
@@ -278,7 +279,7 @@ impl State {
                 let Some(queue) = self.queues.get_mut(selected) else { return };
                 match offset {
                     24 => queue.size = value as u16,
-                    26 => queue.vector = if value < u64::from(MSIX_ENTRIES) { value as u16 } else { 0xffff },
+                    26 => queue.vector = if value < u64::from(self.vectors) { value as u16 } else { 0xffff },
                     28 => self.enable(selected),
                     32..56 => {
                         let area = &mut queue.areas[(offset - 32) / 8];
@@ -416,11 +417,11 @@ impl Device for Model {
     }
 
     fn msix_table_len(&self) -> u16 {
-        if self.msix { MSIX_ENTRIES } else { 0 }
+        self.state().vectors
     }
 
     fn enable_msix(&self, targets: &[InterruptTarget]) -> Result<Vec<Box<dyn Interrupt>>, BusError> {
-        assert!(self.msix && targets.len() <= usize::from(MSIX_ENTRIES));
+        assert!(targets.len() <= usize::from(self.msix_table_len()));
         let fired = self.state().fired.clone().into_iter();
         Ok(fired.take(targets.len()).map(|flag| Box::new(Flag(flag)) as Box<dyn Interrupt>).collect())
     }
