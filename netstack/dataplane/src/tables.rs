@@ -16,8 +16,9 @@ use packet::ethernet::{ETHERTYPE_VLAN, multicast_mac_ipv4, multicast_mac_ipv6};
 pub const MAX_INTERFACES: usize = 4096;
 /// Adjacencies that a node has at most.
 pub const MAX_ADJACENCIES: usize = 1 << 18;
-/// Next hops of a group at most.
-pub const MAX_NEXT_HOPS: usize = 16;
+/// Next hops of a group at most. So many of equal weight get one bucket each, in order: whoever wants to say which flows
+/// move when a next hop comes or goes names them bucket by bucket.
+pub const MAX_NEXT_HOPS: usize = MAX_BUCKETS as usize;
 /// Buckets of a compiled group at most; weights are rounded to them.
 const MAX_BUCKETS: u32 = 64;
 /// Smallest MTU, so that one packet's fragments fit into a vector.

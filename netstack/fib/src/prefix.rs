@@ -119,6 +119,12 @@ impl<K: Key> Prefix<K> {
         self.address
     }
 
+    /// The last address that lies in this prefix.
+    #[must_use]
+    pub fn last_address(self) -> K {
+        self.address.last(self.len)
+    }
+
     /// Length in bits.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "the length of a prefix is not a number of elements")]
@@ -141,6 +147,7 @@ mod tests {
     fn host_bits_are_cleared_and_lengths_checked() {
         let prefix = Prefix::new(0x0a01_0203u32, 24).unwrap();
         assert_eq!((prefix.address(), prefix.len()), (0x0a01_0200, 24));
+        assert_eq!(prefix.last_address(), 0x0a01_02ff);
         assert!(prefix.contains(0x0a01_02ff) && !prefix.contains(0x0a01_0300));
         assert_eq!(Prefix::new(u32::MAX, 0).unwrap().address(), 0);
         assert_eq!(Prefix::new(u128::MAX, 0).unwrap().address(), 0);

@@ -1,0 +1,224 @@
+//! How a change reaches the workers, in order:
+//!
+//! 1. what changed is compiled into tables and published as a new generation;
+//! 2. when every worker has reached that generation, routes to groups that are new in it may enter the route tables;
+//! 3. groups that no route uses any more are removed, and what the route tables unlinked is retired, with the then next
+//!    generation; when every worker has reached it, numbers and memory are used again.
+//!
+//! So a worker never meets a group number in a route table that its tables do not have, or have for something else.
+
+use alloc::collections::VecDeque;
+
+use buffer::Buf;
+use dataplane::{AdjacencyId, GroupId, Tables};
+use fib::Prefix;
+
+use crate::{
+    NeighbourState, Output, Router,
+    adjacencies::{BLACKHOLE, LOCAL, UNREACHABLE},
+    groups::{Group, Target},
+    routes::Family,
+};
+
+/// Changes that may wait before bulk changes are refused.
+pub(crate) const MAX_WAITING: usize = 65_536;
+/// Changes done in one poll.
+const CHANGES_PER_POLL: usize = 16_384;
+/// Route changes after which unlinked memory is offered for reuse.
+const RECLAIM_EVERY: u32 = 1024;
+/// Unlinked memory above which bulk changes are refused until workers have moved on.
+pub(crate) const MAX_UNLINKED_BYTES: usize = 16 << 20;
+/// How soon to look again whether workers have moved on.
+const SETTLE_NS: u64 = 50_000;
+/// Least time between tables for each of their rows: compiling them must not take all of control's time.
+const NS_PER_ROW: u64 = 200;
+
+/// A step that waits for its turn.
+pub(crate) enum Change {
+    /// Bring the table into line with the routes of a prefix.
+    Sync4(Prefix<u32>),
+    Sync6(Prefix<u128>),
+    /// Remove a group if no route uses it.
+    FreeGroup(GroupId),
+    /// Route a packet again that waited for its neighbour.
+    Release(Buf, bool),
+}
+
+/// What waits to reach the workers.
+pub(crate) struct Changes {
+    waiting: VecDeque<Change>,
+    /// The tables are not what was published last.
+    dirty: bool,
+    published: u64,
+    /// When tables may be published next.
+    publish_ns: u64,
+    /// A generation that every worker is known to have reached.
+    safe: u64,
+    route_changes: u32,
+}
+
+impl Changes {
+    pub(crate) fn new() -> Self {
+        Self { waiting: VecDeque::new(), dirty: true, published: 0, publish_ns: 0, safe: 0, route_changes: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn mark_dirty(&mut self) {
+        self.dirty = true;
+    }
+
+    pub(crate) fn push(&mut self, change: Change) {
+        self.waiting.push_back(change);
+    }
+
+    pub(crate) fn deadline_ns(&self, now_ns: u64) -> Option<u64> {
+        if self.dirty {
+            Some(self.publish_ns)
+        } else {
+            (!self.waiting.is_empty()).then_some(now_ns + SETTLE_NS)
+        }
+    }
+}
+
+impl Router {
+    pub(crate) fn apply_changes(&mut self, now_ns: u64) {
+        if self.changes.dirty && now_ns >= self.changes.publish_ns {
+            self.publish(now_ns);
+        }
+        self.changes.safe = self.shared.quiescent_generation();
+        for _ in 0..CHANGES_PER_POLL {
+            let Some(change) = self.changes.waiting.pop_front() else { break };
+            if let Err(change) = self.apply(change) {
+                self.changes.waiting.push_front(change);
+                break;
+            }
+        }
+        self.reclaim();
+    }
+
+    /// Compiles and publishes the tables.
+    fn publish(&mut self, now_ns: u64) {
+        let rows = (self.adjacencies.len() + self.groups.len()) as u64;
+        self.changes.publish_ns = now_ns + rows * NS_PER_ROW;
+        self.changes.dirty = false;
+        let (neighbours, gleans) = (&self.neighbours, &self.gleans);
+        let next_hops = |group: &Group| match &*group.target {
+            Target::Local => [(LOCAL, 1)].into(),
+            Target::Blackhole => [(BLACKHOLE, 1)].into(),
+            Target::Connected(interface) => {
+                [(gleans.get(interface).copied().unwrap_or(UNREACHABLE), 1)].into()
+            }
+            Target::Neighbour(key) => {
+                let adjacency = neighbours.get(key).and_then(|neighbour| neighbour.adjacency);
+                [(adjacency.unwrap_or(UNREACHABLE), 1)].into()
+            }
+            Target::Via(_) => {
+                let alive = group.members.iter().filter_map(|(key, weight)| {
+                    let neighbour = neighbours.get(key)?;
+                    let adjacency = neighbour.adjacency?;
+                    (neighbour.state != NeighbourState::Failed).then_some((adjacency, *weight))
+                });
+                let alive: alloc::vec::Vec<(AdjacencyId, u16)> = alive.collect();
+                if alive.is_empty() { [(UNREACHABLE, 1)].into() } else { alive }
+            }
+        };
+        let groups = self.groups.compile(next_hops);
+        match Tables::new(self.links.compile(), &self.adjacencies.compile(), &groups) {
+            Ok(tables) => {
+                self.changes.published = self.shared.publish(tables);
+                self.groups.published(self.changes.published);
+            }
+            Err(error) => log::error!("the dataplane refused its tables: {error}"),
+        }
+    }
+
+    /// Does a change; it comes back if it has to wait.
+    fn apply(&mut self, change: Change) -> Result<(), Change> {
+        let done = match &change {
+            Change::Sync4(prefix) => self.sync_now(*prefix),
+            Change::Sync6(prefix) => self.sync_now(*prefix),
+            Change::FreeGroup(id) => {
+                self.free_group(*id);
+                Ok(true)
+            }
+            Change::Release(..) => Ok(!self.changes.dirty && self.changes.safe >= self.changes.published),
+        };
+        match (done, change) {
+            (Ok(false), change) => Err(change),
+            (Ok(true), Change::Release(packet, is_ipv6)) => {
+                self.waiting = self.waiting.saturating_sub(1);
+                self.output(if is_ipv6 { Output::Forward6(packet) } else { Output::Forward4(packet) });
+                Ok(())
+            }
+            (Ok(true), _) => Ok(()),
+            (Err(error), _) => {
+                log::error!("a route is not in the table: {error}");
+                Ok(())
+            }
+        }
+    }
+
+    fn free_group(&mut self, id: GroupId) {
+        let generation = self.shared.advance();
+        let Some(group) = self.groups.remove(id, generation) else { return };
+        for (key, _) in &group.members {
+            self.unpin(*key);
+        }
+        self.changes.dirty = true;
+    }
+
+    /// Brings the table into line with the routes of `prefix`, now or when it may be.
+    pub(crate) fn sync<K: Family>(&mut self, prefix: Prefix<K>) -> Result<(), fib::Error> {
+        if self.changes.waiting.is_empty() && self.sync_now(prefix)? {
+            return Ok(());
+        }
+        self.changes.push(K::sync(prefix));
+        Ok(())
+    }
+
+    /// False: the group is not known to all workers yet.
+    fn sync_now<K: Family>(&mut self, prefix: Prefix<K>) -> Result<bool, fib::Error> {
+        let group = self.selected(prefix);
+        if let Some(id) = group {
+            let ready = self.groups.get(id).and_then(|group| group.ready);
+            if ready.is_none_or(|generation| generation > self.changes.safe) {
+                return Ok(false);
+            }
+        }
+        let writer = K::writer(self);
+        match group {
+            Some(id) => {
+                let _ = writer.insert(prefix, id.0)?;
+            }
+            None => {
+                let _ = writer.remove(prefix)?;
+            }
+        }
+        self.changes.route_changes += 1;
+        if self.changes.route_changes.is_multiple_of(RECLAIM_EVERY) {
+            self.reclaim();
+        }
+        Ok(true)
+    }
+
+    /// Offers what the route tables unlinked for reuse, and uses again what no worker can see any more.
+    fn reclaim(&mut self) {
+        if self.unlinked_bytes() > 0 {
+            let generation = self.shared.advance();
+            self.fib4.retire(generation);
+            self.fib6.retire(generation);
+        }
+        let safe = self.shared.quiescent_generation();
+        self.changes.safe = safe;
+        self.fib4.reclaim(safe);
+        self.fib6.reclaim(safe);
+        self.groups.reclaim(safe);
+    }
+
+    pub(crate) fn unlinked_bytes(&self) -> usize {
+        self.fib4.memory().unlinked_bytes + self.fib6.memory().unlinked_bytes
+    }
+}

@@ -1,0 +1,212 @@
+//! What should be: configuration, links, leases.
+
+use alloc::{collections::BTreeSet, vec::Vec};
+use core::net::IpAddr;
+
+use config::{Config, IpNet, Ipv4Net};
+use dataplane::{Adjacency, Attachment, InterfaceId};
+
+use crate::{
+    DhcpLease, Router, Source,
+    adjacencies::Owner,
+    advertise::Advertiser,
+    groups::{Target, Via},
+    links::{Link, Probe, Settings},
+};
+
+impl Router {
+    /// Makes the node what a validated configuration says. Dynamic routes and leases stay.
+    pub fn configure(&mut self, config: &Config, now_ns: u64) {
+        self.remove_missing(config);
+        // Ports first: sub-interfaces take their MAC addresses from them.
+        let (ports, others): (Vec<_>, Vec<_>) =
+            config.interfaces.iter().partition(|interface| interface.parent.is_none());
+        for interface in ports.into_iter().chain(others) {
+            self.configure_interface(interface, now_ns);
+        }
+        self.static_routes.clone_from(&config.routes);
+        self.static_neighbours.clone_from(&config.neighbours);
+        self.refresh(now_ns);
+    }
+
+    fn remove_missing(&mut self, config: &Config) {
+        let wanted: BTreeSet<&str> =
+            config.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+        for id in self.links.ids() {
+            let Some(link) = self.links.get_mut(id).filter(|link| !wanted.contains(link.name.as_str()))
+            else {
+                continue;
+            };
+            link.settings = None;
+            link.lease = None;
+            self.say_goodbye(id);
+            if let Some(link) = self.links.get_mut(id) {
+                link.advertiser = None;
+            }
+            self.forget_neighbours_of(id);
+            if let Some(adjacency) = self.gleans.remove(&id) {
+                self.adjacencies.remove(adjacency);
+            }
+            self.links.remove(id);
+        }
+    }
+
+    fn configure_interface(&mut self, interface: &config::Interface, now_ns: u64) {
+        let attachment = match (interface.parent.as_deref().map(|name| self.links.id(name)), interface.vlan) {
+            (Some(Some(parent)), Some(vlan_id)) => Attachment::Vlan { parent, vlan_id },
+            (None, _) => Attachment::Port,
+            _ => return log::error!("interface {} has no port below", interface.name),
+        };
+        let parent_mac = match attachment {
+            Attachment::Vlan { parent, .. } => self.links.get(parent).map(Link::mac),
+            Attachment::Port => None,
+        };
+        let id = match self.links.id(&interface.name) {
+            Some(id) => Some(id),
+            None if attachment == Attachment::Port => None,
+            None => {
+                self.links.add(Link::new(interface.name.clone(), attachment, parent_mac.unwrap_or_default()))
+            }
+        };
+        let Some(link) = id.and_then(|id| self.links.get_mut(id)) else {
+            return log::error!("there is no interface {}", interface.name);
+        };
+        let settings = Settings {
+            enabled: interface.enabled,
+            mac: interface.mac.map(|mac| mac.0).or(parent_mac).unwrap_or(link.device_mac),
+            mtu: interface.mtu,
+            addresses: interface.addresses.clone(),
+            dhcp4: interface.dhcp4,
+            advertisements: interface.router_advertisements.clone(),
+        };
+        link.attachment = attachment;
+        if !settings.dhcp4 {
+            link.lease = None;
+        }
+        let advertised = link.advertiser.as_ref().map(Advertiser::settings);
+        let advertise_anew = advertised != settings.advertisements.as_ref()
+            || link.settings.as_ref().map(|before| &before.addresses) != Some(&settings.addresses);
+        let stops = settings.advertisements.is_none() && link.advertiser.is_some();
+        if stops && let Some(id) = id {
+            self.say_goodbye(id);
+        }
+        let Some(link) = id.and_then(|id| self.links.get_mut(id)) else { return };
+        if advertise_anew {
+            link.advertiser = settings.advertisements.clone().map(|say| Advertiser::new(say, now_ns));
+        }
+        link.settings = Some(settings);
+    }
+
+    /// The link of a port came up or went down.
+    pub fn set_link(&mut self, port: InterfaceId, is_up: bool, now_ns: u64) {
+        if let Some(link) = self.links.get_mut(port).filter(|link| link.port_up != is_up) {
+            link.port_up = is_up;
+            log::info!("{}: link {}", link.name, if is_up { "up" } else { "down" });
+            self.refresh(now_ns);
+        }
+    }
+
+    /// A DHCP server gave an interface an address, or the lease ended.
+    pub fn set_lease(&mut self, interface: InterfaceId, lease: Option<DhcpLease>, now_ns: u64) {
+        if let Some(link) = self.links.get_mut(interface).filter(|link| link.lease != lease) {
+            link.lease = lease;
+            self.refresh(now_ns);
+        }
+    }
+
+    /// Derives all that follows from interfaces, addresses and links.
+    fn refresh(&mut self, now_ns: u64) {
+        self.changes.mark_dirty();
+        for id in self.links.ids() {
+            self.refresh_link(id, now_ns);
+        }
+        let routes = self.connected_routes();
+        self.replace_routes(Source::Connected, routes);
+        let routes = self.static_routes();
+        self.replace_routes(Source::Static, routes);
+        let routes = self.leased_routes();
+        self.replace_routes(Source::Dhcp, routes);
+        let groups: Vec<_> = self.groups.ids().collect();
+        groups.into_iter().for_each(|id| self.resolve_group(id));
+        self.forget_unreachable();
+        self.refresh_static_neighbours(now_ns);
+        self.select_again();
+    }
+
+    /// Whether a link is up, its probes, and the adjacency of its networks.
+    fn refresh_link(&mut self, id: InterfaceId, now_ns: u64) {
+        let Some(link) = self.links.get(id) else { return };
+        let link_up = match link.attachment {
+            Attachment::Port => link.port_up,
+            Attachment::Vlan { parent, .. } => self.links.get(parent).is_some_and(|parent| {
+                parent.port_up && parent.settings.as_ref().is_none_or(|settings| settings.enabled)
+            }),
+        };
+        let Some(link) = self.links.get_mut(id) else { return };
+        link.link_up = link_up;
+        let is_up = link.is_up();
+        let mut own: BTreeSet<IpAddr> = link.addresses().map(|network| network.addr()).collect();
+        let _ = own.insert(IpAddr::V6(link.link_local()));
+        if !is_up {
+            own.clear();
+        }
+        if !is_up && let Some(advertiser) = &mut link.advertiser {
+            *advertiser = Advertiser::new(advertiser.settings().clone(), now_ns);
+        }
+        link.duplicates.retain(|address| own.contains(address));
+        link.probing.retain(|address, _| own.contains(address));
+        for address in own.difference(&link.probed) {
+            let _ = link.probing.insert(*address, Probe { left: 2, due_ns: now_ns });
+        }
+        link.probed = own;
+        if link.settings.is_some() && !self.gleans.contains_key(&id) {
+            let adjacency =
+                self.adjacencies.add(Owner::Interface(id), Adjacency::Unresolved { interface: id });
+            let _ = self.gleans.insert(id, adjacency);
+        }
+    }
+
+    /// Own addresses are local while their interface is enabled; networks are connected while its link is up.
+    fn connected_routes(&self) -> Vec<(IpNet, Target)> {
+        let mut routes = Vec::new();
+        for (id, link) in self.links.iter() {
+            let enabled = link.settings.as_ref().is_some_and(|settings| settings.enabled);
+            for network in link.addresses().filter(|network| enabled && !is_link_local(network)) {
+                if link.is_up() && network.prefix_len() < network.max_prefix_len() {
+                    routes.push((network.trunc(), Target::Connected(id)));
+                }
+            }
+        }
+        for (_, link) in self.links.iter() {
+            let enabled = link.settings.as_ref().is_some_and(|settings| settings.enabled);
+            let own = link.addresses().filter(|network| enabled && !is_link_local(network));
+            routes.extend(own.map(|network| (IpNet::from(network.addr()), Target::Local)));
+        }
+        routes
+    }
+
+    fn static_routes(&self) -> Vec<(IpNet, Target)> {
+        let resolved = self.static_routes.iter().filter_map(|route| match self.target(route) {
+            Ok(target) => Some((route.prefix, target)),
+            Err(error) => {
+                log::error!("route {} is left out: {error}", route.prefix);
+                None
+            }
+        });
+        resolved.collect()
+    }
+
+    /// The default routes that leases name, as one.
+    fn leased_routes(&self) -> Vec<(IpNet, Target)> {
+        let routers = self.links.iter().filter_map(|(id, link)| Some((id, link.lease.as_ref()?.router?)));
+        let hops: Vec<Via> = routers
+            .map(|(id, router)| Via { address: router.into(), interface: Some(id), weight: 1 })
+            .collect();
+        if hops.is_empty() { Vec::new() } else { [(Ipv4Net::default().into(), Target::Via(hops))].into() }
+    }
+}
+
+/// Link-local addresses mean something on their own link only, so the route tables do not have them.
+fn is_link_local(network: &IpNet) -> bool {
+    matches!(network, IpNet::V6(network) if network.addr().is_unicast_link_local())
+}

@@ -1,0 +1,136 @@
+//! The router's state, and its turn.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    vec::Vec,
+};
+
+use dataplane::{AdjacencyId, InterfaceId, Shared};
+use fib::{Fib4Writer, Fib6Writer};
+
+use crate::{
+    Limits, Output, Port,
+    adjacencies::Adjacencies,
+    changes::Changes,
+    groups::{Groups, NeighbourKey},
+    links::Links,
+    neighbour::Neighbour,
+    rib::Rib,
+};
+
+/// Outputs that may wait to be fetched; more are dropped.
+const MAX_OUTPUTS: usize = 4096;
+
+/// The control side of forwarding. Times are monotonic nanoseconds and never go back.
+pub struct Router {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) fib4: Fib4Writer,
+    pub(crate) fib6: Fib6Writer,
+    pub(crate) limits: Limits,
+    pub(crate) links: Links,
+    pub(crate) rib4: Rib<u32>,
+    pub(crate) rib6: Rib<u128>,
+    pub(crate) groups: Groups,
+    pub(crate) adjacencies: Adjacencies,
+    /// The adjacencies of connected networks.
+    pub(crate) gleans: BTreeMap<InterfaceId, AdjacencyId>,
+    pub(crate) neighbours: BTreeMap<NeighbourKey, Neighbour>,
+    /// Deadlines of neighbours.
+    pub(crate) timers: BTreeSet<(u64, NeighbourKey)>,
+    /// What packets had gone to a neighbour when it was last looked at.
+    pub(crate) usage: BTreeMap<NeighbourKey, u64>,
+    /// Neighbours being resolved.
+    pub(crate) incomplete: usize,
+    /// Packets held, by neighbours and by changes.
+    pub(crate) waiting: usize,
+    /// When forgettable neighbours may next be searched for.
+    pub(crate) search_ns: u64,
+    pub(crate) changes: Changes,
+    pub(crate) static_routes: Vec<config::Route>,
+    pub(crate) static_neighbours: Vec<config::Neighbour>,
+    outputs: VecDeque<Output>,
+    random: u64,
+}
+
+impl Router {
+    /// A router without configuration. `shared` was made with the tables of these writers; `seed` spreads timers and
+    /// need not be secret.
+    #[must_use]
+    pub fn new(
+        shared: Arc<Shared>,
+        fib4: Fib4Writer,
+        fib6: Fib6Writer,
+        ports: &[Port],
+        limits: Limits,
+        seed: u64,
+    ) -> Self {
+        Self {
+            shared,
+            fib4,
+            fib6,
+            limits,
+            links: Links::new(ports),
+            rib4: Rib::new(),
+            rib6: Rib::new(),
+            groups: Groups::new(limits.groups),
+            adjacencies: Adjacencies::new(),
+            gleans: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            usage: BTreeMap::new(),
+            incomplete: 0,
+            waiting: 0,
+            search_ns: 0,
+            changes: Changes::new(),
+            static_routes: Vec::new(),
+            static_neighbours: Vec::new(),
+            outputs: VecDeque::new(),
+            random: seed | 1,
+        }
+    }
+
+    /// The router's turn: does what is due. Bounded work; [`Router::next_deadline_ns`] says when to come again.
+    pub fn poll(&mut self, now_ns: u64) {
+        self.expire_neighbours(now_ns);
+        self.expire_links(now_ns);
+        self.apply_changes(now_ns);
+    }
+
+    /// When [`Router::poll`] has something to do next; None while nothing is due.
+    #[must_use]
+    pub fn next_deadline_ns(&self, now_ns: u64) -> Option<u64> {
+        let neighbours = self.timers.first().map(|(deadline, _)| *deadline);
+        let links = self.links.iter().flat_map(|(_, link)| {
+            let probes = link.probing.values().map(|probe| probe.due_ns);
+            probes.chain(
+                link.advertiser.iter().filter(|_| link.is_up()).map(|advertiser| advertiser.deadline_ns),
+            )
+        });
+        let changes = self.changes.deadline_ns(now_ns);
+        links.chain(neighbours).chain(changes).min().filter(|deadline| *deadline != u64::MAX)
+    }
+
+    /// The next thing to send.
+    pub fn next_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub(crate) fn output(&mut self, output: Output) {
+        if self.outputs.len() < MAX_OUTPUTS {
+            self.outputs.push_back(output);
+        }
+    }
+
+    pub(crate) fn transmit(&mut self, interface: InterfaceId, frame: Vec<u8>) {
+        self.output(Output::Transmit { interface, frame });
+    }
+
+    /// A number that spreads timers (xorshift64).
+    pub(crate) fn random(&mut self) -> u32 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 32) as u32
+    }
+}
