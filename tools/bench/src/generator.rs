@@ -1,0 +1,148 @@
+//! Both ports of a measurement: makes frames out of a template and a list of destinations, and takes back what is sent.
+
+use crate::workload::{FRAME_BYTES, Workload};
+use buffer::{Buf, BufferCache, PortQueue, Vector};
+use packet::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet};
+use packet::ipv4::{Ipv4, VERSION_IHL};
+use packet::ipv6::Ipv6;
+use packet::protocol;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use zerocopy::network_endian::{U16, U32};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// The device appends the frame check sequence.
+const FRAME_WITHOUT_FCS: usize = FRAME_BYTES - 4;
+/// Frames made ahead of their use where buffers are to be cold: with their metadata, twice a second-level cache.
+const COLD_FRAMES: usize = 1 << 15;
+
+/// Makes frames.
+pub struct Generator {
+    template: [u8; FRAME_WITHOUT_FCS],
+    destinations: Vec<IpAddr>,
+    next: usize,
+    vector: usize,
+    /// Frames that wait to be received, where buffers are to be cold.
+    ahead: Option<VecDeque<Buf>>,
+}
+
+/// Takes frames back. Its queue never fills.
+pub struct Sink;
+
+impl Generator {
+    /// A generator of a workload's frames from `host` to `router`, and the port that they leave by.
+    pub fn new(
+        workload: &Workload,
+        host: [u8; 6],
+        router: [u8; 6],
+        destinations: Vec<IpAddr>,
+    ) -> (Self, Sink) {
+        let ethertype = if workload.ipv6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+        let ethernet = Ethernet { destination: router, source: host, ethertype: U16::new(ethertype) };
+        let mut template = [0; FRAME_WITHOUT_FCS];
+        template[..14].copy_from_slice(ethernet.as_bytes());
+        let payload = FRAME_WITHOUT_FCS - 14;
+        if workload.ipv6 {
+            let header = Ipv6 {
+                version_class_flow: U32::new(6 << 28),
+                payload_length: U16::new((payload - size_of::<Ipv6>()) as u16),
+                next_header: protocol::NO_NEXT_HEADER,
+                hop_limit: 64,
+                source: [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5],
+                destination: [0; 16],
+            };
+            template[14..54].copy_from_slice(header.as_bytes());
+        } else {
+            let header = Ipv4 {
+                version_ihl: VERSION_IHL,
+                dscp_ecn: 0,
+                total_length: U16::new(payload as u16),
+                identification: U16::ZERO,
+                flags_fragment: U16::ZERO,
+                ttl: 64,
+                protocol: protocol::UDP,
+                checksum: U16::ZERO,
+                source: [10, 0, 0, 5],
+                destination: [0; 4],
+            };
+            template[14..34].copy_from_slice(header.as_bytes());
+        }
+        let ahead = workload.cold.then(VecDeque::new);
+        let generator = Self { template, destinations, next: 0, vector: workload.vector, ahead };
+        (generator, Sink)
+    }
+
+    /// Buffers that a workload's generator keeps, beside what is under way.
+    pub fn buffers(workload: &Workload) -> usize {
+        if workload.cold { 2 * COLD_FRAMES } else { 0 }
+    }
+
+    fn frame(&mut self, cache: &mut BufferCache) -> Option<Buf> {
+        let mut packet = cache.allocate()?;
+        packet.append(&self.template).ok()?;
+        let destination = self.destinations[self.next];
+        self.next = (self.next + 1) % self.destinations.len();
+        let ip = &mut packet.data_mut()[14..];
+        match destination {
+            IpAddr::V4(address) => {
+                let (header, _) = Ipv4::mut_from_prefix(ip).ok()?;
+                header.destination = address.octets();
+                header.fill_checksum();
+            }
+            IpAddr::V6(address) => {
+                let (header, _) = Ipv6::mut_from_prefix(ip).ok()?;
+                header.destination = address.octets();
+            }
+        }
+        Some(packet)
+    }
+}
+
+impl PortQueue for Generator {
+    fn receive(&mut self, cache: &mut BufferCache, out: &mut Vector) -> usize {
+        let before = out.len();
+        for _ in 0..self.vector {
+            let Some(packet) = self.frame(cache) else { break };
+            let packet = match &mut self.ahead {
+                None => packet,
+                Some(ahead) => {
+                    ahead.push_back(packet);
+                    if ahead.len() < COLD_FRAMES {
+                        continue;
+                    }
+                    let Some(oldest) = ahead.pop_front() else { break };
+                    oldest
+                }
+            };
+            // A vector holds all that a workload asks for.
+            let _ = out.push(packet);
+        }
+        out.len() - before
+    }
+
+    fn transmit(&mut self, cache: &mut BufferCache, packets: &mut Vector) {
+        cache.free(packets);
+    }
+
+    fn arm(&mut self) -> bool {
+        true
+    }
+
+    fn disarm(&mut self) {}
+}
+
+impl PortQueue for Sink {
+    fn receive(&mut self, _: &mut BufferCache, _: &mut Vector) -> usize {
+        0
+    }
+
+    fn transmit(&mut self, cache: &mut BufferCache, packets: &mut Vector) {
+        cache.free(packets);
+    }
+
+    fn arm(&mut self) -> bool {
+        false
+    }
+
+    fn disarm(&mut self) {}
+}

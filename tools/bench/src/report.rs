@@ -1,0 +1,87 @@
+//! What a person and a program read of a measurement.
+
+use crate::measure::Measurement;
+use crate::workload::FRAME_BYTES;
+use dataplane::Node;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// What figures of different machines are compared by.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Machine {
+    /// Rate of the time stamp counter, in GHz.
+    pub tsc_ghz: f64,
+    /// Clocks of one addition that waits for the one before.
+    pub clocks_per_addition: f64,
+    /// The thread was kept on one core.
+    pub pinned: bool,
+}
+
+/// The line before all others.
+pub fn calibration_line(machine: &Machine) -> String {
+    format!(
+        "TSC {:.3} GHz, a dependent addition takes {:.3} clocks{}",
+        machine.tsc_ghz,
+        machine.clocks_per_addition,
+        if machine.pinned { "" } else { ", thread not pinned" },
+    )
+}
+
+/// What one workload costs, in two lines.
+pub fn text(measurement: &Measurement) -> String {
+    let Measurement { workload, nodes, clocks, packets_per_vector, mpps, core } = measurement;
+    let mut text = format!(
+        "{:<28} {FRAME_BYTES} B  {:6.1} clocks per packet (median {:.1}, worst {:.1})  {mpps:5.1} Mpps  {packets_per_vector:.0} packets per vector\n",
+        workload.name(),
+        clocks.best,
+        clocks.median,
+        clocks.worst,
+    );
+    for (index, (node, clocks)) in nodes.iter().filter(|(node, _)| *node != Node::PortInput).enumerate() {
+        let separator = if index == 0 { "   " } else { ", " };
+        let _ = write!(text, "{separator}{} {clocks:.1}", node.name());
+    }
+    if let Some((cycles, instructions)) = core {
+        let _ = write!(text, "; with generator {cycles:.0} core cycles, {instructions:.0} instructions");
+    }
+    text.push('\n');
+    text
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    machine: &'a Machine,
+    workloads: Vec<JsonWorkload>,
+}
+
+#[derive(Serialize)]
+struct JsonWorkload {
+    name: String,
+    frame_bytes: usize,
+    clocks_per_packet: f64,
+    clocks_per_packet_median: f64,
+    clocks_per_packet_worst: f64,
+    mpps: f64,
+    packets_per_vector: f64,
+    nodes: BTreeMap<&'static str, f64>,
+    core_cycles_with_generator: Option<f64>,
+    instructions_with_generator: Option<f64>,
+}
+
+/// Everything, for programs.
+pub fn json(machine: &Machine, measurements: &[Measurement]) -> serde_json::Result<String> {
+    let workload = |measurement: &Measurement| JsonWorkload {
+        name: measurement.workload.name(),
+        frame_bytes: FRAME_BYTES,
+        clocks_per_packet: measurement.clocks.best,
+        clocks_per_packet_median: measurement.clocks.median,
+        clocks_per_packet_worst: measurement.clocks.worst,
+        mpps: measurement.mpps,
+        packets_per_vector: measurement.packets_per_vector,
+        nodes: measurement.nodes.iter().map(|(node, clocks)| (node.name(), *clocks)).collect(),
+        core_cycles_with_generator: measurement.core.map(|(cycles, _)| cycles),
+        instructions_with_generator: measurement.core.map(|(_, instructions)| instructions),
+    };
+    serde_json::to_string_pretty(&Json { machine, workloads: measurements.iter().map(workload).collect() })
+}
