@@ -1,6 +1,9 @@
 //! The configuration, field by field: names, limits, defaults, meanings. This is the one table.
 
-use crate::schema::{Field, Format, Presence, Schema};
+use crate::{
+    schema::{Field, Format, Presence, Schema},
+    validate::{MAX_NEXT_HOPS, MAX_WEIGHT},
+};
 use Presence::{Default, Optional, Required, Secret};
 
 const fn field(name: &'static str, schema: &'static Schema, presence: Presence, doc: &'static str) -> Field {
@@ -136,7 +139,7 @@ static ROUTE: Schema = Schema::Object(&[
     field("prefix", &Schema::Text(Format::Network), Required, "Destination network."),
     field(
         "via",
-        &Schema::List { items: &NEXT_HOP, key: &["address"], max: 16 },
+        &Schema::List { items: &NEXT_HOP, key: &["address"], max: MAX_NEXT_HOPS },
         Optional,
         "Next hops; flows are spread over them in proportion to their weights.",
     ),
@@ -161,7 +164,7 @@ static NEXT_HOP: Schema = Schema::Object(&[
         Optional,
         "Its interface; needed for an IPv6 link-local address and where DHCP gives the interface's network.",
     ),
-    field("weight", &Schema::Integer(1, 16), Default("1"), "Share of the flows."),
+    field("weight", &Schema::Integer(1, MAX_WEIGHT as u32), Default("1"), "Share of the flows."),
 ]);
 
 static NEIGHBOUR: Schema = Schema::Object(&[

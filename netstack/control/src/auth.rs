@@ -40,11 +40,6 @@ impl Auth {
         Self { token, failures: VecDeque::new() }
     }
 
-    /// The token in force.
-    pub fn token(&self) -> &str {
-        &self.token
-    }
-
     /// Puts another token in force.
     pub fn set_token(&mut self, token: &str) {
         self.token = token.into();

@@ -3,17 +3,24 @@
 //! Everything is polled by one thread and knows no platform: [`Platform`] is the machine.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "the API follows")]
 
 extern crate alloc;
 
+mod api;
 mod auth;
+mod boot;
+mod control;
+mod dhcp;
 mod http;
 mod net;
+mod node;
 mod platform;
 mod running;
 pub mod store;
+#[cfg(test)]
+mod testing;
 
+pub use control::{Control, Parts};
 pub use platform::{
     BlockDevice, BlockError, Boot, BootStage, Core, CoreRole, Memory, Platform, SECTOR_BYTES, Sector,
 };

@@ -13,6 +13,7 @@ use crate::{
 use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use core::net::IpAddr;
 use links::Links;
+pub(crate) use routes::{MAX_NEXT_HOPS, MAX_WEIGHT};
 
 /// What a configuration is held against: one port of the machine it is for.
 #[derive(Clone, Copy, Debug)]

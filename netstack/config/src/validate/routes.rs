@@ -8,6 +8,11 @@ use crate::{
 use alloc::{collections::BTreeMap, format};
 use core::net::IpAddr;
 
+/// Next hops of a route at most.
+pub(crate) const MAX_NEXT_HOPS: usize = 16;
+/// Weight of a next hop at most.
+pub(crate) const MAX_WEIGHT: u8 = 16;
+
 /// Reports what is wrong with routes.
 pub(super) fn validate(config: &Config, names: &Names<'_>, links: &Links, problems: &mut Problems) {
     let mut prefixes = BTreeMap::new();
@@ -41,12 +46,29 @@ pub(super) fn validate_alone(route: &Route, pointer: &str, problems: &mut Proble
     if route.via.is_empty() != route.blackhole {
         problems.add(pointer, "needs either next hops in via or blackhole: true, not both");
     }
+    if route.prefix.addr() != route.prefix.network() {
+        problems.add(
+            member(pointer, "prefix"),
+            format!("has host bits set; did you mean {}?", route.prefix.trunc()),
+        );
+    }
+    if route.via.len() > MAX_NEXT_HOPS {
+        problems.add(
+            member(pointer, "via"),
+            format!("has {} items; at most {MAX_NEXT_HOPS} are allowed", route.via.len()),
+        );
+    }
     if route.prefix.addr().is_multicast() {
         problems
             .add(member(pointer, "prefix"), format!("{} is multicast; only unicast is routed", route.prefix));
     }
     for (index, hop) in route.via.iter().enumerate() {
-        let pointer = member(&element(&member(pointer, "via"), index), "address");
+        let hop_pointer = element(&member(pointer, "via"), index);
+        if !(1..=MAX_WEIGHT).contains(&hop.weight) {
+            problems
+                .add(member(&hop_pointer, "weight"), format!("must be an integer from 1 to {MAX_WEIGHT}"));
+        }
+        let pointer = member(&hop_pointer, "address");
         if hop.address.is_ipv4() != route.prefix.addr().is_ipv4() {
             problems
                 .add(pointer, format!("{} is not of the address family of {}", hop.address, route.prefix));

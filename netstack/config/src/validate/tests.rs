@@ -1,4 +1,4 @@
-use crate::{MAX_PROBLEMS, PortFacts, Problem, parse, parse_route, validate_ports};
+use crate::{MAX_PROBLEMS, PortFacts, Problem, parse, parse_route, validate_ports, validate_route};
 use serde_json::{Value, json};
 use std::{
     format,
@@ -328,6 +328,11 @@ fn holds_against_the_machine() {
 fn reads_single_routes() {
     let route = parse_route(br#"{"prefix":"10.0.0.0/8","via":[{"address":"10.0.0.1"}]}"#).unwrap();
     assert_eq!((route.prefix.to_string().as_str(), route.via[0].weight), ("10.0.0.0/8", 1));
+    let mut odd = route.clone();
+    odd.prefix = "10.0.0.1/8".parse().unwrap();
+    odd.via[0].weight = 17;
+    let pointers: Vec<String> = validate_route(&odd).into_iter().map(|problem| problem.pointer).collect();
+    assert_eq!(pointers, ["/prefix", "/via/0/weight"]);
     assert_eq!(parse_route(br#"{"prefix":"10.0.0.0/8"}"#).unwrap_err()[0].pointer, "");
     assert_eq!(
         parse_route(br#"{"prefix":"10.0.0.0/8","via":[{"address":"::1"}]}"#).unwrap_err()[0].pointer,

@@ -21,8 +21,10 @@ const STALL_TIMEOUT_NS: u64 = 30 * SECOND_NS;
 const MIN_BODY_BYTES_PER_SECOND: u64 = 1024;
 /// What is read and thrown away after the last reply, so that it is not lost to a reset (RFC 9112 §9.6).
 const LINGER_TIMEOUT_NS: u64 = 2 * SECOND_NS;
-/// How often a source that has nothing now is asked again.
-const WAIT_NS: u64 = SECOND_NS / 10;
+/// How soon a source that has nothing now is asked again.
+const SOURCE_WAIT_NS: u64 = SECOND_NS / 10;
+/// How soon a sink that is busy is asked again.
+const SINK_WAIT_NS: u64 = SECOND_NS / 1000;
 
 /// Input that is kept: a whole header section, or a piece of a body.
 const MAX_INPUT_BYTES: usize = 2 * MAX_HEAD_BYTES;
@@ -116,8 +118,8 @@ enum Step {
     Progress,
     /// Only the peer or time can change something.
     Blocked,
-    /// The same, and a source is to be asked again soon.
-    Waiting,
+    /// The same, and a source or sink is to be asked again after so many nanoseconds.
+    Waiting(u64),
 }
 
 impl<S: Service> Connection<S> {
@@ -153,9 +155,9 @@ impl<S: Service> Connection<S> {
             match self.step(service, wire, now_ns) {
                 Step::Progress => {}
                 Step::Blocked => return self.next(wire, u64::MAX, now_ns),
-                Step::Waiting => {
+                Step::Waiting(wait_ns) => {
                     self.write(wire, now_ns);
-                    return self.next(wire, now_ns + WAIT_NS, now_ns);
+                    return self.next(wire, now_ns + wait_ns, now_ns);
                 }
             }
         }
@@ -249,6 +251,11 @@ impl<S: Service> Connection<S> {
         wire: &mut dyn Wire,
         now_ns: u64,
     ) -> Step {
+        if !reading.sink.ready(service) {
+            // That is not the peer's fault.
+            self.enter(State::Read(reading), now_ns + STALL_TIMEOUT_NS);
+            return Step::Waiting(SINK_WAIT_NS);
+        }
         let read = self.fill(wire);
         let used = match reading.decoder.decode(&self.input) {
             Piece::Malformed => {
@@ -301,7 +308,7 @@ impl<S: Service> Connection<S> {
             }
             Pull::More | Pull::Wait => self.state = State::Send(sending),
         }
-        if pull == Pull::More { Step::Progress } else { Step::Waiting }
+        if pull == Pull::More { Step::Progress } else { Step::Waiting(SOURCE_WAIT_NS) }
     }
 
     fn reply(&mut self, reply: Reply<S>, after: After, now_ns: u64) {

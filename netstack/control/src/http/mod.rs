@@ -13,6 +13,8 @@ pub(crate) mod connection;
 pub(crate) mod head;
 pub(crate) mod reply;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use connection::{Connection, Next, Wire};
@@ -41,6 +43,12 @@ pub(crate) enum Start<S> {
 
 /// Takes the body of one request.
 pub(crate) trait Sink<S> {
+    /// Whether the next piece, or the end, is welcome. False: it is offered again soon.
+    fn ready(&mut self, service: &mut S) -> bool {
+        let _ = service;
+        true
+    }
+
     /// Takes the next piece, at most some KiB.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Connections against a toy service, over a wire that takes and gives as little as a test wants.
 
+use super::testing::{TestWire, replies};
 use super::*;
 use proptest::prelude::*;
-use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -53,42 +53,6 @@ impl Service for Toy {
     }
 }
 
-#[derive(Default)]
-struct TestWire {
-    to_node: VecDeque<u8>,
-    from_node: Vec<u8>,
-    closed: bool,
-    /// Bytes read and written in one call at most.
-    step: usize,
-    /// Bytes that the peer still takes.
-    window: usize,
-}
-
-impl Wire for TestWire {
-    fn read(&mut self, out: &mut [u8]) -> usize {
-        let n = self.to_node.len().min(out.len()).min(self.step);
-        for (place, byte) in out.iter_mut().zip(self.to_node.drain(..n)) {
-            *place = byte;
-        }
-        n
-    }
-
-    fn read_closed(&self) -> bool {
-        self.closed && self.to_node.is_empty()
-    }
-
-    fn write(&mut self, data: &[u8]) -> usize {
-        let n = data.len().min(self.step).min(self.window);
-        self.window -= n;
-        self.from_node.extend_from_slice(&data[..n]);
-        n
-    }
-
-    fn unacknowledged(&self) -> usize {
-        0
-    }
-}
-
 struct Session {
     toy: Toy,
     wire: TestWire,
@@ -127,41 +91,6 @@ impl Session {
     fn output(&mut self) -> String {
         String::from_utf8(core::mem::take(&mut self.wire.from_node)).unwrap()
     }
-}
-
-/// Status and body of the replies in `text`.
-fn replies(text: &str) -> Vec<(u16, String)> {
-    let (mut out, mut rest) = (Vec::new(), text);
-    while !rest.is_empty() {
-        let (head, after) = rest.split_once("\r\n\r\n").unwrap();
-        let status = head[9..12].parse().unwrap();
-        let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        if let Some(length) = field("Content-Length:") {
-            let (body, after) = after.split_at(length.parse().unwrap());
-            out.push((status, body.into()));
-            rest = after;
-        } else if field("Transfer-Encoding:").is_some() {
-            let (mut body, mut left) = (String::new(), after);
-            loop {
-                let (size, after) = left.split_once("\r\n").unwrap();
-                let size = usize::from_str_radix(size, 16).unwrap();
-                body.push_str(&after[..size]);
-                left = &after[size + 2..];
-                if size == 0 {
-                    break;
-                }
-            }
-            out.push((status, body));
-            rest = left;
-        } else if status == 100 {
-            out.push((status, String::new()));
-            rest = after;
-        } else {
-            out.push((status, after.into()));
-            rest = "";
-        }
-    }
-    out
 }
 
 fn ask(text: impl AsRef<[u8]>) -> Vec<(u16, String)> {

@@ -1,0 +1,134 @@
+//! From a header section to a handler: path, token, method, query, body.
+
+use super::{
+    Reply,
+    endpoints::{ENDPOINTS, Endpoint, Handler},
+    problem::{denied, method_not_allowed, problem},
+    query::Query,
+};
+use crate::http::{
+    Head, Service, Sink, Start,
+    head::{BodyLength, Method},
+};
+use crate::node::Node;
+use alloc::{boxed::Box, format, string::String, vec::Vec};
+use core::net::IpAddr;
+
+/// What a handler is told of its request.
+pub(crate) struct Request {
+    pub query: Query,
+    pub if_match: Option<String>,
+    /// The client prefers ndjson.
+    pub wants_lines: bool,
+}
+
+impl Service for Node {
+    fn start(&mut self, head: &Head, peer: IpAddr, now_ns: u64) -> Start<Self> {
+        self.now_ns = now_ns;
+        begin(self, head, peer).unwrap_or_else(Start::Reply)
+    }
+
+    fn refuse(&mut self, status: u16, detail: &'static str) -> Reply {
+        problem(status, detail)
+    }
+}
+
+fn begin(node: &mut Node, head: &Head, peer: IpAddr) -> Result<Start<Node>, Reply> {
+    let (endpoint, is_open) = find(head);
+    // Without a token one does not even learn which paths there are.
+    if !is_open {
+        let now_ns = node.now_ns;
+        node.auth.check(peer, head.authorization.as_deref(), now_ns).map_err(denied)?;
+    }
+    let endpoint = endpoint?;
+    let request = Request {
+        query: Query::check(&head.query, endpoint.query)?,
+        if_match: head.if_match.clone(),
+        wants_lines: head.accept.as_deref().is_some_and(|accept| accept.contains(super::NDJSON)),
+    };
+    match endpoint.handler {
+        Handler::Plain(handle) if head.body == BodyLength::None => Ok(Start::Reply(handle(node, &request))),
+        // An empty chunked body is as good as none.
+        Handler::Plain(handle) => collect(head, 0, move |node, _| handle(node, &request)),
+        Handler::Document { content_type, max_bytes, handle } => {
+            check_content(head, content_type)?;
+            collect(head, max_bytes, move |node, body| handle(node, &request, body))
+        }
+        Handler::Lines { content_type, open } => {
+            check_content(head, content_type)?;
+            Ok(Start::Read(open()))
+        }
+    }
+}
+
+/// The endpoint, or why there is none; and whether the path is for everybody.
+fn find(head: &Head) -> (Result<&'static Endpoint, Reply>, bool) {
+    let mut allowed: Vec<&str> = Vec::new();
+    for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.path == head.path) {
+        let is_head = head.method == Method::Head && endpoint.method == Method::Get;
+        if endpoint.method == head.method || is_head {
+            return (Ok(endpoint), endpoint.is_open);
+        }
+        allowed.push(match endpoint.method {
+            Method::Get => "GET, HEAD",
+            Method::Put => "PUT",
+            _ => "POST",
+        });
+    }
+    let reply =
+        if allowed.is_empty() { problem(404, "there is no such path") } else { method_not_allowed(&allowed) };
+    (Err(reply), false)
+}
+
+fn check_content(head: &Head, wanted: &'static str) -> Result<(), Reply> {
+    if head.body == BodyLength::None {
+        return Err(problem(411, "this needs a body, with Content-Length or chunked"));
+    }
+    // Parameters such as a charset change nothing: JSON is UTF-8.
+    let given =
+        head.content_type.as_deref().and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+    if given.eq_ignore_ascii_case(wanted) {
+        return Ok(());
+    }
+    Err(problem(415, &format!("this takes Content-Type: {wanted}")).with("Accept", wanted))
+}
+
+/// A body that is handled when it is complete.
+struct Collect<F> {
+    body: Vec<u8>,
+    max_bytes: usize,
+    handle: F,
+}
+
+fn collect<F>(head: &Head, max_bytes: usize, handle: F) -> Result<Start<Node>, Reply>
+where
+    F: FnOnce(&mut Node, &[u8]) -> Reply + 'static,
+{
+    if let BodyLength::Bytes(bytes) = head.body
+        && bytes > max_bytes as u64
+    {
+        return Err(too_large(max_bytes));
+    }
+    Ok(Start::Read(Box::new(Collect { body: Vec::new(), max_bytes, handle })))
+}
+
+fn too_large(max_bytes: usize) -> Reply {
+    match max_bytes {
+        0 => problem(413, "this takes no body"),
+        _ => problem(413, &format!("this takes a body of at most {max_bytes} bytes")),
+    }
+}
+
+impl<F: FnOnce(&mut Node, &[u8]) -> Reply> Sink<Node> for Collect<F> {
+    fn push(&mut self, _: &mut Node, data: &[u8]) -> Result<(), Reply> {
+        if self.body.len() + data.len() > self.max_bytes {
+            return Err(too_large(self.max_bytes));
+        }
+        self.body.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn end(self: Box<Self>, node: &mut Node) -> Reply {
+        (self.handle)(node, &self.body)
+    }
+}

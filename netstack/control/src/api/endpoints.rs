@@ -1,0 +1,197 @@
+//! Every path of the API with its methods, in the order of the description.
+
+use super::query::{
+    Kind::{Address, Boolean, Choice, Cursor, Integer},
+    Param, optional, required,
+};
+use super::{
+    JSON, NDJSON, Reply, bulk, configuration, dispatch::Request, interfaces, log, metrics, neighbours,
+    openapi, routes, status, storage, traffic,
+};
+use crate::http::{Sink, head::Method};
+use crate::node::Node;
+use alloc::boxed::Box;
+
+/// One method of one path.
+pub(crate) struct Endpoint {
+    pub method: Method,
+    pub path: &'static str,
+    /// Answers without a token.
+    pub is_open: bool,
+    pub summary: &'static str,
+    pub query: &'static [Param],
+    pub handler: Handler,
+    pub answer: Answer,
+    /// Statuses of refusals that are particular to it.
+    pub refusals: &'static [u16],
+}
+
+/// What handles a request.
+#[derive(Clone, Copy)]
+pub(crate) enum Handler {
+    /// There is no body.
+    Plain(fn(&mut Node, &Request) -> Reply),
+    /// The body is one document.
+    Document { content_type: &'static str, max_bytes: usize, handle: fn(&mut Node, &Request, &[u8]) -> Reply },
+    /// The body is handled as it comes.
+    Lines { content_type: &'static str, open: fn() -> Box<dyn Sink<Node>> },
+}
+
+/// What a good answer is.
+pub(crate) struct Answer {
+    pub status: u16,
+    pub content_type: &'static str,
+    /// Name of its schema in the description; empty for text.
+    pub schema: &'static str,
+    /// It can also come as ndjson with lines of this schema; empty if not.
+    pub lines: &'static str,
+}
+
+/// Longest configuration document.
+const MAX_CONFIG_BYTES: usize = 2 << 20;
+/// Items of a page at most.
+const MAX_PAGE: u64 = 1000;
+
+const fn answer(schema: &'static str) -> Answer {
+    Answer { status: 200, content_type: JSON, schema, lines: "" }
+}
+
+const fn get(
+    path: &'static str,
+    schema: &'static str,
+    summary: &'static str,
+    handle: fn(&mut Node, &Request) -> Reply,
+) -> Endpoint {
+    Endpoint {
+        method: Method::Get,
+        path,
+        is_open: false,
+        summary,
+        query: &[],
+        handler: Handler::Plain(handle),
+        answer: answer(schema),
+        refusals: &[],
+    }
+}
+
+const fn post(
+    path: &'static str,
+    schema: &'static str,
+    summary: &'static str,
+    handle: fn(&mut Node, &Request) -> Reply,
+) -> Endpoint {
+    Endpoint { method: Method::Post, ..get(path, schema, summary, handle) }
+}
+
+const fn text(content_type: &'static str) -> Answer {
+    Answer { status: 200, content_type, schema: "", lines: "" }
+}
+
+/// The API.
+pub(crate) static ENDPOINTS: &[Endpoint] = &[
+    Endpoint { is_open: true, ..get("/v1/health", "Health", "Whether the node is there", status::health) },
+    get("/v1/status", "Status", "What the node is, how long it runs and how it fares", status::status),
+    get("/v1/config", "Config", "The running configuration, without secrets", configuration::get),
+    Endpoint {
+        method: Method::Put,
+        query: &[
+            optional("dry_run", Boolean, "Validate and say what would change; change nothing."),
+            optional(
+                "confirm_seconds",
+                Integer(5, 3600),
+                "Return to the configuration before unless confirmed in time.",
+            ),
+        ],
+        handler: Handler::Document {
+            content_type: JSON,
+            max_bytes: MAX_CONFIG_BYTES,
+            handle: configuration::put,
+        },
+        refusals: &[409, 412, 422],
+        ..get("/v1/config", "ConfigChange", "Replace the configuration as a whole", configuration::get)
+    },
+    Endpoint {
+        refusals: &[409],
+        ..post(
+            "/v1/config/confirm",
+            "Generation",
+            "Keep a change that waits for confirmation",
+            configuration::confirm,
+        )
+    },
+    Endpoint {
+        refusals: &[409],
+        ..post(
+            "/v1/config/rollback",
+            "Generation",
+            "Take back a change that waits for confirmation",
+            configuration::rollback,
+        )
+    },
+    get("/v1/store", "Store", "What the store holds", storage::get),
+    Endpoint {
+        refusals: &[409, 503],
+        ..post("/v1/store", "Store", "Write the running configuration to the store", storage::save)
+    },
+    get("/v1/interfaces", "Interfaces", "Interfaces with addresses, link and counters", interfaces::list),
+    Endpoint {
+        query: &[
+            optional("limit", Integer(1, MAX_PAGE), "Routes of a page; 100 if left out."),
+            optional("after", Cursor, "Go on after this one: the `next` of the page before."),
+            optional("family", Choice(&["ipv4", "ipv6"]), "Routes of this family alone."),
+        ],
+        answer: Answer { lines: "Route", ..answer("Routes") },
+        ..get(
+            "/v1/routes",
+            "Routes",
+            "Routes in order of their prefixes, paged or all as lines",
+            routes::list,
+        )
+    },
+    Endpoint {
+        method: Method::Post,
+        handler: Handler::Lines { content_type: NDJSON, open: bulk::open },
+        refusals: &[422],
+        ..get("/v1/routes", "BulkResult", "Add and remove dynamic routes, one a line", routes::list)
+    },
+    Endpoint {
+        query: &[required("address", Address, "Destination address.")],
+        ..get("/v1/routes/lookup", "Lookup", "The route that packets to an address take", routes::lookup)
+    },
+    get("/v1/neighbours", "Neighbours", "ARP and neighbour discovery entries", neighbours::list),
+    get("/v1/counters", "Counters", "Counters of interfaces and of the graph's nodes", traffic::counters),
+    get("/v1/drops", "Drops", "Dropped packets by reason", traffic::drops),
+    get("/v1/trace", "Trace", "The recorded ways of packets through the graph", traffic::trace),
+    Endpoint {
+        query: &[optional(
+            "packets",
+            Integer(1, dataplane::MAX_TRACED_PACKETS as u64),
+            "How many packets; 50 if left out.",
+        )],
+        answer: Answer { status: 202, ..answer("TraceStarted") },
+        ..post("/v1/trace", "TraceStarted", "Record the way of the next packets", traffic::start_trace)
+    },
+    Endpoint {
+        query: &[
+            optional("since", Integer(0, u64::MAX), "First sequence number; the oldest line if left out."),
+            optional(
+                "limit",
+                Integer(1, 10_000),
+                "Lines at most; 1000 if left out. Without effect on a stream.",
+            ),
+            optional("follow", Boolean, "Stream lines, also those to come."),
+        ],
+        answer: Answer { lines: "LogLine", ..answer("Log") },
+        ..get("/v1/log", "Log", "The log", log::get)
+    },
+    get("/v1/crash", "Crash", "The record of the last crash", status::crash),
+    Endpoint {
+        answer: Answer { status: 202, ..answer("Rebooting") },
+        ..post("/v1/reboot", "Rebooting", "Restart the node", status::reboot)
+    },
+    Endpoint {
+        answer: text(metrics::CONTENT_TYPE),
+        ..get("/metrics", "", "Metrics for Prometheus", metrics::get)
+    },
+    get("/openapi.json", "OpenApi", "This description", openapi::get),
+];

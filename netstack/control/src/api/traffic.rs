@@ -1,0 +1,167 @@
+//! What the dataplane counted and recorded.
+
+use super::{Reply, dispatch::Request, interfaces, json};
+use crate::node::Node;
+use alloc::{
+    string::{String, ToString},
+    vec::Vec,
+};
+use dataplane::{TraceRecord, TraceRequest};
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Counters {
+    interfaces: Vec<InterfaceRow>,
+    ports: Vec<PortRow>,
+    workers: Vec<WorkerRow>,
+}
+
+#[derive(Serialize)]
+struct InterfaceRow {
+    name: String,
+    #[serde(flatten)]
+    counters: interfaces::Counters,
+}
+
+/// What a device and its driver counted.
+#[derive(Serialize)]
+struct PortRow {
+    name: String,
+    rx_packets: u64,
+    rx_bytes: u64,
+    rx_no_buffer: u64,
+    rx_errors: u64,
+    tx_packets: u64,
+    tx_bytes: u64,
+    tx_errors: u64,
+    interrupts: u64,
+}
+
+#[derive(Serialize)]
+struct WorkerRow {
+    worker: usize,
+    nodes: Vec<NodeRow>,
+}
+
+#[derive(Serialize)]
+struct NodeRow {
+    node: &'static str,
+    packets: u64,
+    vectors: u64,
+    clocks: u64,
+}
+
+#[derive(Serialize)]
+struct Drops {
+    drops: Vec<DropRow>,
+}
+
+#[derive(Serialize)]
+struct DropRow {
+    reason: &'static str,
+    description: &'static str,
+    packets: u64,
+}
+
+/// `GET /v1/counters`.
+pub(super) fn counters(node: &mut Node, _: &Request) -> Reply {
+    let interfaces = node.router.interfaces().into_iter().map(|status| InterfaceRow {
+        counters: node.shared.interface_counters(status.id).into(),
+        name: status.name,
+    });
+    let workers = (0..node.shared.workers())
+        .map(|worker| WorkerRow { worker, nodes: node.shared.node_counters(worker).map(node_row).collect() });
+    let ports = node.ports.iter().map(|port| {
+        let stats = port.stats();
+        PortRow {
+            name: port.info().name.clone(),
+            rx_packets: stats.rx_packets,
+            rx_bytes: stats.rx_bytes,
+            rx_no_buffer: stats.rx_no_buffer,
+            rx_errors: stats.rx_errors,
+            tx_packets: stats.tx_packets,
+            tx_bytes: stats.tx_bytes,
+            tx_errors: stats.tx_errors,
+            interrupts: stats.interrupts,
+        }
+    });
+    json(
+        200,
+        &Counters { interfaces: interfaces.collect(), ports: ports.collect(), workers: workers.collect() },
+    )
+}
+
+fn node_row((node, counters): (dataplane::Node, dataplane::NodeCounters)) -> NodeRow {
+    NodeRow {
+        node: node.name(),
+        packets: counters.packets,
+        vectors: counters.vectors,
+        clocks: counters.clocks,
+    }
+}
+
+/// `GET /v1/drops`.
+pub(super) fn drops(node: &mut Node, _: &Request) -> Reply {
+    let drops = node.shared.drop_counters().filter(|(_, packets)| *packets > 0).map(|(reason, packets)| {
+        DropRow { reason: reason.name(), description: reason.description().trim(), packets }
+    });
+    json(200, &Drops { drops: drops.collect() })
+}
+
+#[derive(Serialize)]
+struct Trace {
+    packets: Vec<TracedPacket>,
+}
+
+/// The way of one packet.
+#[derive(Serialize)]
+struct TracedPacket {
+    worker: u16,
+    packet: u16,
+    steps: Vec<Step>,
+}
+
+#[derive(Serialize)]
+struct Step {
+    node: &'static str,
+    next: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drop_reason: Option<&'static str>,
+    text: String,
+}
+
+#[derive(Serialize)]
+struct TraceStarted {
+    packets: u64,
+}
+
+/// `POST /v1/trace`.
+pub(super) fn start_trace(node: &mut Node, request: &Request) -> Reply {
+    let packets = request.query.integer("packets").unwrap_or(50);
+    node.trace.clear();
+    node.shared.arm_trace(TraceRequest { packets: packets as u32, ..TraceRequest::default() });
+    json(202, &TraceStarted { packets })
+}
+
+/// `GET /v1/trace`.
+pub(super) fn trace(node: &mut Node, _: &Request) -> Reply {
+    let mut packets: Vec<TracedPacket> = Vec::new();
+    // A packet's records follow each other closely, but those of several workers mix.
+    for record in &node.trace {
+        let key = (record.worker, record.packet);
+        match packets.iter_mut().rev().find(|packet| (packet.worker, packet.packet) == key) {
+            Some(packet) => packet.steps.push(step(record)),
+            None => packets.push(TracedPacket { worker: key.0, packet: key.1, steps: [step(record)].into() }),
+        }
+    }
+    json(200, &Trace { packets })
+}
+
+fn step(record: &TraceRecord) -> Step {
+    Step {
+        node: record.node.name(),
+        next: record.next.name(),
+        drop_reason: record.drop_reason.map(dataplane::DropReason::name),
+        text: record.to_string(),
+    }
+}

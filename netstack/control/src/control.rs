@@ -1,0 +1,215 @@
+//! Control's turn: everything that is not forwarding, in order, a bounded amount of each.
+
+use crate::dhcp;
+use crate::net::{Stack, server::Server};
+use crate::node::Node;
+use crate::platform::{Boot, Platform};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use buffer::{Buf, BufferCache, PortControl};
+use dataplane::{Inject, InjectTo, InterfaceId, Punt, PuntReason, Shared};
+use fib::{Fib4Writer, Fib6Writer};
+use router::{Limits, Output, Port, Router};
+
+/// Punted packets handled in one turn.
+const PUNTS_PER_POLL: usize = 256;
+/// Packets that this node sends in one turn.
+const PACKETS_PER_POLL: usize = 512;
+/// How often the ports are asked for their links.
+const LINK_EVERY_NS: u64 = 100_000_000;
+/// Trace records that are kept for whoever asks.
+const MAX_TRACE_RECORDS: usize = 8192;
+
+/// What control is made of.
+pub struct Parts {
+    /// The machine.
+    pub platform: Box<dyn Platform>,
+    /// What workers and control share; it was made with the tables of `fib4` and `fib6`.
+    pub shared: Arc<Shared>,
+    /// Writer of the IPv4 route table.
+    pub fib4: Fib4Writer,
+    /// Writer of the IPv6 route table.
+    pub fib6: Fib6Writer,
+    /// The ports; a port's place is its [`InterfaceId`].
+    pub ports: Vec<Box<dyn PortControl>>,
+    /// Buffers for the packets that this node sends.
+    pub cache: BufferCache,
+    /// What the node was started with.
+    pub boot: Boot,
+}
+
+/// The management plane of a node.
+pub struct Control {
+    node: Node,
+    stack: Stack,
+    server: Server<Node>,
+    cache: BufferCache,
+    shared: Arc<Shared>,
+    /// Link of each port when it was last asked.
+    links: Vec<bool>,
+    links_due_ns: u64,
+}
+
+impl Control {
+    /// Chooses a configuration, puts it in force and listens. `now_ns` is monotonic.
+    pub fn new(parts: Parts, now_ns: u64) -> Self {
+        let Parts { mut platform, shared, fib4, fib6, ports, cache, boot } = parts;
+        let mut seed = [[0; 8]; 2];
+        seed.iter_mut().for_each(|bytes| platform.random(bytes));
+        let [router_seed, stack_seed] = seed.map(u64::from_le_bytes);
+        let router_ports: Vec<Port> =
+            ports.iter().map(|port| Port { name: port.info().name.clone(), mac: port.info().mac }).collect();
+        let router = Router::new(shared.clone(), fib4, fib6, &router_ports, Limits::default(), router_seed);
+        let links = ports.iter().map(|_| false).collect();
+        let node = Node::new(platform, shared.clone(), router, ports, &boot, now_ns);
+        let mut stack = Stack::new(stack_seed, now_ns);
+        let server = Server::new(&mut stack, node.running.config().api.port);
+        Self { node, stack, server, cache, shared, links, links_due_ns: now_ns }
+    }
+
+    /// Does what there is to do, a bounded amount. Returns when to poll again at the latest; earlier when a worker wakes
+    /// control.
+    pub fn poll(&mut self, now_ns: u64) -> u64 {
+        self.node.now_ns = now_ns;
+        let node_ns = self.node.tick();
+        self.ask_links(now_ns);
+        let punts = self.take_punts(now_ns);
+        let dhcp_ns = self.poll_dhcp(now_ns);
+        self.node.router.poll(now_ns);
+        self.listen();
+        let server_ns = self.server.poll(&mut self.stack, &mut self.node, now_ns);
+        let sent = self.send();
+        self.collect_trace();
+        if punts == PUNTS_PER_POLL || sent == PACKETS_PER_POLL {
+            return now_ns;
+        }
+        let router_ns = self.node.router.next_deadline_ns(now_ns).unwrap_or(u64::MAX);
+        node_ns.min(self.links_due_ns).min(dhcp_ns).min(server_ns).min(router_ns)
+    }
+
+    fn ask_links(&mut self, now_ns: u64) {
+        if now_ns < self.links_due_ns {
+            return;
+        }
+        self.links_due_ns = now_ns + LINK_EVERY_NS;
+        for (index, was_up) in self.links.iter_mut().enumerate() {
+            let Some(port) = self.node.ports.get_mut(index) else { break };
+            let is_up = port.link_up();
+            if core::mem::replace(was_up, is_up) == is_up {
+                continue;
+            }
+            let id = InterfaceId(index as u16);
+            self.node.router.set_link(id, is_up, now_ns);
+            // Sub-interfaces of the port have clients, too; those do no harm by asking again.
+            if is_up {
+                self.node.dhcp.values_mut().for_each(|client| client.link_up(now_ns));
+            }
+        }
+    }
+
+    fn take_punts(&mut self, now_ns: u64) -> usize {
+        for count in 0..PUNTS_PER_POLL {
+            let Some(punt) = self.shared.next_punt() else { return count };
+            if let Some(local) = self.node.router.handle_punt(punt, now_ns) {
+                self.take_local(local, now_ns);
+            }
+        }
+        PUNTS_PER_POLL
+    }
+
+    fn take_local(&mut self, punt: Punt, now_ns: u64) {
+        let packet = bytes_of(&punt.packet);
+        self.cache.free_one(punt.packet);
+        if punt.reason == PuntReason::Local4 && dhcp::is_for_client(&packet) {
+            if let Some(client) = self.node.dhcp.get_mut(&punt.interface) {
+                let (output, event) = client.receive(&packet, now_ns);
+                self.take_dhcp(punt.interface, output, event);
+            }
+            return;
+        }
+        self.stack.receive(packet);
+    }
+
+    fn poll_dhcp(&mut self, now_ns: u64) -> u64 {
+        let due: Vec<InterfaceId> = self
+            .node
+            .dhcp
+            .iter()
+            .filter(|(_, client)| client.next_deadline_ns() <= now_ns)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            if let Some((output, event)) = self.node.dhcp.get_mut(&id).map(|client| client.poll(now_ns)) {
+                self.take_dhcp(id, output, event);
+            }
+        }
+        self.node.dhcp.values().map(dhcp::Client::next_deadline_ns).min().unwrap_or(u64::MAX)
+    }
+
+    fn take_dhcp(&mut self, id: InterfaceId, output: Option<dhcp::Output>, event: Option<dhcp::Event>) {
+        if let Some(event) = event {
+            self.node.take_dhcp_event(id, event);
+        }
+        match output {
+            Some(dhcp::Output::Frame(frame)) => self.inject(&frame, InjectTo::Transmit(id)),
+            Some(dhcp::Output::Packet(packet)) => self.inject(&packet, InjectTo::Forward4),
+            None => {}
+        }
+    }
+
+    /// Tells the stack how the API listens, when that changed.
+    fn listen(&mut self) {
+        if core::mem::take(&mut self.node.listen_changed) {
+            let (filter, port) = self.node.listen();
+            self.stack.set_filter(filter);
+            self.stack.set_mtu(self.node.mtu());
+            self.server.set_port(&mut self.stack, port);
+        }
+    }
+
+    /// Sends what the router and the stack have to send; how many packets.
+    fn send(&mut self) -> usize {
+        for count in 0..PACKETS_PER_POLL {
+            if let Some(output) = self.node.router.next_output() {
+                match output {
+                    Output::Transmit { interface, frame } => {
+                        self.inject(&frame, InjectTo::Transmit(interface));
+                    }
+                    Output::Forward4(packet) => self.pass(Inject { packet, to: InjectTo::Forward4 }),
+                    Output::Forward6(packet) => self.pass(Inject { packet, to: InjectTo::Forward6 }),
+                }
+            } else if let Some(packet) = self.stack.transmit() {
+                let is_v6 = packet.first().is_some_and(|byte| byte >> 4 == 6);
+                self.inject(&packet, if is_v6 { InjectTo::Forward6 } else { InjectTo::Forward4 });
+            } else {
+                return count;
+            }
+        }
+        PACKETS_PER_POLL
+    }
+
+    /// Gives bytes to the workers. Lost if there is no buffer or no room, as on any wire.
+    fn inject(&mut self, bytes: &[u8], to: InjectTo) {
+        if let Some(inject) = Inject::copy(&mut self.cache, bytes, to) {
+            self.pass(inject);
+        }
+    }
+
+    fn pass(&mut self, inject: Inject) {
+        let _ = self.shared.inject(inject);
+    }
+
+    fn collect_trace(&mut self) {
+        while self.node.trace.len() < MAX_TRACE_RECORDS
+            && let Some(record) = self.shared.next_trace_record()
+        {
+            self.node.trace.push(record);
+        }
+    }
+}
+
+/// All segments of a packet.
+fn bytes_of(packet: &Buf) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(packet.total_len());
+    packet.segments().for_each(|segment| bytes.extend_from_slice(segment));
+    bytes
+}

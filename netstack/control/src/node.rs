@@ -1,0 +1,261 @@
+//! What the API and time act upon: the platform, the running configuration, the router, the ports, DHCP.
+
+use crate::auth::Auth;
+use crate::boot;
+use crate::dhcp::{Client, Event, Lease};
+use crate::net::Filter;
+use crate::platform::{Boot, Platform};
+use crate::running::Running;
+use crate::store::{Checksum, Saved, Store, StoreError};
+use alloc::{boxed::Box, collections::BTreeMap, format, string::String, sync::Arc, vec::Vec};
+use buffer::PortControl;
+use config::{Config, PortFacts, Problem};
+use core::net::{IpAddr, Ipv4Addr};
+use dataplane::{InterfaceId, Shared, TraceRecord};
+use router::{DhcpLease, Router};
+
+/// After a restart is asked for: time to send the answer.
+const REBOOT_DELAY_NS: u64 = 500_000_000;
+
+/// The state of the management plane, its connections apart.
+pub(crate) struct Node {
+    pub platform: Box<dyn Platform>,
+    pub shared: Arc<Shared>,
+    pub router: Router,
+    /// In the order of their interface identifiers.
+    pub ports: Vec<Box<dyn PortControl>>,
+    pub running: Running,
+    pub auth: Auth,
+    /// Clients of the interfaces that want a lease.
+    pub dhcp: BTreeMap<InterfaceId, Client>,
+    pub trace: Vec<TraceRecord>,
+    pub started_ns: u64,
+    /// Time of the present poll.
+    pub now_ns: u64,
+    pub reboot_at_ns: Option<u64>,
+    /// How the API listens changed: the stack is to be told.
+    pub listen_changed: bool,
+    /// Token of the command line.
+    boot_token: Option<String>,
+    /// Token made for want of another one.
+    made_token: Option<String>,
+    boot_module: Checksum,
+}
+
+impl Node {
+    /// A node with the configuration that [`boot::choose`] finds.
+    pub fn new(
+        mut platform: Box<dyn Platform>,
+        shared: Arc<Shared>,
+        router: Router,
+        ports: Vec<Box<dyn PortControl>>,
+        boot: &Boot,
+        now_ns: u64,
+    ) -> Self {
+        let saved = load(&mut *platform);
+        let start = boot::choose(boot, saved.as_ref(), &port_facts(&ports));
+        for reason in &start.reasons {
+            log::info!(target: "config", "{reason}");
+        }
+        let config = start.config;
+        let mut node = Self {
+            platform,
+            shared,
+            router,
+            ports,
+            running: Running::new(config.clone(), start.generation, start.source),
+            auth: Auth::new(String::new()),
+            dhcp: BTreeMap::new(),
+            trace: Vec::new(),
+            started_ns: now_ns,
+            now_ns,
+            reboot_at_ns: None,
+            listen_changed: true,
+            boot_token: boot.token.clone(),
+            made_token: None,
+            boot_module: boot::module_checksum(boot),
+        };
+        node.put_in_force(&config);
+        node
+    }
+
+    /// Holds `config` against the ports of this machine.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn check_ports(&self, config: &Config) -> Result<(), Vec<Problem>> {
+        let faults = config::validate_ports(config, &port_facts(&self.ports));
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// Replaces the running configuration by one that was validated; it comes back unless confirmed in time.
+    pub fn replace_config(&mut self, config: Config, confirm_seconds: Option<u64>) {
+        let changes = config::diff(self.running.config(), &config);
+        let confirm_by_ns = confirm_seconds.map(|seconds| self.now_ns + seconds * 1_000_000_000);
+        self.put_in_force(&config);
+        self.running.replace(config, confirm_by_ns);
+        log::info!(target: "config", "generation {} is in force, {} changes", self.running.generation(), changes.len());
+        for change in changes.iter().take(100) {
+            log::info!(target: "config", "{change}");
+        }
+    }
+
+    /// Takes an unconfirmed change back.
+    pub fn roll_back(&mut self, why: &str) {
+        if let Some(previous) = self.running.previous().cloned() {
+            self.put_in_force(&previous);
+            self.running.roll_back();
+            log::warn!(target: "config", "rolled back, {why}: generation {} is in force", self.running.generation());
+        }
+    }
+
+    /// Writes the running configuration to the store; None if there is no store.
+    pub fn save_config(&mut self) -> Option<Result<(), StoreError>> {
+        let mut config = self.running.config().clone();
+        if config.api.token.is_none() {
+            // Whoever saved can still get in after a restart.
+            config.api.token.clone_from(&self.made_token);
+        }
+        let saved = Saved {
+            generation: self.running.generation(),
+            module: self.boot_module,
+            document: serde_json::to_vec(&config).unwrap_or_default(),
+        };
+        let device = self.platform.store()?;
+        let result = Store::open(device).and_then(|mut store| store.save(&saved));
+        match &result {
+            Ok(()) => {
+                self.running.saved_generation = Some(saved.generation);
+                log::info!(target: "config", "generation {} is in the store", saved.generation);
+            }
+            Err(error) => log::error!(target: "config", "not saved: {error}"),
+        }
+        Some(result)
+    }
+
+    /// Has the node restart as soon as the answer is on its way.
+    pub fn reboot_soon(&mut self) {
+        self.reboot_at_ns = Some(self.now_ns + REBOOT_DELAY_NS);
+    }
+
+    /// Does what time asks for; returns when it asks again.
+    pub fn tick(&mut self) -> u64 {
+        if self.running.confirm_by_ns().is_some_and(|by_ns| self.now_ns >= by_ns) {
+            self.roll_back("not confirmed in time");
+        }
+        if self.reboot_at_ns.is_some_and(|at_ns| self.now_ns >= at_ns) {
+            self.reboot_at_ns = None;
+            self.platform.reboot();
+        }
+        self.running.confirm_by_ns().unwrap_or(u64::MAX).min(self.reboot_at_ns.unwrap_or(u64::MAX))
+    }
+
+    /// The addresses that answer, and the port.
+    pub fn listen(&self) -> (Filter, u16) {
+        let api = &self.running.config().api;
+        let addresses = api.interface.as_ref().map(|name| {
+            let interfaces = self.router.interfaces().into_iter().filter(|interface| interface.name == *name);
+            interfaces
+                .flat_map(|interface| interface.addresses)
+                .map(|net| net.addr())
+                .collect::<Vec<IpAddr>>()
+        });
+        (Filter { addresses }, api.port)
+    }
+
+    /// The longest packet that every interface carries.
+    pub fn mtu(&self) -> u16 {
+        self.router.interfaces().iter().filter(|i| i.enabled).map(|i| i.mtu).min().unwrap_or(1500)
+    }
+
+    /// A DHCP client says something new.
+    pub fn take_dhcp_event(&mut self, interface: InterfaceId, event: Event) {
+        let name = self.name_of(interface);
+        let lease = match event {
+            Event::Bound(lease) => {
+                log::info!(target: "dhcp", "{name}: {} from {}", lease.address, lease.server);
+                Some(lease)
+            }
+            Event::Lost => {
+                log::warn!(target: "dhcp", "{name}: the lease is over");
+                None
+            }
+        };
+        self.router.set_lease(interface, lease.as_ref().map(router_lease), self.now_ns);
+        self.listen_changed = true;
+    }
+
+    /// Name of an interface, for people.
+    pub fn name_of(&self, id: InterfaceId) -> String {
+        let named = self.router.interfaces().into_iter().find(|interface| interface.id == id);
+        named.map_or_else(|| format!("interface {}", id.0), |interface| interface.name)
+    }
+
+    fn put_in_force(&mut self, config: &Config) {
+        self.platform.set_log_level(config.log.level);
+        self.router.configure(config, self.now_ns);
+        self.keep_dhcp_clients(config);
+        let token = self.token_for(config);
+        self.auth.set_token(&token);
+        self.listen_changed = true;
+    }
+
+    /// The command line goes before the configuration; without either a token is made, once.
+    fn token_for(&mut self, config: &Config) -> String {
+        if let Some(token) = self.boot_token.as_ref().or(config.api.token.as_ref()) {
+            return token.clone();
+        }
+        if let Some(token) = &self.made_token {
+            return token.clone();
+        }
+        let mut bytes = [0; 32];
+        self.platform.random(&mut bytes);
+        let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        log::warn!(target: "api", "no token is configured; this one was made: {token}");
+        self.made_token = Some(token.clone());
+        token
+    }
+
+    /// Clients of interfaces that still want one stay as they are; others come and go.
+    fn keep_dhcp_clients(&mut self, config: &Config) {
+        let interfaces = self.router.interfaces();
+        let wants = |name: &str| config.interfaces.iter().any(|i| i.name == name && i.enabled && i.dhcp4);
+        let renamed = config.hostname != self.running.config().hostname;
+        let mut before = core::mem::take(&mut self.dhcp);
+        for interface in interfaces.iter().filter(|interface| wants(&interface.name)) {
+            let kept =
+                before.remove(&interface.id).filter(|client| !renamed && client.mac() == interface.mac.0);
+            let client = kept.unwrap_or_else(|| {
+                let mut seed = [0; 8];
+                self.platform.random(&mut seed);
+                Client::new(interface.mac.0, &config.hostname, u64::from_le_bytes(seed), self.now_ns)
+            });
+            self.router.set_lease(interface.id, client.lease().map(router_lease), self.now_ns);
+            let _ = self.dhcp.insert(interface.id, client);
+        }
+        for id in before.into_keys() {
+            self.router.set_lease(id, None, self.now_ns);
+        }
+    }
+}
+
+fn port_facts(ports: &[Box<dyn PortControl>]) -> Vec<PortFacts<'_>> {
+    ports.iter().map(|port| PortFacts { name: &port.info().name, max_mtu: port.info().max_mtu }).collect()
+}
+
+fn load(platform: &mut dyn Platform) -> Option<Saved> {
+    let device = platform.store()?;
+    match Store::open(device).and_then(|mut store| store.load()) {
+        Ok(saved) => saved,
+        Err(error) => {
+            log::error!(target: "config", "the store cannot be read: {error}");
+            None
+        }
+    }
+}
+
+fn router_lease(lease: &Lease) -> DhcpLease {
+    let default = lease.routes.iter().find(|(network, _)| network.prefix_len() == 0);
+    let router: Option<Ipv4Addr> = default.map(|(_, router)| *router);
+    DhcpLease { address: lease.address, router, mtu: lease.mtu }
+}
