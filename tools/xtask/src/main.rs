@@ -47,6 +47,12 @@ enum Verb {
     },
     /// Boot the image in the foreground, with its console on this terminal
     Boot(boot::Boot),
+    /// Measure the dataplane: clocks per packet and node
+    Bench {
+        /// Arguments of the bench: workloads, --json FILE, --list
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<String>,
+    },
     /// Run libFuzzer on the fuzz targets (needs a nightly toolchain)
     Fuzz(fuzz::Fuzz),
     /// Check licences, bans, duplicate versions, and advisories where the network allows
@@ -86,6 +92,10 @@ fn run(verb: Verb) -> Result<bool> {
         }
         Verb::Demo(demo) => return demo.run(),
         Verb::Boot(boot) => boot.run()?,
+        Verb::Bench { arguments } => {
+            let run = ["run", "--quiet", "--release", "--package", "bench", "--"].map(String::from);
+            return cargo::run(cargo::command(run.into_iter().chain(arguments)));
+        }
         Verb::Fuzz(fuzz) => return fuzz.run(),
         Verb::Deny => return steps::deny().map(|outcome| outcome.print()),
         Verb::Fmt { check } => {

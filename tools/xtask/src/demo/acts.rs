@@ -37,7 +37,7 @@ fn check(what: impl Into<String>, measured: Result<String>) -> Check {
 
 fn booting(stage: &Stage) -> Result<Vec<Check>> {
     let status = stage.api().json("/v1/status")?;
-    let stages = status["boot_stages"].as_array().context("the node reports no stages of its boot")?;
+    let stages = status["boot"].as_array().context("the node reports no stages of its boot")?;
     let last = stages.last().context("the node reports no stages of its boot")?;
     let milliseconds = last["at_microseconds"].as_f64().context("a stage without a time")? / 1000.0;
     let name = last["stage"].as_str().unwrap_or("?");
