@@ -9,7 +9,6 @@
 
 #![no_std]
 #![no_main]
-#![allow(dead_code)]
 
 extern crate alloc;
 #[cfg(clippy)]
@@ -35,7 +34,9 @@ mod traps;
 mod workers;
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use boot::BootInfo;
+use control::Boot;
 use kernel::acpi::Acpi;
 use kernel::command_line::{CommandLine, Crash};
 use log::{LevelFilter, info, warn};
@@ -79,7 +80,13 @@ extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
         crash_on_purpose(crash);
     }
     let devices = bus::init(&acpi, &boot_info);
-    node::run(&devices)
+    let module = boot_info.modules.first().map(memory::module);
+    let boot = Boot {
+        module: command_line.config.map(str::as_bytes).or(module).map(Box::from),
+        token: command_line.token.map(String::from),
+        prefer_module: command_line.prefer_module,
+    };
+    node::run(&devices, boot)
 }
 
 /// Has a core crash, as the command line wants it.

@@ -143,6 +143,17 @@ pub fn usage() -> (u64, u64) {
     (frames.free_bytes(), frames.total_bytes())
 }
 
+/// The content of a boot module.
+pub fn module(range: &Range<u64>) -> &'static [u8] {
+    let mapped =
+        range.clone().step_by(FRAME_BYTES as usize).all(|page| access(page) == Some(Access::ReadWrite));
+    if !mapped {
+        return &[];
+    }
+    // SAFETY: the pages are RAM that the frame allocator never had, and nothing writes to them.
+    unsafe { core::slice::from_raw_parts(range.start as *const u8, (range.end - range.start) as usize) }
+}
+
 /// Bytes of the heap that are in use.
 pub fn heap_used() -> u64 {
     HEAP.lock().counters().allocated_bytes as u64

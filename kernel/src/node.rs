@@ -2,12 +2,14 @@
 
 use crate::bus::PciDevice;
 use crate::devices::{self, Ports};
+use crate::platform::Machine;
 use crate::workers::{self, CoreWake};
-use crate::{boot_stages, cores, memory, random};
+use crate::{boot_stages, cores, memory, random, time};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use buffer::{BUFFER_BYTES, BufferPool, PortQueue};
+use control::{Boot, Control, Parts};
 use dataplane::{InterfaceId, Shared, Worker};
 use fib::{Fib4Writer, Fib6Writer};
 use log::info;
@@ -15,10 +17,10 @@ use log::info;
 /// Page size of what is mapped with one entry.
 const LARGE_PAGE_BYTES: u64 = 2 << 20;
 
-/// Runs the node on these devices.
-pub fn run(pci: &[Arc<PciDevice>]) -> ! {
+/// Runs the node on these devices, as it was asked to at boot.
+pub fn run(pci: &[Arc<PciDevice>], boot: Boot) -> ! {
     random::init(devices::entropy(pci));
-    let _disk = devices::disk(pci);
+    let platform = Box::new(Machine::new(devices::disk(pci)));
     let (free_bytes, _) = memory::usage();
     let wanted = u16::try_from(cores::workers()).unwrap_or(u16::MAX);
     let Ports { controls, queues } = devices::ports(pci, wanted, free_bytes);
@@ -35,17 +37,18 @@ pub fn run(pci: &[Arc<PciDevice>]) -> ! {
         .zip(per_worker(queues, count))
         .map(|(index, ports)| Worker::new(shared.clone(), index, ports, pool.cache()))
         .collect();
-    let control = |_now_ns: u64| None;
+    let parts = Parts { platform, shared, fib4, fib6, ports: controls, cache: pool.cache(), boot };
+    let mut control = Box::new(Control::new(parts, time::now_ns()));
     boot_stages::reached("ready");
     if cores::all().len() == 1
         && let Some(worker) = workers.pop()
     {
-        workers::run_both(worker, control)
+        workers::run_both(worker, move |now_ns| control.poll(now_ns))
     }
     for (index, worker) in workers.into_iter().enumerate() {
         workers::start(index, worker);
     }
-    workers::run_control(control)
+    workers::run_control(move |now_ns| control.poll(now_ns))
 }
 
 /// Buffers in a quarter of the memory that is free now, up to a limit beyond which more would not help.

@@ -103,28 +103,28 @@ pub fn start(index: usize, worker: Worker) {
     }));
 }
 
-/// Runs control on this core. `poll` takes the time and says when it wants to be called again.
-pub fn run_control(mut poll: impl FnMut(u64) -> Option<u64>) -> ! {
+/// Runs control on this core. `poll` takes the time and says when it wants to be called again at the latest.
+pub fn run_control(mut poll: impl FnMut(u64) -> u64) -> ! {
     loop {
         let deadline_ns = poll(time::now_ns());
-        cores::sleep(deadline_ns, || CONTROL_DUE.swap(false, Ordering::Acquire));
+        cores::sleep(Some(deadline_ns), || CONTROL_DUE.swap(false, Ordering::Acquire));
     }
 }
 
 /// Runs control and the only worker in turn on this core.
-pub fn run_both(worker: Worker, mut poll: impl FnMut(u64) -> Option<u64>) -> ! {
+pub fn run_both(worker: Worker, mut poll: impl FnMut(u64) -> u64) -> ! {
     let mut worker = Sleeper::new(worker);
     let mut polled_ns = 0;
-    let mut deadline_ns = None;
+    let mut deadline_ns = 0;
     loop {
         let now_ns = time::now_ns();
         let idle = worker.poll(now_ns);
-        let late = now_ns - polled_ns >= CONTROL_EVERY_NS || deadline_ns.is_some_and(|due| due <= now_ns);
+        let late = now_ns - polled_ns >= CONTROL_EVERY_NS || deadline_ns <= now_ns;
         if CONTROL_DUE.swap(false, Ordering::Acquire) || late {
             deadline_ns = poll(now_ns);
             polled_ns = now_ns;
         } else if idle {
-            worker.sleep(deadline_ns, || CONTROL_DUE.load(Ordering::Acquire));
+            worker.sleep(Some(deadline_ns), || CONTROL_DUE.load(Ordering::Acquire));
             // The interrupt may have been control's.
             polled_ns = 0;
         }

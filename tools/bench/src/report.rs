@@ -1,6 +1,5 @@
 //! What a person and a program read of a measurement.
 
-use crate::aead;
 use crate::measure::Measurement;
 use crate::workload::FRAME_BYTES;
 use dataplane::Node;
@@ -54,7 +53,6 @@ pub fn text(measurement: &Measurement) -> String {
 struct Json<'a> {
     machine: &'a Machine,
     workloads: Vec<JsonWorkload>,
-    aead: &'a [aead::Row],
 }
 
 #[derive(Serialize)]
@@ -72,11 +70,7 @@ struct JsonWorkload {
 }
 
 /// Everything, for programs.
-pub fn json(
-    machine: &Machine,
-    measurements: &[Measurement],
-    aead: &[aead::Row],
-) -> serde_json::Result<String> {
+pub fn json(machine: &Machine, measurements: &[Measurement]) -> serde_json::Result<String> {
     let workload = |measurement: &Measurement| JsonWorkload {
         name: measurement.workload.name(),
         frame_bytes: FRAME_BYTES,
@@ -89,9 +83,5 @@ pub fn json(
         core_cycles_with_generator: measurement.core.map(|(cycles, _)| cycles),
         instructions_with_generator: measurement.core.map(|(_, instructions)| instructions),
     };
-    serde_json::to_string_pretty(&Json {
-        machine,
-        workloads: measurements.iter().map(workload).collect(),
-        aead,
-    })
+    serde_json::to_string_pretty(&Json { machine, workloads: measurements.iter().map(workload).collect() })
 }
