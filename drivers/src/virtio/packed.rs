@@ -1,13 +1,15 @@
 //! The packed virtqueue (VIRTIO 1.3 §2.8): one ring of descriptors that both sides write, told apart by two
 //! flag bits and the parity of the lap.
 //!
+//! Without event indices, see [`super::pci::Transport::start`]: notifications and interrupts are wanted or not.
+//!
 //! A burst is published by its first descriptor alone: the device reads the ring in order, so it finds the
 //! rest only after that one became available. Positions run freely over 16 bits; a lap's parity is the bit
 //! above the position.
 
 use core::sync::atomic::{Ordering, fence};
 
-use super::ring::{Counter, Fault, MAX_QUEUE_SIZE, Ring, Segment, Slots, crossed};
+use super::ring::{Counter, Fault, MAX_QUEUE_SIZE, Ring, Segment, Slots};
 use super::shared::SharedArray;
 use crate::bus::{BusError, Device, DmaRegion};
 
@@ -16,13 +18,11 @@ const DESC_F_WRITE: u16 = 2;
 const DESC_F_AVAIL: u16 = 1 << 7;
 const DESC_F_USED: u16 = 1 << 15;
 
-/// Items of an event suppression structure (§2.8.10).
-const EVENT_DESC: u16 = 0;
-const EVENT_FLAGS: u16 = 1;
-
+/// Event suppression (§2.8.10): the flags are the second half of a structure of which the first, a position,
+/// means something only with `VIRTIO_F_EVENT_IDX`.
+const EVENT_FLAGS_AT: usize = 2;
 const EVENT_F_ENABLE: u16 = 0;
 const EVENT_F_DISABLE: u16 = 1;
-const EVENT_F_DESC: u16 = 2;
 
 /// A descriptor (§2.8.13) is two words: the address, and length, id and flags in one, which is therefore
 /// read and written in one piece.
@@ -52,7 +52,6 @@ pub struct Packed<T> {
     first_word: u64,
     /// Position of the next used descriptor.
     used_next: Counter,
-    event_index: bool,
     region: DmaRegion,
 }
 
@@ -61,12 +60,6 @@ impl<T: Send> Packed<T> {
     #[inline(always)]
     fn wrap(&self, position: u16) -> bool {
         position & self.size == 0
-    }
-
-    /// A position as event suppression structures have it: offset, and wrap counter on top.
-    #[inline(always)]
-    fn event_at(&self, position: u16) -> u16 {
-        (position & (self.size - 1)) | if self.wrap(position) { 1 << 15 } else { 0 }
     }
 
     #[inline(always)]
@@ -98,15 +91,15 @@ impl<T: Send> Packed<T> {
 }
 
 impl<T: Send> Ring<T> for Packed<T> {
-    fn new(device: &dyn Device, size: u16, event_index: bool) -> Result<Self, BusError> {
+    fn new(device: &dyn Device, size: u16, _event_index: bool) -> Result<Self, BusError> {
         let ring_bytes = (usize::from(size) * DESCRIPTOR_BYTES).next_multiple_of(LINE_BYTES);
         let region = device.dma_alloc(ring_bytes + 2 * LINE_BYTES, LINE_BYTES)?;
         // SAFETY: the views live in the struct that owns the region, and are used by nothing else.
         let mut ring = unsafe {
             Self {
                 words: SharedArray::new(&region, 0, WORDS * size),
-                driver_event: SharedArray::new(&region, ring_bytes, 2),
-                device_event: SharedArray::new(&region, ring_bytes + LINE_BYTES, 2),
+                driver_event: SharedArray::new(&region, ring_bytes + EVENT_FLAGS_AT, 1),
+                device_event: SharedArray::new(&region, ring_bytes + LINE_BYTES + EVENT_FLAGS_AT, 1),
                 slots: Slots::new(size),
                 size,
                 free: Counter::new(size),
@@ -114,7 +107,6 @@ impl<T: Send> Ring<T> for Packed<T> {
                 avail_published: Counter::new(0),
                 first_word: 0,
                 used_next: Counter::new(0),
-                event_index,
                 region,
             }
         };
@@ -161,19 +153,7 @@ impl<T: Send> Ring<T> for Packed<T> {
         // StoreLoad: the device stores its wish to be notified and then looks for descriptors; we store the
         // descriptor and then look at its wish. Without the fence both could read the old value (§2.8.21.3.1).
         fence(Ordering::SeqCst);
-        match self.device_event.read(EVENT_FLAGS) {
-            EVENT_F_DISABLE => false,
-            EVENT_F_DESC if self.event_index => {
-                let event = self.device_event.read(EVENT_DESC);
-                // The event lies within a lap of `new`, on its lap or the one before.
-                let offset = event & !(1 << 15);
-                let same_lap = (event >> 15 == 1) == self.wrap(new);
-                let lap = new & !(self.size - 1);
-                let position = lap.wrapping_add(offset).wrapping_sub(if same_lap { 0 } else { self.size });
-                crossed(position, new, old)
-            }
-            _ => true,
-        }
+        self.device_event.read(0) != EVENT_F_DISABLE
     }
 
     #[inline(always)]
@@ -191,18 +171,13 @@ impl<T: Send> Ring<T> for Packed<T> {
     }
 
     fn arm(&mut self) -> bool {
-        if self.event_index {
-            self.driver_event.write(EVENT_DESC, self.event_at(self.used_next.get()));
-            self.driver_event.store_release(EVENT_FLAGS, EVENT_F_DESC);
-        } else {
-            self.driver_event.write(EVENT_FLAGS, EVENT_F_ENABLE);
-        }
+        self.driver_event.write(0, EVENT_F_ENABLE);
         // StoreLoad: as in `publish`, with the roles exchanged.
         fence(Ordering::SeqCst);
         self.slots.outstanding() > 0 && self.used().is_some()
     }
 
     fn disarm(&mut self) {
-        self.driver_event.write(EVENT_FLAGS, EVENT_F_DISABLE);
+        self.driver_event.write(0, EVENT_F_DISABLE);
     }
 }

@@ -31,7 +31,7 @@ pub struct Segment {
 /// After a [`Fault`] nothing that the device says about this ring can be believed: stop using it.
 pub trait Ring<T>: Send + Sized {
     /// Makes an empty queue of `size` descriptors, a power of two up to [`MAX_QUEUE_SIZE`], with interrupts off.
-    /// `event_index` says whether `VIRTIO_F_EVENT_IDX` was negotiated.
+    /// `event_index` says whether `VIRTIO_F_EVENT_IDX` was negotiated, which it never is with packed rings.
     ///
     /// # Errors
     /// The platform has no memory.

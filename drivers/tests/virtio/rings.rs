@@ -186,9 +186,9 @@ proptest! {
 
     #[test]
     fn packed_rings_are_queues(
-        log_size in 0u32..7, event_index: bool, operations in prop::collection::vec(operation(), 0..400),
+        log_size in 0u32..7, operations in prop::collection::vec(operation(), 0..400),
     ) {
-        run::<Packed<u32>>(1 << log_size, true, event_index, &operations);
+        run::<Packed<u32>>(1 << log_size, true, false, &operations);
     }
 }
 
@@ -218,7 +218,6 @@ fn split_indices_wrap() {
 
 #[test]
 fn packed_indices_wrap() {
-    wrap::<Packed<u32>>(true, true);
     wrap::<Packed<u32>>(true, false);
 }
 

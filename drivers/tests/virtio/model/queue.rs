@@ -56,7 +56,7 @@ impl DeviceQueue {
     /// Where the driver put a queue, as it told by [`drivers::virtio::ring::Ring::areas`].
     pub fn new(packed: bool, size: u16, areas: [u64; 3], event_index: bool) -> Self {
         if packed {
-            return Self::Packed(PackedDevice::new(size, areas, event_index));
+            return Self::Packed(PackedDevice::new(size, areas));
         }
         let mut queue = Queue::new(size).expect("a size that virtio allows");
         let halves = |address: u64| (Some(address as u32), Some((address >> 32) as u32));
