@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::run::RunArgs;
+
 /// Manages Fairlead nodes, and runs the dataplane as a Linux process.
 #[derive(Debug, Parser)]
 #[command(name = "fairlead", version, about, disable_help_subcommand = true, after_help = AFTER_HELP)]
@@ -81,6 +83,10 @@ pub enum Command {
     /// Check a configuration, or convert it
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Show live rates: interfaces, drops by reason, workers
+    Top(TopArgs),
+    /// Record the way of the next packets through the graph and show it
+    Trace(TraceArgs),
     /// Show the node's log
     Logs(LogsArgs),
     /// Add, remove and load dynamic routes
@@ -94,6 +100,8 @@ pub enum Command {
     },
     /// Show the record of the last crash
     Crash,
+    /// Run the dataplane, the router and the API as a process of this machine
+    Run(RunArgs),
     /// Name nodes with their tokens, so that commands are short
     #[command(subcommand)]
     Context(ContextCommand),
@@ -177,6 +185,28 @@ pub enum ConfigCommand {
     },
 }
 
+/// `fairlead top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Print one measurement and end
+    #[arg(long)]
+    pub once: bool,
+    /// Time between two measurements
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub interval: f64,
+}
+
+/// `fairlead trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// How many packets to record
+    #[arg(short = 'N', long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub count: u32,
+    /// Give up waiting for packets after this time
+    #[arg(short, long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub timeout: f64,
+}
+
 /// `fairlead logs`.
 #[derive(Debug, Args)]
 pub struct LogsArgs {
@@ -239,6 +269,13 @@ pub enum ContextCommand {
         /// Name
         name: String,
     },
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.1..=3600.0).contains(&value) => Ok(value),
+        _ => Err("give seconds from 0.1 to 3600".into()),
+    }
 }
 
 #[cfg(test)]

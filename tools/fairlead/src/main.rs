@@ -10,6 +10,7 @@ mod cli;
 mod failure;
 mod manage;
 mod output;
+mod run;
 
 use std::process::ExitCode;
 

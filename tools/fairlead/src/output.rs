@@ -132,6 +132,17 @@ pub fn cell(value: &Value) -> String {
     }
 }
 
+/// A count per second with a decimal prefix: `1.50 M`.
+pub fn rate(per_second: f64) -> String {
+    match per_second {
+        r if r >= 1e9 => format!("{:.2} G", r / 1e9),
+        r if r >= 1e6 => format!("{:.2} M", r / 1e6),
+        r if r >= 1e3 => format!("{:.2} k", r / 1e3),
+        r if r >= 10.0 || r == 0.0 => format!("{r:.0}"),
+        r => format!("{r:.1}"),
+    }
+}
+
 /// Seconds as a person says them: `3d 4h`, `12m 5s`.
 pub fn duration(seconds: u64) -> String {
     let (days, hours, minutes, rest) =
@@ -158,7 +169,11 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_short() {
+    fn rates_and_durations_are_short() {
+        assert_eq!(rate(0.0), "0");
+        assert_eq!(rate(2.5), "2.5");
+        assert_eq!(rate(1500.0), "1.50 k");
+        assert_eq!(rate(14_880_000.0), "14.88 M");
         assert_eq!(duration(59), "59s");
         assert_eq!(duration(725), "12m 5s");
         assert_eq!(duration(3 * 86_400 + 4 * 3600), "3d 4h");

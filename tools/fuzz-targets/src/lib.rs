@@ -16,6 +16,7 @@ pub mod mutate;
 mod acpi;
 mod boot_info;
 mod config_json;
+mod frame;
 mod input;
 mod route_line;
 mod store_slots;
@@ -24,6 +25,10 @@ mod virtio_net;
 #[allow(unsafe_code, dead_code, unused_imports, reason = "the model is that of the drivers' own tests")]
 #[path = "../../../drivers/tests/virtio/model/mod.rs"]
 mod model;
+
+// The router with two ports is that of the dataplane's own tests.
+#[path = "../../../netstack/dataplane/tests/common/mod.rs"]
+mod testbed;
 
 /// One parser under test.
 #[derive(Clone, Copy)]
@@ -39,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "acpi", run: acpi::run },
     Target { name: "boot_info", run: boot_info::run },
     Target { name: "config_json", run: config_json::run },
+    Target { name: "frame", run: frame::run },
     Target { name: "route_line", run: route_line::run },
     Target { name: "store_slots", run: store_slots::run },
     Target { name: "virtio_net", run: virtio_net::run },

@@ -41,6 +41,13 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Write every kept input to a file of its own, as libFuzzer reads them
+    Unpack {
+        /// The target
+        target: String,
+        /// Where to
+        directory: PathBuf,
+    },
     /// Run one file, such as a find
     Run {
         /// The target
@@ -63,6 +70,13 @@ fn main() -> Result<()> {
         Command::Replay { targets } => replay(&chosen(&targets)?)?,
         Command::Mutate { seconds, targets, seed } => {
             mutate(&chosen(&targets)?, Duration::from_secs(seconds), seed)?;
+        }
+        Command::Unpack { target, directory } => {
+            for (index, input) in corpus::load(&target)?.iter().enumerate() {
+                let file = directory.join(format!("kept-{index}"));
+                std::fs::write(&file, &input.data)
+                    .with_context(|| format!("cannot write {}", file.display()))?;
+            }
         }
         Command::Run { target, file } => {
             let data = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;

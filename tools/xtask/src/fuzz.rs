@@ -52,19 +52,19 @@ impl Fuzz {
     }
 }
 
-/// New inputs go to a directory of the build, so that the kept corpus stays small; it is read as well.
+/// Inputs go to a directory of the build, so that the kept corpus stays small; it is where they start from.
 fn libfuzzer(target: &str, runs: u64, seconds: Option<u64>) -> Result<Command> {
     let found = cargo::target_directory().join("fuzz-corpus").join(target);
     fs::create_dir_all(&found)?;
-    let kept = cargo::workspace().join("fuzz/corpus").join(target);
+    let unpack = ["run", "--quiet", "--package", "fuzz-targets", "--", "unpack", target];
+    let mut unpack = cargo::command(unpack);
+    let _ = unpack.arg(&found);
+    if !cargo::run(unpack)? {
+        bail!("cannot read the kept inputs of {target}");
+    }
     let mut command = Command::new("cargo");
     let _ = command.args(["+nightly", "fuzz", "run", "--debug-assertions", "--sanitizer", "none", target]);
-    let _ = command
-        .arg(found)
-        .arg(kept)
-        .arg("--")
-        .arg(format!("-runs={runs}"))
-        .args(["-timeout=20", "-max_len=16384"]);
+    let _ = command.arg(found).arg("--").arg(format!("-runs={runs}")).args(["-timeout=20", "-max_len=16384"]);
     let _ = command.args(seconds.map(|seconds| format!("-max_total_time={seconds}")));
     // The toolchain that runs xtask must not be inherited by the one that is asked for.
     let _ = command.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").current_dir(cargo::workspace());

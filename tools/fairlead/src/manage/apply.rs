@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use config::{Change, ChangeKind, Problem};
+use config::{Change, ChangeKind};
 use serde_json::Value;
 
 use super::client::{FieldError, Node, Refusal};
@@ -14,7 +14,7 @@ use crate::output::{self, Colour, paint};
 /// Replaces the node's configuration by a file's.
 pub fn apply(node: &Node, format: Format, args: &ApplyArgs) -> Result<()> {
     let document = Document::read(&args.file)?;
-    let value = check(&document)?;
+    let value = document.checked()?;
     let path = match (args.dry_run, args.confirm) {
         (true, _) => "/v1/config?dry_run=true".to_owned(),
         (false, Some(seconds)) => format!("/v1/config?confirm_seconds={seconds}"),
@@ -50,33 +50,17 @@ pub fn rollback(node: &Node) -> Result<()> {
 /// Checks a file without a node.
 pub fn validate(path: &Path) -> Result<()> {
     let document = Document::read(path)?;
-    let _ = check(&document)?;
+    let _ = document.checked()?;
     output::emit(&format!("{} is a valid configuration\n", document.name()))
 }
 
 /// Prints a file as the JSON a node boots with, or as YAML.
 pub fn convert(path: &Path, format: Format) -> Result<()> {
     let document = Document::read(path)?;
-    let value = check(&document)?;
+    let value = document.checked()?;
     match format {
         Format::Yaml => output::emit(&output::yaml(&value)?),
         Format::Table | Format::Json => output::emit(&output::json(&value)),
-    }
-}
-
-fn check(document: &Document) -> Result<Value> {
-    let value = document.value();
-    match config::parse(value.to_string().as_bytes()) {
-        Ok(_) => Ok(value),
-        Err(problems) => {
-            let details = problems
-                .iter()
-                .map(|Problem { pointer, message }| document.point_at(pointer, message))
-                .collect();
-            Err(Failure::Invalid(
-                Message::new(format!("{} is not a valid configuration", document.name())).details(details),
-            ))
-        }
     }
 }
 

@@ -8,6 +8,8 @@ mod apply;
 mod get;
 mod logs;
 mod routes;
+mod top;
+mod trace;
 mod view;
 
 use std::io::{self, IsTerminal};
@@ -38,8 +40,11 @@ pub fn carry_out(arguments: Cli) -> Result<()> {
         Command::Status => get::status(&node(global)?, global.output),
         Command::Get(args) => get::get(&node(global)?, global.output, &args),
         Command::Crash => get::crash(&node(global)?, global.output),
+        Command::Top(args) => top::top(&node(global)?, global.output, &args),
+        Command::Trace(args) => trace::trace(&node(global)?, global.output, &args),
         Command::Logs(args) => logs::logs(&node(global)?, &args),
         Command::Routes(command) => routes::carry_out(&node(global)?, &command),
+        Command::Run(args) => crate::run::run(&args, global.token.clone()),
         Command::Save => save(&node(global)?),
         Command::Reboot { yes } => reboot(&node(global)?, yes),
     }

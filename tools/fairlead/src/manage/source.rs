@@ -64,6 +64,16 @@ impl Document {
         self.root.value.value()
     }
 
+    /// The document as JSON, if it is a valid configuration by the node's own rules.
+    pub fn checked(&self) -> Result<Value> {
+        let value = self.value();
+        let Err(problems) = config::parse(value.to_string().as_bytes()) else { return Ok(value) };
+        let details =
+            problems.iter().map(|problem| self.point_at(&problem.pointer, &problem.message)).collect();
+        let message = Message::new(format!("{} is not a valid configuration", self.name)).details(details);
+        Err(Failure::Invalid(message))
+    }
+
     /// What messages call the document.
     pub fn name(&self) -> &str {
         &self.name
