@@ -1,36 +1,82 @@
 //! Which next hop gets which bucket of a group's flows.
+//!
+//! Two steps, neither of which remembers anything. First all next hops of a route share the buckets as if each were well,
+//! by a method like Maglev's (Eisenbud et al., NSDI 2016, §3.4): each has its own order of preference, made from its
+//! address, and they take turns. So routes whose next hops are mostly the same spread flows mostly alike. Then those that
+//! are out of order hand their buckets to the others; no other bucket moves, and all is as before when they are back.
 
 use alloc::vec::Vec;
 
 use dataplane::{AdjacencyId, MAX_NEXT_HOPS};
 
-/// Gives [`MAX_NEXT_HOPS`] buckets to next hops in proportion to their weights. A bucket stays with the next hop it had
-/// in `previous` while that is not above its share, so that only those flows move that have to.
-pub(crate) fn assign(next_hops: &[(AdjacencyId, u16)], previous: &[AdjacencyId]) -> Vec<AdjacencyId> {
-    let mut spare = shares(next_hops);
-    let mut buckets: Vec<Option<AdjacencyId>> = (0..MAX_NEXT_HOPS)
-        .map(|bucket| {
-            let owner = *previous.get(bucket)?;
-            let index = next_hops.iter().position(|(hop, _)| *hop == owner)?;
-            spare[index] = spare[index].checked_sub(1)?;
-            Some(owner)
-        })
-        .collect();
-    let mut left =
-        next_hops.iter().zip(&spare).flat_map(|((hop, _), count)| core::iter::repeat_n(*hop, *count));
-    for bucket in buckets.iter_mut().filter(|bucket| bucket.is_none()) {
-        *bucket = left.next();
+/// Shares [`MAX_NEXT_HOPS`] buckets among next hops, given by a number that stands for each and its weight. Gives the
+/// place of each bucket's next hop.
+pub(crate) fn share(next_hops: &[(u64, u16)]) -> Vec<usize> {
+    let weights: Vec<u16> = next_hops.iter().map(|(_, weight)| *weight).collect();
+    let shares = shares(&weights);
+    let mut preferences: Vec<Vec<usize>> =
+        next_hops.iter().map(|(identity, _)| preference(*identity)).collect();
+    let mut taken = alloc::vec![0; shares.len()];
+    let mut owners = alloc::vec![None; MAX_NEXT_HOPS];
+    for _ in 0..MAX_NEXT_HOPS {
+        // The turn is that of the one with the least of its share.
+        let waiting = (0..shares.len()).filter(|hop| taken[*hop] < shares[*hop]);
+        let Some(hop) = waiting.min_by_key(|hop| (taken[*hop] * MAX_NEXT_HOPS) / shares[*hop]) else { break };
+        while let Some(bucket) = preferences[hop].pop() {
+            if owners[bucket].is_none() {
+                owners[bucket] = Some(hop);
+                taken[hop] += 1;
+                break;
+            }
+        }
     }
-    buckets.into_iter().flatten().collect()
+    owners.into_iter().map(Option::unwrap_or_default).collect()
+}
+
+/// All buckets, in the order that a next hop likes them least to best.
+fn preference(identity: u64) -> Vec<usize> {
+    let mut buckets: Vec<usize> = (0..MAX_NEXT_HOPS).collect();
+    buckets.sort_by_key(|bucket| mix(identity ^ mix(*bucket as u64)));
+    buckets
+}
+
+/// Spreads the bits of a number over all of it (the finaliser of `SplitMix64`).
+pub(crate) fn mix(number: u64) -> u64 {
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31
+}
+
+/// Gives the buckets that nobody has to the next hops, in proportion to their weights. `alive` are those that there are.
+pub(crate) fn fill(owners: &[Option<AdjacencyId>], alive: &[(AdjacencyId, u16)]) -> Vec<AdjacencyId> {
+    let free = owners.iter().filter(|owner| owner.is_none()).count();
+    let total: usize = alive.iter().map(|(_, weight)| usize::from(*weight)).sum::<usize>().max(1);
+    let mut given = 0;
+    let mut filled = Vec::with_capacity(owners.len());
+    for owner in owners {
+        let next = owner.or_else(|| {
+            // The middle of the nth free bucket, as a place among the weights.
+            let mut place = (2 * given + 1) * total / (2 * free);
+            given += 1;
+            let found = alive.iter().find(|(_, weight)| {
+                let here = place < usize::from(*weight);
+                place = place.saturating_sub(usize::from(*weight));
+                here
+            });
+            found.or(alive.last()).map(|(adjacency, _)| *adjacency)
+        });
+        filled.extend(next);
+    }
+    filled
 }
 
 /// How many buckets each next hop is due: the weights' proportions, what rounding leaves going to the largest remainders.
-fn shares(next_hops: &[(AdjacencyId, u16)]) -> Vec<usize> {
-    let total: usize = next_hops.iter().map(|(_, weight)| usize::from(*weight)).sum::<usize>().max(1);
+fn shares(weights: &[u16]) -> Vec<usize> {
+    let total: usize = weights.iter().map(|weight| usize::from(*weight)).sum::<usize>().max(1);
     let exact = |weight: u16| usize::from(weight) * MAX_NEXT_HOPS;
-    let mut shares: Vec<usize> = next_hops.iter().map(|(_, weight)| exact(*weight) / total).collect();
-    let mut order: Vec<usize> = (0..next_hops.len()).collect();
-    order.sort_by_key(|index| core::cmp::Reverse(exact(next_hops[*index].1) % total));
+    let mut shares: Vec<usize> = weights.iter().map(|weight| exact(*weight) / total).collect();
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by_key(|index| core::cmp::Reverse(exact(weights[*index]) % total));
     let rest = MAX_NEXT_HOPS.saturating_sub(shares.iter().sum());
     for index in order.into_iter().take(rest) {
         shares[index] += 1;
@@ -43,47 +89,49 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn hops(weights: &[u16]) -> Vec<(AdjacencyId, u16)> {
-        weights.iter().enumerate().map(|(n, weight)| (AdjacencyId(n as u32), *weight)).collect()
-    }
-
-    fn count(buckets: &[AdjacencyId], n: u32) -> usize {
-        buckets.iter().filter(|bucket| bucket.0 == n).count()
+    fn count(buckets: &[usize], hop: usize) -> usize {
+        buckets.iter().filter(|owner| **owner == hop).count()
     }
 
     #[test]
-    fn only_the_flows_of_a_lost_next_hop_move() {
-        let all = hops(&[1, 1, 1, 1]);
-        let before = assign(&all, &[]);
-        let after = assign(&all[1..], &before);
-        for (before, after) in before.iter().zip(&after).filter(|(before, _)| before.0 != 0) {
-            assert_eq!(before, after);
-        }
-        assert_eq!(count(&after, 0), 0);
-        assert_eq!(assign(&all, &before), before, "it comes back to what it was");
+    fn few_flows_move_when_a_next_hop_is_added() {
+        let hops: Vec<_> = (1..=5).map(|n| (n, 1)).collect();
+        let (before, after) = (share(&hops[..4]), share(&hops));
+        let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+        assert_eq!(count(&after, 4), 12);
+        assert!(moved <= 12 + 10, "{moved} of 64 moved, 12 of them to the new one");
     }
 
     #[test]
-    fn a_new_next_hop_takes_only_its_share() {
-        let before = assign(&hops(&[1, 1]), &[]);
-        let after = assign(&hops(&[1, 1, 2]), &before);
-        assert_eq!(before.iter().zip(&after).filter(|(before, after)| before != after).count(), 32);
-        assert_eq!([count(&after, 0), count(&after, 1), count(&after, 2)], [16, 16, 32]);
+    fn what_a_lost_next_hop_had_is_spread_by_weight() {
+        let owners: Vec<_> =
+            (0..64).map(|bucket| (bucket % 4 != 0).then_some(AdjacencyId(bucket % 4))).collect();
+        let filled = fill(&owners, &[(AdjacencyId(1), 1), (AdjacencyId(2), 1), (AdjacencyId(3), 2)]);
+        assert!(owners.iter().zip(&filled).all(|(owner, filled)| owner.is_none_or(|owner| owner == *filled)));
+        let new = |hop| filled.iter().step_by(4).filter(|owner| owner.0 == hop).count();
+        assert_eq!([new(1), new(2), new(3)], [4, 4, 8]);
     }
 
     proptest! {
         #[test]
-        fn shares_follow_the_weights(weights in prop::collection::vec(1u16..=16, 1..=16), seed in any::<u32>()) {
-            let hops = hops(&weights);
-            let previous: Vec<_> = (0..64).map(|n| AdjacencyId(seed.wrapping_mul(n) >> 13 & 31)).collect();
-            let buckets = assign(&hops, &previous);
+        fn shares_follow_the_weights(weights in prop::collection::vec(1u16..=16, 1..=16), seed in any::<u64>()) {
+            let hops: Vec<_> = weights.iter().enumerate().map(|(n, weight)| (seed ^ n as u64, *weight)).collect();
+            let buckets = share(&hops);
             prop_assert_eq!(buckets.len(), MAX_NEXT_HOPS);
-            let total: u32 = weights.iter().map(|weight| u32::from(*weight)).sum();
+            let total: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
             for (n, weight) in weights.iter().enumerate() {
-                let exact = 64 * u32::from(*weight) / total;
-                let got = count(&buckets, n as u32) as u32;
-                prop_assert!(got == exact || got == exact + 1, "{} of {}", got, exact);
+                let exact = 64 * usize::from(*weight) / total;
+                prop_assert!((exact..=exact + 1).contains(&count(&buckets, n)));
             }
+        }
+
+        #[test]
+        fn every_bucket_is_filled(weights in prop::collection::vec(1u16..=16, 1..=16), lost in any::<u64>()) {
+            let alive: Vec<_> = weights.iter().enumerate().map(|(n, weight)| (AdjacencyId(n as u32), *weight)).collect();
+            let owners: Vec<_> = (0..64).map(|n| (lost >> n & 1 == 0).then_some(alive[n % alive.len()].0)).collect();
+            let filled = fill(&owners, &alive);
+            prop_assert_eq!(filled.len(), 64);
+            prop_assert!(filled.iter().all(|owner| (owner.0 as usize) < alive.len()));
         }
     }
 }

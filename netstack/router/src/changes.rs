@@ -10,13 +10,13 @@
 use alloc::collections::VecDeque;
 
 use buffer::Buf;
-use dataplane::{AdjacencyId, GroupId, Tables};
+use dataplane::{GroupId, Tables};
 use fib::Prefix;
 
 use crate::{
     NeighbourState, Output, Router,
-    adjacencies::{BLACKHOLE, LOCAL, UNREACHABLE},
-    groups::{Group, Target},
+    adjacencies::{BLACKHOLE, LOCAL},
+    groups::{Group, NeighbourKey, Target},
     routes::Family,
 };
 
@@ -106,23 +106,16 @@ impl Router {
         self.changes.dirty = false;
         let (neighbours, gleans) = (&self.neighbours, &self.gleans);
         let next_hops = |group: &Group| match &*group.target {
-            Target::Local => [(LOCAL, 1)].into(),
-            Target::Blackhole => [(BLACKHOLE, 1)].into(),
-            Target::Connected(interface) => {
-                [(gleans.get(interface).copied().unwrap_or(UNREACHABLE), 1)].into()
-            }
-            Target::Neighbour(key) => {
-                let adjacency = neighbours.get(key).and_then(|neighbour| neighbour.adjacency);
-                [(adjacency.unwrap_or(UNREACHABLE), 1)].into()
-            }
+            Target::Local => [Some(LOCAL)].into(),
+            Target::Blackhole => [Some(BLACKHOLE)].into(),
+            Target::Connected(interface) => [gleans.get(interface).copied()].into(),
+            Target::Neighbour(key) => [neighbours.get(key).and_then(|neighbour| neighbour.adjacency)].into(),
             Target::Via(_) => {
-                let alive = group.members.iter().filter_map(|(key, weight)| {
-                    let neighbour = neighbours.get(key)?;
-                    let adjacency = neighbour.adjacency?;
-                    (neighbour.state != NeighbourState::Failed).then_some((adjacency, *weight))
-                });
-                let alive: alloc::vec::Vec<(AdjacencyId, u16)> = alive.collect();
-                if alive.is_empty() { [(UNREACHABLE, 1)].into() } else { alive }
+                let adjacency = |key: &Option<NeighbourKey>| {
+                    let neighbour = neighbours.get(&(*key)?)?;
+                    if neighbour.state == NeighbourState::Failed { None } else { neighbour.adjacency }
+                };
+                group.members.iter().map(adjacency).collect()
             }
         };
         let groups = self.groups.compile(next_hops);
@@ -164,8 +157,8 @@ impl Router {
     fn free_group(&mut self, id: GroupId) {
         let generation = self.shared.advance();
         let Some(group) = self.groups.remove(id, generation) else { return };
-        for (key, _) in &group.members {
-            self.unpin(*key);
+        for key in group.members.into_iter().flatten() {
+            self.unpin(key);
         }
         self.changes.dirty = true;
     }

@@ -12,7 +12,7 @@ use core::net::IpAddr;
 
 use dataplane::{AdjacencyId, GroupId, InterfaceId, NextHopGroup};
 
-use crate::{RouteError, buckets};
+use crate::{RouteError, adjacencies::UNREACHABLE, buckets};
 
 /// Names a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,12 +45,13 @@ pub(crate) enum Target {
 /// A target that is in use.
 pub(crate) struct Group {
     pub(crate) target: Arc<Target>,
-    /// The next hops of a [`Target::Via`] that are on a link which is up.
-    pub(crate) members: Vec<(NeighbourKey, u16)>,
+    /// For each next hop of a [`Target::Via`] the neighbour it is, if it is on a link which is up.
+    pub(crate) members: Vec<Option<NeighbourKey>>,
     /// Generation of the tables that have it; workers must have reached that before a route may name it.
     pub(crate) ready: Option<u64>,
     routes: u64,
-    buckets: Vec<AdjacencyId>,
+    /// For several next hops: which of them each bucket belongs to while all are well.
+    buckets: Vec<usize>,
 }
 
 /// All groups.
@@ -88,10 +89,17 @@ impl Groups {
                 GroupId(self.groups.len() as u32 - 1)
             }
         };
+        let buckets = match &target {
+            Target::Via(hops) if hops.len() > 1 => {
+                let hops: Vec<_> = hops.iter().map(|hop| (hop.identity(), hop.weight)).collect();
+                buckets::share(&hops)
+            }
+            _ => Vec::new(),
+        };
         let target = Arc::new(target);
         let _ = self.ids.insert(target.clone(), id);
         self.groups[id.0 as usize] =
-            Some(Group { target, members: Vec::new(), ready: None, routes: 1, buckets: Vec::new() });
+            Some(Group { target, members: Vec::new(), ready: None, routes: 1, buckets });
         Ok((id, true))
     }
 
@@ -151,30 +159,53 @@ impl Groups {
         }
     }
 
-    /// All groups for the tables. `next_hops` gives the adjacencies of one.
+    /// All groups for the tables. `next_hops` gives the adjacency of each next hop of one, if it can be used.
     pub(crate) fn compile(
-        &mut self,
-        next_hops: impl Fn(&Group) -> Vec<(AdjacencyId, u16)>,
+        &self,
+        next_hops: impl Fn(&Group) -> Vec<Option<AdjacencyId>>,
     ) -> Vec<NextHopGroup> {
-        let compile = |group: &mut Group| {
-            let mut next_hops = next_hops(group);
-            if next_hops.len() > 1 {
-                group.buckets = buckets::assign(&next_hops, &group.buckets);
-                next_hops = group.buckets.iter().map(|adjacency| (*adjacency, 1)).collect();
-            }
-            NextHopGroup { next_hops }
+        let compile = |group: &Group| group.compile(&next_hops(group));
+        self.groups.iter().map(|group| group.as_ref().map_or_else(NextHopGroup::default, compile)).collect()
+    }
+}
+
+impl Via {
+    /// A number that stands for it.
+    fn identity(&self) -> u64 {
+        let address = match self.address {
+            IpAddr::V4(address) => u128::from(address.to_bits()),
+            IpAddr::V6(address) => address.to_bits(),
         };
-        self.groups
-            .iter_mut()
-            .map(|group| group.as_mut().map_or_else(NextHopGroup::default, compile))
-            .collect()
+        let interface = self.interface.map_or(u64::MAX, |id| u64::from(id.0));
+        buckets::mix(buckets::mix(address as u64) ^ (address >> 64) as u64) ^ buckets::mix(interface)
     }
 }
 
 impl Group {
     /// Whether packets that follow it may arrive somewhere.
     pub(crate) fn is_usable(&self) -> bool {
-        !matches!(&*self.target, Target::Via(_)) || !self.members.is_empty()
+        !matches!(&*self.target, Target::Via(_)) || self.members.iter().any(Option::is_some)
+    }
+
+    fn compile(&self, next_hops: &[Option<AdjacencyId>]) -> NextHopGroup {
+        let Target::Via(hops) = &*self.target else {
+            return NextHopGroup::single(next_hops.first().copied().flatten().unwrap_or(UNREACHABLE));
+        };
+        let alive: Vec<(AdjacencyId, u16)> = next_hops
+            .iter()
+            .zip(hops)
+            .filter_map(|(adjacency, hop)| Some(((*adjacency)?, hop.weight)))
+            .collect();
+        match *alive.as_slice() {
+            [] => NextHopGroup::single(UNREACHABLE),
+            [(only, _)] => NextHopGroup::single(only),
+            _ => {
+                let owners: Vec<_> =
+                    self.buckets.iter().map(|hop| next_hops.get(*hop).copied().flatten()).collect();
+                let buckets = buckets::fill(&owners, &alive);
+                NextHopGroup { next_hops: buckets.into_iter().map(|adjacency| (adjacency, 1)).collect() }
+            }
+        }
     }
 }
 

@@ -106,13 +106,6 @@ impl Neighbour {
         self.enter(NeighbourState::Permanent, u64::MAX, now_ns);
     }
 
-    /// Resolves it anew.
-    pub(crate) fn restart(&mut self, now_ns: u64) {
-        self.solicitations = 0;
-        self.mac = [0; 6];
-        self.enter(NeighbourState::Incomplete, now_ns, now_ns);
-    }
-
     fn enter(&mut self, state: NeighbourState, deadline_ns: u64, now_ns: u64) {
         self.state = state;
         self.deadline_ns = deadline_ns;
@@ -157,9 +150,14 @@ impl Neighbour {
                 self.deadline_ns = now_ns + RETRANSMIT_NS;
                 Action::SolicitOne
             }
-            NeighbourState::Failed | NeighbourState::Probe if self.pinned > 0 => {
-                self.restart(now_ns);
-                Action::Nothing
+            // A next hop that failed gets no packets until it answers, but is asked for ever.
+            NeighbourState::Failed if self.pinned > 0 => {
+                self.deadline_ns = now_ns + FAILED_NS;
+                Action::SolicitAll
+            }
+            NeighbourState::Probe if self.pinned > 0 => {
+                self.enter(NeighbourState::Failed, now_ns + FAILED_NS, now_ns);
+                Action::SolicitAll
             }
             NeighbourState::Failed | NeighbourState::Probe => Action::Remove,
             NeighbourState::Permanent => {
@@ -245,8 +243,10 @@ mod tests {
         assert_eq!(expire(&mut neighbour, false), (Action::Fail, Failed));
         assert_eq!(expire(&mut neighbour, false).0, Action::Remove);
         neighbour.pinned = 1;
-        assert_eq!(expire(&mut neighbour, false), (Action::Nothing, Incomplete));
-        assert_eq!(expire(&mut neighbour, false), (Action::SolicitAll, Incomplete));
+        for _ in 0..10 {
+            assert_eq!(expire(&mut neighbour, false), (Action::SolicitAll, Failed));
+        }
+        assert!(neighbour.advertised(answer(MAC), 0, 100 * SECOND_NS) && neighbour.state == Reachable);
     }
 
     #[test]

@@ -221,15 +221,13 @@ impl Router {
                 });
                 let interface =
                     if hop.interface.is_some() { explicit } else { self.links.towards(hop.address) };
-                if let Some(interface) = interface {
-                    members.push((NeighbourKey { interface, address: hop.address }, hop.weight));
-                }
+                members.push(interface.map(|interface| NeighbourKey { interface, address: hop.address }));
             }
         }
         let before = group.members.clone();
         if before != members {
-            members.iter().for_each(|(key, _)| self.pin(*key));
-            before.iter().for_each(|(key, _)| self.unpin(*key));
+            members.iter().flatten().for_each(|key| self.pin(*key));
+            before.iter().flatten().for_each(|key| self.unpin(*key));
             if let Some(group) = self.groups.get_mut(id) {
                 group.members = members;
             }

@@ -9,7 +9,7 @@ use fib::Prefix;
 
 use crate::{
     InterfaceStatus, NeighbourStatus, NextHopStatus, RouteCursor, RouteStatus, Router, Source, TargetStatus,
-    groups::{Group, NeighbourKey, Target, Via},
+    groups::{Group, NeighbourKey, Target},
     neighbour::Neighbour,
     routes::{AnyPrefix, Family},
 };
@@ -85,19 +85,15 @@ impl Router {
             Target::Blackhole => TargetStatus::Blackhole,
             Target::Neighbour(key) => TargetStatus::Via([self.next_hop_status(*key, 1)].into()),
             Target::Via(hops) => {
-                let hops = hops.iter().map(|hop: &Via| {
-                    let member = group.members.iter().find(|(key, _)| {
-                        key.address == hop.address && hop.interface.is_none_or(|id| id == key.interface)
-                    });
-                    member.map_or_else(
-                        || NextHopStatus {
-                            address: hop.address,
-                            interface: None,
-                            weight: hop.weight,
-                            resolved: false,
-                        },
-                        |(key, weight)| self.next_hop_status(*key, *weight),
-                    )
+                let member = |place: usize| group.members.get(place).copied().flatten();
+                let hops = hops.iter().enumerate().map(|(place, hop)| match member(place) {
+                    Some(key) => self.next_hop_status(key, hop.weight),
+                    None => NextHopStatus {
+                        address: hop.address,
+                        interface: None,
+                        weight: hop.weight,
+                        resolved: false,
+                    },
                 });
                 TargetStatus::Via(hops.collect())
             }
