@@ -46,6 +46,12 @@ impl<'a, K> Job<'a, K> {
     pub fn is_authentic(&self) -> bool {
         self.authentic
     }
+
+    /// The nonce as it was given.
+    #[inline]
+    pub(crate) fn nonce(&self) -> [u8; NONCE_BYTES] {
+        core::array::from_fn(|i| self.nonce[i])
+    }
 }
 
 /// An authenticated cipher that works on many packets in one call.

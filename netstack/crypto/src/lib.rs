@@ -8,10 +8,15 @@
 //! 3. [`Job::new`] lends nonce, AAD, text and tag of a packet.
 //! 4. [`Aead::seal`] encrypts and writes tags; [`Aead::open`] verifies and decrypts.
 //!
+//! [`chacha::ChaChaPoly`] is an [`Aead`] as well; [`cbc_hmac`] has an interface of its own, as its MAC is made
+//! differently. Both are other people's crates.
+//!
 //! It does not make nonces, does not remember them, and knows no packet format: that is ESP's.
 #![no_std]
 
 pub mod aead;
+pub mod cbc_hmac;
+pub mod chacha;
 pub mod cpu;
 pub mod gcm;
 
