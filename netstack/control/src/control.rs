@@ -1,11 +1,16 @@
 //! Control's turn: everything that is not forwarding, in order, a bounded amount of each.
 
 use crate::dhcp;
-use crate::net::{Stack, server::Server};
+use crate::net::{
+    Stack,
+    direct::{Direct, Stream},
+    server::Server,
+};
 use crate::node::Node;
 use crate::platform::{Boot, Platform};
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use buffer::{Buf, BufferCache, PortControl};
+use core::net::IpAddr;
 use dataplane::{Inject, InjectTo, InterfaceId, Punt, PuntReason, Shared};
 use fib::{Fib4Writer, Fib6Writer};
 use router::{Limits, Output, Port, Router};
@@ -42,6 +47,7 @@ pub struct Control {
     node: Node,
     stack: Stack,
     server: Server<Node>,
+    direct: Direct<Node>,
     cache: BufferCache,
     shared: Arc<Shared>,
     /// Link of each port when it was last asked.
@@ -63,7 +69,12 @@ impl Control {
         let node = Node::new(platform, shared.clone(), router, ports, &boot, now_ns);
         let mut stack = Stack::new(stack_seed, now_ns);
         let server = Server::new(&mut stack, node.running.config().api.port);
-        Self { node, stack, server, cache, shared, links, links_due_ns: now_ns }
+        Self { node, stack, server, direct: Direct::new(), cache, shared, links, links_due_ns: now_ns }
+    }
+
+    /// Serves the API over a stream that `peer` has opened to the machine rather than to the node's own addresses.
+    pub fn adopt(&mut self, stream: Box<dyn Stream>, peer: IpAddr, now_ns: u64) {
+        self.direct.adopt(stream, peer, now_ns);
     }
 
     /// Does what there is to do, a bounded amount. Returns when to poll again at the latest; earlier when a worker wakes
@@ -77,13 +88,16 @@ impl Control {
         self.node.router.poll(now_ns);
         self.listen();
         let server_ns = self.server.poll(&mut self.stack, &mut self.node, now_ns);
+        let direct_ns = self.direct.poll(&mut self.node, now_ns);
         let sent = self.send();
         self.collect_trace();
         if punts == PUNTS_PER_POLL || sent == PACKETS_PER_POLL {
             return now_ns;
         }
         let router_ns = self.node.router.next_deadline_ns(now_ns).unwrap_or(u64::MAX);
-        node_ns.min(self.links_due_ns).min(dhcp_ns).min(server_ns).min(router_ns)
+        [node_ns, self.links_due_ns, dhcp_ns, server_ns, direct_ns, router_ns]
+            .into_iter()
+            .fold(u64::MAX, u64::min)
     }
 
     fn ask_links(&mut self, now_ns: u64) {

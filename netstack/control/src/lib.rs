@@ -21,6 +21,7 @@ pub mod store;
 mod testing;
 
 pub use control::{Control, Parts};
+pub use net::direct::Stream;
 pub use platform::{
     BlockDevice, BlockError, Boot, BootStage, Core, CoreRole, Memory, Platform, SECTOR_BYTES, Sector,
 };

@@ -320,3 +320,94 @@ fn completions_are_written_for_each_shell() {
         assert!(ran.code == 0 && ran.out.contains("fairlead") && ran.out.contains("apply"), "{shell}");
     }
 }
+
+/// A node that is a process without ports, with its API on an address of this machine. It ends with the test.
+struct Process {
+    child: std::process::Child,
+    address: String,
+}
+
+impl Process {
+    fn start(state: &std::path::Path, config: &str) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fairlead"));
+        let command = command
+            .args(["run", "--api", "127.0.0.1:0", "--config", config, "--state"])
+            .arg(state)
+            .env_clear();
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address =
+            log.find_map(|line| line.unwrap().split_once("http://").map(|(_, address)| address.to_owned()));
+        // What the process says later must not fill the pipe.
+        let _ = std::thread::spawn(move || log.for_each(drop));
+        Process { child, address: address.expect("the API is served") }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        run(&[&["--node", &self.address, "--token", "0123456789abcdef0123"], arguments].concat(), "")
+    }
+
+    /// The command succeeds; what it said.
+    fn expect(&self, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
+        ran.out
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_true_control_plane_is_managed() {
+    let state = scratch("state");
+    let config = file("process.yaml", "hostname: gw1\napi: {token: 0123456789abcdef0123}\n");
+    let node = Process::start(&state, &config);
+    assert!(node.expect(&["status"]).contains("gw1"));
+    assert_eq!(node.run(&["--token", "wrong-wrong-wrong", "status"]).code, 2, "a flag given twice");
+    assert_eq!(run(&["-n", &node.address, "--token", "wrong-wrong-wrong-wrong", "status"], "").code, 5);
+    let changed = file("changed.yaml", "hostname: gw2\nlog: {level: debug}\n");
+    let dry = node.expect(&["apply", "-f", &changed, "--dry-run"]);
+    assert!(dry.contains("~ hostname \"gw1\" -> \"gw2\"") && dry.contains("nothing was changed"), "{dry}");
+    assert!(node.expect(&["get", "config"]).contains("hostname: gw1"));
+    assert!(node.expect(&["apply", "-f", &changed, "--confirm", "60"]).contains("level"));
+    assert_eq!(node.expect(&["rollback"]), "rolled back to the configuration before\n");
+    assert!(node.expect(&["get", "config"]).contains("hostname: gw1"));
+    let _ = node.expect(&["apply", "-f", &changed]);
+    let impossible = file("impossible.yaml", "interfaces:\n  - name: eth0\n");
+    let ran = node.run(&["apply", "-f", &impossible]);
+    assert_eq!(ran.code, 3);
+    assert!(ran.err.contains("impossible.yaml:2:5: /interfaces/0/name: "), "{}", ran.err);
+    assert_eq!(node.expect(&["routes", "add", "198.51.100.0/24", "--blackhole"]), "added 198.51.100.0/24\n");
+    assert!(node.expect(&["get", "routes"]).contains("198.51.100.0/24"));
+    assert!(node.expect(&["get", "routes", "198.51.100.9"]).contains("198.51.100.0/24"));
+    let lines = (0..30_000).map(|n| {
+        format!("{{\"op\":\"add\",\"prefix\":\"10.{}.{}.0/24\",\"blackhole\":true}}\n", n >> 8, n & 255)
+    });
+    let many = file("many.ndjson", &lines.collect::<String>());
+    assert!(node.expect(&["routes", "load", &many]).starts_with("30000 added"));
+    let listed: serde_json::Value =
+        serde_json::from_str(&node.expect(&["get", "routes", "-o", "json"])).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 30_001);
+    for shown in [
+        &["get", "interfaces"][..],
+        &["get", "neighbours"],
+        &["get", "drops"],
+        &["get", "counters"],
+        &["logs"],
+        &["version"],
+    ] {
+        let _ = node.expect(shown);
+    }
+    assert!(node.expect(&["top", "--once", "-i", "0.1"]).contains("WORKER"));
+    assert_eq!(node.expect(&["crash"]), "no crash is on record\n");
+    assert!(node.expect(&["save"]).contains("store"));
+    // What was saved is there after the power failed.
+    drop(node);
+    let node = Process::start(&state, &config);
+    assert!(node.expect(&["get", "config"]).contains("hostname: gw2"));
+}

@@ -2,9 +2,10 @@
 //!
 //! Packets for the node come from the dataplane ([`Stack::receive`]) and its own go back to it ([`Stack::transmit`]), which
 //! routes them and resolves neighbours: there is one route table and one ARP in the house. [`server`] runs HTTP
-//! connections over a fixed pool of sockets.
+//! connections over a fixed pool of sockets, [`direct`] those that come by another way.
 
 mod device;
+pub(crate) mod direct;
 mod filter;
 pub(crate) mod server;
 #[cfg(test)]

@@ -6,31 +6,34 @@ use serde_json::{Map, Value};
 use crate::output::{self, Colour, paint};
 
 /// Members in the order in which a reader looks for them; all others follow by name.
-const FIRST: [&str; 24] = [
+const FIRST: [&str; 27] = [
     "hostname",
     "version",
     "name",
-    "interface",
     "prefix",
+    "interface",
+    "worker",
+    "stage",
     "node",
     "reason",
-    "worker",
     "id",
     "role",
-    "link",
+    "link_up",
     "enabled",
-    "up",
     "state",
+    "source",
     "address",
     "mac",
     "mtu",
     "addresses",
+    "link_local",
     "via",
-    "source",
     "packets",
     "bytes",
     "rx_packets",
+    "rx_bytes",
     "tx_packets",
+    "tx_bytes",
 ];
 
 /// Any answer.
@@ -49,7 +52,7 @@ pub fn describe(answer: &Value) -> String {
     }
 }
 
-/// `/v1/status`: as [`describe`], with the uptime in words.
+/// `/v1/status`: as [`describe`], with the uptime in words and memory in MiB.
 pub fn status(answer: &Value) -> String {
     let mut answer = answer.clone();
     if let Some(members) = answer.as_object_mut()
@@ -57,6 +60,13 @@ pub fn status(answer: &Value) -> String {
     {
         let words = output::duration(seconds.as_f64().unwrap_or(0.0) as u64);
         let _ = members.insert("uptime".into(), words.into());
+    }
+    if let Some(Value::Object(memory)) = answer.get_mut("memory") {
+        for value in memory.values_mut() {
+            *value = value
+                .as_u64()
+                .map_or(Value::Null, |bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0).into());
+        }
     }
     describe(&answer)
 }
@@ -122,7 +132,7 @@ fn list(items: &[Value]) -> String {
     if !items.iter().all(Value::is_object) {
         return items.iter().map(|item| format!("{}\n", output::cell(item))).collect();
     }
-    let rows: Vec<Map<String, Value>> = items.iter().map(|item| flatten(item, "")).collect();
+    let rows: Vec<Map<String, Value>> = items.iter().flat_map(rows).collect();
     let mut columns: Vec<&str> = Vec::new();
     for key in rows.iter().flat_map(Map::keys) {
         if !columns.contains(&key.as_str()) {
@@ -137,14 +147,33 @@ fn list(items: &[Value]) -> String {
     output::table(&columns, &right, cells.collect())
 }
 
-/// Members of inner objects become members with a name of two parts; only what is not zero or empty is worth a column.
-fn flatten(item: &Value, lead: &str) -> Map<String, Value> {
+/// The rows of one item: itself, or, if it has a table inside, that table's rows with the item's own members before
+/// them; rows that count nothing are left out.
+fn rows(item: &Value) -> Vec<Map<String, Value>> {
+    let mut flat = flatten(item);
+    let inner = flat.iter().find(|(_, value)| is_table(value) && value[0].get("address").is_none());
+    let Some(key) = inner.map(|(key, _)| key.clone()) else { return vec![flat] };
+    let Some(Value::Array(inner)) = flat.remove(&key) else { return vec![flat] };
+    let counts = |row: &Value| {
+        row.as_object().is_some_and(|row| row.values().any(|value| value.as_u64().is_some_and(|n| n > 0)))
+    };
+    let merge = |row: &Value| flat.clone().into_iter().chain(flatten(row)).collect();
+    inner.iter().filter(|row| counts(row)).map(merge).collect()
+}
+
+/// Members of inner objects become members; what is null or empty is not worth a column.
+fn flatten(item: &Value) -> Map<String, Value> {
     let mut flat = Map::new();
     for (key, value) in item.as_object().into_iter().flatten() {
         match value {
-            Value::Object(_) => flat.extend(flatten(value, &format!("{lead}{key}."))),
+            Value::Object(_) => {
+                for (inner, value) in flatten(value) {
+                    let name = if flat.contains_key(&inner) { format!("{key}.{inner}") } else { inner };
+                    let _ = flat.insert(name, value);
+                }
+            }
             Value::Null => {}
-            _ => drop(flat.insert(format!("{lead}{key}"), value.clone())),
+            _ => drop(flat.insert(key.clone(), value.clone())),
         }
     }
     flat
@@ -176,11 +205,23 @@ mod tests {
     }
 
     #[test]
+    fn tables_inside_become_rows() {
+        let answer = json!({"workers": [{"worker": 0, "nodes": [
+            {"node": "ip4-input", "packets": 3, "clocks": 70}, {"node": "ip6-input", "packets": 0, "clocks": 0}]}]});
+        assert_eq!(
+            describe(&answer),
+            "WORKER  NODE       PACKETS  CLOCKS\n     0  ip4-input        3      70\n"
+        );
+        let answer = json!({"interfaces": [{"name": "eth0", "counters": {"rx_packets": 5}}]});
+        assert_eq!(describe(&answer), "NAME  RX_PACKETS\neth0           5\n");
+    }
+
+    #[test]
     fn an_object_becomes_a_list_with_blocks() {
-        let answer = json!({"uptime_seconds": 61, "version": "0.1.0", "memory": {"free_bytes": 5}, "cores": [{"id": 0, "role": "both"}]});
+        let answer = json!({"uptime_seconds": 61, "version": "0.1.0", "memory": {"free_bytes": 3_145_728}, "cores": [{"id": 0, "role": "both"}]});
         assert_eq!(
             status(&answer),
-            "version  0.1.0\nuptime   1m 1s\ncores:\n  ID  ROLE\n   0  both\nmemory:\n  free_bytes  5\n"
+            "version  0.1.0\nuptime   1m 1s\ncores:\n  ID  ROLE\n   0  both\nmemory:\n  free_bytes  3.0 MiB\n"
         );
     }
 

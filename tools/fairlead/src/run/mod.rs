@@ -1,11 +1,13 @@
 //! `fairlead run`: the dataplane, router and control as a Linux process.
 //!
-//! 1. [`args`]: what it is told; 2. [`tap`] and [`af_packet`] open ports over [`sys`], the system calls; 3. [`workers`]
-//!    move packets, each a thread that [`sleep`]s when there are none; 4. this thread runs control, with [`platform`] as its
-//!    machine and [`log_ring`] as its log.
+//! 1. [`args`]: what it is told;
+//! 2. [`tap`] and [`af_packet`] open ports over [`sys`], the system calls;
+//! 3. [`workers`] move packets, each a thread that [`sleep`]s when there are none;
+//! 4. this thread runs control, with [`platform`] as its machine, [`log_ring`] as its log and [`host_api`] as a second way to it.
 
 mod af_packet;
 mod args;
+mod host_api;
 mod log_ring;
 mod platform;
 mod port;
@@ -33,6 +35,7 @@ pub use args::RunArgs;
 use crate::failure::{Failure, Message, Result};
 use crate::manage::source::Document;
 use args::PortSpec;
+use host_api::HostApi;
 use log_ring::LogRing;
 use platform::HostPlatform;
 use port::Port;
@@ -52,6 +55,7 @@ pub fn run(args: &RunArgs, token: Option<String>) -> Result<()> {
     let mut platform = HostPlatform::new(log, start, args.workers, args.state.as_deref(), reboot.clone())
         .map_err(|error| Failure::operation(format!("cannot use the state directory: {error}")))?;
     let ports = open_ports(&args.ports, usize::from(args.workers))?;
+    let mut api = args.api.map(HostApi::listen).transpose()?;
     platform.reached("ports open");
 
     let pool = BufferPool::from_heap(args.buffers as usize);
@@ -84,17 +88,35 @@ pub fn run(args: &RunArgs, token: Option<String>) -> Result<()> {
         boot,
     };
     let mut control = Control::new(parts, now_ns(start));
-    while !reboot.load(Ordering::Relaxed) {
-        let mut deadline_ns = control.poll(now_ns(start));
-        if deadline_ns > now_ns(start) {
-            control_sleeper.lie_down();
-            deadline_ns = control.poll(now_ns(start));
-            let sleep_ns = deadline_ns.saturating_sub(now_ns(start)).min(MAX_SLEEP_NS);
-            control_sleeper.sleep(&[], i32::try_from(sleep_ns.div_ceil(1_000_000)).unwrap_or(0));
-            control_sleeper.get_up();
-        }
-    }
+    run_control(&mut control, api.as_mut(), &control_sleeper, &reboot, start);
     Err(restart())
+}
+
+/// Control's thread, until a restart is asked for.
+fn run_control(
+    control: &mut Control,
+    mut api: Option<&mut HostApi>,
+    sleeper: &Sleeper,
+    reboot: &AtomicBool,
+    start: Instant,
+) {
+    let mut turn = |api: &mut Option<&mut HostApi>| {
+        if let Some(api) = api {
+            api.poll(control, now_ns(start));
+        }
+        control.poll(now_ns(start))
+    };
+    while !reboot.load(Ordering::Relaxed) {
+        if turn(&mut api) <= now_ns(start) {
+            continue;
+        }
+        // Once more, now that it looks asleep: what came meanwhile is found, and what comes later wakes it.
+        sleeper.lie_down();
+        let sleep_ns = turn(&mut api).saturating_sub(now_ns(start)).min(MAX_SLEEP_NS);
+        let descriptors = api.as_ref().map(|api| api.descriptors()).unwrap_or_default();
+        sleeper.sleep(&descriptors, i32::try_from(sleep_ns.div_ceil(1_000_000)).unwrap_or(0));
+        sleeper.get_up();
+    }
 }
 
 /// The configuration as the JSON that a node boots with.
