@@ -171,11 +171,17 @@ impl Buf {
     /// Makes the buffer as fresh, and returns the rest of its chain.
     #[inline(always)]
     pub(crate) fn reset(&mut self) -> Option<Buf> {
+        self.reset_plain();
+        self.header_mut().next.take()
+    }
+
+    /// Makes a buffer without further segments as fresh.
+    #[inline(always)]
+    pub(crate) fn reset_plain(&mut self) {
         let header = self.header_mut();
         header.extent = Extent::new(HEADROOM, 0);
         header.rest_len = 0;
         header.meta.flags = Flags::empty();
-        header.next.take()
     }
 
     #[inline(always)]
@@ -283,6 +289,19 @@ impl Buf {
         Ok(self.data_mut())
     }
 
+    /// [`Buf::push_front`] of a fixed length; returns the new bytes alone.
+    #[inline(always)]
+    pub fn push_array<const N: usize>(&mut self) -> Result<&mut [u8; N], NoRoom> {
+        let header = self.header_mut();
+        let (start, len) = (header.extent.start(), header.extent.len());
+        if N > start {
+            return Err(NoRoom);
+        }
+        header.extent = Extent::new(start - N, len + N);
+        // SAFETY: the first `N` bytes of data were just added, were initialised with the pool, and the handle is unique.
+        Ok(unsafe { &mut *self.data_pointer().cast::<[u8; N]>() })
+    }
+
     /// Takes the first `n` bytes of the first segment off the data.
     #[inline(always)]
     pub fn pull_front(&mut self, n: usize) -> Result<(), NoRoom> {
@@ -305,6 +324,13 @@ impl Buf {
         }
         header.extent = Extent::new(start, len);
         Ok(())
+    }
+
+    /// Cuts the data of the first segment to `len` bytes, if it has more.
+    #[inline(always)]
+    pub fn shorten(&mut self, len: usize) {
+        let header = self.header_mut();
+        header.extent = Extent::new(header.extent.start(), header.extent.len().min(len));
     }
 
     /// Sets where the data of an empty buffer starts, counted from the start of the headroom.

@@ -7,6 +7,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
+use core::slice;
 use spin::mutex::SpinMutex;
 
 /// Buffers a cache holds at most.
@@ -136,15 +137,26 @@ impl BufferCache {
     /// Takes back every buffer of `packets`, chains included.
     #[inline]
     pub fn free(&mut self, packets: &mut Vector) {
-        for slot in packets.iter_mut() {
-            let rest = slot.reset();
-            self.keep(slot.as_free());
-            if let Some(rest) = rest {
-                self.free_one(rest);
-            }
+        let mut plain = true;
+        for buf in packets.iter_mut() {
+            plain &= !buf.is_chained() & core::ptr::eq(buf.header().pool, self.pool);
+            buf.reset_plain();
+        }
+        // SAFETY: a `Buf` is a transparent `NonNull<Header>`.
+        let headers = unsafe { slice::from_raw_parts(packets.as_ptr().cast(), packets.len()) };
+        if !plain || self.free.extend_from_slice(headers).is_err() {
+            return self.free_one_by_one(packets);
         }
         // SAFETY: the cache has every element now: none may be dropped.
         unsafe { packets.set_len(0) };
+    }
+
+    /// Takes back packets of which some are chains or of another pool, or more than the cache has room for.
+    #[cold]
+    fn free_one_by_one(&mut self, packets: &mut Vector) {
+        for packet in packets.drain(..) {
+            self.free_one(packet);
+        }
     }
 
     /// Takes back one packet, chain included.

@@ -39,6 +39,8 @@ pub(crate) struct WorkerPort {
 
 /// Columns of a vector, so that nodes need not clear some of their own.
 pub(crate) struct Scratch {
+    /// An input node left the destinations of the vector that it sent to lookup as a whole.
+    pub(crate) has_destinations: bool,
     pub(crate) destinations4: [u32; VECTOR_SIZE],
     pub(crate) destinations6: [u128; VECTOR_SIZE],
     pub(crate) groups: [u32; VECTOR_SIZE],
@@ -49,6 +51,7 @@ pub(crate) struct Scratch {
 impl Scratch {
     pub(crate) fn new() -> Box<Self> {
         Box::new(Self {
+            has_destinations: false,
             destinations4: [0; VECTOR_SIZE],
             destinations6: [0; VECTOR_SIZE],
             groups: [0; VECTOR_SIZE],

@@ -196,6 +196,7 @@ pub(crate) struct AdjacencyRun<'a> {
 }
 
 impl<'a> AdjacencyRun<'a> {
+    /// Begins with adjacency 0.
     pub(crate) fn new(counters: &'a AdjacencyCounters) -> Self {
         Self { counters, id: 0, packets: 0, bytes: 0 }
     }

@@ -326,12 +326,12 @@ impl AdjacencyRow {
     #[inline(always)]
     pub(crate) fn push_ethernet(&self, packet: &mut Buf, ethertype: u16) -> Node {
         packet.meta_mut().tx_interface = self.tx_interface;
-        let Ok(frame) = packet.push_front(usize::from(self.header_len)) else { return no_headroom(packet) };
-        // Two fixed lengths, so that neither is a loop.
-        if let (14, Some(header)) = (self.header_len, frame.first_chunk_mut::<14>()) {
+        if self.header_len == 14 {
+            let Ok(header) = packet.push_array::<14>() else { return no_headroom(packet) };
             header[..12].copy_from_slice(&self.rewrite[..12]);
             header[12..].copy_from_slice(&ethertype.to_be_bytes());
-        } else if let Some(header) = frame.first_chunk_mut::<18>() {
+        } else {
+            let Ok(header) = packet.push_array::<18>() else { return no_headroom(packet) };
             header[..16].copy_from_slice(&self.rewrite);
             header[16..].copy_from_slice(&ethertype.to_be_bytes());
         }

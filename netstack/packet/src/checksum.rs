@@ -75,10 +75,10 @@ pub fn of(bytes: &[u8]) -> U16 {
 pub fn is_ipv4_header_valid(header: &[u8; 20]) -> bool {
     let (words, _) = header.as_chunks::<4>();
     let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    // At most 3 * 0xffff, and 0xffff times something exactly if the checksum is right.
-    (sum & 0xffff) + (sum >> 16) == 0xffff
+    let (sum, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+    let sum = sum.wrapping_add(u32::from(carry));
+    // The high half becomes both halves' sum with its carry, which is all ones if the checksum is right.
+    sum.wrapping_add(sum.rotate_left(16)) >= 0xffff_0000
 }
 
 /// The checksum after one 16-bit word that it covers changed (RFC 1624, equation 3).

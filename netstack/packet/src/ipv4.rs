@@ -75,10 +75,10 @@ impl Ipv4 {
     #[inline(always)]
     pub fn decrement_ttl(&mut self) {
         self.ttl = self.ttl.wrapping_sub(1);
-        // In equation 3 the word changes by -0x0100, so that the checksum changes by +0x0100; it wraps around, and
-        // 0xffff is no checksum of a header that is not all zero.
-        let sum = u32::from(self.checksum.get()) + 0x0100;
-        self.checksum = U16::new((sum + u32::from(sum >= 0xffff)) as u16);
+        // In equation 3 the word changes by -0x0100, so that the checksum changes by +0x0100, which is 1 in the other
+        // byte order. It wraps around, and 0xffff is no checksum of a header that is not all zero.
+        let sum = u32::from(u16::from_le_bytes(self.checksum.to_bytes())) + 1;
+        self.checksum = U16::from_bytes(((sum + u32::from(sum >= 0xffff)) as u16).to_le_bytes());
     }
 
     /// Sets the checksum of a header without options.

@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::graph::Nexts;
 use buffer::{Buf, Vector};
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, _: &mut Nexts) {
     for packet in packets.iter() {
         count(cx, packet);

@@ -18,6 +18,7 @@ const ETHERNET_LEN: usize = size_of::<Ethernet>();
 /// The destination address and the group bit of the source address, in the first 8 bytes read as little endian.
 const ADDRESS_MASK: u64 = 0x0001_ffff_ffff_ffff;
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let Some(port) = cx.ports.get(cx.rx_port).map(|port| port.interface) else { return };
     let row = cx.tables.row(port).filter(|row| row.description.up);
@@ -32,12 +33,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         let packet = &mut packets[index];
         bytes += packet.total_len();
         packet.meta_mut().rx_interface = port.0;
-        let (addresses, ethertype) = match packet.data().first_chunk::<ETHERNET_LEN>() {
-            Some(&[a, b, c, d, e, f, g, h, .., x, y]) => {
-                (u64::from_le_bytes([a, b, c, d, e, f, g, h]) & ADDRESS_MASK, u16::from_be_bytes([x, y]))
-            }
-            None => (0, 0),
-        };
+        let (addresses, ethertype) = addresses_and_type(packet);
         let next = match ethertype {
             ETHERTYPE_IPV4 => Node::Ip4Input,
             ETHERTYPE_IPV6 => Node::Ip6Input,
@@ -54,6 +50,16 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     if let Some(counter) = cx.counters.interfaces.get(usize::from(port.0)) {
         counter.rx.add(packets.len() as u64, bytes as u64);
     }
+}
+
+/// The first 8 bytes of a frame under [`ADDRESS_MASK`], and its EtherType. Of a frame that is too short, what is none.
+#[inline(always)]
+fn addresses_and_type(packet: &Buf) -> (u64, u16) {
+    let Some(header) = packet.data().first_chunk::<ETHERNET_LEN>() else { return (0, 0) };
+    let (Some(addresses), Some(ethertype)) = (header.first_chunk(), header.last_chunk()) else {
+        return (0, 0);
+    };
+    (u64::from_le_bytes(*addresses) & ADDRESS_MASK, u16::from_be_bytes(*ethertype))
 }
 
 /// A MAC address as the first 8 bytes of a frame to it show it under [`ADDRESS_MASK`].

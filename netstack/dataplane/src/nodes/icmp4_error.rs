@@ -24,6 +24,7 @@ const HEADERS_BYTES: usize = size_of::<Ipv4>() + size_of::<Icmpv4>();
 /// DSCP of errors: internetwork control (RFC 1812 §4.3.2.5).
 const DSCP_INTERNETWORK_CONTROL: u8 = 0xc0;
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     for (packet, next) in packets.iter_mut().zip(nexts) {
         *next = Node::Drop;

@@ -21,6 +21,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 const HEADERS_BYTES: usize = size_of::<Ipv6>() + size_of::<Icmpv6>();
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     for (packet, next) in packets.iter_mut().zip(nexts) {
         *next = Node::Drop;

@@ -9,6 +9,7 @@ use crate::tables::{InterfaceId, Tables};
 use buffer::{Buf, Vector};
 use packet::ethernet::{ETHERTYPE_VLAN, Ethernet};
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let queue = cx.shared.injected(cx.worker);
     for next in nexts.iter_mut() {

@@ -17,6 +17,7 @@ struct Way {
     max_len: usize,
 }
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let Some(first) = packets.first() else { return };
     let way = way_of(cx, first.meta().tx_interface);

@@ -18,6 +18,7 @@ use zerocopy::network_endian::U16;
 const FIXED_LEN: usize = size_of::<Ipv4>();
 const MAX_HEADER_LEN: usize = 60;
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let mut given = core::mem::take(packets);
     for mut packet in given.drain(..) {

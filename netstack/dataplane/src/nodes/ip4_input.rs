@@ -15,39 +15,55 @@ use zerocopy::FromBytes;
 
 const HEADER_LEN: usize = size_of::<Ipv4>();
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
-    for (packet, next) in packets.iter_mut().zip(nexts) {
-        *next = if is_plain(packet) {
-            Node::Ip4Lookup
-        } else {
-            let interface = cx.tables.row(InterfaceId(packet.meta().rx_interface));
-            interface.map_or(Node::Drop, |interface| examine(packet, interface))
+    let mut all_plain = true;
+    let columns = nexts.iter_mut().zip(&mut cx.scratch.destinations4);
+    for (packet, (next, column)) in packets.iter_mut().zip(columns) {
+        *next = match plain_destination(packet) {
+            Some(destination) => {
+                *column = destination;
+                Node::Ip4Lookup
+            }
+            None => {
+                all_plain = false;
+                let interface = cx.tables.row(InterfaceId(packet.meta().rx_interface));
+                interface.map_or(Node::Drop, |interface| examine(packet, interface))
+            }
         };
     }
+    // Nothing waits at ip4-lookup yet: if all go there, they come there as they are.
+    cx.scratch.has_destinations = all_plain;
 }
 
-/// True for what almost every packet is: valid, without options, from and to an ordinary unicast address, its length
-/// already cut to what the header says.
+/// The destination of what almost every packet is: valid, without options, from and to an ordinary unicast address.
+/// Its length is cut to what the header says. None for all others, which stay as they are.
 #[inline(always)]
-fn is_plain(packet: &mut Buf) -> bool {
-    let Some(&header) = packet.data().first_chunk::<HEADER_LEN>() else { return false };
+fn plain_destination(packet: &mut Buf) -> Option<u32> {
+    let &header = packet.data().first_chunk::<HEADER_LEN>()?;
     let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
     let plain = (header[0] == VERSION_IHL)
-        & (total_length >= HEADER_LEN)
-        & (total_length <= packet.len())
+        & (total_length.wrapping_sub(HEADER_LEN) <= packet.len() - HEADER_LEN)
         & checksum::is_ipv4_header_valid(&header)
-        & is_ordinary(header[12])
-        & is_ordinary(header[16])
+        & ORDINARY[usize::from(header[12])]
+        & ORDINARY[usize::from(header[16])]
         & !packet.is_chained();
-    // An unchained packet's length is set in place; what is not plain is examined as it came.
-    plain && packet.set_len(total_length).is_ok()
+    plain.then(|| {
+        packet.shorten(total_length);
+        u32::from_be_bytes([header[16], header[17], header[18], header[19]])
+    })
 }
 
-/// True if addresses with this first octet are unicast addresses that may be on a wire: not 0/8, 127/8, 224/4, 240/4.
-#[inline(always)]
-fn is_ordinary(octet: u8) -> bool {
-    (octet.wrapping_sub(1) < 223) & (octet != 127)
-}
+/// By first octet: unicast addresses that may be on a wire, not 0/8, 127/8, 224/4, 240/4.
+static ORDINARY: [bool; 256] = {
+    let mut ordinary = [true; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        ordinary[octet] = !matches!(octet, 0 | 127 | 224..);
+        octet += 1;
+    }
+    ordinary
+};
 
 /// Everything but a plain packet, check by check.
 #[cold]
@@ -74,7 +90,7 @@ fn examine(packet: &mut Buf, interface: &InterfaceRow) -> Node {
     if interface.description.dhcp_client && is_dhcp_reply(packet, &header) {
         return Node::Ip4Local;
     }
-    if !is_ordinary(header.source[0]) {
+    if !ORDINARY[usize::from(header.source[0])] {
         // A host that has no address yet may send from 0.0.0.0, to everybody (RFC 1122 §3.2.1.3 a).
         if header.source != [0; 4] || header.destination != [255; 4] {
             return drop_for(packet, DropReason::Ip4MartianSource);
@@ -94,7 +110,7 @@ fn examine(packet: &mut Buf, interface: &InterfaceRow) -> Node {
             Node::Ip4Local
         }
         [224..=239, ..] => drop_for(packet, DropReason::Ip4MulticastNotJoined),
-        [octet, ..] if is_ordinary(octet) => Node::Ip4Lookup,
+        [octet, ..] if ORDINARY[usize::from(octet)] => Node::Ip4Lookup,
         _ => drop_for(packet, DropReason::Ip4MartianDestination),
     }
 }

@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, IntoBytes};
 /// TTL of what this node sends (RFC 1700 "IP time to live parameter").
 pub(super) const DEFAULT_TTL: u8 = 64;
 
+#[inline(never)]
 pub(crate) fn run(_: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     for (packet, next) in packets.iter_mut().zip(nexts) {
         *next = deliver(packet);

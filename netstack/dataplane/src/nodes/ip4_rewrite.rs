@@ -12,12 +12,18 @@ use packet::icmpv4;
 use packet::ipv4::{DONT_FRAGMENT, Ipv4};
 use zerocopy::FromBytes;
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let tables = cx.tables;
     let mut counted = AdjacencyRun::new(&cx.counters.adjacencies);
     for (packet, next) in packets.iter_mut().zip(nexts) {
         let id = packet.meta().adjacency;
-        *next = forward(packet, tables.adjacency(id));
+        let row = tables.adjacency(id);
+        *next = if is_plain(packet, row) {
+            row.push_ethernet(packet, ETHERTYPE_IPV4)
+        } else {
+            forward(packet, row)
+        };
         if *next == Node::InterfaceOutput {
             counted.add(id, packet.total_len());
         }
@@ -25,8 +31,22 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     counted.finish();
 }
 
-/// Makes a packet ready to be sent to the neighbour.
+/// True for a packet that another node made, that has hops left and fits; its TTL is decremented then.
 #[inline(always)]
+fn is_plain(packet: &mut Buf, row: &AdjacencyRow) -> bool {
+    let plain =
+        !packet.meta().flags.contains(Flags::ORIGINATED) & (packet.total_len() <= usize::from(row.mtu));
+    match Ipv4::mut_from_prefix(packet.data_mut()) {
+        Ok((header, _)) if plain && header.ttl > 1 => {
+            header.decrement_ttl();
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Makes any other packet ready to be sent to the neighbour.
+#[cold]
 fn forward(packet: &mut Buf, row: &AdjacencyRow) -> Node {
     let originated = packet.meta().flags.contains(Flags::ORIGINATED);
     let too_long = packet.total_len() > usize::from(row.mtu);
@@ -49,7 +69,6 @@ fn forward(packet: &mut Buf, row: &AdjacencyRow) -> Node {
 }
 
 /// Tells the sender the MTU (RFC 1191 §4).
-#[cold]
 fn fragmentation_needed(packet: &mut Buf, mtu: u16) -> Node {
     let code = icmpv4::UNREACHABLE_FRAGMENTATION_NEEDED;
     icmp4_error(packet, DropReason::Ip4FragmentationNeeded, icmpv4::UNREACHABLE, code, u32::from(mtu))

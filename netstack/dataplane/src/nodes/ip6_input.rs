@@ -16,17 +16,30 @@ use zerocopy::FromBytes;
 
 const HEADER_LEN: usize = size_of::<Ipv6>();
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
-    for (packet, next) in packets.iter_mut().zip(nexts) {
-        *next = if is_plain(packet) { Node::Ip6Lookup } else { examine(cx, packet) };
+    let mut all_plain = true;
+    for (index, (packet, next)) in packets.iter_mut().zip(nexts).enumerate() {
+        *next = match plain_destination(packet) {
+            Some(destination) => {
+                cx.scratch.destinations6[index] = destination;
+                Node::Ip6Lookup
+            }
+            None => {
+                all_plain = false;
+                examine(cx, packet)
+            }
+        };
     }
+    // Nothing waits at ip6-lookup yet: if all go there, they come there as they are.
+    cx.scratch.has_destinations = all_plain;
 }
 
-/// True for what almost every packet is: valid, without hop-by-hop options, from and to a unicast address of global
-/// scope, its length already cut to what the header says.
+/// The destination of what almost every packet is: valid, without hop-by-hop options, from and to a unicast address of
+/// global scope. Its length is cut to what the header says. None for all others, which stay as they are.
 #[inline(always)]
-fn is_plain(packet: &mut Buf) -> bool {
-    let Some(header) = packet.data().first_chunk::<HEADER_LEN>() else { return false };
+fn plain_destination(packet: &mut Buf) -> Option<u128> {
+    let header = packet.data().first_chunk::<HEADER_LEN>()?;
     let length = HEADER_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
     let plain = (header[0] >> 4 == 6)
         & (length <= packet.len())
@@ -34,7 +47,8 @@ fn is_plain(packet: &mut Buf) -> bool {
         & is_ordinary(header[8])
         & is_ordinary(header[24])
         & !packet.is_chained();
-    plain && packet.set_len(length).is_ok()
+    let destination = header.last_chunk::<16>().map(|bytes| u128::from_be_bytes(*bytes));
+    destination.filter(|_| plain).inspect(|_| packet.shorten(length))
 }
 
 /// True if addresses with this first octet are neither special (0), link-local or site-local (0xfe), nor groups (0xff).

@@ -18,6 +18,7 @@ use zerocopy::{FromBytes, IntoBytes};
 /// Hop limit of what this node sends.
 pub(super) const DEFAULT_HOP_LIMIT: u8 = 64;
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     for (packet, next) in packets.iter_mut().zip(nexts) {
         *next = deliver(cx.tables, packet);

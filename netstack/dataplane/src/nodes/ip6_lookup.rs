@@ -8,13 +8,16 @@ use crate::tables::AdjacencyRow;
 use buffer::{Buf, Vector};
 use packet::icmpv6;
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let destinations = &mut cx.scratch.destinations6[..packets.len()];
     let groups = &mut cx.scratch.groups[..packets.len()];
-    for (packet, destination) in packets.iter().zip(&mut *destinations) {
-        // Every way here has checked that there is a header.
-        let bytes = packet.data().get(24..40).and_then(|bytes| bytes.first_chunk::<16>());
-        *destination = bytes.map_or(0, |bytes| u128::from_be_bytes(*bytes));
+    if !core::mem::take(&mut cx.scratch.has_destinations) {
+        for (packet, destination) in packets.iter().zip(&mut *destinations) {
+            // Every way here has checked that there is a header.
+            let bytes = packet.data().get(24..40).and_then(|bytes| bytes.first_chunk::<16>());
+            *destination = bytes.map_or(0, |bytes| u128::from_be_bytes(*bytes));
+        }
     }
     cx.shared.fib6().lookup_batch(destinations, groups);
 

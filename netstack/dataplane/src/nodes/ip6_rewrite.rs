@@ -12,12 +12,18 @@ use packet::icmpv6;
 use packet::ipv6::Ipv6;
 use zerocopy::FromBytes;
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let tables = cx.tables;
     let mut counted = AdjacencyRun::new(&cx.counters.adjacencies);
     for (packet, next) in packets.iter_mut().zip(nexts) {
         let id = packet.meta().adjacency;
-        *next = forward(packet, tables.adjacency(id));
+        let row = tables.adjacency(id);
+        *next = if is_plain(packet, row) {
+            row.push_ethernet(packet, ETHERTYPE_IPV6)
+        } else {
+            forward(packet, row)
+        };
         if *next == Node::InterfaceOutput {
             counted.add(id, packet.total_len());
         }
@@ -25,8 +31,22 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     counted.finish();
 }
 
-/// Makes a packet ready to be sent to the neighbour.
+/// True for a packet that another node made, that has hops left and fits; its hop limit is decremented then.
 #[inline(always)]
+fn is_plain(packet: &mut Buf, row: &AdjacencyRow) -> bool {
+    let plain =
+        !packet.meta().flags.contains(Flags::ORIGINATED) & (packet.total_len() <= usize::from(row.mtu));
+    match Ipv6::mut_from_prefix(packet.data_mut()) {
+        Ok((header, _)) if plain && header.hop_limit > 1 => {
+            header.hop_limit -= 1;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Makes any other packet ready to be sent to the neighbour.
+#[cold]
 fn forward(packet: &mut Buf, row: &AdjacencyRow) -> Node {
     let originated = packet.meta().flags.contains(Flags::ORIGINATED);
     let too_long = packet.total_len() > usize::from(row.mtu);

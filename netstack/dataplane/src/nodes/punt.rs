@@ -8,6 +8,7 @@ use crate::graph::{Nexts, Node};
 use crate::tables::InterfaceId;
 use buffer::Vector;
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let mut refused = Vector::new();
     let mut punted = 0;

@@ -8,6 +8,7 @@ use crate::graph::Nexts;
 use crate::tables::AdjacencyId;
 use buffer::Vector;
 
+#[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     for (packet, next) in packets.iter_mut().zip(nexts) {
         *next = if cx.limits.unresolved.take(cx.now_ns) {
