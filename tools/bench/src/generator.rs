@@ -78,11 +78,10 @@ impl Generator {
     }
 
     fn frame(&mut self, cache: &mut BufferCache) -> Option<Buf> {
-        let mut packet = cache.allocate()?;
-        packet.append(&self.template).ok()?;
         let destination = self.destinations[self.next];
         self.next = (self.next + 1) % self.destinations.len();
-        let ip = &mut packet.data_mut()[14..];
+        let mut frame = self.template;
+        let ip = &mut frame[14..];
         match destination {
             IpAddr::V4(address) => {
                 let (header, _) = Ipv4::mut_from_prefix(ip).ok()?;
@@ -94,6 +93,9 @@ impl Generator {
                 header.destination = address.octets();
             }
         }
+        // Written at once as a device does: a load of bytes from two stores that are under way would wait for both.
+        let mut packet = cache.allocate()?;
+        packet.append(&frame).ok()?;
         Some(packet)
     }
 }
