@@ -7,11 +7,14 @@
 //! 4. [`measure::measure`] polls the worker in many short rounds and keeps the best;
 //! 5. [`report`] prints a table, and JSON.
 //!
+//! [`aead`] is apart from that: the cipher alone, without a router.
+//!
 //! Clocks are those of the time stamp counter, from ethernet-input to the frames' return to the pool. The generator
 //! (node port-input) is not part of the total.
 //!
 //! What it does not do: measure devices, or several workers.
 
+pub mod aead;
 pub mod calibration;
 pub mod counters;
 pub mod generator;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use bench::report::{self, Machine};
-use bench::{calibration, counters, measure, workload};
+use bench::{aead, calibration, counters, measure, workload};
 use clap::Parser;
 use std::path::PathBuf;
 
@@ -25,12 +25,16 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let all = workload::all();
+    let aeads: Vec<String> = aead::names().iter().map(|name| format!("aead/{name}")).collect();
     if arguments.list {
         all.iter().for_each(|workload| println!("{}", workload.name()));
+        aeads.iter().for_each(|name| println!("{name}"));
         return Ok(());
     }
     for wanted in &arguments.workloads {
-        let known = all.iter().any(|workload| workload.is_meant_by(wanted));
+        let known = all.iter().any(|workload| workload.is_meant_by(wanted))
+            || wanted == "aead"
+            || aeads.contains(wanted);
         ensure!(known, "there is no workload {wanted}; --list names them");
     }
     ensure!(arguments.rounds > 0, "at least one round is needed");
@@ -53,8 +57,14 @@ fn main() -> Result<()> {
             measurements.push(measurement);
         }
     }
+    let meant = |name: &str| {
+        let mut wanted = arguments.workloads.iter();
+        arguments.workloads.is_empty()
+            || wanted.any(|wanted| wanted == "aead" || wanted.strip_prefix("aead/") == Some(name))
+    };
+    let aead = if aead::names().iter().any(|name| meant(name)) { aead::run(meant) } else { Vec::new() };
     if let Some(path) = arguments.json {
-        std::fs::write(&path, report::json(&machine, &measurements)?)
+        std::fs::write(&path, report::json(&machine, &measurements, &aead)?)
             .with_context(|| path.display().to_string())?;
     }
     Ok(())

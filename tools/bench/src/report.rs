@@ -1,5 +1,6 @@
 //! What a person and a program read of a measurement.
 
+use crate::aead;
 use crate::measure::Measurement;
 use crate::workload::FRAME_BYTES;
 use dataplane::Node;
@@ -53,6 +54,7 @@ pub fn text(measurement: &Measurement) -> String {
 struct Json<'a> {
     machine: &'a Machine,
     workloads: Vec<JsonWorkload>,
+    aead: &'a [aead::Row],
 }
 
 #[derive(Serialize)]
@@ -70,7 +72,11 @@ struct JsonWorkload {
 }
 
 /// Everything, for programs.
-pub fn json(machine: &Machine, measurements: &[Measurement]) -> serde_json::Result<String> {
+pub fn json(
+    machine: &Machine,
+    measurements: &[Measurement],
+    aead: &[aead::Row],
+) -> serde_json::Result<String> {
     let workload = |measurement: &Measurement| JsonWorkload {
         name: measurement.workload.name(),
         frame_bytes: FRAME_BYTES,
@@ -83,5 +89,9 @@ pub fn json(machine: &Machine, measurements: &[Measurement]) -> serde_json::Resu
         core_cycles_with_generator: measurement.core.map(|(cycles, _)| cycles),
         instructions_with_generator: measurement.core.map(|(_, instructions)| instructions),
     };
-    serde_json::to_string_pretty(&Json { machine, workloads: measurements.iter().map(workload).collect() })
+    serde_json::to_string_pretty(&Json {
+        machine,
+        workloads: measurements.iter().map(workload).collect(),
+        aead,
+    })
 }

@@ -51,7 +51,7 @@ impl Console {
         Ok(console)
     }
 
-    /// Waits for a match of `pattern` (regular expression; `(?m)` is on) behind the one found last; returns what it
+    /// Waits for a match of `pattern` (regular expression; `(?m)` is on) in whole lines behind the one found last; returns what it
     /// captured: the first group if the pattern has one, else the whole match.
     pub fn wait_for(&self, pattern: &str, limit: Duration) -> Result<String> {
         let regex = Regex::new(&format!("(?m){pattern}")).context("bad console pattern")?;
@@ -59,6 +59,8 @@ impl Console {
         let mut state = self.0.lock();
         loop {
             let unseen = &state.text[state.searched_bytes..];
+            let whole_lines_bytes = unseen.rfind('\n').map_or(0, |end| end + 1);
+            let unseen = if state.ended { unseen } else { &unseen[..whole_lines_bytes] };
             if let Some(captures) = regex.captures(unseen) {
                 let whole = captures.get(0).map_or(0..0, |whole| whole.range());
                 let found = captures.get(1).map_or_else(|| &unseen[whole.clone()], |group| group.as_str());

@@ -19,6 +19,7 @@ pub struct Nic {
     backend: Backend,
     queues: u16,
     options: Vec<String>,
+    backend_options: Vec<String>,
     boot_rom: bool,
     capture: bool,
 }
@@ -41,7 +42,14 @@ impl Nic {
     }
 
     fn over(backend: Backend) -> Self {
-        Self { backend, queues: 1, options: Vec::new(), boot_rom: false, capture: true }
+        Self {
+            backend,
+            queues: 1,
+            options: Vec::new(),
+            backend_options: Vec::new(),
+            boot_rom: false,
+            capture: true,
+        }
     }
 
     /// Gives the device `pairs` queue pairs; only TAP can serve more than one.
@@ -55,6 +63,13 @@ impl Nic {
     #[must_use]
     pub fn option(mut self, property: &str) -> Self {
         self.options.push(property.to_owned());
+        self
+    }
+
+    /// Adds a property of the backend: `tftp=DIRECTORY`, `bootfile=NAME`, `sndbuf=BYTES`.
+    #[must_use]
+    pub fn backend_option(mut self, property: &str) -> Self {
+        self.backend_options.push(property.to_owned());
         self
     }
 
@@ -79,7 +94,7 @@ impl Nic {
 
     /// QEMU's arguments for interface number `index`, whose frames are captured into the directory `logs`.
     pub(crate) fn qemu_arguments(&self, index: usize, machine: &str, logs: &Path) -> Vec<String> {
-        let netdev = match &self.backend {
+        let mut netdev = match &self.backend {
             Backend::User { host_port } => {
                 format!("user,id=net{index},hostfwd=tcp:127.0.0.1:{host_port}-10.0.2.15:80")
             }
@@ -93,6 +108,9 @@ impl Nic {
                 remote.display()
             ),
         };
+        for option in &self.backend_options {
+            netdev += &format!(",{option}");
+        }
         let mut device = format!("virtio-net-pci,id=nic{index},netdev=net{index}");
         if !self.options.iter().any(|option| option.starts_with("mac=")) {
             device += &format!(",mac={}", default_mac(index));

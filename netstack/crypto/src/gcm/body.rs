@@ -29,6 +29,7 @@ use super::key::POWERS;
 use super::lanes::Lanes;
 use crate::aead::Job;
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
 
 /// The partial products of a GHASH, not reduced: low halves, high halves, and both ways across.
 #[derive(Clone, Copy)]
@@ -173,10 +174,9 @@ struct Packet<L, const BIG: bool> {
     base: *mut u8,
     /// The next register.
     register: usize,
-    /// How many there are.
-    registers: usize,
-    /// The text, in bytes from `base`.
-    text: core::ops::Range<usize>,
+    /// Where the text starts and ends, in bytes from `base`.
+    start: usize,
+    end: usize,
     counter: Counter<L, BIG>,
     /// The hash so far, lane by lane; A before the first register.
     hash: L,
@@ -194,8 +194,7 @@ impl<L: Lanes, const BIG: bool> Packet<L, BIG> {
     #[inline(always)]
     unsafe fn new(job: &mut Job<'_, Key>) -> Self {
         let blocks = job.text.len().div_ceil(16) + 2;
-        let registers = blocks.div_ceil(L::LANES);
-        let blank = registers * L::LANES - blocks;
+        let blank = blocks.wrapping_neg() % L::LANES;
         let start = 16 * (blank + 1);
         // SAFETY: see above.
         unsafe {
@@ -205,8 +204,8 @@ impl<L: Lanes, const BIG: bool> Packet<L, BIG> {
                 bits: &raw const job.bits,
                 base: job.text.as_mut_ptr().wrapping_sub(start),
                 register: 0,
-                registers,
-                text: start..start + job.text.len(),
+                start,
+                end: start + job.text.len(),
                 counter: Counter::new(&raw const job.nonce, blank),
                 hash: L::in_lane(authenticated_block::<L>(job.key, job.aad), blank),
             }
@@ -222,9 +221,13 @@ impl<L: Lanes, const BIG: bool> Packet<L, BIG> {
 
     /// The bytes of text in the register, which lies at `offset` bytes.
     #[inline(always)]
-    fn range(&self, first: bool, offset: usize) -> (usize, usize) {
-        let to = self.text.end.saturating_sub(offset).min(L::BYTES);
-        (if first { self.text.start.min(to) } else { 0 }, to)
+    fn range(&self, first: bool, from_end: usize, offset: usize) -> (usize, usize) {
+        if L::LANES == 1 {
+            // The first has A and no text, the last has L.
+            return (if first { 16 } else { 0 }, self.end.saturating_sub(offset).min(16));
+        }
+        let to = if from_end == 1 { L::BYTES - 16 - (self.end.wrapping_neg() & 15) } else { L::BYTES };
+        (if first { self.start } else { 0 }, to)
     }
 }
 
@@ -247,6 +250,7 @@ unsafe fn authenticated_block<L: Lanes>(key: *const Key, aad: &[u8]) -> __m128i 
 ///
 /// # Safety
 /// The CPU has AVX, AES-NI and PCLMULQDQ.
+#[cold]
 #[inline(never)]
 #[target_feature(enable = "avx,aes,pclmulqdq")]
 unsafe fn long_aad(key: *const Key, aad: &[u8]) -> __m128i {
@@ -268,6 +272,16 @@ unsafe fn long_aad(key: *const Key, aad: &[u8]) -> __m128i {
     }
 }
 
+/// The same pointer, of which the compiler no longer knows what it has read there: else it reads round keys of
+/// several packets well before their use and runs out of registers for them.
+#[inline(always)]
+fn anew(key: *const Key) -> *const Key {
+    let mut offset = 0usize;
+    // SAFETY: no instruction at all.
+    unsafe { core::arch::asm!("/* {0} */", inout(reg) offset, options(nomem, nostack, preserves_flags)) };
+    key.wrapping_byte_add(offset)
+}
+
 #[inline(always)]
 unsafe fn round_key<L: Lanes>(key: *const Key, round: usize) -> L {
     // SAFETY: `round` is at most the number of rounds, and there are keys for 14.
@@ -281,6 +295,17 @@ macro_rules! for_inner_rounds {
     };
     (@ $rounds:ident, $k:ident, $body:block, $($n:literal)*) => {
         $(if $n < $rounds { const $k: usize = $n; $body })*
+    };
+}
+
+/// Runs `$body` with `$p` bound to each of up to four packets, unrolled: an index into an array of registers has
+/// to be a constant.
+macro_rules! for_packets {
+    ($packets:ident, $p:ident => $body:block) => {
+        for_packets!(@ $packets, $p, $body, 0 1 2 3)
+    };
+    (@ $packets:ident, $p:ident, $body:block, $($n:literal)*) => {
+        $(if $n < $packets { const $p: usize = $n; $body })*
     };
 }
 
@@ -327,7 +352,7 @@ impl<L: Lanes, const BIG: bool> Packet<L, BIG> {
             for_inner_rounds!(ROUNDS, ROUND => {
                 let round_key = round_key::<L>(key, ROUND);
                 for block in &mut state {
-                    *block = block.aes_round(round_key);
+                    *block = block.aes_round(round_key).pinned();
                 }
                 if let Some(stitch) = stitch {
                     for j in 0..M {
@@ -384,8 +409,9 @@ impl<L: Lanes, const BIG: bool> Packet<L, BIG> {
                 let offset = (self.register + j) * L::BYTES;
                 let at = self.base.wrapping_add(offset);
                 let first = FIRST && j == 0;
-                *text = if Self::is_edge(first, if LAST { N - j } else { usize::MAX }) {
-                    let (from, to) = self.range(first, offset);
+                let from_end = if LAST { N - j } else { usize::MAX };
+                *text = if Self::is_edge(first, from_end) {
+                    let (from, to) = self.range(first, from_end, offset);
                     L::load_range(at, from, to)
                 } else {
                     L::load(at)
@@ -409,8 +435,9 @@ impl<L: Lanes, const BIG: bool> Packet<L, BIG> {
             let at = self.base.wrapping_add(offset);
             let first = FIRST && j == 0;
             let mut ciphertext = if SEAL { output } else { input };
-            if Self::is_edge(first, if LAST { N - j } else { usize::MAX }) {
-                let (from, to) = self.range(first, offset);
+            let from_end = if LAST { N - j } else { usize::MAX };
+            if Self::is_edge(first, from_end) {
+                let (from, to) = self.range(first, from_end, offset);
                 output.store_range(at, from, to);
                 if SEAL {
                     ciphertext = ciphertext.keep_range(from, to);
@@ -480,9 +507,16 @@ unsafe fn finish<const SEAL: bool>(job: &mut Job<'_, Key>, tag: __m128i) {
         let difference = _mm_xor_si128(tag, _mm_loadu_si128(job.tag.as_ptr().cast()));
         job.authentic = _mm_testz_si128(difference, difference) == 1;
         if !job.authentic {
-            job.text.fill(0);
+            reject(job);
         }
     }
+}
+
+/// Clears the text of a packet that is not authentic: not often, and apart from what is.
+#[cold]
+#[inline(never)]
+fn reject(job: &mut Job<'_, Key>) {
+    job.text.fill(0);
 }
 
 /// `P` packets of exactly `N` registers each, at once.
@@ -501,40 +535,43 @@ pub(super) unsafe fn short<
 ) {
     // SAFETY: see above; each packet is used within the borrow of its job.
     unsafe {
-        let mut packets: [core::mem::MaybeUninit<Packet<L, false>>; P] =
-            [const { core::mem::MaybeUninit::uninit() }; P];
+        let mut packets = [const { MaybeUninit::<Packet<L, false>>::uninit() }; P];
         let mut state = [[L::zero(); N]; P];
-        for p in 0..P {
-            let packet = packets[p].write(Packet::new(jobs[p]));
-            state[p] = packet.counters::<N, true>();
+        for_packets!(P, PACKET => {
+            let packet = packets[PACKET].write(Packet::new(jobs[PACKET]));
+            state[PACKET] = packet.counters::<N, true>();
             let whitening = round_key::<L>(packet.key, 0);
-            for block in &mut state[p] {
+            for block in &mut state[PACKET] {
                 *block = block.xor(whitening);
             }
-        }
+        });
+        for_packets!(P, PACKET => {
+            let packet = packets[PACKET].assume_init_mut();
+            packet.key = anew(packet.key);
+        });
         for_inner_rounds!(ROUNDS, ROUND => {
             for p in 0..P {
                 let round_key = round_key::<L>(packets[p].assume_init_ref().key, ROUND);
                 for block in &mut state[p] {
-                    *block = block.aes_round(round_key);
+                    *block = block.aes_round(round_key).pinned();
                 }
             }
         });
-        for p in 0..P {
-            let packet = packets[p].assume_init_mut();
+        for_packets!(P, PACKET => {
+            let packet = packets[PACKET].assume_init_mut();
             let last_key = round_key::<L>(packet.key, ROUNDS);
             let input = packet.load::<N, true, true>();
             let mut blocks = [L::zero(); N];
             let mut output = L::zero();
             for j in 0..N {
-                output = state[p][j].aes_last_round(last_key.xor(input.text[j]));
+                output = state[PACKET][j].aes_last_round(last_key.xor(input.text[j]));
                 blocks[j] = packet.emit::<N, SEAL, true, true>(j, input.text[j], output);
             }
             let blocks = packet.with_lengths(blocks);
             packet.absorb(&blocks, Weights::Last);
             let tag = packet.tag(output);
-            finish::<SEAL>(jobs[p], tag);
-        }
+            finish::<SEAL>(jobs[PACKET], tag);
+        });
     }
 }
 
@@ -556,8 +593,9 @@ pub(super) unsafe fn long<
     // SAFETY: see above.
     unsafe {
         let mut packet = Packet::<L, BIG>::new(job);
-        let groups = (packet.registers - 1) / G;
-        let head = packet.registers - G * groups;
+        let registers = registers(L::LANES, job.text.len());
+        let groups = (registers - 1) / G;
+        let head = registers - G * groups;
         packet.head::<1, ROUNDS, SEAL, true>();
         if (head - 1) & 4 != 0 {
             packet.head::<4, ROUNDS, SEAL, false>();

@@ -1,29 +1,46 @@
 //! The kernels: [`body`] compiled for each register width, and how many short packets each takes at once.
 
 use super::Key;
-use super::batch::{MOST_JOBS, Order};
+use super::batch::{MOST_JOBS, Order, PREFETCH_AHEAD};
 use super::body;
 use super::lanes::Lanes;
 use crate::aead::Job;
+use core::ops::Range;
 
-/// How many packets ahead their keys are fetched into the cache.
-const PREFETCH_AHEAD: usize = 12;
+/// A batch and its order, as the loops over one shape go through it.
+///
+/// The jobs are reached by pointer: the order names each at most once, so that borrows of several do not overlap.
+#[derive(Clone, Copy)]
+struct Batch<'a, 'b> {
+    jobs: *mut Job<'b, Key>,
+    order: &'a Order,
+}
 
-/// Brings what packet `at` of `order` reads of its key nearer: a hint, harmless if wrong.
-#[inline(always)]
-fn prefetch_key<L: Lanes, const N: usize, const ROUNDS: usize>(
-    jobs: &[Job<'_, Key>],
-    order: &[u8],
-    at: usize,
-) {
-    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    let Some(job) = order.get(at).and_then(|&i| jobs.get(usize::from(i))) else { return };
-    let key = core::ptr::from_ref(job.key).cast::<i8>();
-    let first = 16 * (super::key::POWERS - N * L::LANES) / 64;
-    let last = (core::mem::offset_of!(Key, round_keys) + 16 * ROUNDS) / 64;
-    for line in first..=last {
-        // SAFETY: prefetching is allowed anywhere, and this is within the key.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(key.wrapping_add(64 * line)) };
+impl<'b> Batch<'_, 'b> {
+    /// # Safety
+    /// `place` is that of a job, and the job is not borrowed.
+    #[inline(always)]
+    unsafe fn job<'c>(self, place: usize) -> &'c mut Job<'b, Key> {
+        // SAFETY: as demanded.
+        unsafe { &mut *self.jobs.add(self.order.job(place)) }
+    }
+
+    /// Brings nearer what the job at `place` needs of its key: powers for `N` registers, and `ROUNDS`.
+    ///
+    /// # Safety
+    /// `place` is at most `PREFETCH_AHEAD` behind that of a job.
+    #[inline(always)]
+    unsafe fn prefetch<L: Lanes, const N: usize, const ROUNDS: usize>(self, place: usize) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: prefetching is allowed anywhere, and this is within the key; behind the last job is job 0.
+        unsafe {
+            let key = (*self.jobs.add(self.order.job(place))).key;
+            let first = 16 * (super::key::POWERS - N * L::LANES) / 64;
+            let last = (core::mem::offset_of!(Key, round_keys) + 16 * ROUNDS) / 64;
+            for line in first..=last {
+                _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(key).cast::<i8>().add(64 * line));
+            }
+        }
     }
 }
 
@@ -40,45 +57,47 @@ macro_rules! kernel {
             /// All packets of a shape, several at a time.
             ///
             /// # Safety
-            /// The CPU has the features enabled here; `order` indexes `jobs`, each at most once.
+            /// The CPU has the features enabled here; `places` are those of the shape.
+            #[inline(never)]
             #[target_feature(enable = $features)]
             unsafe fn short<const N: usize, const P: usize, const ROUNDS: usize, const SEAL: bool>(
-                jobs: &mut [Job<'_, Key>],
-                order: &[u8],
+                batch: Batch<'_, '_>,
+                places: Range<usize>,
             ) {
-                for i in 0..PREFETCH_AHEAD {
-                    prefetch_key::<L, N, ROUNDS>(jobs, order, i);
-                }
-                let mut at = 0;
-                while let Some(some) = order[at..].first_chunk::<P>() {
-                    for i in at..at + P {
-                        prefetch_key::<L, N, ROUNDS>(jobs, order, i + PREFETCH_AHEAD);
+                let mut place = places.start;
+                // SAFETY: the features are enabled here, N registers are one group at most; the places are those
+                // of jobs, and different.
+                unsafe {
+                    while P > 1 && place + P <= places.end {
+                        for i in 0..P {
+                            batch.prefetch::<L, N, ROUNDS>(place + i + PREFETCH_AHEAD);
+                        }
+                        let mut jobs = core::array::from_fn(|i| batch.job(place + i));
+                        body::short::<L, N, P, ROUNDS, SEAL>(&mut jobs);
+                        place += P;
                     }
-                    if let Ok(mut some) = jobs.get_disjoint_mut(some.map(usize::from)) {
-                        // SAFETY: the features are enabled here; N registers are one group at most.
-                        unsafe { body::short::<L, N, P, ROUNDS, SEAL>(&mut some) };
+                    for place in place..places.end {
+                        body::short::<L, N, 1, ROUNDS, SEAL>(&mut [batch.job(place)]);
                     }
-                    at += P;
-                }
-                for &i in &order[at..] {
-                    // SAFETY: as above.
-                    unsafe { body::short::<L, N, 1, ROUNDS, SEAL>(&mut [&mut jobs[usize::from(i)]]) };
                 }
             }
 
             /// All packets of more registers than a group has, one at a time.
             ///
             /// # Safety
-            /// The CPU has the features enabled here.
+            /// The CPU has the features enabled here; `places` are those of the shape.
+            #[inline(never)]
             #[target_feature(enable = $features)]
-            unsafe fn long<const ROUNDS: usize, const SEAL: bool>(jobs: &mut [Job<'_, Key>], order: &[u8]) {
-                for (at, &i) in order.iter().enumerate() {
-                    prefetch_key::<L, $group, ROUNDS>(jobs, order, at + 2);
-                    let job = &mut jobs[usize::from(i)];
-                    let lanes = L::LANES * body::registers(L::LANES, job.text.len());
-                    // SAFETY: the features are enabled here; the shape is that of `order`.
+            unsafe fn long<const ROUNDS: usize, const SEAL: bool>(
+                batch: Batch<'_, '_>,
+                places: Range<usize>,
+            ) {
+                for place in places {
+                    // SAFETY: the features are enabled here; the places are those of jobs, and different.
                     unsafe {
-                        if lanes <= 255 {
+                        batch.prefetch::<L, $group, ROUNDS>(place + PREFETCH_AHEAD);
+                        let job = batch.job(place);
+                        if L::LANES * body::registers(L::LANES, job.text.len()) <= 255 {
                             body::long::<L, $group, ROUNDS, SEAL, false>(job);
                         } else {
                             body::long::<L, $group, ROUNDS, SEAL, true>(job);
@@ -94,15 +113,20 @@ macro_rules! kernel {
             #[target_feature(enable = $features)]
             pub(in super::super) unsafe fn run<const SEAL: bool>(jobs: &mut [Job<'_, Key>]) {
                 for jobs in jobs.chunks_mut(MOST_JOBS) {
-                    let order = Order::new(jobs, L::LANES, $group);
+                    // SAFETY: the features are enabled here.
+                    let order = unsafe { Order::new::<L>(jobs, $group) };
+                    let batch = Batch { jobs: jobs.as_mut_ptr(), order: &order };
                     // SAFETY: the features are enabled here; `order` names each job once.
                     unsafe {
+                        for place in 0..PREFETCH_AHEAD {
+                            batch.prefetch::<L, $group, 10>(place);
+                        }
                         $(
-                            short::<$registers, $packets, 10, SEAL>(jobs, order.of_shape(10, $registers));
-                            short::<$registers, $packets, 14, SEAL>(jobs, order.of_shape(14, $registers));
+                            short::<$registers, $packets, 10, SEAL>(batch, order.of_shape(10, $registers));
+                            short::<$registers, $packets, 14, SEAL>(batch, order.of_shape(14, $registers));
                         )*
-                        long::<10, SEAL>(jobs, order.of_shape(10, $group + 1));
-                        long::<14, SEAL>(jobs, order.of_shape(14, $group + 1));
+                        long::<10, SEAL>(batch, order.of_shape(10, $group + 1));
+                        long::<14, SEAL>(batch, order.of_shape(14, $group + 1));
                     }
                 }
             }
@@ -126,7 +150,7 @@ kernel! {
 kernel! {
     /// AVX2 VAES with 128-bit PCLMULQDQ.
     vaes256_pclmul, super::super::lanes256::X2<false>, "avx2,vaes,aes,pclmulqdq",
-    group 8, short [1 x 4, 2 x 4, 3 x 2, 4 x 2, 5 x 1, 6 x 1, 7 x 1, 8 x 1]
+    group 4, short [1 x 4, 2 x 4, 3 x 2, 4 x 2]
 }
 
 kernel! {

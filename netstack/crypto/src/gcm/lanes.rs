@@ -52,6 +52,11 @@ pub(super) trait Lanes: Copy {
     /// The carry-less product, lane by lane, of the half of `self` that bit 0 of `HALVES` names and the half
     /// of `other` that bit 4 names.
     unsafe fn multiply<const HALVES: i32>(self, other: Self) -> Self;
+    /// The same, in a register, here: no instruction, but the compiler keeps the order of those around it. Left to
+    /// itself it does interleaved packets one after the other, to save registers.
+    unsafe fn pinned(self) -> Self;
+    /// Which of the bytes equal `byte`, as bits.
+    unsafe fn equal_bytes(bytes: &[u8; 64], byte: u8) -> u64;
     unsafe fn aes_round(self, round_key: Self) -> Self;
     unsafe fn aes_last_round(self, round_key: Self) -> Self;
     /// The first `bytes` (at most 16) bytes at `at` as a block, zero behind; touches those only.

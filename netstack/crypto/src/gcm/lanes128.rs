@@ -1,11 +1,24 @@
 //! One block in a register: AES-NI and PCLMULQDQ, in their AVX encodings.
 
 use super::lanes::Lanes;
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 /// Needs AVX, AES-NI and PCLMULQDQ.
 #[derive(Clone, Copy)]
 pub(super) struct X1(pub(super) __m128i);
+
+/// A function of its own because it needs the feature enabled to name the register class.
+///
+/// # Safety
+/// The CPU has the feature.
+#[inline]
+#[target_feature(enable = "avx")]
+unsafe fn pinned(mut register: __m128i) -> __m128i {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0} */", inout(xmm_reg) register, options(nomem, nostack, preserves_flags)) };
+    register
+}
 
 /// Sixteen bytes kept, sixteen cleared: a load from `16 - n` bytes in keeps the first n.
 static KEEP: [u8; 32] = {
@@ -193,6 +206,26 @@ impl Lanes for X1 {
     unsafe fn multiply<const HALVES: i32>(self, other: Self) -> Self {
         // SAFETY: see the trait.
         unsafe { Self(_mm_clmulepi64_si128::<HALVES>(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn pinned(self) -> Self {
+        // SAFETY: see the trait.
+        unsafe { Self(pinned(self.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn equal_bytes(bytes: &[u8; 64], byte: u8) -> u64 {
+        let mut equal = 0;
+        for (i, quarter) in bytes.as_chunks::<16>().0.iter().enumerate() {
+            // SAFETY: see the trait.
+            let bits = unsafe {
+                let quarter = _mm_loadu_si128(quarter.as_ptr().cast());
+                _mm_movemask_epi8(_mm_cmpeq_epi8(quarter, _mm_set1_epi8(byte.cast_signed())))
+            };
+            equal |= u64::from(bits.cast_unsigned()) << (16 * i);
+        }
+        equal
     }
 
     #[inline(always)]

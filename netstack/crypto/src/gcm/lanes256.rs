@@ -3,6 +3,7 @@
 
 use super::lanes::Lanes;
 use super::lanes128::{keep, load_partial, store_partial};
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 /// Needs AVX2, VAES, PCLMULQDQ; and VPCLMULQDQ if `WIDE` says so.
@@ -21,6 +22,18 @@ impl<const WIDE: bool> X2<WIDE> {
         // SAFETY: see the trait.
         unsafe { _mm256_castsi256_si128(self.0) }
     }
+}
+
+/// A function of its own because it needs the feature enabled to name the register class.
+///
+/// # Safety
+/// The CPU has the feature.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn pinned(mut register: __m256i) -> __m256i {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0} */", inout(ymm_reg) register, options(nomem, nostack, preserves_flags)) };
+    register
 }
 
 /// How many bytes of the two lanes `from..to` covers, from the front of each.
@@ -156,6 +169,26 @@ impl<const WIDE: bool> Lanes for X2<WIDE> {
                 _mm_clmulepi64_si128::<HALVES>(self.last(), other.last()),
             )
         }
+    }
+
+    #[inline(always)]
+    unsafe fn pinned(self) -> Self {
+        // SAFETY: see the trait.
+        unsafe { Self(pinned(self.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn equal_bytes(bytes: &[u8; 64], byte: u8) -> u64 {
+        let mut equal = 0;
+        for (i, half) in bytes.as_chunks::<32>().0.iter().enumerate() {
+            // SAFETY: see the trait.
+            let bits = unsafe {
+                let half = _mm256_loadu_si256(half.as_ptr().cast());
+                _mm256_movemask_epi8(_mm256_cmpeq_epi8(half, _mm256_set1_epi8(byte.cast_signed())))
+            };
+            equal |= u64::from(bits.cast_unsigned()) << (32 * i);
+        }
+        equal
     }
 
     #[inline(always)]

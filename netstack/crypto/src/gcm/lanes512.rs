@@ -4,18 +4,34 @@
 //! needed at either end of a text.
 
 use super::lanes::Lanes;
+use core::arch::asm;
 use core::arch::x86_64::*;
 
-/// Needs AVX-512 F, BW, VL and DQ, VAES and VPCLMULQDQ.
+/// Needs AVX-512 F, BW, VL and DQ, VAES, VPCLMULQDQ and BMI2.
 #[derive(Clone, Copy)]
 pub(super) struct X4(__m512i);
 
+/// A function of its own because it needs the feature enabled to name the register class.
+///
+/// # Safety
+/// The CPU has the feature.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn pinned(mut register: __m512i) -> __m512i {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0} */", inout(zmm_reg) register, options(nomem, nostack, preserves_flags)) };
+    register
+}
+
 /// The mask of the bytes `from..to`.
+///
+/// # Safety
+/// The CPU has BMI2.
 #[inline(always)]
-fn mask(from: usize, to: usize) -> u64 {
-    debug_assert!(from <= to && to <= 64);
-    let up_to = |n: usize| if n == 64 { u64::MAX } else { (1 << n) - 1 };
-    up_to(to) & !up_to(from)
+unsafe fn mask(from: usize, to: usize) -> u64 {
+    debug_assert!(from <= 64 && to <= 64);
+    // SAFETY: as demanded. An index of 64 keeps all bits.
+    unsafe { _bzhi_u64(u64::MAX, to as u32) & !_bzhi_u64(u64::MAX, from as u32) }
 }
 
 impl Lanes for X4 {
@@ -131,6 +147,21 @@ impl Lanes for X4 {
     unsafe fn multiply<const HALVES: i32>(self, other: Self) -> Self {
         // SAFETY: see the trait.
         unsafe { Self(_mm512_clmulepi64_epi128::<HALVES>(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn pinned(self) -> Self {
+        // SAFETY: see the trait.
+        unsafe { Self(pinned(self.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn equal_bytes(bytes: &[u8; 64], byte: u8) -> u64 {
+        // SAFETY: see the trait.
+        unsafe {
+            let bytes = _mm512_loadu_si512(bytes.as_ptr().cast());
+            _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte.cast_signed()))
+        }
     }
 
     #[inline(always)]

@@ -1,0 +1,54 @@
+//! Other people's AES-GCM.
+
+use super::Contender;
+
+/// A contender of a crate with the interface of `ring`.
+macro_rules! peer {
+    ($name:ident, $shown:literal) => {
+        pub mod $name {
+            use super::super::{Contender, Packets, time};
+            use ::$name::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+
+            /// Its keys.
+            pub struct Peer(Vec<LessSafeKey>);
+
+            impl Peer {
+                /// Makes the keys ready.
+                pub fn new(keys: &[Vec<u8>]) -> Self {
+                    let key = |key: &Vec<u8>| {
+                        let algorithm = if key.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
+                        LessSafeKey::new(UnboundKey::new(algorithm, key).expect("length"))
+                    };
+                    Self(keys.iter().map(key).collect())
+                }
+            }
+
+            impl Contender for Peer {
+                fn name(&self) -> String {
+                    $shown.to_owned()
+                }
+
+                fn run(&self, packets: &mut Packets) -> u64 {
+                    time(|| {
+                        let parts = Packets::parts(&mut packets.frames, packets.stride, packets.text_bytes);
+                        for ((aad, text, tag), (nonce, &key)) in
+                            parts.zip(packets.nonces.iter().zip(&packets.keys))
+                        {
+                            let nonce = Nonce::assume_unique_for_key(*nonce);
+                            let sealed = self.0[key].seal_in_place_separate_tag(nonce, Aad::from(aad), text);
+                            tag.copy_from_slice(sealed.expect("sealed").as_ref());
+                        }
+                    })
+                }
+            }
+        }
+    };
+}
+
+peer!(ring, "ring");
+peer!(aws_lc_rs, "aws-lc-rs");
+
+/// All of them, with these keys.
+pub fn all(keys: &[Vec<u8>]) -> Vec<Box<dyn Contender>> {
+    vec![Box::new(ring::Peer::new(keys)), Box::new(aws_lc_rs::Peer::new(keys))]
+}
