@@ -70,7 +70,8 @@ pub fn ports(devices: &[Arc<PciDevice>], workers: u16, memory_bytes: u64) -> Por
 fn open_ports(cards: &[&Arc<PciDevice>], queue_pairs: u16, queue_size: u16) -> Ports {
     let mut ports = Ports { controls: Vec::new(), queues: Vec::new() };
     for (index, card) in cards.iter().enumerate() {
-        let options = NetOptions { name: format!("eth{index}"), queue_pairs, queue_size, packed: true };
+        // Packed rings do not pay where the device is QEMU's, and do not survive a link that goes down there.
+        let options = NetOptions { name: format!("eth{index}"), queue_pairs, queue_size, packed: false };
         match net::open((*card).clone(), &options) {
             Ok((control, queues)) => {
                 ports.controls.push(control);

@@ -119,7 +119,8 @@ impl Window {
     }
 }
 
-/// Rings a queue's bell (§4.1.5.2).
+/// Rings a queue's bell (§4.1.5.2). Anybody may, at any time.
+#[derive(Clone)]
 pub(super) struct Doorbell {
     registers: Arc<dyn Registers>,
     offset: usize,

@@ -28,6 +28,10 @@ impl<T, R: Ring<T>> Queue<T, R> {
         &self.transport
     }
 
+    pub(super) fn doorbell(&self) -> &Doorbell {
+        &self.doorbell
+    }
+
     /// Whether the device committed a fault, here or elsewhere.
     #[inline(always)]
     pub(super) fn is_broken(&self) -> bool {

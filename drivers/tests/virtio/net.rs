@@ -248,8 +248,15 @@ fn the_link_is_followed() {
         model.state().change_config(|config| config[6] = 0);
         assert!(!card.control.link_up());
         assert!(!card.control.link_up());
+        // As QEMU does: drops what is sent, and wants to hear of no more.
+        model.state().queue(1).disable_notification();
+        assert!(card.transmit(0, &[frame(1, 60)]).is_empty());
+        let rings_before = model.state().rings(1);
         model.state().change_config(|config| config[6] = 1);
         assert!(card.control.link_up());
+        assert_eq!(model.state().rings(1), rings_before + 1, "the device is told to look again");
+        assert!(card.control.link_up());
+        assert_eq!(model.state().rings(1), rings_before + 1);
     }
     let mut always = Card::open(offer::USUAL & !offer::STATUS);
     always.model.state().change_config(|config| config[6] = 0);
