@@ -19,6 +19,8 @@ mod running;
 pub mod store;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use control::{Control, Parts};
 pub use net::direct::Stream;

@@ -10,7 +10,7 @@ mod client;
 mod datagram;
 mod message;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use client::{Client, Event, Lease, Output};
 pub(crate) use message::is_for_client;

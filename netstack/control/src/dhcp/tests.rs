@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 const SECOND_NS: u64 = 1_000_000_000;
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
+pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
 
 fn client() -> Client {
     Client::new(MAC, "gw1", 42, 0)
@@ -41,7 +41,7 @@ fn kind(message: &[u8]) -> DhcpMessageType {
 }
 
 /// What a server answers to `request`.
-fn answer(
+pub(crate) fn answer(
     request: &[u8],
     kind: DhcpMessageType,
     lease_seconds: Option<u32>,
