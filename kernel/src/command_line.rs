@@ -2,7 +2,7 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | `log=error\|warn\|info\|debug\|trace` | lines below this level are not kept (default `info`) |
+//! | `log=error\|warn\|info\|debug\|trace` | lines below this level are not kept, whatever the configuration says |
 //! | `token=TEXT` | the API's token |
 //! | `config=module` | the boot module's configuration goes before the one in the store |
 //! | `config={...}` | this configuration (JSON, to the end of the line) in place of a boot module |

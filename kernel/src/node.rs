@@ -3,7 +3,7 @@
 use crate::bus::PciDevice;
 use crate::devices::{self, Ports};
 use crate::platform::Machine;
-use crate::workers::{self, CoreWake};
+use crate::workers::{self, CoreWake, Sleeper};
 use crate::{boot_stages, cores, memory, random, time};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -12,15 +12,15 @@ use buffer::{BUFFER_BYTES, BufferPool, PortQueue};
 use control::{Boot, Control, Parts};
 use dataplane::{InterfaceId, Shared, Worker};
 use fib::{Fib4Writer, Fib6Writer};
-use log::info;
+use log::{LevelFilter, info};
 
 /// Page size of what is mapped with one entry.
 const LARGE_PAGE_BYTES: u64 = 2 << 20;
 
-/// Runs the node on these devices, as it was asked to at boot.
-pub fn run(pci: &[Arc<PciDevice>], boot: Boot) -> ! {
+/// Runs the node on these devices, as it was asked to at boot; `log` is the level that the command line wants.
+pub fn run(pci: &[Arc<PciDevice>], boot: Boot, log: Option<LevelFilter>) -> ! {
     random::init(devices::entropy(pci));
-    let platform = Box::new(Machine::new(devices::disk(pci)));
+    let platform = Box::new(Machine::new(devices::disk(pci), log));
     let (free_bytes, _) = memory::usage();
     let wanted = u16::try_from(cores::workers()).unwrap_or(u16::MAX);
     let Ports { controls, queues } = devices::ports(pci, wanted, free_bytes);
@@ -33,10 +33,11 @@ pub fn run(pci: &[Arc<PciDevice>], boot: Boot) -> ! {
         (Err(error), _) | (_, Err(error)) => panic!("no memory for route tables: {error}"),
     };
     let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), count, hash_seed(), Box::new(CoreWake));
-    let mut workers: Vec<Worker> = (0..)
-        .zip(per_worker(queues, count))
-        .map(|(index, ports)| Worker::new(shared.clone(), index, ports, pool.cache()))
-        .collect();
+    let worker = |(index, ports)| {
+        let worker = Worker::new(shared.clone(), index, ports, pool.cache());
+        Sleeper::new(worker, shared.clone(), index)
+    };
+    let mut workers: Vec<Sleeper> = (0..).zip(per_worker(queues, count)).map(worker).collect();
     let parts = Parts { platform, shared, fib4, fib6, ports: controls, cache: pool.cache(), boot };
     let mut control = Box::new(Control::new(parts, time::now_ns()));
     boot_stages::reached("ready");
@@ -45,9 +46,7 @@ pub fn run(pci: &[Arc<PciDevice>], boot: Boot) -> ! {
     {
         workers::run_both(worker, move |now_ns| control.poll(now_ns))
     }
-    for (index, worker) in workers.into_iter().enumerate() {
-        workers::start(index, worker);
-    }
+    workers.into_iter().for_each(workers::start);
     workers::run_control(move |now_ns| control.poll(now_ns))
 }
 

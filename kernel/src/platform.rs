@@ -12,12 +12,14 @@ use log::{LevelFilter, info};
 /// The appliance itself.
 pub struct Machine {
     disk: Option<Disk>,
+    /// The command line's level of the log, which goes before every other until the next start.
+    log: Option<LevelFilter>,
 }
 
 impl Machine {
-    /// The machine, with the disk that keeps the configuration.
-    pub fn new(disk: Option<blk::BlockDevice>) -> Self {
-        Self { disk: disk.map(Disk) }
+    /// The machine, with the disk that keeps the configuration, and the level of the log that the command line wants.
+    pub fn new(disk: Option<blk::BlockDevice>, log: Option<LevelFilter>) -> Self {
+        Self { disk: disk.map(Disk), log }
     }
 }
 
@@ -48,13 +50,14 @@ impl Platform for Machine {
     }
 
     fn set_log_level(&mut self, level: LogLevel) {
-        console::set_level(match level {
+        let configured = match level {
             LogLevel::Error => LevelFilter::Error,
             LogLevel::Warn => LevelFilter::Warn,
             LogLevel::Info => LevelFilter::Info,
             LogLevel::Debug => LevelFilter::Debug,
             LogLevel::Trace => LevelFilter::Trace,
-        });
+        };
+        console::set_level(self.log.unwrap_or(configured));
     }
 
     fn boot_stages(&self) -> Vec<BootStage> {

@@ -4,10 +4,11 @@
 //! A core polls while there is something to do and for [`LINGER_NS`] longer, and then sleeps until an
 //! interrupt: of a device, of another core, or of the timer.
 
-use crate::{cores, time};
+use crate::{boot_stages, cores, time};
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
-use dataplane::{Wake, Worker};
+use dataplane::{Node, Shared, Wake, Worker};
 
 /// How long a worker goes on polling after the last packet. Shorter than it takes to fall asleep and to be
 /// woken would only cost; longer would burn a core between the packets of slow traffic.
@@ -24,6 +25,9 @@ const NAP_NS: u64 = 250_000;
 
 /// Set when something waits for control.
 static CONTROL_DUE: AtomicBool = AtomicBool::new(false);
+
+/// Whether a packet was forwarded since boot.
+static FORWARDED: AtomicBool = AtomicBool::new(false);
 
 /// Wakes cores by inter-processor interrupts.
 pub struct CoreWake;
@@ -44,8 +48,10 @@ impl Wake for CoreWake {
 }
 
 /// A worker that knows when to sleep.
-struct Sleeper {
+pub struct Sleeper {
     worker: Worker,
+    shared: Arc<Shared>,
+    index: usize,
     /// When there was something to do last.
     busy_ns: u64,
     /// How often in a row a port did not let the worker sleep, and then had nothing.
@@ -53,8 +59,9 @@ struct Sleeper {
 }
 
 impl Sleeper {
-    fn new(worker: Worker) -> Self {
-        Self { worker, busy_ns: time::now_ns(), refused: 0 }
+    /// Worker `index` of `shared`.
+    pub fn new(worker: Worker, shared: Arc<Shared>, index: usize) -> Self {
+        Self { worker, shared, index, busy_ns: time::now_ns(), refused: 0 }
     }
 
     /// Polls once. True: the core may sleep.
@@ -62,8 +69,28 @@ impl Sleeper {
         if self.worker.poll(now_ns) > 0 {
             self.busy_ns = now_ns;
             self.refused = 0;
+            if !FORWARDED.load(Ordering::Relaxed) {
+                self.note_first_forwarded();
+            }
         }
         now_ns - self.busy_ns > LINGER_NS
+    }
+
+    /// Notes the last stage of boot when this worker has forwarded a packet: sent more packets by an adjacency than
+    /// this node can have made itself.
+    #[cold]
+    fn note_first_forwarded(&self) {
+        let nodes = || self.shared.node_counters(self.index);
+        let packets = |node| {
+            nodes().filter(|(other, _)| *other == node).map(|(_, counters)| counters.packets).sum::<u64>()
+        };
+        let own = packets(Node::Inject) + packets(Node::Ip4Local) + packets(Node::Ip6Local);
+        let own = own + packets(Node::Icmp4Error) + packets(Node::Icmp6Error);
+        if packets(Node::Ip4Rewrite) + packets(Node::Ip6Rewrite) > own
+            && !FORWARDED.swap(true, Ordering::Relaxed)
+        {
+            boot_stages::reached("first packet forwarded");
+        }
     }
 
     /// Sleeps until `deadline_ns`, or until there is work for the worker or, by `ready`, for others on its core.
@@ -90,11 +117,10 @@ impl Sleeper {
     }
 }
 
-/// Runs `worker` on its core.
-pub fn start(index: usize, worker: Worker) {
-    let Some(core) = cores::worker(index) else { return };
+/// Runs a worker on its core.
+pub fn start(mut worker: Sleeper) {
+    let Some(core) = cores::worker(worker.index) else { return };
     core.run(Box::new(move || {
-        let mut worker = Sleeper::new(worker);
         loop {
             if worker.poll(time::now_ns()) {
                 worker.sleep(None, || false);
@@ -112,8 +138,7 @@ pub fn run_control(mut poll: impl FnMut(u64) -> u64) -> ! {
 }
 
 /// Runs control and the only worker in turn on this core.
-pub fn run_both(worker: Worker, mut poll: impl FnMut(u64) -> u64) -> ! {
-    let mut worker = Sleeper::new(worker);
+pub fn run_both(mut worker: Sleeper, mut poll: impl FnMut(u64) -> u64) -> ! {
     let mut polled_ns = 0;
     let mut deadline_ns = 0;
     loop {
