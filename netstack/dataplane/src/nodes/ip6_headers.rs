@@ -29,7 +29,8 @@ pub(super) fn upper_layer(data: &[u8]) -> Upper {
         match next {
             protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS | protocol::ROUTING => {}
             protocol::FRAGMENT => return Upper::Fragment,
-            upper => return Upper::Protocol(upper, at),
+            upper if at <= data.len() => return Upper::Protocol(upper, at),
+            _ => return Upper::Malformed,
         }
         let Some(Ok((extension, rest))) = data.get(at..).map(Extension::ref_from_prefix) else {
             return Upper::Malformed;

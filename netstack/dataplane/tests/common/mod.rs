@@ -214,11 +214,13 @@ pub fn tagged_to_router(vlan: u16) -> PacketBuilderStep<etherparse::VlanHeader> 
     PacketBuilder::ethernet2(HOST1_VLAN, MAC1).single_vlan(VlanId::try_new(vlan).expect("12 bits"))
 }
 
-/// A UDP packet over IPv4 from 10.0.0.5.
+/// A UDP packet over IPv4 from 10.0.0.5 that may be fragmented.
 pub fn udp4(destination: [u8; 4], ttl: u8, payload: usize) -> Vec<u8> {
     let builder = to_router().ipv4([10, 0, 0, 5], destination, ttl).udp(1000, 2000);
     let mut frame = Vec::new();
     builder.write(&mut frame, &pattern(payload)).expect("a vector takes all");
+    frame[20] &= !0x40;
+    fix_ipv4_checksum(&mut frame);
     frame
 }
 

@@ -1,0 +1,199 @@
+//! What passes between workers and control: punted and injected packets, new tables, sleep, the trace.
+
+mod common;
+
+use common::*;
+use dataplane::{
+    AdjacencyId, DropReason, Inject, InjectTo, InterfaceId, Node, PuntReason, TraceRecord, TraceRequest,
+};
+use etherparse::{PacketBuilder, TcpHeader};
+
+fn arp_request() -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend(HOST0);
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(HOST0);
+    frame.extend([10, 0, 0, 5, 0, 0, 0, 0, 0, 0, 10, 0, 0, 1]);
+    frame
+}
+
+#[test]
+fn packets_for_the_node_reach_control() {
+    let mut bed = Testbed::new();
+    bed.send(0, &arp_request());
+    bed.send(0, &udp4([10, 0, 1, 1], 64, 10));
+    bed.send(0, &udp4([255, 255, 255, 255], 64, 10));
+    bed.send(0, &udp6("2001:db8:1::1", 64, 10));
+    bed.send(0, &udp4([10, 0, 1, 77], 64, 10));
+    let punts = bed.punts();
+    let reasons: Vec<_> = punts.iter().map(|punt| punt.reason).collect();
+    let unresolved = PuntReason::Unresolved(AdjacencyId(4));
+    let expected = [PuntReason::Arp, PuntReason::Local4, PuntReason::Local4, PuntReason::Local6, unresolved];
+    assert_eq!(reasons, expected);
+    assert!(punts.iter().all(|punt| punt.interface == ETH0));
+    assert_eq!(punts[0].packet.data()[..2], [0, 1]);
+    assert_eq!(punts[1].packet.data(), &udp4([10, 0, 1, 1], 64, 10)[14..]);
+    assert_eq!(punts[4].packet.data()[8], 64, "the TTL of what waits for a neighbour is as it came");
+    assert_eq!(bed.shared.interface_counters(ETH0).punts, 5);
+    drop(punts);
+    bed.assert_balanced();
+}
+
+#[test]
+fn neighbour_discovery_reaches_control_if_it_is_valid() {
+    let target = "2001:db8:0::1".parse::<std::net::Ipv6Addr>().expect("a literal address").octets();
+    let solicitation = |hop_limit, break_checksum: bool| {
+        let source = "fe80::5".parse::<std::net::Ipv6Addr>().expect("a literal address").octets();
+        let group = packet::nd::solicited_node(target);
+        let builder = PacketBuilder::ethernet2(HOST0, packet::ethernet::multicast_mac_ipv6(group))
+            .ipv6(source, group, hop_limit);
+        let mut frame = Vec::new();
+        let builder = builder.icmpv6_raw(packet::nd::NEIGHBOR_SOLICITATION, 0, [0; 4]);
+        builder.write(&mut frame, &target).expect("a vector takes all");
+        frame[60] ^= u8::from(break_checksum);
+        frame
+    };
+    let mut bed = Testbed::new();
+    bed.send(0, &solicitation(255, false));
+    bed.send(0, &solicitation(254, false));
+    bed.send(0, &solicitation(255, true));
+    assert_eq!(bed.punts().iter().map(|punt| punt.reason).collect::<Vec<_>>(), [PuntReason::Nd]);
+    assert_eq!(bed.drops(), [(DropReason::IcmpMalformed, 1), (DropReason::NdMalformed, 1)]);
+    bed.assert_balanced();
+}
+
+#[test]
+fn injected_packets_leave() {
+    let mut bed = Testbed::new();
+    let mut cache = bed.pool.cache();
+    let frame = udp4([10, 1, 2, 3], 9, 10);
+    let mut inject = |bed: &mut Testbed, bytes: &[u8], to| {
+        let inject = Inject::copy(&mut cache, bytes, to).expect("buffers are left");
+        assert!(bed.shared.inject(inject));
+        bed.run();
+    };
+    inject(&mut bed, &frame[14..], InjectTo::Forward4);
+    let sent = bed.only_sent(1);
+    assert_eq!((sent[22], sent[14..].len()), (9, frame[14..].len()), "the TTL of our own packets stays");
+    inject(&mut bed, &udp6("2001:db8:1002::1", 9, 3000)[14..], InjectTo::Forward6);
+    assert_eq!(bed.only_sent(0).len(), 14 + 1280, "its sender is told");
+    inject(&mut bed, &frame, InjectTo::Transmit(ETH1));
+    assert_eq!(bed.only_sent(1), frame);
+    inject(&mut bed, &frame, InjectTo::Transmit(ETH1_VLAN));
+    let sent = bed.only_sent(1);
+    assert_eq!(
+        (&sent[..12], &sent[12..16], &sent[16..]),
+        (&frame[..12], &[0x81, 0, 0, 100][..], &frame[12..])
+    );
+    inject(&mut bed, &frame[..13], InjectTo::Transmit(ETH1));
+    inject(&mut bed, &frame, InjectTo::Transmit(InterfaceId(9)));
+    inject(&mut bed, &[], InjectTo::Forward4);
+    bed.assert_nothing_sent();
+    let expected =
+        [(DropReason::InterfaceDown, 1), (DropReason::Ip6PacketTooBig, 1), (DropReason::InjectMalformed, 2)];
+    assert_eq!(bed.drops(), expected);
+    drop(cache);
+    bed.assert_balanced();
+}
+
+#[test]
+fn a_full_queue_to_control_drops() {
+    let mut bed = Testbed::new();
+    for _ in 0..1100 {
+        bed.send(0, &udp4([10, 0, 1, 1], 64, 10));
+    }
+    assert_eq!(bed.punts().len(), 1024);
+    assert_eq!(bed.drops(), [(DropReason::PuntQueueFull, 76)]);
+    bed.assert_balanced();
+}
+
+#[test]
+fn new_tables_are_taken_and_waited_for() {
+    let mut bed = Testbed::new();
+    bed.run();
+    let reached = bed.shared.quiescent_generation();
+    let mut interfaces = interfaces(1500);
+    if let Some(eth1) = &mut interfaces[1] {
+        eth1.up = false;
+    }
+    let generation =
+        bed.shared.publish(dataplane::Tables::new(interfaces, &[], &[]).expect("the tables are valid"));
+    assert_eq!((generation, bed.shared.quiescent_generation()), (reached + 1, reached));
+    bed.send(1, &udp4([10, 0, 0, 9], 64, 10));
+    assert_eq!(bed.shared.quiescent_generation(), generation);
+    assert_eq!(bed.drops(), [(DropReason::InterfaceDown, 1)]);
+
+    assert!(!bed.worker.arm());
+    let next = bed.shared.advance();
+    assert_eq!(bed.shared.quiescent_generation(), next, "who sleeps reads nothing");
+    assert!(bed.wires[0].send(&arp_request()));
+    assert!(bed.worker.arm());
+    bed.run();
+    assert_eq!(bed.punts().len(), 1);
+    bed.assert_balanced();
+}
+
+#[test]
+fn the_trace_follows_a_packet() {
+    let mut bed = Testbed::new();
+    let request = TraceRequest {
+        packets: 1,
+        interface: Some(ETH0),
+        address: Some(("10.1.0.0".parse().expect("a literal address"), 16)),
+        protocol: Some(packet::protocol::UDP),
+    };
+    bed.shared.arm_trace(request);
+    bed.send(0, &udp4([10, 2, 2, 3], 64, 10));
+    bed.send(1, &udp4([10, 1, 2, 3], 64, 10));
+    bed.send(0, &udp4([10, 1, 2, 3], 64, 10));
+    bed.send(0, &udp4([10, 1, 2, 3], 64, 10));
+    let records: Vec<TraceRecord> = std::iter::from_fn(|| bed.shared.next_trace_record()).collect();
+    let path: Vec<_> = records.iter().map(|record| record.node).collect();
+    let expected = [Node::PortInput, Node::EthernetInput, Node::Ip4Input, Node::Ip4Lookup, Node::Ip4Rewrite];
+    assert_eq!(path, expected);
+    let lines: Vec<_> = records.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines[3],
+        "w0 #0 ip4-lookup -> ip4-rewrite, 38 bytes, in 0, 10.0.0.5 -> 10.1.2.3 protocol 17 ttl 64"
+    );
+    assert!(
+        lines[4].contains("out 1, 02:00:00:00:00:11 -> 02:00:00:00:01:01 type 0x0800, 10.0.0.5"),
+        "{}",
+        lines[4]
+    );
+
+    bed.shared.arm_trace(TraceRequest { packets: 9, ..TraceRequest::default() });
+    bed.send(0, &udp4([10, 1, 2, 3], 1, 10));
+    let reasons: Vec<_> = std::iter::from_fn(|| bed.shared.next_trace_record())
+        .filter_map(|record| record.drop_reason)
+        .collect();
+    assert_eq!(reasons, [DropReason::Ip4TtlExpired]);
+    bed.assert_balanced();
+}
+
+#[test]
+fn partial_checksums_are_completed_for_control() {
+    // As a virtual machine's neighbour sends it: the field holds the pseudo-header's sum.
+    let mut bed = Testbed::new();
+    let mut cache = bed.pool.cache();
+    let mut frame = Vec::new();
+    let builder = to_router().ipv4([10, 0, 0, 5], [10, 0, 0, 1], 64).tcp(1, 2, 3, 4);
+    builder.write(&mut frame, &pattern(33)).expect("a vector takes all");
+    let whole = frame[14..].to_vec();
+    let (ip, _) = etherparse::Ipv4Header::from_slice(&whole).expect("a header");
+    let (tcp, payload) = TcpHeader::from_slice(&whole[20..]).expect("a header");
+    assert_eq!(tcp.calc_checksum_ipv4(&ip, payload), Ok(tcp.checksum));
+    let pseudo = packet::checksum::Sum::new().pseudo_header(&ip.source, &ip.destination, 6, 53).partial();
+    let mut inject = Inject::copy(&mut cache, &whole, InjectTo::Forward4).expect("buffers are left");
+    inject.packet.data_mut()[36..38].copy_from_slice(&pseudo.get().to_be_bytes());
+    let start = inject.packet.start() as u16 + 20;
+    let meta = inject.packet.meta_mut();
+    meta.flags.insert(buffer::Flags::TX_CSUM);
+    (meta.csum_start, meta.csum_offset) = (start, 16);
+    assert!(bed.shared.inject(inject));
+    bed.run();
+    let punts = bed.punts();
+    assert_eq!(punts[0].packet.data(), whole);
+    drop((punts, cache));
+    bed.assert_balanced();
+}
