@@ -116,10 +116,12 @@ impl Router {
 
     /// Derives all that follows from interfaces, addresses and links.
     fn refresh(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
         self.changes.mark_dirty();
         for id in self.links.ids() {
             self.refresh_link(id, now_ns);
         }
+        self.links_due_ns = self.links.due_ns();
         let routes = self.connected_routes();
         self.replace_routes(Source::Connected, routes);
         let routes = self.static_routes();

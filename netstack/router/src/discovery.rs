@@ -27,6 +27,7 @@ const OTHER: u8 = 0x40;
 impl Router {
     /// Takes a packet from the dataplane; it comes back if it is not the router's business.
     pub fn handle_punt(&mut self, punt: Punt, now_ns: u64) -> Option<Punt> {
+        self.now_ns = now_ns;
         match punt.reason {
             PuntReason::Arp => self.handle_arp(punt.interface, &contents(&punt.packet), now_ns),
             PuntReason::Nd => self.handle_nd(punt.interface, &contents(&punt.packet), now_ns),
@@ -50,12 +51,13 @@ impl Router {
             return self.defend(interface, sender, now_ns);
         }
         let is_probe = message.sender.is_unspecified();
-        if !is_probe && !link.is_on_link(sender) {
+        let key = NeighbourKey { interface, address: sender };
+        // A next hop may be outside the interface's networks.
+        if !is_probe && !link.is_on_link(sender) && !self.neighbours.contains_key(&key) {
             return;
         }
         let is_for_us = link.owns(IpAddr::V4(message.target));
         if !is_probe {
-            let key = NeighbourKey { interface, address: sender };
             let asked = self.neighbours.get(&key).is_some_and(|neighbour| {
                 matches!(
                     neighbour.state,
@@ -121,6 +123,7 @@ impl Router {
                 let advertiser = self.links.get_mut(interface).and_then(|link| link.advertiser.as_mut());
                 if let Some(advertiser) = advertiser {
                     advertiser.solicited(random, now_ns);
+                    self.links_due_ns = self.links_due_ns.min(advertiser.deadline_ns);
                 }
             }
             Body::RouterAdvertisement => {}
@@ -198,6 +201,9 @@ impl Router {
 
     /// Sends the router advertisements, probes and announcements that are due.
     pub(crate) fn expire_links(&mut self, now_ns: u64) {
+        if now_ns < self.links_due_ns {
+            return;
+        }
         for id in self.links.ids() {
             let Some(link) = self.links.get_mut(id).filter(|link| link.is_up()) else { continue };
             let (mac, mut frames) = (link.mac(), Vec::new());
@@ -219,6 +225,7 @@ impl Router {
                 self.advertise(id, false, now_ns);
             }
         }
+        self.links_due_ns = self.links.due_ns();
     }
 
     /// Tells hosts not to use this node as their router any longer (RFC 4861 §6.2.5).

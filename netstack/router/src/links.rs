@@ -121,10 +121,9 @@ impl Link {
 
     /// The address to ask for an IPv4 neighbour with.
     pub(crate) fn source4(&self, target: Ipv4Addr) -> Option<Ipv4Addr> {
-        self.addresses().find_map(|network| match network {
-            IpNet::V4(network) if network.contains(&target) => Some(network.addr()),
-            _ => None,
-        })
+        let own = |network| if let IpNet::V4(network) = network { Some(network) } else { None };
+        let same_network = self.addresses().filter_map(own).find(|network| network.contains(&target));
+        same_network.or_else(|| self.addresses().find_map(own)).map(|network| network.addr())
     }
 
     /// What is advertised: the networks of 64 bits.
@@ -216,6 +215,16 @@ impl Links {
 
     pub(crate) fn ids(&self) -> Vec<InterfaceId> {
         self.iter().map(|(id, _)| id).collect()
+    }
+
+    /// When the first of them has something to send.
+    pub(crate) fn due_ns(&self) -> u64 {
+        let up = self.iter().map(|(_, link)| link).filter(|link| link.is_up());
+        let due = up.flat_map(|link| {
+            let probes = link.probing.values().map(|probe| probe.due_ns);
+            probes.chain(link.advertiser.iter().map(|advertiser| advertiser.deadline_ns))
+        });
+        due.min().unwrap_or(u64::MAX)
     }
 
     /// A new sub-interface; None if there are too many.

@@ -40,6 +40,8 @@ pub(crate) struct Neighbour {
     /// The deadline that the table's timer has.
     pub(crate) armed_ns: u64,
     pub(crate) changed_ns: u64,
+    /// What its adjacency's packet counter was when last looked at.
+    pub(crate) packets: Option<u64>,
     solicitations: u8,
     used_ns: u64,
 }
@@ -80,6 +82,7 @@ impl Neighbour {
             deadline_ns: now_ns,
             armed_ns: u64::MAX,
             changed_ns: now_ns,
+            packets: None,
             solicitations: 0,
             used_ns: now_ns,
         }

@@ -29,9 +29,9 @@ impl Router {
     /// A packet came to a neighbour that is not resolved, by this adjacency.
     pub(crate) fn resolve_for(&mut self, packet: Buf, adjacency: AdjacencyId, now_ns: u64) {
         let Some((destination, is_ipv6)) = destination(&packet) else { return };
-        let key = match self.adjacencies.owner(adjacency) {
-            Owner::Neighbour(key) => key,
-            Owner::Interface(interface) => NeighbourKey { interface, address: destination },
+        let (key, is_next_hop) = match self.adjacencies.owner(adjacency) {
+            Owner::Neighbour(key) => (key, true),
+            Owner::Interface(interface) => (NeighbourKey { interface, address: destination }, false),
             Owner::Nobody => return,
         };
         if !self.neighbours.contains_key(&key) {
@@ -45,6 +45,7 @@ impl Router {
             self.add_neighbour(key, now_ns);
         }
         let limits = self.limits;
+        let has_route = is_next_hop || self.has_host_route(key);
         let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
         match neighbour.state {
             NeighbourState::Failed => {}
@@ -59,8 +60,8 @@ impl Router {
                     self.waiting += 1;
                 }
             }
-            // It has been resolved since the packet was punted.
-            _ if self.waiting < limits.waiting => {
+            // It has been resolved since the packet was punted; but without a route to it the packet would come again.
+            _ if self.waiting < limits.waiting && has_route => {
                 self.waiting += 1;
                 self.changes.push(Change::Release(packet, is_ipv6));
             }
@@ -102,7 +103,7 @@ impl Router {
     /// A group has this next hop.
     pub(crate) fn pin(&mut self, key: NeighbourKey) {
         if !self.neighbours.contains_key(&key) {
-            self.add_neighbour(key, 0);
+            self.add_neighbour(key, self.now_ns);
         }
         let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
         neighbour.pinned += 1;
@@ -185,7 +186,7 @@ impl Router {
         }
         let Some(neighbour) = self.neighbours.remove(&key) else { return };
         let _ = self.timers.remove(&(neighbour.armed_ns, key));
-        let _ = self.usage.remove(&key);
+
         self.waiting = self.waiting.saturating_sub(neighbour.waiting.len());
         if neighbour.state == NeighbourState::Incomplete {
             self.incomplete = self.incomplete.saturating_sub(1);
@@ -310,11 +311,10 @@ impl Router {
 
     /// Whether packets went to a neighbour since this was last asked.
     fn was_used(&mut self, key: NeighbourKey) -> bool {
-        let Some(adjacency) = self.neighbours.get(&key).and_then(|neighbour| neighbour.adjacency) else {
-            return false;
-        };
+        let Some(neighbour) = self.neighbours.get_mut(&key) else { return false };
+        let Some(adjacency) = neighbour.adjacency else { return false };
         let packets = self.shared.adjacency_counters(adjacency).packets;
-        self.usage.insert(key, packets).is_some_and(|before| before != packets)
+        neighbour.packets.replace(packets).is_some_and(|before| before != packets)
     }
 
     /// Asks who a neighbour is: everybody, or itself.

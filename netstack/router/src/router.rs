@@ -38,8 +38,7 @@ pub struct Router {
     pub(crate) neighbours: BTreeMap<NeighbourKey, Neighbour>,
     /// Deadlines of neighbours.
     pub(crate) timers: BTreeSet<(u64, NeighbourKey)>,
-    /// What packets had gone to a neighbour when it was last looked at.
-    pub(crate) usage: BTreeMap<NeighbourKey, u64>,
+
     /// Neighbours being resolved.
     pub(crate) incomplete: usize,
     /// Packets held, by neighbours and by changes.
@@ -49,6 +48,10 @@ pub struct Router {
     pub(crate) changes: Changes,
     pub(crate) static_routes: Vec<config::Route>,
     pub(crate) static_neighbours: Vec<config::Neighbour>,
+    /// When an interface has something to send next.
+    pub(crate) links_due_ns: u64,
+    /// The latest time that was given.
+    pub(crate) now_ns: u64,
     outputs: VecDeque<Output>,
     random: u64,
 }
@@ -78,13 +81,15 @@ impl Router {
             gleans: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             timers: BTreeSet::new(),
-            usage: BTreeMap::new(),
+
             incomplete: 0,
             waiting: 0,
             search_ns: 0,
             changes: Changes::new(),
             static_routes: Vec::new(),
             static_neighbours: Vec::new(),
+            links_due_ns: u64::MAX,
+            now_ns: 0,
             outputs: VecDeque::new(),
             random: seed | 1,
         }
@@ -92,6 +97,7 @@ impl Router {
 
     /// The router's turn: does what is due. Bounded work; [`Router::next_deadline_ns`] says when to come again.
     pub fn poll(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
         self.expire_neighbours(now_ns);
         self.expire_links(now_ns);
         self.apply_changes(now_ns);
@@ -101,14 +107,8 @@ impl Router {
     #[must_use]
     pub fn next_deadline_ns(&self, now_ns: u64) -> Option<u64> {
         let neighbours = self.timers.first().map(|(deadline, _)| *deadline);
-        let links = self.links.iter().flat_map(|(_, link)| {
-            let probes = link.probing.values().map(|probe| probe.due_ns);
-            probes.chain(
-                link.advertiser.iter().filter(|_| link.is_up()).map(|advertiser| advertiser.deadline_ns),
-            )
-        });
-        let changes = self.changes.deadline_ns(now_ns);
-        links.chain(neighbours).chain(changes).min().filter(|deadline| *deadline != u64::MAX)
+        let links = (self.links_due_ns != u64::MAX).then_some(self.links_due_ns);
+        [neighbours, links, self.changes.deadline_ns(now_ns)].into_iter().flatten().min()
     }
 
     /// The next thing to send.

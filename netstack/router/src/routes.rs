@@ -97,6 +97,9 @@ impl Router {
     pub fn set_route(&mut self, route: &config::Route) -> Result<(), RouteError> {
         self.check_not_busy()?;
         let target = self.target(route)?;
+        if self.adjacencies.len() >= MAX_ADJACENCIES_OF_ROUTES {
+            return Err(RouteError::TooManyGroups);
+        }
         self.set(Source::Dynamic, route.prefix, target)
     }
 
@@ -285,5 +288,7 @@ impl Router {
     }
 }
 
+/// Adjacencies beyond which no route is taken; what remains is for neighbours and interfaces.
+const MAX_ADJACENCIES_OF_ROUTES: usize = dataplane::MAX_ADJACENCIES / 2;
 /// Next hops that a route may have.
 const MAX_MEMBERS: usize = 16;
