@@ -17,7 +17,10 @@ mod acpi;
 mod boot_info;
 mod config_json;
 mod frame;
+mod http;
 mod input;
+mod node;
+mod rig;
 mod route_line;
 mod store_slots;
 mod virtio_net;
@@ -45,6 +48,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "boot_info", run: boot_info::run },
     Target { name: "config_json", run: config_json::run },
     Target { name: "frame", run: frame::run },
+    Target { name: "http", run: http::run },
+    Target { name: "node", run: node::run },
     Target { name: "route_line", run: route_line::run },
     Target { name: "store_slots", run: store_slots::run },
     Target { name: "virtio_net", run: virtio_net::run },
