@@ -82,13 +82,11 @@ pub struct Meta {
     pub trace_id: u16,
     /// The adjacency that lookup chose.
     pub adjacency: u32,
-    /// Hash of the packet's flow, valid with [`Flags::FLOW_HASH`].
-    pub flow_hash: u32,
     /// Why it is dropped, on its way to the drop node.
     pub drop_reason: u8,
-    /// What a feature tells its own later node in few bits.
-    pub opaque8: [u8; 3],
-    /// What a feature tells its own later nodes.
+    /// Why it goes to control, on its way to the punt node.
+    pub punt_reason: u8,
+    /// What a node tells the next of its feature.
     pub opaque: [u64; 2],
 }
 
@@ -103,16 +101,10 @@ bitflags::bitflags! {
         const TX_CSUM = 1 << 1;
         /// Nodes record what they do with it.
         const TRACED = 1 << 2;
-        /// [`Meta::flow_hash`] is valid.
-        const FLOW_HASH = 1 << 3;
         /// It was addressed to a group or to everybody at the link layer.
-        const LINK_MULTICAST = 1 << 4;
+        const LINK_MULTICAST = 1 << 3;
         /// This node made it: its TTL is not decremented.
-        const ORIGINATED = 1 << 5;
-        /// A feature's own mark.
-        const FEATURE_A = 1 << 14;
-        /// A feature's own mark.
-        const FEATURE_B = 1 << 15;
+        const ORIGINATED = 1 << 4;
     }
 }
 
@@ -418,12 +410,6 @@ impl Buf {
         let line = self.0.as_ptr().cast::<u8>();
         prefetch_line_write(line);
         prefetch_line_read(line.wrapping_add(size_of::<Header>() + HEADROOM));
-    }
-
-    /// Asks for the cache line of the metadata, to write it.
-    #[inline(always)]
-    pub fn prefetch_meta(&self) {
-        prefetch_line_write(self.0.as_ptr().cast());
     }
 }
 

@@ -34,11 +34,6 @@ impl MemoryWire {
     pub fn receive(&self) -> Option<Vec<u8>> {
         self.0.lock().from_port.pop_front()
     }
-
-    /// How many frames the port has not received yet.
-    pub fn waiting(&self) -> usize {
-        self.0.lock().to_port.len()
-    }
 }
 
 /// The port at the near end of a [`MemoryWire`].

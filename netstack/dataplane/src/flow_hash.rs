@@ -62,3 +62,61 @@ fn ports(packet: &Buf, protocol: u8, offset: usize) -> u32 {
     let bytes = packet.data().get(offset..).and_then(|bytes| bytes.first_chunk::<4>());
     bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use buffer::BufferPool;
+    use etherparse::PacketBuilder;
+
+    const KEY: FlowKey = FlowKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]);
+
+    fn packet(bytes: &[u8]) -> Buf {
+        let mut packet = BufferPool::from_heap(1).cache().allocate().expect("the pool has one buffer");
+        packet.append(bytes).expect("it fits");
+        packet
+    }
+
+    fn udp4(source_port: u16) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let builder = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 9).udp(source_port, 53);
+        builder.write(&mut bytes, b"x").expect("a vector takes all");
+        bytes
+    }
+
+    fn udp6(source_port: u16, label: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let builder = PacketBuilder::ipv6([1; 16], [2; 16], 9).udp(source_port, 53);
+        builder.write(&mut bytes, b"x").expect("a vector takes all");
+        bytes[..4].copy_from_slice(&(6 << 28 | label).to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn ports_make_flows_of_whole_packets_only() {
+        assert_ne!(KEY.ipv4(&packet(&udp4(1))), KEY.ipv4(&packet(&udp4(2))));
+        let fragment = |source_port, offset| {
+            let mut bytes = udp4(source_port);
+            (bytes[6], bytes[7]) = (0x20, offset);
+            KEY.ipv4(&packet(&bytes))
+        };
+        assert_eq!(fragment(1, 0), fragment(2, 0));
+        assert_eq!(fragment(1, 0), fragment(2, 9));
+    }
+
+    #[test]
+    fn a_flow_label_stands_for_ports() {
+        let hash = |source_port, label| KEY.ipv6(&packet(&udp6(source_port, label)));
+        assert_ne!(hash(1, 0), hash(2, 0));
+        assert_eq!(hash(1, 7), hash(2, 7));
+        assert_ne!(hash(1, 7), hash(1, 8));
+    }
+
+    #[test]
+    fn another_key_makes_another_hash() {
+        let other = FlowKey::new([1, 2]);
+        assert_ne!(KEY.ipv4(&packet(&udp4(1))), other.ipv4(&packet(&udp4(1))));
+        assert_ne!(KEY.ipv6(&packet(&udp6(1, 0))), other.ipv6(&packet(&udp6(1, 0))));
+    }
+}

@@ -454,3 +454,95 @@ fn compile_group(group: &NextHopGroup, no_route: u32, buckets: &mut Vec<u32>) ->
     }
     GroupRow { first, mask: count - 1 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn interface(attachment: Attachment) -> Interface {
+        Interface {
+            attachment,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            up: true,
+            dhcp_client: false,
+            ipv4: Vec::new(),
+            ipv6: Vec::new(),
+            groups4: Vec::new(),
+            groups6: Vec::new(),
+        }
+    }
+
+    fn vlan(parent: u16, vlan_id: u16) -> Option<Interface> {
+        Some(interface(Attachment::Vlan { parent: InterfaceId(parent), vlan_id }))
+    }
+
+    fn refused(interfaces: Vec<Option<Interface>>) -> bool {
+        matches!(Tables::new(interfaces, &[], &[]), Err(TablesError::Interface { .. }))
+    }
+
+    #[test]
+    fn impossible_interfaces_are_refused() {
+        let port = || Some(interface(Attachment::Port));
+        assert!(!refused(vec![port(), None, vlan(0, 1), vlan(0, 4094)]));
+        assert!(refused(vec![port(), vlan(0, 0)]));
+        assert!(refused(vec![port(), vlan(0, 4095)]));
+        assert!(refused(vec![port(), vlan(0, 7), vlan(0, 7)]), "a VLAN twice");
+        assert!(refused(vec![port(), vlan(0, 7), vlan(1, 8)]), "a VLAN in a VLAN");
+        assert!(refused(vec![vlan(1, 7), None]), "a parent that does not exist");
+        assert!(refused(vec![Some(Interface { mtu: MIN_MTU - 1, ..interface(Attachment::Port) })]));
+        assert!(refused(vec![Some(Interface { mtu: MAX_MTU + 1, ..interface(Attachment::Port) })]));
+        assert!(refused(vec![Some(Interface { mac: [1, 0, 0, 0, 0, 1], ..interface(Attachment::Port) })]));
+    }
+
+    #[test]
+    fn dangling_numbers_are_refused() {
+        let towards = |id| Adjacency::Neighbour { interface: InterfaceId(id), mac: [2; 6] };
+        let tables = |adjacency, groups: &[NextHopGroup]| {
+            Tables::new(vec![Some(interface(Attachment::Port)), None], &[adjacency], groups).err()
+        };
+        assert_eq!(tables(towards(0), &[]), None);
+        for id in [1, 2, u16::MAX] {
+            assert_eq!(tables(towards(id), &[]), Some(TablesError::Adjacency(AdjacencyId(0))));
+        }
+        let single = |id| NextHopGroup::single(AdjacencyId(id));
+        let none = NextHopGroup::default;
+        assert_eq!(tables(towards(0), &[none(), single(0)]), None);
+        assert_eq!(tables(towards(0), &[single(0)]), Some(TablesError::Group(GroupId(0))));
+        assert_eq!(tables(towards(0), &[none(), single(1)]), Some(TablesError::Group(GroupId(1))));
+        let weightless = NextHopGroup { next_hops: vec![(AdjacencyId(0), 0)] };
+        assert_eq!(tables(towards(0), &[none(), weightless]), Some(TablesError::Group(GroupId(1))));
+        let crowded = NextHopGroup { next_hops: vec![(AdjacencyId(0), 1); MAX_NEXT_HOPS + 1] };
+        assert_eq!(tables(towards(0), &[none(), crowded]), Some(TablesError::Group(GroupId(1))));
+    }
+
+    #[test]
+    fn what_does_not_exist_is_no_route() {
+        let tables = Tables::default();
+        for value in [0, 1, u32::MAX] {
+            let group = tables.group(value);
+            assert_eq!(tables.adjacency(group.first).next4, Node::Icmp4Error);
+        }
+        assert_eq!(tables.bucket(GroupRow { first: u32::MAX, mask: 0 }, 5), u32::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn buckets_follow_weights(weights in prop::collection::vec(1u16.., 2..=MAX_NEXT_HOPS)) {
+            let next_hops = (0..).map(AdjacencyId).zip(weights.iter().copied()).collect();
+            let mut buckets = vec![77; 3];
+            let row = compile_group(&NextHopGroup { next_hops }, 0, &mut buckets);
+            let own = &buckets[row.first as usize..];
+            prop_assert_eq!(own.len() as u32, row.mask + 1);
+            prop_assert!(own.len().is_power_of_two());
+            let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+            for (index, weight) in weights.iter().enumerate() {
+                let got = own.iter().filter(|bucket| **bucket == index as u32).count();
+                let spare = (own.len() - weights.len()) as f64;
+                let fair = 1.0 + spare * f64::from(*weight) / total;
+                prop_assert!(got >= 1 && (got as f64 - fair).abs() < 1.0, "{} of {}", got, fair);
+            }
+        }
+    }
+}

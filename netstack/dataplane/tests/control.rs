@@ -97,6 +97,18 @@ fn injected_packets_leave() {
 }
 
 #[test]
+fn strangers_cannot_flood_control() {
+    let mut bed = Testbed::new();
+    bed.send(0, &udp4([10, 0, 1, 255], 64, 10));
+    for _ in 0..300 {
+        bed.send(0, &udp4([10, 0, 1, 77], 64, 10));
+    }
+    assert_eq!(bed.punts().len(), 256);
+    assert_eq!(bed.drops(), [(DropReason::Ip4DirectedBroadcast, 1), (DropReason::PuntRateLimited, 44)]);
+    bed.assert_balanced();
+}
+
+#[test]
 fn a_full_queue_to_control_drops() {
     let mut bed = Testbed::new();
     for _ in 0..1100 {

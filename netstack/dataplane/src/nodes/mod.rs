@@ -73,7 +73,7 @@ fn icmp6_error(packet: &mut Buf, reason: DropReason, kind: u8, code: u8, rest: u
 
 /// Sends a packet to control.
 fn punt_for(packet: &mut Buf, reason: PuntReason) -> Node {
-    packet.meta_mut().opaque8[0] = match reason {
+    packet.meta_mut().punt_reason = match reason {
         PuntReason::Arp => 0,
         PuntReason::Nd => 1,
         PuntReason::Local4 => 2,
@@ -85,7 +85,7 @@ fn punt_for(packet: &mut Buf, reason: PuntReason) -> Node {
 
 /// Why a packet at the punt node goes to control.
 fn punt_reason(packet: &Buf) -> PuntReason {
-    match packet.meta().opaque8[0] {
+    match packet.meta().punt_reason {
         0 => PuntReason::Arp,
         1 => PuntReason::Nd,
         2 => PuntReason::Local4,

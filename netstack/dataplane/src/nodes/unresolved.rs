@@ -1,21 +1,43 @@
-//! Packets whose neighbour control must resolve, so many a second.
+//! Packets whose neighbour control must resolve, so many a second. Directed broadcasts have none.
 
 use super::{drop_for, punt_for};
 use crate::DropReason;
 use crate::context::Context;
 use crate::exchange::PuntReason;
-use crate::graph::Nexts;
-use crate::tables::AdjacencyId;
-use buffer::Vector;
+use crate::graph::{Nexts, Node};
+use crate::tables::{AdjacencyId, InterfaceId};
+use buffer::{Buf, Vector};
+use core::net::Ipv4Addr;
+use packet::ipv4::Ipv4;
+use zerocopy::FromBytes;
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     for (packet, next) in packets.iter_mut().zip(nexts) {
-        *next = if cx.limits.unresolved.take(cx.now_ns) {
-            let adjacency = AdjacencyId(packet.meta().adjacency);
-            punt_for(packet, PuntReason::Unresolved(adjacency))
-        } else {
-            drop_for(packet, DropReason::PuntRateLimited)
-        };
+        *next = resolve(cx, packet);
     }
+}
+
+fn resolve(cx: &mut Context<'_>, packet: &mut Buf) -> Node {
+    if is_directed_broadcast(cx, packet) {
+        return drop_for(packet, DropReason::Ip4DirectedBroadcast);
+    }
+    if !cx.limits.unresolved.take(cx.now_ns) {
+        return drop_for(packet, DropReason::PuntRateLimited);
+    }
+    let adjacency = AdjacencyId(packet.meta().adjacency);
+    punt_for(packet, PuntReason::Unresolved(adjacency))
+}
+
+/// True for an IPv4 packet to all hosts of a network of the interface that it would leave by (RFC 2644 §2).
+fn is_directed_broadcast(cx: &Context<'_>, packet: &Buf) -> bool {
+    let Some(row) = cx.tables.row(InterfaceId(packet.meta().tx_interface)) else { return false };
+    let Ok((header, _)) = Ipv4::ref_from_prefix(packet.data()) else { return false };
+    let destination = Ipv4Addr::from(header.destination).to_bits();
+    header.version() == 4
+        && row.description.ipv4.iter().any(|&(address, len)| {
+            let hosts = u32::MAX.checked_shr(len.into()).unwrap_or(0);
+            // Networks of two addresses or one have no broadcast (RFC 3021).
+            hosts > 1 && destination == address.to_bits() | hosts
+        })
 }
