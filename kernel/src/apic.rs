@@ -120,6 +120,12 @@ pub fn stop_timer() {
     write(register::TIMER, MASKED);
 }
 
+/// Whether interrupts can reach the core with this identifier: the memory-mapped APIC has 8 bits for it.
+pub fn reaches(apic_id: u32) -> bool {
+    const BROADCAST: u32 = 0xff;
+    is_x2() || apic_id < BROADCAST
+}
+
 /// Ends the sleep of the core with this identifier, or keeps it from its next one.
 pub fn wake(apic_id: u32) {
     const FIXED: u32 = 0;

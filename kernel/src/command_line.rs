@@ -7,7 +7,7 @@
 //! | `config=module` | the boot module's configuration goes before the one in the store |
 //! | `config={...}` | this configuration (JSON, to the end of the line) in place of a boot module |
 //! | `cores=N` | use at most so many cores |
-//! | `crash=KIND@CORE` | crash on purpose once running, see [`Crash`] |
+//! | `crash=KIND@CORE` | crash on purpose, unless the run before crashed, see [`Crash`] |
 
 use core::num::NonZeroUsize;
 use log::LevelFilter;

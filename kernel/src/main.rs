@@ -76,7 +76,8 @@ extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
     let limit = command_line.cores.map_or(MAX_CORES, |cores| cores.get().min(MAX_CORES));
     cores::start_others(&acpi.cores, limit);
     boot_stages::reached("cores");
-    if let Some(crash) = command_line.crash {
+    // Once: the run after it shows that the node recovers.
+    if let Some(crash) = command_line.crash.filter(|_| panic::previous().is_none()) {
         crash_on_purpose(crash);
     }
     let devices = bus::init(&acpi, &boot_info);

@@ -20,7 +20,6 @@ const LARGE_PAGE_BYTES: u64 = 2 << 20;
 /// Runs the node on these devices, as it was asked to at boot; `log` is the level that the command line wants.
 pub fn run(pci: &[Arc<PciDevice>], boot: Boot, log: Option<LevelFilter>) -> ! {
     random::init(devices::entropy(pci));
-    let platform = Box::new(Machine::new(devices::disk(pci), log));
     let (free_bytes, _) = memory::usage();
     let wanted = u16::try_from(cores::workers()).unwrap_or(u16::MAX);
     let Ports { controls, queues } = devices::ports(pci, wanted, free_bytes);
@@ -38,6 +37,7 @@ pub fn run(pci: &[Arc<PciDevice>], boot: Boot, log: Option<LevelFilter>) -> ! {
         Sleeper::new(worker, shared.clone(), index)
     };
     let mut workers: Vec<Sleeper> = (0..).zip(per_worker(queues, count)).map(worker).collect();
+    let platform = Box::new(Machine::new(devices::disk(pci), log, count));
     let parts = Parts { platform, shared, fib4, fib6, ports: controls, cache: pool.cache(), boot };
     let mut control = Box::new(Control::new(parts, time::now_ns()));
     boot_stages::reached("ready");

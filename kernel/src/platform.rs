@@ -14,12 +14,14 @@ pub struct Machine {
     disk: Option<Disk>,
     /// The command line's level of the log, which goes before every other until the next start.
     log: Option<LevelFilter>,
+    workers: usize,
 }
 
 impl Machine {
-    /// The machine, with the disk that keeps the configuration, and the level of the log that the command line wants.
-    pub fn new(disk: Option<blk::BlockDevice>, log: Option<LevelFilter>) -> Self {
-        Self { disk: disk.map(Disk), log }
+    /// The machine with this number of workers, with the disk that keeps the configuration, and the level of the log
+    /// that the command line wants.
+    pub fn new(disk: Option<blk::BlockDevice>, log: Option<LevelFilter>, workers: usize) -> Self {
+        Self { disk: disk.map(Disk), log, workers }
     }
 }
 
@@ -73,16 +75,17 @@ impl Platform for Machine {
     }
 
     fn cores(&self) -> Vec<Core> {
-        let workers = cores::workers();
         let role = |index| match index {
-            0 if cores::all().len() == 1 => Some(CoreRole::Both),
-            0 => Some(CoreRole::Control),
-            _ if index <= workers => Some(CoreRole::Worker),
-            _ => None,
+            0 if cores::all().len() == 1 => CoreRole::Both,
+            0 => CoreRole::Control,
+            _ => CoreRole::Worker,
         };
-        let with_role =
-            |core: &&cores::Core| Some(Core { id: u32::try_from(core.index).ok()?, role: role(core.index)? });
-        cores::all().iter().filter_map(with_role).collect()
+        // The first core is control's; what comes after the workers has nothing to do.
+        (0..)
+            .zip(cores::all())
+            .take(1 + self.workers)
+            .map(|(id, core)| Core { id, role: role(core.index) })
+            .collect()
     }
 
     fn store(&mut self) -> Option<&mut dyn BlockDevice> {

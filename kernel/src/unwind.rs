@@ -96,3 +96,100 @@ impl<'a> CallFrames<'a> {
         (!ends).then_some(caller)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::elf::FileHeader64;
+    use object::read::elf::ElfFile;
+    use object::{LittleEndian as Little, Object, ObjectSection, ObjectSymbol};
+    use std::hint::black_box;
+
+    /// Calls itself until `depth` is zero, then walks its own stack.
+    #[inline(never)]
+    fn descend(depth: u32, walk: &mut dyn FnMut(Registers)) -> u32 {
+        if depth == 0 {
+            return here(walk);
+        }
+        black_box(descend(depth - 1, walk)) + 1
+    }
+
+    /// Hands over its own registers, while its frame is alive.
+    #[inline(never)]
+    fn here(walk: &mut dyn FnMut(Registers)) -> u32 {
+        let mut registers = [0; register::COUNT];
+        // SAFETY: only reads registers into the array.
+        unsafe {
+            core::arch::asm!(
+                "mov [{to} + 24], rbx",
+                "mov [{to} + 48], rbp",
+                "mov [{to} + 56], rsp",
+                "mov [{to} + 96], r12",
+                "mov [{to} + 104], r13",
+                "mov [{to} + 112], r14",
+                "mov [{to} + 120], r15",
+                "lea {pc}, [rip]",
+                "mov [{to} + 128], {pc}",
+                to = in(reg) &raw mut registers,
+                pc = out(reg) _,
+            );
+        }
+        walk(registers);
+        black_box(0)
+    }
+
+    /// The functions on the stack, innermost first, by the call frame information of this very program.
+    fn walk(registers: Registers, frames: usize, readable: bool) -> Vec<String> {
+        let file = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let elf = ElfFile::<FileHeader64<Little>>::parse(file.as_slice()).unwrap();
+        let section = elf.section_by_name(".eh_frame").unwrap();
+        let symbol = |name| elf.symbols().find(|symbol| symbol.name() == Ok(name)).unwrap().address();
+        // The program is loaded somewhere: the distance is that of a function whose two addresses are known.
+        let bias = unwind_test_anchor as *const () as u64 - symbol("unwind_test_anchor");
+        let call_frames = CallFrames::new(section.data().unwrap(), section.address() + bias);
+
+        let mut registers = registers;
+        let mut pc = registers[register::RIP];
+        let mut names = Vec::new();
+        // SAFETY: the walk stays in frames that are alive.
+        let read = |at: u64| readable.then(|| unsafe { (at as *const u64).read() });
+        for _ in 0..frames {
+            let at = pc - bias;
+            let inside = |s: &object::read::elf::ElfSymbol<'_, '_, FileHeader64<Little>>| {
+                (s.address()..s.address() + s.size()).contains(&at)
+            };
+            names.push(elf.symbols().find(inside).map_or(String::new(), |s| s.name().unwrap().to_owned()));
+            let Some(caller) = call_frames.caller(&registers, pc, read) else { break };
+            registers = caller;
+            pc = registers[register::RIP] - 1;
+        }
+        names
+    }
+
+    #[unsafe(no_mangle)]
+    extern "C" fn unwind_test_anchor() {}
+
+    #[test]
+    fn finds_every_caller() {
+        let mut names = Vec::new();
+        assert_eq!(descend(3, &mut |registers| names = walk(registers, 6, true)), 3);
+        assert!(names[0].contains("here"), "{names:?}");
+        assert!(names[1..5].iter().all(|name| name.contains("descend")), "{names:?}");
+        assert!(names[5].contains("finds_every_caller"), "{names:?}");
+    }
+
+    #[test]
+    fn ends_where_the_stack_cannot_be_read() {
+        let mut names = Vec::new();
+        let _ = descend(1, &mut |registers| names = walk(registers, 6, false));
+        assert_eq!(names.len(), 1);
+    }
+
+    #[test]
+    fn damaged_information_ends_the_walk() {
+        let registers = [0x1000; register::COUNT];
+        for section in [&[][..], &[0xff; 64], &[1, 0, 0, 0, 0]] {
+            assert_eq!(CallFrames::new(section, 0x1000).caller(&registers, 0x1000, Some), None);
+        }
+    }
+}

@@ -73,7 +73,7 @@ impl Sleeper {
                 self.note_first_forwarded();
             }
         }
-        now_ns - self.busy_ns > LINGER_NS
+        now_ns.saturating_sub(self.busy_ns) > LINGER_NS
     }
 
     /// Notes the last stage of boot when this worker has forwarded a packet: sent more packets by an adjacency than
@@ -144,7 +144,7 @@ pub fn run_both(mut worker: Sleeper, mut poll: impl FnMut(u64) -> u64) -> ! {
     loop {
         let now_ns = time::now_ns();
         let idle = worker.poll(now_ns);
-        let late = now_ns - polled_ns >= CONTROL_EVERY_NS || deadline_ns <= now_ns;
+        let late = now_ns.saturating_sub(polled_ns) >= CONTROL_EVERY_NS || deadline_ns <= now_ns;
         if CONTROL_DUE.swap(false, Ordering::Acquire) || late {
             deadline_ns = poll(now_ns);
             polled_ns = now_ns;

@@ -103,7 +103,7 @@ pub fn start_others(apic_ids: &[u32], limit: usize) {
     let Some(first) = super::current() else { return };
     let mut cores = Vec::from([first]);
     install_trampoline();
-    for &apic_id in apic_ids.iter().filter(|&&id| id != first.apic_id) {
+    for &apic_id in apic_ids.iter().filter(|&&id| id != first.apic_id && apic::reaches(id)) {
         if cores.len() >= limit {
             break;
         }
@@ -167,7 +167,12 @@ extern "C" fn started() -> ! {
     loop {
         let job = core.job.lock().take();
         match job {
-            Some(job) => job(),
+            Some(job) => {
+                // The page tables have changed since this core was started: the trampoline is no longer code, and
+                // the stacks of later cores have their guard pages.
+                x86_64::instructions::tlb::flush_all();
+                job();
+            }
             None => super::sleep(None, || core.job.lock().is_some()),
         }
     }
