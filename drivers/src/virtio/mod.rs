@@ -9,7 +9,7 @@ pub mod feature;
 mod memory;
 pub mod net;
 pub mod packed;
-pub mod pci;
+mod pci;
 mod queue;
 pub mod ring;
 pub mod rng;

@@ -1,7 +1,7 @@
 //! The packed virtqueue (VIRTIO 1.3 §2.8): one ring of descriptors that both sides write, told apart by two
 //! flag bits and the parity of the lap.
 //!
-//! Without event indices, see [`super::pci::Transport::start`]: notifications and interrupts are wanted or not.
+//! Without event indices, see `Transport::start`: notifications and interrupts are wanted or not.
 //!
 //! A burst is published by its first descriptor alone: the device reads the ring in order, so it finds the
 //! rest only after that one became available. Positions run freely over 16 bits; a lap's parity is the bit

@@ -136,7 +136,7 @@ impl Doorbell {
 }
 
 /// One virtio function: its registers, and whether it can still be trusted.
-pub struct Transport {
+pub(super) struct Transport {
     device: Arc<dyn Device>,
     common: Window,
     notify: Window,
@@ -169,7 +169,7 @@ impl Transport {
     ///
     /// # Errors
     /// The device is not what it should be; it is left reset.
-    pub fn start(device: Arc<dyn Device>, wanted: impl FnOnce(u64) -> u64) -> Result<Self, Error> {
+    pub(super) fn start(device: Arc<dyn Device>, wanted: impl FnOnce(u64) -> u64) -> Result<Self, Error> {
         // No bus master yet: firmware may have left the device with rings of its own.
         let command = device.config_read16(COMMAND) | COMMAND_MEMORY | COMMAND_INTX_DISABLE;
         device.config_write16(COMMAND, command & !COMMAND_BUS_MASTER);
@@ -236,14 +236,12 @@ impl Transport {
     }
 
     /// Whether all of `features` were agreed on.
-    #[must_use]
-    pub fn has(&self, features: u64) -> bool {
+    pub(super) fn has(&self, features: u64) -> bool {
         self.features & features == features
     }
 
     /// The platform's side of the device.
-    #[must_use]
-    pub fn device(&self) -> &dyn Device {
+    pub(super) fn device(&self) -> &dyn Device {
         &*self.device
     }
 
@@ -307,7 +305,7 @@ impl Transport {
     ///
     /// # Errors
     /// The device refuses the vector.
-    pub fn set_config_vector(&self, vector: u16) -> Result<(), Error> {
+    pub(super) fn set_config_vector(&self, vector: u16) -> Result<(), Error> {
         self.common.write16(common::CONFIG_MSIX_VECTOR, vector);
         if self.common.read16(common::CONFIG_MSIX_VECTOR) == vector {
             Ok(())
@@ -317,12 +315,12 @@ impl Transport {
     }
 
     /// All is set up: the device may work (§3.1.1 step 8).
-    pub fn driver_ok(&self) {
+    pub(super) fn driver_ok(&self) {
         self.add_status(status::DRIVER_OK);
     }
 
     /// Reads device configuration, again if the device changed it meanwhile (§2.5.1).
-    pub fn config<V>(&self, read: impl Fn(&Config<'_>) -> V) -> V {
+    pub(super) fn config<V>(&self, read: impl Fn(&Config<'_>) -> V) -> V {
         const MAX_CHANGES: usize = 16;
         let config = Config(self.config.as_ref());
         let mut generation = self.common.read8(common::CONFIG_GENERATION);
@@ -339,14 +337,13 @@ impl Transport {
     }
 
     /// The first fault of the device, if it was seen to commit one.
-    #[must_use]
-    pub fn fault(&self) -> Option<Fault> {
+    pub(super) fn fault(&self) -> Option<Fault> {
         Fault::from_code(self.fault.load(Ordering::Relaxed))
     }
 
     /// Records a fault. Only the first counts.
     #[cold]
-    pub fn report(&self, fault: Fault) {
+    pub(super) fn report(&self, fault: Fault) {
         let _ = self.fault.compare_exchange(0, fault as u8, Ordering::Relaxed, Ordering::Relaxed);
     }
 
@@ -360,7 +357,7 @@ impl Transport {
     }
 
     /// Stops the device for good. True when it has confirmed, and so will touch no memory any more.
-    pub fn stop(&self) -> bool {
+    pub(super) fn stop(&self) -> bool {
         match self.life.load(Ordering::Acquire) {
             life::STOPPED => return true,
             life::STUCK => return false,
@@ -387,24 +384,21 @@ impl Drop for Transport {
 }
 
 /// The device-specific configuration structure. What is not there reads all ones.
-pub struct Config<'a>(Option<&'a Window>);
+pub(super) struct Config<'a>(Option<&'a Window>);
 
 impl Config<'_> {
     /// Reads 8 bits.
-    #[must_use]
-    pub fn read8(&self, offset: usize) -> u8 {
+    pub(super) fn read8(&self, offset: usize) -> u8 {
         self.0.map_or(u8::MAX, |window| window.read8(offset))
     }
 
     /// Reads 16 bits.
-    #[must_use]
-    pub fn read16(&self, offset: usize) -> u16 {
+    pub(super) fn read16(&self, offset: usize) -> u16 {
         self.0.map_or(u16::MAX, |window| window.read16(offset))
     }
 
     /// Reads 32 bits.
-    #[must_use]
-    pub fn read32(&self, offset: usize) -> u32 {
+    pub(super) fn read32(&self, offset: usize) -> u32 {
         self.0.map_or(u32::MAX, |window| window.read32(offset))
     }
 }

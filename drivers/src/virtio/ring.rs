@@ -3,7 +3,7 @@
 //!
 //! A ring hands *chains* of memory segments to the device together with a *token* of the caller, and gives
 //! the token back when the device has used the chain. All that decides what is returned and reused is kept
-//! in private memory ([`Slots`]); what the device can write is read once, checked against that, and used.
+//! in private memory (`Slots`); what the device can write is read once, checked against that, and used.
 
 use alloc::boxed::Box;
 use core::fmt;

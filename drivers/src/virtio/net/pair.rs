@@ -164,7 +164,8 @@ impl<R: Ring<Buf>> Pair<R> {
     #[inline(always)]
     fn refill(&mut self, cache: &mut BufferCache) {
         let free = usize::from(self.rx.free());
-        if free < self.refill_at && self.rx.outstanding() > 0 {
+        let empty = self.rx.outstanding() == 0;
+        if self.rx.is_broken() || (free < self.refill_at && !empty) {
             return;
         }
         for _ in 0..free {
