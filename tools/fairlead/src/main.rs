@@ -6,6 +6,8 @@
 //! It does not keep state of its own besides a file of contexts, and decides nothing that the node decides:
 //! validation here is the node's own `config` crate.
 
+#![deny(unsafe_code)]
+
 mod cli;
 mod failure;
 mod manage;

@@ -13,6 +13,7 @@ mod platform;
 mod port;
 mod segments;
 mod sleep;
+#[allow(unsafe_code, reason = "system calls; everything else goes through its safe functions")]
 mod sys;
 mod tap;
 mod vnet;
@@ -126,6 +127,10 @@ fn read_config(path: &Path) -> Result<Box<[u8]>> {
 }
 
 fn open_ports(specs: &[PortSpec], workers: usize) -> Result<Vec<Port>> {
+    // A worker waits for one queue of each port, and for being woken.
+    if specs.len() >= sys::MAX_WAIT {
+        return Err(Failure::operation(format!("at most {} ports can be opened", sys::MAX_WAIT - 1)));
+    }
     let open = |(index, spec): (usize, &PortSpec)| {
         let name = format!("eth{index}");
         let (what, opened) = match spec {
