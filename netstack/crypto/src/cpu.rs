@@ -44,6 +44,7 @@ impl Features {
         }
         let extended = __cpuid_count(7, 0);
         let avx2 = bit(extended.ebx, 5);
+        // BMI2, AVX-512 F, DQ, BW, VL.
         let avx512 = [8, 16, 17, 30, 31].into_iter().all(|n| bit(extended.ebx, n));
         Self {
             aes_clmul: aes && pclmulqdq,

@@ -25,145 +25,16 @@
 //! open) is stitched in between the rounds of AES, so that both units are busy.
 
 use super::Key;
-use super::key::POWERS;
+use super::counter::Counter;
+use super::hash::{Products, Weights};
 use super::lanes::Lanes;
 use crate::aead::Job;
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
-/// The partial products of a GHASH, not reduced: low halves, high halves, and both ways across.
-#[derive(Clone, Copy)]
-struct Products<L> {
-    low: L,
-    middle: L,
-    high: L,
-}
-
 // SAFETY (of every unsafe function below): the caller runs them on a CPU that has the features of `L`, with
 // everything inlined into a function that enables them; `key` is a valid key, and pointers are those of
 // a `Packet`.
-impl<L: Lanes> Products<L> {
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        // SAFETY: see above.
-        unsafe { Self { low: L::zero(), middle: L::zero(), high: L::zero() } }
-    }
-
-    /// Adds `block * power`.
-    #[inline(always)]
-    unsafe fn add(&mut self, block: L, power: L) {
-        // SAFETY: see above.
-        unsafe {
-            self.low = self.low.xor(block.multiply::<0x00>(power));
-            self.high = self.high.xor(block.multiply::<0x11>(power));
-            self.middle = self.middle.xor(block.multiply::<0x01>(power).xor(block.multiply::<0x10>(power)));
-        }
-    }
-
-    /// The sum modulo the polynomial, lane by lane: two steps, each of which takes the lowest 64 bits away by
-    /// adding the multiple of the polynomial that has the same.
-    #[inline(always)]
-    unsafe fn reduce(self) -> L {
-        /// x^127 + x^126 + x^121 of the reflected polynomial, in the upper half.
-        static POLYNOMIAL: [u64; 2] = [1, 0xc2 << 56];
-        // SAFETY: see above.
-        unsafe {
-            let polynomial = L::broadcast(POLYNOMIAL.as_ptr().cast());
-            let middle = self.middle.xor(self.low.swap_halves()).xor(polynomial.multiply::<0x01>(self.low));
-            self.high.xor(middle.swap_halves()).xor(polynomial.multiply::<0x01>(middle))
-        }
-    }
-}
-
-/// By which powers of H the registers of a group are multiplied.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Weights {
-    /// All lanes alike, by the distance to the register after the group: each lane goes on as a hash of its own.
-    Within,
-    /// Each lane by its distance to the end of the packet: the lanes' sum is the hash.
-    Last,
-}
-
-impl Weights {
-    /// The power for register `j` of the last `n`.
-    #[inline(always)]
-    unsafe fn power<L: Lanes>(self, key: *const Key, j: usize, n: usize) -> L {
-        let exponent = L::LANES * (n - j);
-        debug_assert!(exponent <= POWERS);
-        // SAFETY: `powers` descends from H^16 to H^1, so that LANES of them follow from H^exponent on.
-        unsafe {
-            let at = (&raw const (*key).powers).cast::<u8>().add(16 * (POWERS - exponent));
-            match self {
-                Self::Within => L::broadcast(at),
-                Self::Last => L::load(at),
-            }
-        }
-    }
-}
-
-/// Counter blocks, a register at a time.
-///
-/// Their first twelve bytes are the nonce, the last four a big-endian number. Below 256 only its last byte
-/// changes, which a 32-bit addition of n << 24 does without a carry into another byte: `BIG` counters, of packets
-/// beyond 4 KB, are kept little-endian instead and have their bytes reversed each time.
-#[derive(Clone, Copy)]
-struct Counter<L, const BIG: bool>(L);
-
-/// Counters from -2 to 4, in the last four bytes of a block.
-struct Start([[u32; 4]; 7]);
-
-impl Start {
-    const fn new(big: bool) -> Self {
-        let mut blocks = [[0; 4]; 7];
-        let mut i = 0;
-        while i < 7 {
-            let counter = (i as u32).wrapping_sub(2);
-            blocks[i][3] = if big { counter } else { counter << 24 };
-            i += 1;
-        }
-        Self(blocks)
-    }
-}
-
-/// What each step adds to every lane, by the number of lanes.
-const fn step(lanes: usize, big: bool) -> [u32; 4] {
-    [0, 0, 0, if big { lanes as u32 } else { (lanes as u32) << 24 }]
-}
-
-impl<L: Lanes, const BIG: bool> Counter<L, BIG> {
-    const START: Start = Start::new(BIG);
-    const STEP: [u32; 4] = step(L::LANES, BIG);
-
-    /// The first text block, whose counter is 2, is in lane `blank + 1`.
-    #[inline(always)]
-    unsafe fn new(nonce: *const [u8; 16], blank: usize) -> Self {
-        // SAFETY: `blank` is below LANES, at most 3; lane 0 has the counter 1 - blank, that is entry 3 - blank,
-        // and the LANES entries from there on are within the seven.
-        unsafe {
-            let start: &'static Start = &Self::START;
-            let start = start.0.as_ptr().cast::<u8>().add(16 * (3 - blank));
-            Self(L::broadcast(nonce.cast()).add32(L::load(start)))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn next(&mut self) -> L {
-        // SAFETY: see above.
-        unsafe {
-            let (now, step): (_, &'static [u32; 4]) = (self.0, &Self::STEP);
-            self.0 = now.add32(L::broadcast(step.as_ptr().cast()));
-            if BIG { now.reverse_counter() } else { now }
-        }
-    }
-
-    /// The block that masks the tag, in all lanes.
-    #[inline(always)]
-    unsafe fn tag_block(nonce: *const [u8; 16]) -> L {
-        static ONE: [u32; 4] = [0, 0, 0, 1 << 24];
-        // SAFETY: see above.
-        unsafe { L::broadcast(nonce.cast()).add32(L::broadcast(ONE.as_ptr().cast())) }
-    }
-}
 
 /// One packet on its way through the registers.
 struct Packet<L, const BIG: bool> {
@@ -317,7 +188,7 @@ struct Stitch<L, const N: usize> {
     weights: Weights,
 }
 
-/// The registers of a group as they come out of the cipher, and go into the hash if they are ciphertext.
+/// The registers of a group as they were loaded.
 #[derive(Clone, Copy)]
 struct Group<L, const N: usize> {
     text: [L; N],

@@ -16,6 +16,8 @@ const ROUND_KEYS: usize = 15;
 /// The order makes short packets cheap when there are thousands of keys: a 64-byte packet under AES-128
 /// needs the powers from H^8 down, the number of rounds and eleven round keys, which are five cache lines
 /// in a row.
+///
+/// It clears itself when it is dropped. A move leaves its bytes behind, so make it where it stays.
 #[repr(C, align(64))]
 pub struct Key {
     /// H^16, H^15, ..., H^1, each divided by x, as little-endian numbers. See [the module](super).
@@ -59,13 +61,15 @@ impl Key {
         expand(bytes, &mut key.round_keys);
         let mut hash_key = key.encrypt_block([0; 16]);
         // Bit 127 of the number is the coefficient of x^0 (SP 800-38D, 6.3).
-        let h = u128::from_be_bytes(hash_key);
+        let mut h = u128::from_be_bytes(hash_key);
         let mut power = h;
         for slot in key.powers.iter_mut().rev() {
             *slot = divide_by_x(power);
             power = multiply(power, h);
         }
         hash_key.zeroize();
+        h.zeroize();
+        power.zeroize();
         Ok(key)
     }
 

@@ -36,6 +36,8 @@
 
 mod batch;
 mod body;
+mod counter;
+mod hash;
 mod kernels;
 mod key;
 mod lanes;
@@ -181,5 +183,36 @@ impl Aead for Gcm {
     fn open(&self, jobs: &mut [Job<'_, Key>]) -> usize {
         self.run::<false>(jobs);
         jobs.iter().filter(|job| !job.authentic).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_found_by_name() {
+        for kernel in Kernel::ALL {
+            assert_eq!(kernel.name().parse(), Ok(kernel));
+        }
+        assert_eq!("sse2".parse::<Kernel>(), Err(UnknownKernelError));
+    }
+
+    #[test]
+    fn a_cpu_runs_what_its_features_allow() {
+        let on = |cpu: Features| Kernel::ALL.into_iter().filter(move |kernel| kernel.runs_on(&cpu)).max();
+        let mut cpu = Features::default();
+        assert_eq!(on(cpu), Some(Kernel::Portable));
+        cpu.aes_clmul = true;
+        assert_eq!(on(cpu), Some(Kernel::AesNi));
+        (cpu.avx2, cpu.vaes) = (true, true);
+        assert_eq!(on(cpu), Some(Kernel::Vaes256Pclmul));
+        cpu.vpclmulqdq = true;
+        assert_eq!(on(cpu), Some(Kernel::Vaes256));
+        cpu.avx512 = true;
+        assert_eq!(on(cpu), Some(Kernel::Vaes512));
+        cpu.vpclmulqdq = false;
+        assert_eq!(on(cpu), Some(Kernel::Vaes256Pclmul));
+        assert_eq!(Gcm::best().kernel(), on(Features::detect()).unwrap_or(Kernel::Portable));
     }
 }
