@@ -158,10 +158,6 @@ impl<T: Send> Ring<T> for Packed<T> {
 
     #[inline(always)]
     fn pop(&mut self) -> Result<Option<(T, u32)>, Fault> {
-        // With nothing in flight the ring has nothing to say, whatever it says.
-        if self.slots.outstanding() == 0 {
-            return Ok(None);
-        }
         let Some((id, written_bytes)) = self.used() else { return Ok(None) };
         let (id, token, descriptors) = self.slots.complete(u32::from(id), written_bytes)?;
         self.slots.release(id, 1);
@@ -174,7 +170,7 @@ impl<T: Send> Ring<T> for Packed<T> {
         self.driver_event.write(0, EVENT_F_ENABLE);
         // StoreLoad: as in `publish`, with the roles exchanged.
         fence(Ordering::SeqCst);
-        self.slots.outstanding() > 0 && self.used().is_some()
+        self.used().is_some()
     }
 
     fn disarm(&mut self) {

@@ -214,6 +214,28 @@ fn frames_that_cannot_be_sent_are_counted() {
 }
 
 #[test]
+fn a_chain_longer_than_the_queue_does_not_block_it() {
+    let model = model(offer::USUAL, 4, true);
+    let mut card = Card::open_with(&model, 1, Memory::get().pool(100)).expect("a correct card");
+    let mut packets = Vector::new();
+    for segments in [5, 1, 4] {
+        let mut bufs = (0..segments).map(|number| {
+            let mut buf = card.cache.allocate().expect("buffers are left");
+            buf.append(&frame(number, 20)).expect("it fits");
+            buf
+        });
+        let mut packet = bufs.next().expect("one at least");
+        bufs.for_each(|buf| packet.append_segment(buf));
+        assert!(packets.push(packet).is_ok());
+    }
+    card.queues[0].transmit(&mut card.cache, &mut packets);
+    assert_eq!(packets.len(), 1, "four segments do not fit behind one");
+    assert_eq!((card.control.stats().tx_errors, card.sent(0).len()), (1, 1));
+    card.queues[0].transmit(&mut card.cache, &mut packets);
+    assert_eq!((packets.len(), card.sent(0)[0].1.len()), (0, 80));
+}
+
+#[test]
 fn each_worker_has_its_queue_pair() {
     for rings in RINGS {
         let model = model(offer::USUAL | rings, 64, true);

@@ -101,6 +101,10 @@ fn failures_of_the_disk_are_told() {
         assert_eq!(disk.flush(&clock()), Err(error));
     }
     model.state().answer = None;
+    model.state().short_reads = true;
+    assert_eq!(disk.read(0, &mut [0; 512], &clock()), Err(Error::Io));
+    assert_eq!(disk.write(0, &[0; 512], &clock()), Ok(()));
+    model.state().short_reads = false;
     assert_eq!(disk.read(0, &mut [0; 512], &clock()), Ok(()));
 }
 

@@ -177,6 +177,8 @@ fn run<R: Ring<u32>>(size: u16, packed: bool, event_index: bool, operations: &[O
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn split_rings_are_queues(
         log_size in 0u32..7, event_index: bool, operations in prop::collection::vec(operation(), 0..400),

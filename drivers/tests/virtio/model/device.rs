@@ -81,6 +81,8 @@ pub struct State {
     pub noise: Option<u64>,
     /// Queues that are not served.
     pub stalled: bool,
+    /// A disk reads less than it was asked for, and says so.
+    pub short_reads: bool,
     /// What a disk or card answers instead of success.
     pub answer: Option<u8>,
     pub commands: Vec<Vec<u8>>,
@@ -119,6 +121,7 @@ impl Model {
             lies: HashMap::new(),
             noise: None,
             stalled: false,
+            short_reads: false,
             answer: None,
             commands: Vec::new(),
         };
@@ -347,7 +350,8 @@ impl State {
                 }
                 self.commands.push(request[..16].to_vec());
                 reply.push(answer);
-                chain.write(&reply)
+                let written = chain.write(&reply);
+                if self.short_reads { 1 } else { written }
             }
         }
     }
