@@ -166,25 +166,32 @@ impl WorkerCounters {
 
 /// An array of counters in chunks of `SIZE`, allocated as control needs more, so that readers never see it move.
 pub(crate) struct Chunked<T, const SIZE: usize, const CHUNKS: usize> {
-    chunks: Box<[Once<Box<[T]>>]>,
+    chunks: Box<[Once<Box<[T; SIZE]>>; CHUNKS]>,
 }
 
 impl<T: Default, const SIZE: usize, const CHUNKS: usize> Chunked<T, SIZE, CHUNKS> {
     fn new() -> Self {
-        Self { chunks: (0..CHUNKS).map(|_| Once::new()).collect() }
+        Self { chunks: boxed(Once::new) }
     }
 
     /// Makes the first `count` counters exist, as far as there may be so many.
     pub(crate) fn grow(&self, count: usize) {
         for chunk in self.chunks.iter().take(count.div_ceil(SIZE)) {
-            let _ = chunk.call_once(|| (0..SIZE).map(|_| T::default()).collect());
+            let _ = chunk.call_once(|| boxed(T::default));
         }
     }
 
     #[inline(always)]
     pub(crate) fn get(&self, index: usize) -> Option<&T> {
-        self.chunks.get(index / SIZE)?.get()?.get(index % SIZE)
+        Some(&self.chunks.get(index / SIZE)?.get()?[index % SIZE])
     }
+}
+
+/// An array on the heap that never was on the stack.
+fn boxed<T, const N: usize>(make: impl Fn() -> T) -> Box<[T; N]> {
+    let elements: Box<[T]> = (0..N).map(|_| make()).collect();
+    let Ok(array) = elements.try_into() else { unreachable!("it has {N} elements") };
+    array
 }
 
 /// Counts packets by adjacency, and touches the counters only when the adjacency changes.
