@@ -1,8 +1,9 @@
 //! The graph: every node in order, and where each may send a packet next.
 //!
 //! A vector enters at a source ([`Node::PortInput`], [`Node::Inject`]) and the graph runs until nothing is pending,
-//! always the earliest node that has packets. So at most one vector is under way, no node can get more than a vector
-//! holds, and what a node makes in addition (fragments) goes out before it makes more.
+//! always the earliest node that has packets. So at most one vector is under way, and what ip4-fragment, the last node,
+//! makes in addition goes out before it makes more: no node ever gets more than a vector holds. For that to be so, drop
+//! comes before interface-output, and both before ip4-fragment.
 
 use crate::context::Context;
 use crate::nodes;
@@ -82,12 +83,12 @@ graph! {
     Unresolved = "unresolved", unresolved => [Punt, Drop];
     /// Hands packets to control.
     Punt = "punt", punt => [Drop];
+    /// Counts why packets are dropped, and frees them.
+    Drop = "drop", drop => [];
     /// Interface state, MTU and counters, then the transmit queue of the port that an interface stands on.
     InterfaceOutput = "interface-output", interface_output => [Drop];
     /// Cuts IPv4 packets to the MTU (RFC 791 §3.2). Fragments, which it makes in addition, go to interface-output.
     Ip4Fragment = "ip4-fragment", ip4_fragment => [Ip4Fragment, Drop];
-    /// Counts why packets are dropped, and frees them.
-    Drop = "drop", drop => [];
 }
 
 /// Number of nodes.

@@ -86,3 +86,24 @@ fn without_buffers_the_packet_is_dropped() {
     drop(hoard);
     bed.assert_balanced();
 }
+
+#[test]
+fn fragments_that_find_the_ring_full_are_counted_beside_other_drops() {
+    let mut bed = Testbed::with_mtu(576);
+    // The wire takes 4,096 frames until somebody receives them.
+    for _ in 0..16 {
+        (0..256).for_each(|_| assert!(bed.wires[0].send(&udp4([10, 1, 2, 3], 64, 10))));
+        bed.run();
+    }
+    assert_eq!(bed.drops(), []);
+    for index in 0..256 {
+        let mut frame = udp4([10, 1, 2, 3], 64, 8000);
+        frame[24] ^= u8::from(index < 200);
+        assert!(bed.wires[0].send(&frame));
+    }
+    bed.run();
+    let fragments = 56 + bed.shared.packet_totals().made;
+    assert_eq!(bed.drops(), [(DropReason::Ip4BadChecksum, 200), (DropReason::TransmitRingFull, fragments)]);
+    assert_eq!(bed.sent(1).len(), 4096);
+    bed.assert_balanced();
+}
