@@ -55,10 +55,9 @@ enum Timer {
     OneShot(Clock),
 }
 
-/// Finds out what the APIC can do, on the first core, with the kernel's page tables in use.
-pub fn init() {
+/// Finds out how the APIC is accessed, before any core switches its own on, with the kernel's page tables in use.
+pub fn detect() {
     const X2APIC: u32 = 1 << 21;
-    const TSC_DEADLINE: u32 = 1 << 24;
     let features = __cpuid(1).ecx;
     APIC_IS_X2.store(features & X2APIC != 0, Ordering::Relaxed);
     if features & X2APIC == 0 {
@@ -67,13 +66,21 @@ pub fn init() {
         APIC_EOI_ADDRESS.store(base + 0xb0, Ordering::Relaxed);
         memory::set_access(base..base + 4096, Access::Device);
     }
-    enable();
+}
+
+/// Has the first core take what comes from outside, and measures the timer; the core's APIC is on.
+pub fn init_first() {
+    const TSC_DEADLINE: u32 = 1 << 24;
+    const NMI: u32 = 4 << 8;
+    // An operator's or the chipset's NMI ends the run: the report shows what the node was at.
+    write(register::LINT1, NMI);
+    let features = __cpuid(1).ecx;
     let _ = TIMER.call_once(|| {
         if features & TSC_DEADLINE != 0 { Timer::Deadline } else { Timer::OneShot(measure_timer()) }
     });
 }
 
-/// Switches this core's APIC on. Legacy interrupt lines stay masked.
+/// Switches this core's APIC on. Legacy interrupt lines stay masked, and NMIs from outside but on the first core.
 pub fn enable() {
     const GLOBAL_ENABLE: u64 = 1 << 11;
     const X2_ENABLE: u64 = 1 << 10;

@@ -102,6 +102,16 @@ impl CrashConsole {
         }
     }
 
+    /// The number that the next line will get.
+    pub fn next_line(&self) -> u64 {
+        Self::patiently(&RING).next()
+    }
+
+    /// Calls `each` with number and text of past lines, as [`LogRing::since`].
+    pub fn lines_since(&self, from: u64, each: impl FnMut(u64, &str) -> bool) {
+        Self::patiently(&RING).since(from, each);
+    }
+
     /// Writes one line.
     pub fn line(&self, line: &str) {
         Self::patiently(&RING).push(line);

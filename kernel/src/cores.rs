@@ -91,8 +91,9 @@ impl Core {
 /// Sets the first core up: descriptor tables, stacks for exceptions, APIC.
 pub fn init_first() {
     traps::mask_legacy_interrupts();
-    apic::init();
+    apic::detect();
     Core::new(0, cpu::apic_id()).enter();
+    apic::init_first();
 }
 
 /// All cores that run, in order; empty before [`start_others`].

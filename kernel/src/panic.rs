@@ -103,6 +103,7 @@ fn crash(registers: &Registers, known: &[usize], cause: Arguments<'_>) -> ! {
     report.registers(registers, known);
     report.backtrace(registers, registers[register::RIP]);
     report.other_cores(this - 1);
+    report.log_before();
     let _ = report.recorder.seal(previous, uptime_ns);
 
     let pause_ns = crash::pause_ns(in_a_row);

@@ -54,12 +54,14 @@ pub struct Report {
     /// Where it is kept.
     pub recorder: Recorder<'static>,
     symbols: Option<Symbols<'static>>,
+    /// Number of the first line of the report.
+    log_end: u64,
 }
 
 impl Report {
     /// A report that goes to the console and to `recorder`.
     pub fn new(recorder: Recorder<'static>) -> Self {
-        Self { recorder, symbols: Symbols::new(image::symbols()) }
+        Self { recorder, symbols: Symbols::new(image::symbols()), log_end: CrashConsole.next_line() }
     }
 
     /// Writes one line.
@@ -69,6 +71,20 @@ impl Report {
         let _ = write!(line, "[{:3}.{:06}] crash {text}", us / 1_000_000, us % 1_000_000);
         CrashConsole.line(&line.0);
         let _ = writeln!(self.recorder, "{text}");
+    }
+
+    /// Records, but does not print again, what the log said last before the crash.
+    pub fn log_before(&mut self) {
+        const LINES: u64 = 16;
+        let _ = writeln!(self.recorder, "the log before:");
+        let (end, recorder) = (self.log_end, &mut self.recorder);
+        CrashConsole.lines_since(end.saturating_sub(LINES), |number, line| {
+            let before = number < end;
+            if before {
+                let _ = writeln!(recorder, "  {line}");
+            }
+            before
+        });
     }
 
     /// Writes those registers whose DWARF number is in `known`, four in a line.
