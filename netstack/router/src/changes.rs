@@ -174,7 +174,7 @@ impl Router {
 
     /// False: the group is not known to all workers yet.
     fn sync_now<K: Family>(&mut self, prefix: Prefix<K>) -> Result<bool, fib::Error> {
-        let group = self.selected(prefix);
+        let group = self.selected(prefix).map(|(_, id)| id);
         if let Some(id) = group {
             let ready = self.groups.get(id).and_then(|group| group.ready);
             if ready.is_none_or(|generation| generation > self.changes.safe) {

@@ -202,14 +202,14 @@ impl Router {
         }
     }
 
-    /// The group that packets for a prefix follow: that of the preferred route with a next hop on a link that is up.
+    /// The route that packets for a prefix follow: the preferred route with a next hop on a link that is up.
     /// A dynamic route stays where none has one: its group then says "unreachable", and a million of them need not be
     /// taken out of the table when a link goes down and put back when it comes up.
-    pub(crate) fn selected<K: Family>(&self, prefix: Prefix<K>) -> Option<GroupId> {
+    pub(crate) fn selected<K: Family>(&self, prefix: Prefix<K>) -> Option<(Source, GroupId)> {
         let usable = |id: GroupId| self.groups.get(id).is_some_and(Group::is_usable);
         let rib = K::rib(self);
-        let preferred = rib.candidates(prefix).find(|(_, id)| usable(*id)).map(|(_, id)| id);
-        preferred.or_else(|| rib.routes(Source::Dynamic).get(&prefix).copied())
+        let preferred = rib.candidates(prefix).find(|(_, id)| usable(*id));
+        preferred.or_else(|| Some((Source::Dynamic, *rib.routes(Source::Dynamic).get(&prefix)?)))
     }
 
     /// Finds the neighbours that a group's next hops are.

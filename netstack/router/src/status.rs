@@ -58,8 +58,7 @@ impl Router {
     fn lookup_family<K: Family>(&self, address: K) -> Option<RouteStatus> {
         let rib = K::rib(self);
         let prefix = rib.longest(address, |prefix| self.selected(prefix).is_some())?;
-        let id = self.selected(prefix)?;
-        let (source, _) = rib.candidates(prefix).find(|(_, candidate)| *candidate == id)?;
+        let (source, id) = self.selected(prefix)?;
         self.route_status(prefix, source, id)
     }
 
