@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use router::{Limits, NeighbourState::*, Output};
+use router::{Limits, NeighbourState::*};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 const TWO_NETWORKS: &str = r#"{"interfaces": [
@@ -310,7 +310,7 @@ fn nothing_hostile_makes_it_panic() {
             frame.truncate(len);
             let _ = node.wires[0].send(&frame);
             // Past the checks of the dataplane, too.
-            punt_directly(&mut node, &frame);
+            node.punt(&frame);
         }
         node.after(10 * SECOND_NS);
         prop_assert!(node.router.neighbours(node.now_ns).len() <= 64);
@@ -319,21 +319,34 @@ fn nothing_hostile_makes_it_panic() {
     result.unwrap();
 }
 
-/// Hands a frame's packet to the router as the dataplane would not.
-fn punt_directly(node: &mut Node, frame: &[u8]) {
-    let pool = buffer::BufferPool::from_heap(16);
-    let mut cache = pool.cache();
-    for reason in [
-        dataplane::PuntReason::Arp,
-        dataplane::PuntReason::Nd,
-        dataplane::PuntReason::Unresolved(dataplane::AdjacencyId(u32::from(frame[0]))),
-    ] {
-        let mut packet = cache.allocate().unwrap();
-        packet.append(frame.get(14..).unwrap_or_default()).unwrap();
-        let punt = dataplane::Punt { packet, interface: dataplane::InterfaceId(0), reason };
-        let _ = node.router.handle_punt(punt, node.now_ns);
-        while let Some(output) = node.router.next_output() {
-            assert!(matches!(output, Output::Transmit { .. } | Output::Forward4(_) | Output::Forward6(_)));
+#[test]
+fn frames_that_crashed_others_do_it_no_harm() {
+    let capture =
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../qemu-tests/data/malformed-frames.pcap"))
+            .unwrap();
+    let mut node = Node::configured(2, TWO_NETWORKS);
+    // The classic pcap format: a header of 24 bytes, then for each frame one of 16 with its captured length.
+    let (mut rest, mut frames) = (&capture[24..], 0);
+    while let Some((header, after)) = rest.split_at_checked(16) {
+        let length = u32::from_le_bytes(header[8..12].try_into().unwrap()) as usize;
+        let (frame, after) = after.split_at(length);
+        rest = after;
+        let _ = node.wires[frames % 2].send(frame);
+        if !frame.is_empty() {
+            node.punt(frame);
+        }
+        frames += 1;
+        if frames % 50 == 0 {
+            node.after(SECOND_NS);
+            let _ = (node.sent(0), node.sent(1));
         }
     }
+    assert_eq!(frames, 3632);
+    node.after(60 * SECOND_NS);
+    node.send(0, &arp(1, host_mac(1), [10, 0, 0, 2], [10, 0, 0, 1], BROADCAST));
+    assert!(
+        node.sent(0).iter().any(|frame| read_arp(frame).is_some_and(|said| said.0 == 2)),
+        "it still answers"
+    );
+    assert_eq!(node.buffers_in_use(), 0);
 }

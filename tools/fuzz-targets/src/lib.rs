@@ -16,6 +16,7 @@ pub mod mutate;
 mod acpi;
 mod boot_info;
 mod config_json;
+mod discovery;
 mod frame;
 mod http;
 mod input;
@@ -33,6 +34,10 @@ mod model;
 #[path = "../../../netstack/dataplane/tests/common/mod.rs"]
 mod testbed;
 
+// The node with its router is that of the router's own tests.
+#[path = "../../../netstack/router/tests/common/mod.rs"]
+mod memory_node;
+
 /// One parser under test.
 #[derive(Clone, Copy)]
 pub struct Target {
@@ -47,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "acpi", run: acpi::run },
     Target { name: "boot_info", run: boot_info::run },
     Target { name: "config_json", run: config_json::run },
+    Target { name: "discovery", run: discovery::run },
     Target { name: "frame", run: frame::run },
     Target { name: "http", run: http::run },
     Target { name: "node", run: node::run },

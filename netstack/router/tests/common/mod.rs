@@ -8,7 +8,7 @@ use std::{
 
 use buffer::{BufferCache, BufferPool, MemoryPort, MemoryWire, PortQueue};
 use config::Config;
-use dataplane::{Inject, InjectTo, InterfaceId, Shared, Wake, Worker};
+use dataplane::{AdjacencyId, Inject, InjectTo, InterfaceId, Punt, PuntReason, Shared, Wake, Worker};
 use fib::{Fib4Writer, Fib6Writer};
 use packet::{
     checksum,
@@ -129,6 +129,22 @@ impl Node {
     pub fn send(&mut self, port: usize, frame: &[u8]) {
         assert!(self.wires[port].send(frame));
         self.run();
+    }
+
+    /// Hands a frame's packet to the router in every way, past the checks of the dataplane.
+    pub fn punt(&mut self, frame: &[u8]) {
+        for reason in
+            [PuntReason::Arp, PuntReason::Nd, PuntReason::Unresolved(AdjacencyId(u32::from(frame[0])))]
+        {
+            let Some(mut packet) = self.cache.allocate() else { continue };
+            let bytes = frame.get(14..).unwrap_or_default();
+            if packet.append(bytes.get(..1500).unwrap_or(bytes)).is_err() {
+                continue;
+            }
+            let punt = Punt { packet, interface: InterfaceId(0), reason };
+            assert!(self.router.handle_punt(punt, self.now_ns).is_none());
+        }
+        self.turn();
     }
 
     /// The frames that a port has sent.
