@@ -2,7 +2,15 @@
 
 mod boot;
 mod crash;
+mod forwarding;
+mod hosts;
 mod lab_itself;
+mod malformed;
+mod neighbours;
+mod node;
+mod options;
+mod routes;
+mod store;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,6 +23,31 @@ const TESTS: &[Test] = &[
     Test::new("boot_on_an_old_processor", boot::on_an_old_processor),
     Test::new("boot_over_the_network", boot::over_the_network),
     Test::new("crash_every_kind_is_reported_and_survived", crash::every_kind_is_reported_and_survived),
+    Test::new("node_default_configuration_in_64_mib", node::default_configuration_in_64_mib),
+    Test::new("node_boot_stages_are_reported", node::boot_stages_are_reported),
+    Test::new("node_sleeps_when_idle", node::idle_node_sleeps),
+    Test::new("node_crash_record_is_told_after_the_restart", node::crash_record_is_told_after_the_restart),
+    Test::new("forward_both_families_on_one_core", forwarding::both_families_on_one_core),
+    Test::new("forward_both_families_on_two_cores", forwarding::both_families_on_two_cores),
+    Test::new("forward_expired_hop_limit_is_reported", forwarding::expired_hop_limit_is_reported),
+    Test::new("forward_node_answers_echo_requests", forwarding::node_answers_echo_requests),
+    Test::new("forward_over_every_variant_of_the_device", options::every_variant_forwards),
+    Test::new("mtu_ipv4_is_fragmented_or_refused", forwarding::ipv4_is_fragmented_or_refused),
+    Test::new("mtu_ipv6_packet_too_big", forwarding::ipv6_packet_too_big),
+    Test::new("neighbour_silent_host_expires", neighbours::silent_host_expires),
+    Test::new("neighbour_new_address_is_learned", neighbours::new_address_is_learned),
+    Test::new("link_down_and_up", neighbours::link_down_and_up),
+    Test::new("malformed_captured_frames_are_survived", malformed::captured_frames_are_survived),
+    Test::new("malformed_mutated_frames_are_survived", malformed::mutated_frames_are_survived),
+    Test::new(
+        "routes_a_million_are_loaded_looked_up_and_removed",
+        routes::a_million_are_loaded_looked_up_and_removed,
+    ),
+    Test::new("store_survives_a_kill_at_any_moment", store::survives_a_kill_at_any_moment),
+    Test::with_hosts("hosts_ping_through_the_node", hosts::ping_through_the_node),
+    Test::with_hosts("hosts_traceroute_shows_the_node", hosts::traceroute_shows_the_node),
+    Test::with_hosts("hosts_tcp_in_bulk", hosts::tcp_in_bulk),
+    Test::with_hosts("hosts_tcp_in_bulk_over_two_queues", hosts::tcp_in_bulk_over_two_queues),
 ];
 
 fn main() -> ExitCode {

@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::exchange::{Inject, InjectTo};
 use crate::graph::{Nexts, Node};
 use crate::tables::{InterfaceId, Tables};
-use buffer::{Buf, Vector};
+use buffer::{Buf, Flags, Vector};
 use packet::ethernet::{ETHERTYPE_VLAN, Ethernet};
 
 #[inline(never)]
@@ -23,8 +23,11 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
 }
 
 fn accept(packet: &mut Buf, to: InjectTo, tables: &Tables) -> Node {
-    // Control says no interface that a packet came in on: none is counted.
-    packet.meta_mut().rx_interface = u16::MAX;
+    // A packet of control's own came in on no interface. One that waited for its neighbour keeps its own, whose address
+    // is the source of an error about it.
+    if packet.meta().flags.contains(Flags::ORIGINATED) {
+        packet.meta_mut().rx_interface = u16::MAX;
+    }
     match to {
         InjectTo::Forward4 if packet.len() >= 20 => Node::Ip4Lookup,
         InjectTo::Forward6 if packet.len() >= 40 => Node::Ip6Lookup,

@@ -5,7 +5,7 @@ use crate::DropReason;
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
 use crate::tables::AdjacencyRow;
-use buffer::{Buf, Vector};
+use buffer::{Buf, Flags, Vector};
 use packet::icmpv4;
 
 #[inline(never)]
@@ -45,10 +45,19 @@ fn not_forwarded(packet: &mut Buf, row: &AdjacencyRow) -> Node {
     match row.next4 {
         Node::Icmp4Error => icmp4_error(packet, row.drop4, icmpv4::UNREACHABLE, code, 0),
         Node::Drop => drop_for(packet, row.drop4),
+        // Whether its neighbour is known or not, a packet goes no further than its TTL.
+        Node::Unresolved if has_expired(packet) => {
+            icmp4_error(packet, DropReason::Ip4TtlExpired, icmpv4::TIME_EXCEEDED, 0, 0)
+        }
         Node::Unresolved => {
             packet.meta_mut().tx_interface = row.tx_interface;
             Node::Unresolved
         }
         next => next,
     }
+}
+
+fn has_expired(packet: &Buf) -> bool {
+    const TTL: usize = 8;
+    !packet.meta().flags.contains(Flags::ORIGINATED) && packet.data().get(TTL).is_none_or(|ttl| *ttl <= 1)
 }

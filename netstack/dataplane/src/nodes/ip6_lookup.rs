@@ -5,7 +5,7 @@ use crate::DropReason;
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
 use crate::tables::AdjacencyRow;
-use buffer::{Buf, Vector};
+use buffer::{Buf, Flags, Vector};
 use packet::icmpv6;
 
 #[inline(never)]
@@ -45,10 +45,20 @@ fn not_forwarded(packet: &mut Buf, row: &AdjacencyRow) -> Node {
     match row.next6 {
         Node::Icmp6Error => icmp6_error(packet, row.drop6, icmpv6::UNREACHABLE, code, 0),
         Node::Drop => drop_for(packet, row.drop6),
+        // Whether its neighbour is known or not, a packet goes no further than its hop limit.
+        Node::Unresolved if has_expired(packet) => {
+            icmp6_error(packet, DropReason::Ip6HopLimitExpired, icmpv6::TIME_EXCEEDED, 0, 0)
+        }
         Node::Unresolved => {
             packet.meta_mut().tx_interface = row.tx_interface;
             Node::Unresolved
         }
         next => next,
     }
+}
+
+fn has_expired(packet: &Buf) -> bool {
+    const HOP_LIMIT: usize = 7;
+    !packet.meta().flags.contains(Flags::ORIGINATED)
+        && packet.data().get(HOP_LIMIT).is_none_or(|limit| *limit <= 1)
 }

@@ -1,0 +1,75 @@
+//! Real Linux hosts, in network namespaces, that reach each other through the node.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::gateway::{Hosts, LEFT, RIGHT};
+use lab::{Nic, Vm};
+use qemu_tests::Experiment;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub fn ping_through_the_node(experiment: &Experiment) -> Result<()> {
+    let (_vm, hosts) = experiment.gateway_between_hosts(|machine| machine, |nic| nic)?;
+    for destination in RIGHT.hosts() {
+        let words = ["ping", "-c20", "-i0.05", "-W5", "-s1000", &destination.to_string()];
+        let report = hosts.left.run(&words, LIMIT)?.succeeded()?;
+        ensure!(report.contains(" 0% packet loss"), "packets are lost: {report}");
+        let times = report.lines().find(|line| line.starts_with("rtt")).unwrap_or_default();
+        experiment.measured(format!("{destination}: {times}"));
+    }
+    Ok(())
+}
+
+pub fn traceroute_shows_the_node(experiment: &Experiment) -> Result<()> {
+    let (_vm, hosts) = experiment.gateway_between_hosts(|machine| machine, |nic| nic)?;
+    for (node, destination) in LEFT.nodes().into_iter().zip(RIGHT.hosts()) {
+        let words = ["traceroute", "-n", "-q1", "-N1", "-w5", &destination.to_string()];
+        let report = hosts.left.run(&words, LIMIT)?.succeeded()?;
+        let hops: Vec<&str> =
+            report.lines().skip(1).filter_map(|line| line.split_ascii_whitespace().nth(1)).collect();
+        ensure!(hops == [node.to_string(), destination.to_string()], "hops: {report}");
+    }
+    Ok(())
+}
+
+pub fn tcp_in_bulk(experiment: &Experiment) -> Result<()> {
+    let (_vm, hosts) = experiment.gateway_between_hosts(|machine| machine, Nic::without_capture)?;
+    bulk(experiment, &hosts)
+}
+
+pub fn tcp_in_bulk_over_two_queues(experiment: &Experiment) -> Result<()> {
+    let (_vm, hosts): (Vm, Hosts) =
+        experiment.gateway_between_hosts(|machine| machine.smp(2), |nic| nic.queues(2).without_capture())?;
+    bulk(experiment, &hosts)
+}
+
+/// Several streams at once in both directions and both families, every byte of which TCP checks.
+fn bulk(experiment: &Experiment, hosts: &Hosts) -> Result<()> {
+    for destination in RIGHT.hosts() {
+        for direction in [None, Some("--reverse")] {
+            let mut server = hosts.right.command("iperf3");
+            let server =
+                server.args(["--server", "--one-off", "--port", "5201"]).stdout(std::process::Stdio::null());
+            let mut server = server.spawn().context("iperf3")?;
+            let address = destination.to_string();
+            let mut words =
+                vec!["iperf3", "--client", &address, "--bytes", "24M", "--parallel", "4", "--json"];
+            words.extend(["--connect-timeout", "5000"]);
+            words.extend(direction);
+            std::thread::sleep(Duration::from_millis(300));
+            let report = hosts.left.run(&words, LIMIT);
+            let _ = server.kill();
+            let _ = server.wait();
+            let report: serde_json::Value = serde_json::from_str(&report?.succeeded()?)?;
+            let received = &report["end"]["sum_received"];
+            let bytes = received["bytes"].as_u64().context("iperf3 reports no bytes")?;
+            // The client counts what it sent; what is under way when it ends is not counted as received.
+            ensure!(bytes >= 12_000_000, "only {bytes} of 24,000,000 bytes arrived");
+            let megabits = received["bits_per_second"].as_f64().unwrap_or_default() / 1e6;
+            let way = direction.map_or("to", |_| "from");
+            experiment.measured(format!("TCP {way} {destination}: {megabits:.0} Mbit/s"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! The node as a whole: what it does when told nothing, how it says it has come up, how it rests, and its last words.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lab::{Nic, gateway};
+use qemu_tests::Experiment;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub fn default_configuration_in_64_mib(experiment: &Experiment) -> Result<()> {
+    let vm = experiment.machine("node").memory_mib(64).nic(Nic::user(0)).start()?;
+    // Without a configuration the first interface asks for an address, and the node makes a token and says it.
+    let token = vm.console().wait_for(r"this one was made: ([0-9a-f]+)", LIMIT)?;
+    let api = vm.api(&token)?;
+    api.wait_until_healthy(LIMIT)?;
+    let refused = api.with_token("not-the-token-at-all").get("/v1/status")?;
+    ensure!(refused.status == 401, "a wrong token got {}: {}", refused.status, refused.body);
+    let status = api.json("/v1/status")?;
+    let free =
+        status["memory"]["free_bytes"].as_u64().with_context(|| format!("no free memory in {status}"))?;
+    ensure!(free > 0, "no memory left: {status}");
+    experiment.measured(format!("{} KiB of 64 MiB are free", free / 1024));
+    Ok(())
+}
+
+pub fn boot_stages_are_reported(experiment: &Experiment) -> Result<()> {
+    let (vm, stations) = experiment.gateway()?;
+    let gateway_mac = stations.left.resolve(gateway::LEFT.node4.into())?;
+    let ends = stations.left.ends(gateway_mac, gateway::RIGHT.host4.into(), 64);
+    stations.left.wire().send(&lab::frame::udp(&ends, 1, 9, b"first"))?;
+    ensure!(stations.right.receive_udp(9, LIMIT)?.is_some(), "the first packet is not forwarded");
+    let status = vm.api(gateway::TOKEN)?.json("/v1/status")?;
+    let stages = status["boot"].as_array().with_context(|| format!("no boot stages in {status}"))?;
+    ensure!(!stages.is_empty(), "no boot stages");
+    let mut last = 0;
+    for stage in stages {
+        let at = stage["at_microseconds"].as_u64().with_context(|| format!("bad stage {stage}"))?;
+        ensure!(at >= last, "{stage} is before the stage before it");
+        last = at;
+        experiment.measured(format!("{} at {at} us", stage["stage"].as_str().unwrap_or_default()));
+    }
+    Ok(())
+}
+
+pub fn idle_node_sleeps(experiment: &Experiment) -> Result<()> {
+    for cores in [1, 2] {
+        let (vm, _stations) = experiment.gateway_with(|machine| machine.smp(cores), |nic| nic)?;
+        std::thread::sleep(Duration::from_secs(1));
+        let (begin, before) = (Instant::now(), vm.cpu_time()?);
+        std::thread::sleep(Duration::from_secs(5));
+        let percent = 100.0 * (vm.cpu_time()? - before).as_secs_f64() / begin.elapsed().as_secs_f64();
+        experiment.measured(format!("idle, {cores} cores: {percent:.1}% of a core, emulation included"));
+        // Not a matter of speed: a node that polls without pause uses all of a core wherever it runs.
+        ensure!(percent < 50.0, "the idle node of {cores} cores does not sleep: {percent:.0}% of a core");
+    }
+    Ok(())
+}
+
+pub fn crash_record_is_told_after_the_restart(experiment: &Experiment) -> Result<()> {
+    let (mut vm, stations) = experiment.gateway_with(|machine| machine.smp(2), |nic| nic)?;
+    let api = vm.api(gateway::TOKEN)?;
+    ensure!(api.json("/v1/crash")?["crash"].is_null(), "a crash is recorded that did not happen");
+    let _ = vm.qmp().execute("inject-nmi", &serde_json::json!({}))?;
+    let begin = Instant::now();
+    let _ = vm.console().wait_for("the run before crashed", LIMIT)?;
+    api.wait_until_healthy(LIMIT)?;
+    experiment.measured(format!("answers again {:.2} s after the crash", begin.elapsed().as_secs_f32()));
+    let record = api.json("/v1/crash")?["crash"].as_str().unwrap_or_default().to_lowercase();
+    ensure!(record.contains("nmi") || record.contains("non-maskable"), "the record is \"{record}\"");
+    super::forwarding::datagrams_cross(&stations)
+}

@@ -1,0 +1,74 @@
+//! The configuration on a disk, whatever happens while it is written.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::gateway::{self, TOKEN};
+use lab::{Api, Nic, Vm};
+use qemu_tests::Experiment;
+use serde_json::{Value, json};
+
+/// Rounds of changing, storing and pulling the plug.
+const ROUNDS: u64 = 12;
+
+fn empty_disk(experiment: &Experiment) -> Result<PathBuf> {
+    let disk = experiment.logs().join("disk");
+    fs::File::create(&disk)?.set_len(4 << 20)?;
+    Ok(disk)
+}
+
+/// A node that has only its disk to know what it is.
+fn from_disk(experiment: &Experiment, disk: &std::path::Path, name: &str) -> Result<(Vm, Api)> {
+    let nic = || Nic::user(0).without_capture();
+    let vm = experiment.start(experiment.machine(name).drive(disk).nic(nic()))?;
+    let api = vm.api(TOKEN)?;
+    Ok((vm, api))
+}
+
+fn named(hostname: &str) -> Value {
+    let mut config = gateway::config();
+    config["hostname"] = hostname.into();
+    config["interfaces"] = json!([config["interfaces"][0]]);
+    config
+}
+
+fn hostname(api: &Api) -> Result<String> {
+    let config = api.json("/v1/config").context("the stored token is not in force")?;
+    Ok(config["hostname"].as_str().unwrap_or_default().to_owned())
+}
+
+fn store(api: &Api) -> Result<()> {
+    api.post("/v1/store", "application/json", b"")?.accepted().map(drop)
+}
+
+pub fn survives_a_kill_at_any_moment(experiment: &Experiment) -> Result<()> {
+    let disk = empty_disk(experiment)?;
+    let first =
+        experiment.machine("first").drive(&disk).nic(Nic::user(0).without_capture()).config(named("round-0"));
+    let vm = experiment.start(first)?;
+    store(&vm.api(TOKEN)?)?;
+    drop(vm);
+    let mut stored = 0;
+    for round in 1..=ROUNDS {
+        let (vm, api) = from_disk(experiment, &disk, &format!("round-{round}"))?;
+        let found = hostname(&api)?;
+        ensure!(found == format!("round-{stored}"), "{found} is in force, round-{stored} was stored");
+        let _ = api.put("/v1/config", &named(&format!("round-{round}")))?.accepted()?;
+        // The plug is pulled sooner and later: before, while and after the configuration is written.
+        let writer = api.clone();
+        let storing = std::thread::spawn(move || store(&writer).is_ok());
+        std::thread::sleep(Duration::from_micros(700 * (round - 1)));
+        drop(vm);
+        let confirmed = storing.join().unwrap_or(false);
+        let (_vm, api) = from_disk(experiment, &disk, &format!("after-{round}"))?;
+        let found = hostname(&api)?;
+        let now = if found == format!("round-{round}") { round } else { stored };
+        ensure!(found == format!("round-{now}"), "neither the old nor the new configuration: {found}");
+        ensure!(now == round || !confirmed, "round-{round} was confirmed as stored and is lost");
+        stored = now;
+    }
+    experiment.measured(format!("killed {ROUNDS} times while storing, {stored} is what was stored last"));
+    Ok(())
+}
