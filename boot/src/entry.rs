@@ -29,6 +29,8 @@ macro_rules! entry {
             ".pushsection .boot.text, \"ax\"",
             ".code32",
             ".global boot_start",
+            ".type boot_start, @function",
+            ".type boot_long_mode, @function",
             "boot_start:",
             "cli",
             "cld",
@@ -119,5 +121,5 @@ macro_rules! entry {
     };
 }
 
-/// Size of the stack that [`entry!`](crate::entry) starts on, in bytes.
-pub const BOOT_STACK_BYTES: usize = 128 * 1024;
+/// Size of the stack that [`entry!`](crate::entry!) starts on, in bytes.
+pub const BOOT_STACK_BYTES: usize = 256 * 1024;

@@ -7,7 +7,7 @@
 //! 3. [`BootInfo::read`] turns what the loader handed over, by [`pvh`] or [`multiboot`], into one shape.
 //! 4. [`RangeSet`] keeps the memory that is free to use; the kernel's frame allocator goes on from there.
 //!
-//! Before all that, [`pack`] finished the file: [`symbols`] name the functions of a backtrace.
+//! Before all that, module `pack` (a feature, for build tools) finished the file: [`symbols`] name the functions of a backtrace.
 //!
 //! It parses no ACPI, sets up no memory protection beyond what long mode needs, and starts no other core.
 //!

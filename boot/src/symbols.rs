@@ -1,6 +1,6 @@
 //! The image's symbol table: which function an address lies in.
 //!
-//! `image.ld` reserves room for it; packing ([`crate::pack`]) fills it in after the link, when the
+//! `image.ld` reserves room for it; packing (module `pack`) fills it in after the link, when the
 //! addresses are known. Little-endian, packed without gaps:
 //!
 //! ```text

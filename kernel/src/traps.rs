@@ -78,6 +78,7 @@ core::arch::global_asm!(
     // 256 stubs of 16 bytes each. Exceptions push a zero where the CPU pushes no error code.
     ".pushsection .text.trap_stubs, \"ax\"",
     ".balign 16",
+    ".type trap_stubs, @function",
     "trap_stubs:",
     ".set trap_vector, 0",
     ".rept 32",
@@ -99,6 +100,7 @@ core::arch::global_asm!(
     ".set trap_vector, trap_vector + 1",
     ".endr",
     ".balign 16",
+    ".type trap_exception, @function",
     "trap_exception:",
     "cld",
     "push rax",
@@ -120,6 +122,7 @@ core::arch::global_asm!(
     // The frame is 22 words on a 16-byte aligned stack: the call finds it aligned.
     "call {exception}",
     "ud2",
+    ".type trap_interrupt, @function",
     "trap_interrupt:",
     "mov byte ptr [TRAP_PENDING + rax], 1",
     "cmp eax, {spurious}",

@@ -76,6 +76,7 @@ core::arch::global_asm!(
     ".popsection",
     ".pushsection .text.ap_long_mode, \"ax\"",
     ".code64",
+    ".type ap_long_mode, @function",
     "ap_long_mode:",
     "xor eax, eax",
     "mov ss, eax",
