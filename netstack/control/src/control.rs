@@ -111,11 +111,10 @@ impl Control {
             if core::mem::replace(was_up, is_up) == is_up {
                 continue;
             }
-            let id = InterfaceId(index as u16);
-            self.node.router.set_link(id, is_up, now_ns);
-            // Sub-interfaces of the port have clients, too; those do no harm by asking again.
+            let name = port.info().name.clone();
+            self.node.router.set_link(InterfaceId(index as u16), is_up, now_ns);
             if is_up {
-                self.node.dhcp.values_mut().for_each(|client| client.link_up(now_ns));
+                self.node.wake_dhcp_clients(&name);
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::store::{Checksum, Saved, Store, StoreError};
 use alloc::{boxed::Box, collections::BTreeMap, format, string::String, sync::Arc, vec::Vec};
 use buffer::PortControl;
 use config::{Config, PortFacts, Problem};
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 use dataplane::{InterfaceId, Shared, TraceRecord};
 use router::{DhcpLease, Router};
 
@@ -185,6 +185,20 @@ impl Node {
         self.listen_changed = true;
     }
 
+    /// A port has a link again: the DHCP clients on it and on its sub-interfaces ask at once.
+    pub fn wake_dhcp_clients(&mut self, port: &str) {
+        let config = self.running.config();
+        let is_on_port = |name: &str| {
+            name == port
+                || config.interfaces.iter().any(|i| i.name == name && i.parent.as_deref() == Some(port))
+        };
+        for interface in self.router.interfaces().iter().filter(|interface| is_on_port(&interface.name)) {
+            if let Some(client) = self.dhcp.get_mut(&interface.id) {
+                client.link_up(self.now_ns);
+            }
+        }
+    }
+
     /// Name of an interface, for people.
     pub fn name_of(&self, id: InterfaceId) -> String {
         let named = self.router.interfaces().into_iter().find(|interface| interface.id == id);
@@ -255,7 +269,5 @@ fn load(platform: &mut dyn Platform) -> Option<Saved> {
 }
 
 fn router_lease(lease: &Lease) -> DhcpLease {
-    let default = lease.routes.iter().find(|(network, _)| network.prefix_len() == 0);
-    let router: Option<Ipv4Addr> = default.map(|(_, router)| *router);
-    DhcpLease { address: lease.address, router, mtu: lease.mtu }
+    DhcpLease { address: lease.address, routes: lease.routes.clone(), mtu: lease.mtu }
 }

@@ -1,10 +1,13 @@
 //! What should be: configuration, links, leases.
 
-use alloc::{collections::BTreeSet, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 use core::net::IpAddr;
 
 use config::{Config, IpNet, Ipv4Net};
-use dataplane::{Adjacency, Attachment, InterfaceId};
+use dataplane::{Adjacency, Attachment, InterfaceId, MAX_NEXT_HOPS};
 
 use crate::{
     DhcpLease, Router, Source,
@@ -198,13 +201,19 @@ impl Router {
         resolved.collect()
     }
 
-    /// The default routes that leases name, as one.
+    /// The routes that leases name; those of several leases for the same network are one.
     fn leased_routes(&self) -> Vec<(IpNet, Target)> {
-        let routers = self.links.iter().filter_map(|(id, link)| Some((id, link.lease.as_ref()?.router?)));
-        let hops: Vec<Via> = routers
-            .map(|(id, router)| Via { address: router.into(), interface: Some(id), weight: 1 })
-            .collect();
-        if hops.is_empty() { Vec::new() } else { [(Ipv4Net::default().into(), Target::Via(hops))].into() }
+        let mut hops: BTreeMap<Ipv4Net, Vec<Via>> = BTreeMap::new();
+        for (id, link) in self.links.iter() {
+            for (network, router) in link.lease.iter().flat_map(|lease| &lease.routes) {
+                let via = Via { address: (*router).into(), interface: Some(id), weight: 1 };
+                let hops = hops.entry(*network).or_default();
+                if hops.len() < MAX_NEXT_HOPS && !hops.contains(&via) {
+                    hops.push(via);
+                }
+            }
+        }
+        hops.into_iter().map(|(network, hops)| (network.into(), Target::Via(hops))).collect()
     }
 }
 

@@ -199,8 +199,8 @@ pub struct InterfaceStatus {
 pub struct DhcpLease {
     /// The node's address with the link's prefix length.
     pub address: Ipv4Net,
-    /// The default router.
-    pub router: Option<Ipv4Addr>,
+    /// Networks with their routers on the link; the default route is one of them.
+    pub routes: Vec<(Ipv4Net, Ipv4Addr)>,
     /// MTU of the link in bytes.
     pub mtu: Option<u16>,
 }

@@ -129,18 +129,23 @@ fn only_the_flows_of_a_next_hop_that_fails_move() {
 }
 
 #[test]
-fn a_lease_gives_an_address_and_a_default_route() {
+fn a_lease_gives_an_address_and_routes() {
     let mut node = Node::new(2, Limits::default());
     node.configure(r#"{"interfaces": [{"name": "eth0", "dhcp4": true}, {"name": "eth1", "addresses": ["10.0.1.1/24"]}]}"#);
     assert_eq!(source(&node, "192.0.2.1"), None);
     let lease = DhcpLease {
         address: "10.0.0.50/24".parse().unwrap(),
-        router: Some([10, 0, 0, 254].into()),
+        routes: vec![
+            ("0.0.0.0/0".parse().unwrap(), [10, 0, 0, 254].into()),
+            ("198.51.100.0/24".parse().unwrap(), [10, 0, 0, 253].into()),
+        ],
         mtu: Some(1400),
     };
     node.router.set_lease(InterfaceId(0), Some(lease), node.now_ns);
     node.run();
     assert_eq!(source(&node, "192.0.2.1"), Some(Source::Dhcp));
+    let classless = node.router.lookup([198, 51, 100, 1].into()).expect("a route");
+    assert_eq!(classless.prefix, "198.51.100.0/24".parse().unwrap());
     let status = &node.router.interfaces()[0];
     assert_eq!((status.mtu, status.addresses.len()), (1400, 1));
     let _ = node.sent(0);

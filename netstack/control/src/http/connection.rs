@@ -157,6 +157,10 @@ impl<S: Service> Connection<S> {
                 Step::Blocked => return self.next(wire, u64::MAX, now_ns),
                 Step::Waiting(wait_ns) => {
                     self.write(wire, now_ns);
+                    // A stream without end is of no use to a peer that said goodbye.
+                    if matches!(self.state, State::Send(_)) && self.output.is_empty() && wire.read_closed() {
+                        return Next::Gone;
+                    }
                     return self.next(wire, now_ns + wait_ns, now_ns);
                 }
             }

@@ -14,6 +14,8 @@ const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// A peer that acknowledges nothing for so long is gone.
 const TCP_TIMEOUT: Duration = Duration::from_secs(30);
+/// A peer that is silent is asked this often whether it is still there: who follows the log may have nothing to say.
+const TCP_KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long the end of a connection may take.
 const GOODBYE_NS: u64 = 30_000_000_000;
 
@@ -42,6 +44,7 @@ impl<S: Service> Server<S> {
                 SocketBuffer::new(vec![0; SEND_BUFFER_BYTES]),
             );
             socket.set_timeout(Some(TCP_TIMEOUT));
+            socket.set_keep_alive(Some(TCP_KEEP_ALIVE));
             socket.set_nagle_enabled(false);
             Slot {
                 socket: stack.sockets.add(socket),
