@@ -115,6 +115,8 @@ pub struct RouterAdvertisements {
     pub valid_lifetime_seconds: u32,
     /// How long addresses of an advertised prefix stay preferred (`AdvPreferredLifetime`).
     pub preferred_lifetime_seconds: u32,
+    /// IPv6 addresses of recursive DNS servers that hosts are told of (RFC 8106), for three times the longest interval.
+    pub dns_servers: Vec<IpAddr>,
 }
 
 /// A static route: next hops, or a blackhole.
@@ -196,6 +198,7 @@ impl Default for RouterAdvertisements {
             other: false,
             valid_lifetime_seconds: 2_592_000,
             preferred_lifetime_seconds: 604_800,
+            dns_servers: Vec::new(),
         }
     }
 }

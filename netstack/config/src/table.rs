@@ -133,6 +133,12 @@ static ROUTER_ADVERTISEMENTS: Schema = Schema::Object(&[
         Default("604800"),
         "How long addresses of an advertised prefix stay preferred.",
     ),
+    field(
+        "dns_servers",
+        &Schema::List { items: &Schema::Text(Format::Address), key: &[], max: 8 },
+        Default("[]"),
+        "IPv6 addresses of the recursive DNS servers that hosts are told of.",
+    ),
 ]);
 
 static ROUTE: Schema = Schema::Object(&[

@@ -18,7 +18,7 @@ fn sample() -> Value {
             {"name": "eth0", "description": "up", "enabled": true, "mac": "52:54:00:00:00:01", "mtu": 1500, "dhcp4": false,
              "addresses": ["10.0.0.1/24", "2001:db8::1/64"],
              "router_advertisements": {"max_interval_seconds": 600, "router_lifetime_seconds": 1800, "managed": false, "other": false,
-                "valid_lifetime_seconds": 2592000, "preferred_lifetime_seconds": 604800}},
+                "valid_lifetime_seconds": 2592000, "preferred_lifetime_seconds": 604800, "dns_servers": ["2001:db8::53"]}},
             {"name": "eth0.7", "parent": "eth0", "vlan": 7},
         ],
         "routes": [{"prefix": "0.0.0.0/0", "via": [{"address": "10.0.0.254", "interface": "eth0", "weight": 2}]}, {"prefix": "10.9.0.0/16", "blackhole": true}],

@@ -239,6 +239,8 @@ impl Router {
         let (mac, mtu, prefixes) = (link.mac(), link.mtu(), link.advertised_prefixes());
         let Some(advertiser) = &mut link.advertiser else { return };
         let settings = advertiser.settings();
+        let ipv6 = |server: &IpAddr| if let IpAddr::V6(server) = server { Some(*server) } else { None };
+        let dns_servers: Vec<Ipv6Addr> = settings.dns_servers.iter().filter_map(ipv6).collect();
         let managed = if settings.managed { MANAGED } else { 0 };
         let other = if settings.other { OTHER } else { 0 };
         let say = nd::Advertisement {
@@ -248,8 +250,8 @@ impl Router {
             prefixes: &prefixes,
             valid_lifetime_s: settings.valid_lifetime_seconds,
             preferred_lifetime_s: settings.preferred_lifetime_seconds,
-            dns_servers: &[],
-            dns_lifetime_s: 0,
+            dns_servers: &dns_servers,
+            dns_lifetime_s: if is_last { 0 } else { 3 * u32::from(settings.max_interval_seconds) },
         };
         let frame = nd::router_advertisement(mac, &say);
         advertiser.sent(random, now_ns);

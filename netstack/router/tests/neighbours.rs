@@ -189,8 +189,7 @@ fn own_ipv6_addresses_are_probed_and_answered_for() {
 #[test]
 fn routers_advertise_themselves_and_say_goodbye() {
     let mut node = Node::new(1, Limits::default());
-    let with =
-        r#"{"interfaces": [{"name": "eth0", "addresses": ["2001:db8::1/64"], "router_advertisements": {}}]}"#;
+    let with = r#"{"interfaces": [{"name": "eth0", "addresses": ["2001:db8::1/64"], "router_advertisements": {"dns_servers": ["2001:db8::53"]}}]}"#;
     node.configure(with);
     let advertisements = |node: &Node| -> Vec<Vec<u8>> {
         node.sent(0).into_iter().filter(|frame| icmp6_type(frame) == Some(134)).collect()
@@ -205,6 +204,8 @@ fn routers_advertise_themselves_and_say_goodbye() {
     node.after(4 * SECOND_NS);
     let answers = advertisements(&node);
     assert_eq!(answers.len(), 1, "one answer for all");
+    let dns = [25, 3, 0, 0, 0, 0, 7, 8, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x53];
+    assert!(answers[0].ends_with(&dns), "the DNS server, for 1,800 s");
     assert_eq!((&answers[0][..6], &answers[0][60..62]), (&[0x33, 0x33, 0, 0, 0, 1][..], &[7, 8][..]));
     node.configure(r#"{"interfaces": [{"name": "eth0", "addresses": ["2001:db8::1/64"]}]}"#);
     let last = advertisements(&node);

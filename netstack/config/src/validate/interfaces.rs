@@ -150,6 +150,12 @@ fn validate_advertisements(
             "needs an IPv6 address with prefix length 64 on the interface, to advertise its network",
         );
     }
+    for (index, server) in advertisements.dns_servers.iter().enumerate() {
+        if server.is_ipv4() || not_a_host(*server).is_some() {
+            problems
+                .add(element(&member(pointer, "dns_servers"), index), "must be an IPv6 address of a host");
+        }
+    }
     let lifetime = advertisements.router_lifetime_seconds;
     if lifetime != 0 && lifetime < advertisements.max_interval_seconds {
         problems
