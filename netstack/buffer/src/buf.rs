@@ -290,7 +290,8 @@ impl Buf {
             return Err(NoRoom);
         }
         header.extent = Extent::new(start - N, len + N);
-        // SAFETY: the first `N` bytes of data were just added, were initialised with the pool, and the handle is unique.
+        // SAFETY: the first `N` bytes of data were just added and are initialised like all of the pool, and the handle is
+        // unique.
         Ok(unsafe { &mut *self.data_pointer().cast::<[u8; N]>() })
     }
 
@@ -506,7 +507,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn truncate_keeps_a_prefix(parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 1..6), cut in 0usize..60) {
+        fn truncate_keeps_a_prefix(
+            parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 1..6),
+            cut in 0usize..60,
+        ) {
             let whole = parts.concat();
             let mut packet = chain(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>());
             packet.truncate(cut);

@@ -16,7 +16,8 @@ pub trait PortQueue: Send {
     /// Sends frames: takes from the front of `packets` what fits into the queue, in order, and leaves the rest.
     ///
     /// Frames with [`Flags::TX_CSUM`](crate::Flags::TX_CSUM) leave with their checksum complete, by the device or by
-    /// [`Buf::complete_checksum`](crate::Buf::complete_checksum). Frames that were sent earlier are given to `cache` whenever it suits the queue.
+    /// [`Buf::complete_checksum`](crate::Buf::complete_checksum). Frames that were sent earlier are given to `cache`
+    /// whenever it suits the queue.
     fn transmit(&mut self, cache: &mut BufferCache, packets: &mut Vector);
 
     /// Asks for an interrupt at the next received frame. True: frames are already there, do not sleep.

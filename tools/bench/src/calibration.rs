@@ -15,7 +15,8 @@ pub fn clocks_per_addition() -> f64 {
 #[cfg(target_arch = "x86_64")]
 fn time_additions() -> u64 {
     let start = clocks();
-    // Two registers: processors fold additions of constants away. SAFETY: the loop changes the two registers that it is given and the flags, and no memory.
+    // Two registers, since processors fold additions of constants away.
+    // SAFETY: the loop changes the two registers that it is given and the flags, and no memory.
     unsafe {
         core::arch::asm!(
             "2:",
