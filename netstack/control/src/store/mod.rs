@@ -191,7 +191,10 @@ impl<'a> Store<'a> {
         if sector.iter().all(|&byte| byte == 0) {
             return Ok((SlotState::Empty, None));
         }
-        let header = Header::parse(&sector).filter(|header| header.length as usize <= self.capacity_bytes());
+        // A sequence number that nothing can follow was not written by a store.
+        let is_ours =
+            |header: &Header| header.length as usize <= self.capacity_bytes() && header.sequence < u64::MAX;
+        let header = Header::parse(&sector).filter(is_ours);
         let Some(header) = header else { return Ok((SlotState::Damaged, None)) };
         let length = header.length as usize;
         let mut document = Vec::with_capacity(length);
