@@ -1,6 +1,16 @@
 //! The management plane: the API server with its TCP/IP stack, the DHCP client, the configuration store.
 //!
-//! Everything is polled by one thread and knows no platform: [`Platform`] is the machine.
+//! Main path:
+//! 1. [`Control::new`] takes the [`Parts`], chooses what to start with (`boot`, [`store`]) and puts it in force (`node`);
+//! 2. [`Control::poll`] (`control`) is control's turn: links, punted packets, DHCP (`dhcp`), the router, the server, what is to
+//!    be sent;
+//! 3. TCP segments for the node pass smoltcp (`net`) and become requests (`http`);
+//! 4. `api` finds each request's endpoint in its one list, checks the token (`auth`), and answers;
+//! 5. a new configuration is validated by crate `config`, and put in force with a way back (`running`).
+//!
+//! Everything is polled by one thread, in bounded steps, and knows no platform: [`Platform`] is the machine.
+//!
+//! What it does not do: resolve neighbours or keep routes (`router`), TLS, name resolution, more than one user.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

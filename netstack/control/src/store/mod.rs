@@ -1,6 +1,6 @@
 //! The configuration store: two slots on a block device, of which one is always whole.
 //!
-//! The device is halved; each half is a slot: one header sector ([`slot`]), then the document. To save:
+//! The device is halved; each half is a slot: one header sector (`slot`), then the document. To save:
 //!
 //! 1. take the slot that does not hold the newest whole document;
 //! 2. write the document after its header sector; flush;
