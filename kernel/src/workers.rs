@@ -21,7 +21,7 @@ const CONTROL_EVERY_NS: u64 = 1_000_000;
 const REFUSALS: u32 = 8;
 
 /// How long a worker sleeps at most that has such a port.
-const NAP_NS: u64 = 250_000;
+const NAP_NS: u64 = 2_000_000;
 
 /// Set when something waits for control.
 static CONTROL_DUE: AtomicBool = AtomicBool::new(false);
