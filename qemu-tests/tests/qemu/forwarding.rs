@@ -109,6 +109,9 @@ pub fn ipv4_is_fragmented_or_refused(experiment: &Experiment) -> Result<()> {
     let (left, right) = (&stations.left, &stations.right);
     let data: Vec<u8> = (0..1400_u32).map(|i| (i * 7) as u8).collect();
     let ends = left.ends(left.resolve(LEFT.node4.into())?, RIGHT.host4.into(), 64);
+    // The neighbour is known before the MTU matters.
+    left.wire().send(&frame::udp(&ends, 1000, PORT, b"fits"))?;
+    ensure!(right.receive_udp(PORT, LIMIT)?.is_some(), "a small packet does not arrive");
     let mut whole = frame::udp(&ends, 1000, PORT, &data);
 
     frame::set_dont_fragment(&mut whole, true);

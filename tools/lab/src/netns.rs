@@ -41,7 +41,8 @@ impl Netns {
             let name = line.split_ascii_whitespace().next().unwrap_or_default();
             let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
             if owner.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists()) {
-                let _ = ip(&["netns", "del", name])?;
+                // Another run may be sweeping too.
+                let _ = ip(&["netns", "del", name]);
             }
         }
         Ok(())
