@@ -41,7 +41,17 @@ pub(crate) enum Change {
     /// Remove a group if no route uses it.
     FreeGroup(GroupId),
     /// Route a packet again that waited for its neighbour.
-    Release(Buf, bool),
+    Release(Release),
+}
+
+/// A packet that waits for the tables to know its neighbour.
+pub(crate) struct Release {
+    packet: Buf,
+    is_ipv6: bool,
+    /// Number of the publication that has the neighbour, and its generation once that is known: later ones need not
+    /// be waited for, or it would wait for ever while tables change all the time.
+    publication: u64,
+    generation: Option<u64>,
 }
 
 /// What waits to reach the workers.
@@ -50,6 +60,7 @@ pub(crate) struct Changes {
     /// The tables are not what was published last.
     dirty: bool,
     published: u64,
+    publications: u64,
     /// When tables may be published next.
     publish_ns: u64,
     /// A generation that every worker is known to have reached.
@@ -59,7 +70,15 @@ pub(crate) struct Changes {
 
 impl Changes {
     pub(crate) fn new() -> Self {
-        Self { waiting: VecDeque::new(), dirty: true, published: 0, publish_ns: 0, safe: 0, route_changes: 0 }
+        Self {
+            waiting: VecDeque::new(),
+            dirty: true,
+            published: 0,
+            publications: 0,
+            publish_ns: 0,
+            safe: 0,
+            route_changes: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -72,6 +91,12 @@ impl Changes {
 
     pub(crate) fn push(&mut self, change: Change) {
         self.waiting.push_back(change);
+    }
+
+    /// Has a packet routed again when workers have the tables as they are now.
+    pub(crate) fn release(&mut self, packet: Buf, is_ipv6: bool) {
+        let publication = self.publications + u64::from(self.dirty);
+        self.push(Change::Release(Release { packet, is_ipv6, publication, generation: None }));
     }
 
     pub(crate) fn deadline_ns(&self, now_ns: u64) -> Option<u64> {
@@ -122,6 +147,7 @@ impl Router {
         match Tables::new(self.links.compile(), &self.adjacencies.compile(), &groups) {
             Ok(tables) => {
                 self.changes.published = self.shared.publish(tables);
+                self.changes.publications += 1;
                 self.groups.published(self.changes.published);
             }
             Err(error) => log::error!("the dataplane refused its tables: {error}"),
@@ -129,19 +155,19 @@ impl Router {
     }
 
     /// Does a change; it comes back if it has to wait.
-    fn apply(&mut self, change: Change) -> Result<(), Change> {
-        let done = match &change {
+    fn apply(&mut self, mut change: Change) -> Result<(), Change> {
+        let done = match &mut change {
             Change::Sync4(prefix) => self.sync_now(*prefix),
             Change::Sync6(prefix) => self.sync_now(*prefix),
             Change::FreeGroup(id) => {
                 self.free_group(*id);
                 Ok(true)
             }
-            Change::Release(..) => Ok(!self.changes.dirty && self.changes.safe >= self.changes.published),
+            Change::Release(release) => Ok(self.may_release(release)),
         };
         match (done, change) {
             (Ok(false), change) => Err(change),
-            (Ok(true), Change::Release(packet, is_ipv6)) => {
+            (Ok(true), Change::Release(Release { packet, is_ipv6, .. })) => {
                 self.waiting = self.waiting.saturating_sub(1);
                 self.output(if is_ipv6 { Output::Forward6(packet) } else { Output::Forward4(packet) });
                 Ok(())
@@ -152,6 +178,11 @@ impl Router {
                 Ok(())
             }
         }
+    }
+
+    fn may_release(&self, release: &mut Release) -> bool {
+        let is_published = self.changes.publications >= release.publication;
+        is_published && *release.generation.get_or_insert(self.changes.published) <= self.changes.safe
     }
 
     fn free_group(&mut self, id: GroupId) {

@@ -115,7 +115,7 @@ impl Neighbour {
         self.changed_ns = now_ns;
     }
 
-    /// The deadline has passed. `used`: packets went to it since the last time; `random` spreads the reachable time.
+    /// The deadline has passed. `used`: packets went to it since the last time.
     pub(crate) fn on_timer(&mut self, now_ns: u64, used: bool) -> Action {
         if used {
             self.used_ns = now_ns;

@@ -11,7 +11,6 @@ use crate::{
     NeighbourState, Router, Source,
     adjacencies::Owner,
     arp,
-    changes::Change,
     groups::{NeighbourKey, Target},
     nd,
     neighbour::{Action, Advertised, Neighbour},
@@ -63,7 +62,7 @@ impl Router {
             // It has been resolved since the packet was punted; but without a route to it the packet would come again.
             _ if self.waiting < limits.waiting && has_route => {
                 self.waiting += 1;
-                self.changes.push(Change::Release(packet, is_ipv6));
+                self.changes.release(packet, is_ipv6);
             }
             _ => {}
         }
@@ -150,7 +149,7 @@ impl Router {
             self.give_adjacency(key);
             self.add_host_route(key);
             for (packet, is_ipv6) in waiting {
-                self.changes.push(Change::Release(packet, is_ipv6));
+                self.changes.release(packet, is_ipv6);
             }
         }
     }
