@@ -73,9 +73,13 @@ impl Api {
 
     /// Waits until the node answers its health check.
     pub fn wait_until_healthy(&self, limit: Duration) -> Result<()> {
+        // QEMU takes a connection before the node does, and waits six seconds before it tries the node again: a new
+        // connection is tried at once.
+        const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
         let deadline = Instant::now() + limit;
         loop {
-            match self.get("/v1/health") {
+            let request = self.agent.get(self.url("/v1/health")).config();
+            match reply(request.timeout_global(Some(ATTEMPT_LIMIT)).build().call()) {
                 Ok(reply) if reply.status == 200 => return Ok(()),
                 Ok(reply) if Instant::now() > deadline => bail!("health check answers {}", reply.status),
                 Err(error) if Instant::now() > deadline => return Err(error.context("no health check")),
