@@ -59,7 +59,7 @@ pub fn survives_a_kill_at_any_moment(experiment: &Experiment) -> Result<()> {
         // The plug is pulled sooner and later: before, while and after the configuration is written.
         let writer = api.clone();
         let storing = std::thread::spawn(move || store(&writer).is_ok());
-        std::thread::sleep(Duration::from_micros(700 * (round - 1)));
+        std::thread::sleep(Duration::from_millis(8 * (round - 1)));
         drop(vm);
         let confirmed = storing.join().unwrap_or(false);
         let (_vm, api) = from_disk(experiment, &disk, &format!("after-{round}"))?;
