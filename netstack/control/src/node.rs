@@ -17,6 +17,9 @@ use router::{DhcpLease, Router};
 /// After a restart is asked for: time to send the answer.
 const REBOOT_DELAY_NS: u64 = 500_000_000;
 
+/// Free memory that no request may take: what the node itself needs at its busiest.
+const RESERVED_BYTES: u64 = 6 << 20;
+
 /// The state of the management plane, its connections apart.
 pub(crate) struct Node {
     pub platform: Box<dyn Platform>,
@@ -43,6 +46,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// Whether a request may take this much more memory. The heap cannot refuse: what is not asked for here ends in a
+    /// crash when there is none left.
+    pub fn can_spare(&self, bytes: u64) -> bool {
+        self.platform.memory().free_bytes >= bytes.saturating_add(RESERVED_BYTES)
+    }
+
     /// A node with the configuration that [`boot::choose`] finds.
     pub fn new(
         mut platform: Box<dyn Platform>,

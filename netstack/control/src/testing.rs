@@ -22,6 +22,8 @@ pub(crate) struct Inside {
     pub crash: Option<String>,
     pub reboots: usize,
     pub disk: Option<Vec<Sector>>,
+    /// Memory that something else has taken of the 64 MiB there are.
+    pub taken_bytes: u64,
     random: u8,
 }
 
@@ -135,7 +137,9 @@ impl Platform for TestPlatform {
     }
 
     fn memory(&self) -> Memory {
-        Memory { total_bytes: 64 << 20, free_bytes: 32 << 20, heap_used_bytes: 1 << 20 }
+        let total_bytes = 64 << 20;
+        let free_bytes = total_bytes - self.machine.inside().taken_bytes;
+        Memory { total_bytes, free_bytes, heap_used_bytes: 1 << 20 }
     }
 
     fn cores(&self) -> Vec<Core> {

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 const MAX_LINE_BYTES: usize = 4096;
 /// Lines whose faults are told.
 const MAX_ERRORS: usize = 64;
+/// Lines between two looks at how much memory is free.
+const LINES_PER_CHECK: u64 = 256;
+/// Memory that so many lines may take: at worst a few table nodes of up to 2 KiB each, and the tables grow by chunks.
+const BYTES_PER_CHECK: u64 = 2 << 20;
 
 /// A line.
 #[derive(Deserialize)]
@@ -61,6 +65,8 @@ struct Lines {
     number: u64,
     /// The beginning of the present line was thrown away, because it is too long.
     is_too_long: bool,
+    /// Memory is short: no more routes are added.
+    is_memory_short: bool,
     outcome: Outcome,
 }
 
@@ -132,7 +138,13 @@ impl Lines {
         if self.is_too_long || line.len() > MAX_LINE_BYTES {
             return Done::Failed(whole(&format!("is longer than {MAX_LINE_BYTES} bytes")));
         }
+        if self.number.is_multiple_of(LINES_PER_CHECK) {
+            self.is_memory_short = !node.can_spare(BYTES_PER_CHECK);
+        }
         match serde_json::from_slice::<Change<'_>>(line) {
+            Ok(change) if change.op == "add" && self.is_memory_short => {
+                Done::Failed(whole(&RouteError::Memory.to_string()))
+            }
             Ok(change) => apply(node, change),
             Err(error) => Done::Failed(explain(line, &error)),
         }

@@ -93,6 +93,10 @@ fn check_content(head: &Head, wanted: &'static str) -> Result<(), Reply> {
     Err(problem(415, &format!("this takes Content-Type: {wanted}")).with("Accept", wanted))
 }
 
+/// Memory that a document needs while it is read, as a multiple of its length: short members make a tree far larger
+/// than their text, and there are the configuration made of it, the one before and the differences.
+const MEMORY_PER_BODY_BYTE: u64 = 48;
+
 /// A body that is handled when it is complete.
 struct Collect<F> {
     body: Vec<u8>,
@@ -120,9 +124,14 @@ fn too_large(max_bytes: usize) -> Reply {
 }
 
 impl<F: FnOnce(&mut Node, &[u8]) -> Reply> Sink<Node> for Collect<F> {
-    fn push(&mut self, _: &mut Node, data: &[u8]) -> Result<(), Reply> {
+    fn push(&mut self, node: &mut Node, data: &[u8]) -> Result<(), Reply> {
         if self.body.len() + data.len() > self.max_bytes {
             return Err(too_large(self.max_bytes));
+        }
+        // Asked as it grows: several documents may be on their way at a time.
+        let bytes = (self.body.len() + data.len()) as u64;
+        if !node.can_spare(bytes.saturating_mul(MEMORY_PER_BODY_BYTE)) {
+            return Err(problem(507, "the node has not enough free memory to read a document of this size"));
         }
         self.body.extend_from_slice(data);
         Ok(())

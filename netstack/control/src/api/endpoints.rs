@@ -107,7 +107,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             max_bytes: MAX_CONFIG_BYTES,
             handle: configuration::put,
         },
-        refusals: &[409, 412, 422],
+        refusals: &[409, 412, 422, 507],
         ..get("/v1/config", "ConfigChange", "Replace the configuration as a whole", configuration::get)
     },
     Endpoint {

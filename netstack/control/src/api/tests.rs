@@ -379,6 +379,30 @@ fn requests_that_are_wrong_are_told_why() {
 }
 
 #[test]
+fn requests_do_not_take_the_last_memory() {
+    let machine = Machine::default();
+    let mut api = Api::start(&machine);
+    let config = two_ports().to_string();
+    assert_eq!(api.ask("PUT", "/v1/config", &config).status, 200);
+    let lines = "Content-Type: application/x-ndjson\r\n";
+    let add = "{\"op\":\"add\",\"prefix\":\"198.51.100.0/24\",\"blackhole\":true}\n";
+    let remove = "{\"op\":\"remove\",\"prefix\":\"198.51.100.0/24\"}\n";
+    assert_eq!(api.ask_with("POST", "/v1/routes", lines, add).status, 200);
+
+    machine.inside().taken_bytes = 57 << 20;
+    let answer = api.ask_with("POST", "/v1/routes", lines, &format!("{add}{remove}"));
+    assert_eq!(answer.status, 422);
+    let expected = json!([{"line": 1, "pointer": "", "message": "no memory for the route"}]);
+    assert_eq!((&answer.json()["removed"], &answer.json()["errors"]), (&json!(1), &expected));
+    // A small document is read still, a larger one is not.
+    assert_eq!(api.ask("PUT", "/v1/config", &config).status, 200);
+    let padded = format!("{config}{}", " ".repeat(64 << 10));
+    assert_eq!(api.ask("PUT", "/v1/config", &padded).status, 507);
+    machine.inside().taken_bytes = 0;
+    assert_eq!(api.ask("PUT", "/v1/config", &padded).status, 200);
+}
+
+#[test]
 fn routes_change_in_bulk() {
     let mut api = Api::new();
     assert_eq!(api.ask("PUT", "/v1/config", &two_ports().to_string()).status, 200);
