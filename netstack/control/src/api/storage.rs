@@ -3,6 +3,7 @@
 use super::{Reply, dispatch::Request, json, problem::problem};
 use crate::node::Node;
 use crate::store::{SlotState, Store, StoreError};
+use alloc::string::ToString;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -37,6 +38,7 @@ pub(super) fn save(node: &mut Node, request: &Request) -> Reply {
     match node.save_config() {
         None => problem(409, "this machine has no store: no virtio-blk device was given to it"),
         Some(Ok(())) => get(node, request),
+        Some(Err(error @ StoreError::Foreign)) => problem(409, &error.to_string()),
         Some(Err(error)) => broken(&error),
     }
 }

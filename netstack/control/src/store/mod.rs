@@ -6,7 +6,8 @@
 //! 2. write the document after its header sector; flush;
 //! 3. write the header, with a sequence number one higher; flush.
 //!
-//! Power may fail between any two sectors or tear one. Before step 3 the slot's header does not fit its document, and
+//! A device that was never a store is claimed first, by the magic number in its first sector, and only if it is blank:
+//! a disk that holds something else is refused. Power may fail between any two sectors or tear one. Before step 3 the slot's header does not fit its document, and
 //! the other slot holds the newest; a torn header fails its own checksum. Loading takes the whole slot with the highest
 //! sequence number. Nothing here knows what the document says.
 
@@ -29,6 +30,10 @@ const MAX_SLOT_SECTORS: u64 = 4096;
 
 /// Sectors of a slot at least: anything smaller is no store.
 const MIN_SLOT_SECTORS: u64 = 32;
+
+/// Sectors at the start of a device that must be blank before it becomes a store: partition tables and the headers of
+/// file systems are there.
+const BLANK_SECTORS: u64 = 128;
 
 /// A document as it is kept.
 #[derive(Clone, PartialEq, Eq)]
@@ -77,6 +82,8 @@ pub enum StoreError {
         /// Bytes the device has.
         device_bytes: u64,
     },
+    /// The device holds something that is no store.
+    Foreign,
     /// The document does not fit a slot.
     TooLong {
         /// Bytes a slot takes.
@@ -93,6 +100,11 @@ impl fmt::Display for StoreError {
                 f,
                 "the device has {device_bytes} bytes; a store needs {}",
                 2 * MIN_SLOT_SECTORS * SECTOR_BYTES as u64
+            ),
+            StoreError::Foreign => write!(
+                f,
+                "the disk holds something else: clear its first {} KiB to give it to the node",
+                BLANK_SECTORS * SECTOR_BYTES as u64 / 1024
             ),
             StoreError::TooLong { capacity_bytes } => {
                 write!(f, "the configuration is longer than the {capacity_bytes} bytes a slot takes")
@@ -151,12 +163,13 @@ impl<'a> Store<'a> {
     /// Makes `saved` the newest document. When this fails, what was the newest before still is.
     ///
     /// # Errors
-    /// The document is too long, or the device failed.
+    /// The document is too long, the device holds something else or failed.
     pub fn save(&mut self, saved: &Saved) -> Result<(), StoreError> {
         let capacity_bytes = self.capacity_bytes();
         if saved.document.len() > capacity_bytes {
             return Err(StoreError::TooLong { capacity_bytes });
         }
+        self.claim()?;
         let [first, second] = self.slots()?.map(|slot| slot.sequence());
         let index = if second > first { 0 } else { u64::from(first.is_some()) };
         let header = Header {
@@ -180,6 +193,29 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
+    /// Makes sure that the device is a store: one already, or blank and now claimed.
+    fn claim(&mut self) -> Result<(), StoreError> {
+        let mut sector: Sector = [0; SECTOR_BYTES];
+        for slot in 0..2 {
+            self.device.read(slot * self.slot_sectors, &mut sector)?;
+            if slot::is_ours(&sector) {
+                return Ok(());
+            }
+        }
+        for number in 0..BLANK_SECTORS.min(self.device.sectors()) {
+            self.device.read(number, &mut sector)?;
+            if number == 0 && slot::is_torn_claim(&sector) {
+                continue;
+            }
+            if sector.iter().any(|&byte| byte != 0) {
+                return Err(StoreError::Foreign);
+            }
+        }
+        self.device.write(0, &slot::claim())?;
+        self.device.flush()?;
+        Ok(())
+    }
+
     fn capacity_bytes(&self) -> usize {
         (self.slot_sectors - 1) as usize * SECTOR_BYTES
     }
@@ -188,7 +224,7 @@ impl<'a> Store<'a> {
         let start = index * self.slot_sectors;
         let mut sector: Sector = [0; SECTOR_BYTES];
         self.device.read(start, &mut sector)?;
-        if sector.iter().all(|&byte| byte == 0) {
+        if sector == [0; SECTOR_BYTES] || sector == slot::claim() {
             return Ok((SlotState::Empty, None));
         }
         // A sequence number that nothing can follow was not written by a store.

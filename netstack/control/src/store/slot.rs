@@ -58,6 +58,24 @@ impl Header {
     }
 }
 
+/// The first sector of a store that holds no document yet: the magic number alone.
+pub(super) fn claim() -> Sector {
+    let mut sector = [0; SECTOR_BYTES];
+    sector[..8].copy_from_slice(&MAGIC);
+    sector
+}
+
+/// True if a store wrote this sector, even if the header in it is not whole.
+pub(super) fn is_ours(sector: &Sector) -> bool {
+    sector.starts_with(&MAGIC)
+}
+
+/// True if a claim was being written here when power failed: its beginning, then what was there before.
+pub(super) fn is_torn_claim(sector: &Sector) -> bool {
+    let written = sector.iter().zip(&MAGIC).take_while(|(byte, magic)| byte == magic).count();
+    sector.iter().skip(written).all(|&byte| byte == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -143,6 +143,21 @@ fn a_damaged_slot_leaves_the_other() {
 }
 
 #[test]
+fn a_disk_that_holds_something_else_is_left_alone() {
+    // A partition table, the superblock of ext4, something far behind.
+    for (sector, at, bytes) in [(0, 510, &[0x55, 0xaa][..]), (2, 56, &[0x53, 0xef]), (127, 0, b"x")] {
+        let mut disk = Disk::new(300);
+        disk.stable[sector][at..at + bytes.len()].copy_from_slice(bytes);
+        let before = disk.stable.clone();
+        assert!(matches!(save(&mut disk, &saved(1, 100)), Err(StoreError::Foreign)));
+        assert!(disk.stable == before && disk.cached.is_empty());
+        disk.stable[sector] = [0; SECTOR_BYTES];
+        save(&mut disk, &saved(1, 100)).unwrap();
+        assert!(load(&mut disk) == Some(saved(1, 100)));
+    }
+}
+
+#[test]
 fn refuses_what_does_not_fit() {
     let mut small = Disk::new(63);
     assert!(matches!(Store::open(&mut small), Err(StoreError::TooSmall { device_bytes: 32256 })));
