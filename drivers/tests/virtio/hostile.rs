@@ -1,7 +1,7 @@
 //! Devices that lie. Each lie has a name, none breaks memory, panics or hangs, and every buffer comes back.
 
 use std::collections::HashSet;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use buffer::{BufferPool, Vector};
 use drivers::virtio::{Error, Fault, feature, net};
@@ -110,8 +110,10 @@ fn a_changing_configuration_is_read_a_bounded_number_of_times() {
 
 /// Opens a card, lets the device misbehave, polls, and tells what the driver made of it.
 fn fault_after(features: u64, misbehave: impl FnOnce(&Card)) -> Option<&'static str> {
-    static POOL: OnceLock<&'static BufferPool> = OnceLock::new();
-    let pool = POOL.get_or_init(|| Memory::get().pool(300));
+    // One caller at a time, so that every buffer can be asked for at the end.
+    static POOL: Mutex<Option<&'static BufferPool>> = Mutex::new(None);
+    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    let pool = *pool.get_or_insert_with(|| Memory::get().pool(300));
     let model = model(features, 64, true);
     let mut card = Card::open_with(&model, 1, pool).expect("a correct card, as yet");
     assert!(card.transmit(0, &[vec![1; 60]]).is_empty());

@@ -66,10 +66,29 @@ fn survive(experiment: &Experiment, frames: impl FnOnce(Mac) -> Result<Vec<Vec<u
         drain(&stations)?;
         std::thread::sleep(Duration::from_millis(50));
     }
+    books_balance(&api)?;
     let crash = api.json("/v1/crash")?;
     ensure!(crash["crash"].is_null(), "the node crashed: {crash}");
     experiment.measured(format!("{} frames in {:.1} s", frames.len(), took.as_secs_f32()));
     super::forwarding::datagrams_cross(&stations).context("the node is damaged")
+}
+
+/// Every packet that came in or was made went out, to control, or was dropped for a counted reason. The worker goes on
+/// while its counters are read, so that a look may catch a packet on its way; one that is lost stays lost.
+fn books_balance(api: &Api) -> Result<()> {
+    let mut seen = String::new();
+    for _ in 0..50 {
+        let totals = &api.json("/v1/counters")?["totals"];
+        let sum = |names: [&str; 3]| names.iter().map(|name| totals[name].as_u64()).sum::<Option<u64>>();
+        let entered = sum(["received", "injected", "made"]).context("no totals")?;
+        let left = sum(["sent", "dropped", "punted"]).context("no totals")?;
+        if entered == left {
+            return Ok(());
+        }
+        seen = totals.to_string();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    anyhow::bail!("packets are unaccounted for: {seen}")
 }
 
 fn drain(stations: &Stations) -> Result<()> {

@@ -11,7 +11,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// Above 4 GiB, and not where the process has it: mixing up addresses shows.
 const BASE: u64 = 0x7_0000_0000;
-const BYTES: usize = 64 << 20;
+/// Enough for all tests of one process: what is not touched costs nothing.
+const BYTES: usize = 2 << 30;
 const ROOM_BYTES: usize = HEADROOM + DATA_ROOM;
 
 /// One stretch of guest memory and its allocator.
@@ -34,7 +35,7 @@ impl Memory {
     pub fn get() -> &'static Self {
         static MEMORY: OnceLock<Memory> = OnceLock::new();
         MEMORY.get_or_init(|| Memory {
-            guest: GuestMemoryMmap::from_ranges(&[(GuestAddress(BASE), BYTES)]).expect("64 MiB"),
+            guest: GuestMemoryMmap::from_ranges(&[(GuestAddress(BASE), BYTES)]).expect("address space"),
             state: Mutex::default(),
         })
     }

@@ -11,9 +11,24 @@ use serde::Serialize;
 
 #[derive(Serialize)]
 struct Counters {
+    totals: Totals,
     interfaces: Vec<InterfaceRow>,
     ports: Vec<PortRow>,
     workers: Vec<WorkerRow>,
+}
+
+/// The books of the dataplane: received + injected + made = sent + dropped + punted, but for what is under way.
+#[derive(Serialize)]
+struct Totals {
+    received: u64,
+    /// Sent by the node itself.
+    injected: u64,
+    /// ICMP errors, and fragments beyond the first of a packet.
+    made: u64,
+    sent: u64,
+    dropped: u64,
+    /// Handed to the node itself.
+    punted: u64,
 }
 
 #[derive(Serialize)]
@@ -87,8 +102,27 @@ pub(super) fn counters(node: &mut Node, _: &Request) -> Reply {
     });
     json(
         200,
-        &Counters { interfaces: interfaces.collect(), ports: ports.collect(), workers: workers.collect() },
+        &Counters {
+            totals: totals(node),
+            interfaces: interfaces.collect(),
+            ports: ports.collect(),
+            workers: workers.collect(),
+        },
     )
+}
+
+fn totals(node: &Node) -> Totals {
+    let interfaces =
+        || node.router.interfaces().into_iter().map(|status| node.shared.interface_counters(status.id));
+    let others = node.shared.packet_totals();
+    Totals {
+        received: interfaces().map(|counters| counters.rx.packets).sum(),
+        injected: others.injected,
+        made: others.made,
+        sent: interfaces().map(|counters| counters.tx.packets).sum(),
+        dropped: node.shared.drop_counters().map(|(_, packets)| packets).sum(),
+        punted: others.punted,
+    }
 }
 
 fn node_row((node, counters): (dataplane::Node, dataplane::NodeCounters)) -> NodeRow {
