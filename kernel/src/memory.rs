@@ -8,6 +8,7 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use kernel::frames::{FRAME_BYTES, FrameAllocator};
 use kernel::page_table::{Access, PageTable, Table};
+use spin::mutex::SpinMutex;
 use talc::base::{Talc, binning::Binning};
 use x86_64::PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags, Efer, EferFlags};
@@ -26,7 +27,7 @@ const BOOT_MAPPED: u64 = 4 << 30;
 type NewTable = fn() -> Option<NonNull<Table>>;
 
 static FRAMES: spin::Mutex<FrameAllocator> = spin::Mutex::new(FrameAllocator::new());
-static TABLES: spin::Mutex<Option<PageTable<NewTable>>> = spin::Mutex::new(None);
+static TABLES: SpinMutex<Option<PageTable<NewTable>>> = SpinMutex::new(None);
 
 #[global_allocator]
 static HEAP: talc::TalcLock<spin::Mutex<()>, HeapSource> = talc::TalcLock::new(HeapSource { end: None });
@@ -94,9 +95,17 @@ pub fn page_tables() -> u32 {
     u32::try_from(root).unwrap_or_else(|_| panic!("page tables at {root:#x}, above 4 GiB"))
 }
 
-/// What `address` may be used for; `None` before [`protect`] and while the tables are being changed.
+/// What `address` may be used for; `None` before [`protect`].
+///
+/// A crash asks this, and it may have stopped a core in the middle of a change: then the tables are read as they are.
 pub fn access(address: u64) -> Option<Access> {
-    TABLES.try_lock()?.as_ref().map(|tables| tables.access(address))
+    if let Some(tables) = TABLES.try_lock() {
+        return tables.as_ref().map(|tables| tables.access(address));
+    }
+    // SAFETY: the core that holds the lock is the one that crashed or was stopped by the crash, so that nobody writes.
+    // Entries are whole words, and the tables that they lead to are never freed.
+    let tables = unsafe { (*TABLES.as_mut_ptr()).as_ref() };
+    tables.map(|tables| tables.access(address))
 }
 
 /// Changes what a range may be used for, on this core at once, on others when they next load CR3.
