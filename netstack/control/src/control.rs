@@ -105,17 +105,23 @@ impl Control {
             return;
         }
         self.links_due_ns = now_ns + LINK_EVERY_NS;
+        let mut changed = false;
         for (index, was_up) in self.links.iter_mut().enumerate() {
             let Some(port) = self.node.ports.get_mut(index) else { break };
             let is_up = port.link_up();
             if core::mem::replace(was_up, is_up) == is_up {
                 continue;
             }
+            changed = true;
             let name = port.info().name.clone();
             self.node.router.set_link(InterfaceId(index as u16), is_up, now_ns);
             if is_up {
                 self.node.wake_dhcp_clients(&name);
             }
+        }
+        if changed {
+            // The workers must know of the link before DHCP clients send over it.
+            self.node.router.poll(now_ns);
         }
     }
 

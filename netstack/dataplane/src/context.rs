@@ -25,6 +25,8 @@ pub(crate) struct Context<'a> {
     pub(crate) balance: &'a mut Balance,
     /// The port (place in `ports`) whose frames are under way.
     pub(crate) rx_port: usize,
+    /// How many packets from control may be taken.
+    pub(crate) injects: usize,
     pub(crate) worker: usize,
     pub(crate) now_ns: u64,
 }

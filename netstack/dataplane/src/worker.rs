@@ -61,6 +61,8 @@ impl Worker {
     /// Handles what waits at every port and what control injected, once around: at most a vector of each. Returns how
     /// many packets that were. `now_ns` is monotonic.
     pub fn poll(&mut self, now_ns: u64) -> usize {
+        // Asked before the tables are: what control injects after it published must not meet older ones.
+        let injects = self.shared.injected(self.id).len();
         self.refresh();
         let mut cx = Context {
             shared: &self.shared,
@@ -74,11 +76,12 @@ impl Worker {
             trace: &mut self.trace,
             balance: &mut self.balance,
             rx_port: 0,
+            injects,
             worker: self.id,
             now_ns,
         };
         let mut packets = 0;
-        if !cx.shared.injected(self.id).is_empty() {
+        if injects > 0 {
             packets += self.graph.run(&mut cx, Node::Inject);
         }
         for rx_port in 0..cx.ports.len() {

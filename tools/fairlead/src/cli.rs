@@ -29,7 +29,7 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 a document is not v
 /// Flags that every command takes.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// Node to talk to: HOST, HOST:PORT, [IPV6]:PORT or http://HOST:PORT
+    /// Node to talk to: `HOST`, `HOST:PORT`, `[ADDRESS]:PORT` for IPv6 or `http://HOST:PORT`
     #[arg(short, long, global = true, env = "FAIRLEAD_NODE", value_name = "ADDRESS")]
     pub node: Option<String>,
     /// API token of the node

@@ -14,7 +14,7 @@ use crate::{cargo, image};
 /// What to boot, and how.
 #[derive(Args)]
 pub struct Boot {
-    /// Configuration of the node, a JSON file
+    /// Configuration of the node, a YAML or JSON file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Interfaces in order: tap:NAME, dgram:LOCAL,REMOTE (socket paths) or user [default: user]
@@ -49,8 +49,10 @@ impl Boot {
         std::fs::create_dir_all(&logs)?;
         let mut builder = Vm::builder("boot", &logs).image(&image).smp(self.smp).memory_mib(self.memory_mib);
         if let Some(path) = &self.config {
-            let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let config = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            // YAML contains JSON.
+            let config = serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?;
             builder = builder.config(config);
         }
         for word in &self.words {

@@ -12,7 +12,7 @@ use packet::ethernet::{ETHERTYPE_VLAN, Ethernet};
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let queue = cx.shared.injected(cx.worker);
-    for next in nexts.iter_mut() {
+    for next in nexts.iter_mut().take(cx.injects) {
         let Some(Inject { mut packet, to }) = queue.pop() else { break };
         *next = accept(&mut packet, to, cx.tables);
         // One for each place in `nexts`, which has as many as a vector.
