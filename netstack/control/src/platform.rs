@@ -31,7 +31,7 @@ pub trait Platform {
     /// The stages of boot, in order.
     fn boot_stages(&self) -> Vec<BootStage>;
 
-    /// Memory, now.
+    /// Memory, now. Requests that want more than is free are refused.
     fn memory(&self) -> Memory;
 
     /// The cores and what each does.
