@@ -46,12 +46,6 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Whether a request may take this much more memory. The heap cannot refuse: what is not asked for here ends in a
-    /// crash when there is none left.
-    pub fn can_spare(&self, bytes: u64) -> bool {
-        self.platform.memory().free_bytes >= bytes.saturating_add(RESERVED_BYTES)
-    }
-
     /// A node with the configuration that [`boot::choose`] finds.
     pub fn new(
         mut platform: Box<dyn Platform>,
@@ -206,6 +200,12 @@ impl Node {
                 client.link_up(self.now_ns);
             }
         }
+    }
+
+    /// Whether a request may take this much more memory. The heap cannot refuse: what is not asked for here ends in a
+    /// crash when there is none left.
+    pub fn can_spare(&self, bytes: u64) -> bool {
+        self.platform.memory().free_bytes >= bytes.saturating_add(RESERVED_BYTES)
     }
 
     /// Name of an interface, for people.

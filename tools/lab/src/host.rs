@@ -1,6 +1,5 @@
 //! What this machine allows an experiment to use.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -92,13 +91,6 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         let candidate = directory.join(name);
         candidate.is_file().then_some(candidate)
     })
-}
-
-/// Makes administrators' programs findable by children: call before any thread starts children.
-pub fn path_with_sbin() -> std::ffi::OsString {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let all = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    std::env::join_paths(all).unwrap_or_else(|_| OsStr::new("/usr/sbin:/usr/bin:/sbin:/bin").to_owned())
 }
 
 #[cfg(test)]

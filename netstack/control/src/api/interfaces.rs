@@ -44,9 +44,9 @@ struct Dhcp4 {
 /// Counters of an interface.
 #[derive(Serialize)]
 pub(super) struct Counters {
-    rx_packets: u64,
+    pub rx_packets: u64,
     rx_bytes: u64,
-    tx_packets: u64,
+    pub tx_packets: u64,
     tx_bytes: u64,
     rx_drops: u64,
     tx_drops: u64,

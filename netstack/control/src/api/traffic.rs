@@ -6,7 +6,8 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use dataplane::{TraceRecord, TraceRequest};
+use dataplane::{Shared, TraceRecord, TraceRequest};
+use router::InterfaceStatus;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -80,10 +81,11 @@ struct DropRow {
 
 /// `GET /v1/counters`.
 pub(super) fn counters(node: &mut Node, _: &Request) -> Reply {
-    let interfaces = node.router.interfaces().into_iter().map(|status| InterfaceRow {
+    let interface = |status: InterfaceStatus| InterfaceRow {
         counters: node.shared.interface_counters(status.id).into(),
         name: status.name,
-    });
+    };
+    let interfaces: Vec<_> = node.router.interfaces().into_iter().map(interface).collect();
     let workers = (0..node.shared.workers())
         .map(|worker| WorkerRow { worker, nodes: node.shared.node_counters(worker).map(node_row).collect() });
     let ports = node.ports.iter().map(|port| {
@@ -103,24 +105,22 @@ pub(super) fn counters(node: &mut Node, _: &Request) -> Reply {
     json(
         200,
         &Counters {
-            totals: totals(node),
-            interfaces: interfaces.collect(),
+            totals: totals(&node.shared, &interfaces),
+            interfaces,
             ports: ports.collect(),
             workers: workers.collect(),
         },
     )
 }
 
-fn totals(node: &Node) -> Totals {
-    let interfaces =
-        || node.router.interfaces().into_iter().map(|status| node.shared.interface_counters(status.id));
-    let others = node.shared.packet_totals();
+fn totals(shared: &Shared, interfaces: &[InterfaceRow]) -> Totals {
+    let others = shared.packet_totals();
     Totals {
-        received: interfaces().map(|counters| counters.rx.packets).sum(),
+        received: interfaces.iter().map(|row| row.counters.rx_packets).sum(),
         injected: others.injected,
         made: others.made,
-        sent: interfaces().map(|counters| counters.tx.packets).sum(),
-        dropped: node.shared.drop_counters().map(|(_, packets)| packets).sum(),
+        sent: interfaces.iter().map(|row| row.counters.tx_packets).sum(),
+        dropped: shared.drop_counters().map(|(_, packets)| packets).sum(),
         punted: others.punted,
     }
 }
