@@ -1,0 +1,424 @@
+//! A security association as workers share it.
+
+use crate::cipher::Cipher;
+use crate::params::{DfPolicy, DscpPolicy, EcnPolicy, Limits, TtlPolicy};
+use crate::{Direction, EspError, Mode, SaError, SaId, SaParameters, Sequence, Window};
+use core::array;
+use core::fmt;
+use core::net::IpAddr;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use packet::ipv4::{DONT_FRAGMENT, Ipv4, VERSION_IHL};
+use packet::ipv6::Ipv6;
+use packet::protocol;
+use packet::udp::Udp;
+use zerocopy::IntoBytes;
+use zerocopy::network_endian::{U16, U32};
+
+/// Bytes of SPI and sequence number.
+pub(crate) const ESP_HEADER_BYTES: usize = 8;
+/// Bytes of padding length and next header.
+pub(crate) const TRAILER_BYTES: usize = 2;
+/// Outer IPv6 and UDP headers: the longest before ESP.
+const MAX_OUTER_BYTES: usize = size_of::<Ipv6>() + size_of::<Udp>();
+const NS_PER_SECOND: u64 = 1_000_000_000;
+
+/// Randomness that an SA needs, from a good source, never the same twice.
+#[derive(Clone, Copy)]
+pub struct Entropy {
+    /// Where the AEADs' IVs begin. They count from here, so that an SA that is made again from the same configuration
+    /// (after a restart) does not repeat the nonces of its former life.
+    pub iv_base: u64,
+    /// Key of the IVs of CBC.
+    pub iv_key: [u8; 16],
+}
+
+impl fmt::Debug for Entropy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Entropy")
+    }
+}
+
+/// What an SA did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SaCounters {
+    /// Packets encrypted, or decrypted and accepted.
+    pub packets: u64,
+    /// Bytes of them, without what ESP adds in tunnel mode.
+    pub bytes: u64,
+    /// The last sequence number sent, or the highest received.
+    pub last_sequence: u64,
+    /// Packets refused, by the number of their [`EspError`].
+    pub errors: [u64; EspError::ALL.len()],
+    /// Why the last refused packet was.
+    pub last_error: Option<EspError>,
+    /// Monotonic time of the worker's poll in which a packet last passed, 0 if none did.
+    pub last_used_ns: u64,
+}
+
+/// Something happened to an SA that control should know.
+pub(crate) const SOFT_EXPIRED: u32 = 1 << 0;
+/// It stopped.
+pub(crate) const HARD_EXPIRED: u32 = 1 << 1;
+/// An authentic packet came from another port.
+pub(crate) const PEER_MOVED: u32 = 1 << 2;
+
+/// A security association, shared by all workers and by successive snapshots.
+///
+/// What every packet needs is in the first lines, in the order of use.
+#[repr(C, align(64))]
+pub struct Sa {
+    /// Outer IP header and UDP header; lengths and checksum are of an empty packet.
+    pub(crate) template: [u8; MAX_OUTER_BYTES],
+    /// Bytes of `template` in use.
+    pub(crate) outer_bytes: u8,
+    pub(crate) iv_bytes: u8,
+    pub(crate) icv_bytes: u8,
+    pub(crate) block_bytes: u8,
+    /// In network byte order.
+    pub(crate) spi: [u8; 4],
+    pub(crate) salt: [u8; 4],
+    pub(crate) how: How,
+    pub(crate) iv_base: u64,
+    pub(crate) sequence: Sequence,
+    pub(crate) use_: Use,
+    pub(crate) window: Window,
+    /// The peer's UDP port, as it was last seen.
+    pub(crate) peer_port: AtomicU16,
+    pub(crate) moved_to_port: AtomicU16,
+    /// The longest outer packet of the path, as far as routers on the way have told.
+    pub(crate) path_mtu: AtomicU16,
+    pub(crate) cipher: Cipher,
+    audit: Audit,
+    id: SaId,
+    parameters: SaParameters,
+}
+
+const _: () = assert!(core::mem::offset_of!(Sa, sequence) <= 80);
+
+/// How packets are treated: the parameters that the data path asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct How {
+    pub(crate) tunnel_mode: bool,
+    pub(crate) outer_v6: bool,
+    pub(crate) udp: bool,
+    pub(crate) esn: bool,
+    /// True if the outer header is `template` with nothing copied from the inner one but ECN and DSCP.
+    pub(crate) dscp: Option<u8>,
+    pub(crate) ecn: EcnPolicy,
+    pub(crate) df: DfPolicy,
+    /// 0: copied.
+    pub(crate) ttl: u8,
+    pub(crate) has_selectors: bool,
+    pub(crate) pad_to: u16,
+}
+
+/// Lifetimes and counters.
+pub(crate) struct Use {
+    pub(crate) packets: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    soft: Threshold,
+    hard: Threshold,
+    pub(crate) last_used_ns: AtomicU64,
+    flags: AtomicU32,
+}
+
+/// What may not be passed; `u64::MAX` where there is no limit.
+#[derive(Clone, Copy, Debug)]
+struct Threshold {
+    packets: u64,
+    bytes: u64,
+    at_ns: u64,
+}
+
+impl Threshold {
+    fn new(limits: Limits, now_ns: u64) -> Self {
+        let at_ns =
+            limits.seconds.map(|seconds| now_ns.saturating_add(seconds.saturating_mul(NS_PER_SECOND)));
+        Self {
+            packets: limits.packets.unwrap_or(u64::MAX),
+            bytes: limits.bytes.unwrap_or(u64::MAX),
+            at_ns: at_ns.unwrap_or(u64::MAX),
+        }
+    }
+
+    #[inline]
+    fn is_reached(&self, packets: u64, bytes: u64, now_ns: u64) -> bool {
+        packets >= self.packets || bytes >= self.bytes || now_ns >= self.at_ns
+    }
+}
+
+struct Audit {
+    errors: [AtomicU64; EspError::ALL.len()],
+    /// Number of the last error, plus 1.
+    last: AtomicU8,
+}
+
+impl Sa {
+    /// Checks an SA and makes it ready. Its key is cleared in the parameters that it keeps.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn new(
+        id: SaId,
+        mut parameters: SaParameters,
+        entropy: &Entropy,
+        now_ns: u64,
+    ) -> Result<Self, SaError> {
+        parameters.check()?;
+        let key = core::mem::take(&mut parameters.key);
+        let (cipher, salt) = Cipher::new(parameters.algorithm, key.expose(), &entropy.iv_key)?;
+        let last = parameters.last_sequence;
+        // The last number of 64 bits is not used, so that a range of numbers has an end.
+        let limit = if parameters.esn { u64::MAX - 1 } else { u64::from(u32::MAX) };
+        let (template, outer_bytes) = template(&parameters);
+        let algorithm = parameters.algorithm;
+        Ok(Self {
+            template,
+            outer_bytes,
+            iv_bytes: algorithm.iv_bytes() as u8,
+            icv_bytes: algorithm.icv_bytes() as u8,
+            block_bytes: algorithm.block_bytes() as u8,
+            spi: parameters.spi.to_be_bytes(),
+            salt,
+            how: How::new(&parameters),
+            iv_base: entropy.iv_base,
+            sequence: Sequence::new(last, limit),
+            use_: Use {
+                packets: AtomicU64::new(0),
+                bytes: AtomicU64::new(0),
+                soft: Threshold::new(parameters.lifetimes.soft, now_ns),
+                hard: Threshold::new(parameters.lifetimes.hard, now_ns),
+                last_used_ns: AtomicU64::new(0),
+                flags: AtomicU32::new(0),
+            },
+            window: Window::new(parameters.replay_window, last),
+            peer_port: AtomicU16::new(parameters.nat_t.map_or(0, |nat_t| nat_t.remote_port)),
+            moved_to_port: AtomicU16::new(0),
+            path_mtu: AtomicU16::new(u16::MAX),
+            cipher,
+            audit: Audit { errors: array::from_fn(|_| AtomicU64::new(0)), last: AtomicU8::new(0) },
+            id,
+            parameters,
+        })
+    }
+
+    /// Its number.
+    pub fn id(&self) -> SaId {
+        self.id
+    }
+
+    /// What control said of it, without the key.
+    pub fn parameters(&self) -> &SaParameters {
+        &self.parameters
+    }
+
+    /// Bytes that encapsulation adds to a packet of `inner_bytes`, IP header included (tunnel mode: a whole outer packet
+    /// around it; transport mode: within it). `inner_bytes` counts TFC padding as if it were absent.
+    #[inline]
+    pub fn overhead(&self, inner_bytes: usize) -> usize {
+        let text = self.text_bytes(inner_bytes);
+        self.fixed_bytes() + text - inner_bytes
+    }
+
+    /// The longest inner packet whose outer packet is not longer than `outer_mtu`; 0 if none fits. In transport mode of
+    /// packets with a header of the least length.
+    pub fn max_inner_len(&self, outer_mtu: usize) -> usize {
+        let room = outer_mtu.saturating_sub(self.fixed_bytes());
+        let block = usize::from(self.block_bytes);
+        let header = if self.how.tunnel_mode { 0 } else { self.ip_header_bytes() };
+        let text = room.saturating_sub(header) / block * block;
+        if text < TRAILER_BYTES { 0 } else { header + text - TRAILER_BYTES }
+    }
+
+    /// Bytes of outer headers, ESP header, IV and ICV.
+    fn fixed_bytes(&self) -> usize {
+        let esp = ESP_HEADER_BYTES + usize::from(self.iv_bytes) + usize::from(self.icv_bytes);
+        let udp = if self.how.udp { size_of::<Udp>() } else { 0 };
+        esp + if self.how.tunnel_mode { usize::from(self.outer_bytes) } else { udp }
+    }
+
+    fn ip_header_bytes(&self) -> usize {
+        if self.how.outer_v6 { size_of::<Ipv6>() } else { size_of::<Ipv4>() }
+    }
+
+    /// Bytes of an inner packet with padding and trailer; in transport mode its IP header, which is no text, counts in
+    /// whole.
+    fn text_bytes(&self, inner_bytes: usize) -> usize {
+        let block = usize::from(self.block_bytes);
+        if self.how.tunnel_mode {
+            let inner_bytes = inner_bytes.max(usize::from(self.how.pad_to));
+            return (inner_bytes + TRAILER_BYTES).next_multiple_of(block);
+        }
+        let header = self.ip_header_bytes().min(inner_bytes);
+        header + (inner_bytes - header + TRAILER_BYTES).next_multiple_of(block)
+    }
+
+    /// What it did.
+    pub fn counters(&self) -> SaCounters {
+        let last_sequence = match self.parameters.direction {
+            Direction::Outbound => self.sequence.last(),
+            Direction::Inbound => self.window.top(),
+        };
+        SaCounters {
+            packets: self.use_.packets.load(Relaxed),
+            bytes: self.use_.bytes.load(Relaxed),
+            last_sequence,
+            errors: array::from_fn(|number| self.audit.errors[number].load(Relaxed)),
+            last_error: self.audit.last.load(Relaxed).checked_sub(1).and_then(EspError::from_number),
+            last_used_ns: self.use_.last_used_ns.load(Relaxed),
+        }
+    }
+
+    /// The peer's UDP port in use.
+    pub fn peer_port(&self) -> u16 {
+        self.peer_port.load(Relaxed)
+    }
+
+    /// Has an outbound SA send to another UDP port of the peer.
+    pub fn set_peer_port(&self, port: u16) {
+        self.peer_port.store(port, Relaxed);
+    }
+
+    /// The longest outer packet that the path takes, if a router said so.
+    pub fn path_mtu(&self) -> Option<u16> {
+        Some(self.path_mtu.load(Relaxed)).filter(|mtu| *mtu != u16::MAX)
+    }
+
+    /// Notes what a router on the path said, or forgets it.
+    pub fn set_path_mtu(&self, mtu: Option<u16>) {
+        self.path_mtu.store(mtu.unwrap_or(u16::MAX), Relaxed);
+    }
+
+    /// Counts a refused packet.
+    #[cold]
+    pub(crate) fn refuse(&self, error: EspError) {
+        let _ = self.audit.errors[error as usize].fetch_add(1, Relaxed);
+        if error != EspError::Dummy {
+            self.audit.last.store(error as u8 + 1, Relaxed);
+        }
+    }
+
+    /// Whether it may still carry packets.
+    #[inline]
+    pub(crate) fn is_usable(&self, now_ns: u64) -> bool {
+        let (packets, bytes) = (self.use_.packets.load(Relaxed), self.use_.bytes.load(Relaxed));
+        let expired = self.use_.hard.is_reached(packets, bytes, now_ns);
+        if expired {
+            self.raise(HARD_EXPIRED);
+        }
+        !expired
+    }
+
+    /// Counts packets that passed.
+    #[inline]
+    pub(crate) fn count(&self, packets: u64, bytes: u64, now_ns: u64) {
+        let packets = self.use_.packets.fetch_add(packets, Relaxed) + packets;
+        let bytes = self.use_.bytes.fetch_add(bytes, Relaxed) + bytes;
+        self.use_.last_used_ns.store(now_ns, Relaxed);
+        if self.use_.soft.is_reached(packets, bytes, now_ns) {
+            self.raise(SOFT_EXPIRED);
+        }
+    }
+
+    /// Leaves a message to control.
+    #[inline]
+    pub(crate) fn raise(&self, flag: u32) {
+        if self.use_.flags.load(Relaxed) & flag == 0 {
+            let _ = self.use_.flags.fetch_or(flag, Relaxed);
+        }
+    }
+
+    /// The messages that were left so far, and those that time brings.
+    pub(crate) fn messages(&self, now_ns: u64) -> u32 {
+        let soft = if now_ns >= self.use_.soft.at_ns { SOFT_EXPIRED } else { 0 };
+        let hard = if now_ns >= self.use_.hard.at_ns { HARD_EXPIRED } else { 0 };
+        self.use_.flags.load(Relaxed) | soft | hard
+    }
+
+    /// Takes the news that the peer moved.
+    pub(crate) fn take_moved_port(&self) -> Option<u16> {
+        let flags = self.use_.flags.fetch_and(!PEER_MOVED, Relaxed);
+        (flags & PEER_MOVED != 0).then(|| self.moved_to_port.load(Relaxed))
+    }
+}
+
+impl fmt::Debug for Sa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sa")
+            .field("id", &self.id)
+            .field("parameters", &self.parameters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl How {
+    fn new(parameters: &SaParameters) -> Self {
+        Self {
+            tunnel_mode: parameters.mode == Mode::Tunnel,
+            outer_v6: parameters.local.is_ipv6(),
+            udp: parameters.nat_t.is_some(),
+            esn: parameters.esn,
+            dscp: match parameters.dscp {
+                DscpPolicy::Copy => None,
+                DscpPolicy::Set(dscp) => Some(dscp),
+            },
+            ecn: parameters.ecn,
+            df: parameters.df,
+            ttl: match parameters.ttl {
+                TtlPolicy::Copy => 0,
+                TtlPolicy::Set(ttl) => ttl,
+            },
+            has_selectors: !parameters.selectors.is_empty(),
+            pad_to: parameters.tfc_pad_to_bytes.unwrap_or(0),
+        }
+    }
+}
+
+/// The headers before ESP as an empty packet of the SA has them, and how many bytes they are.
+fn template(parameters: &SaParameters) -> ([u8; MAX_OUTER_BYTES], u8) {
+    let next = if parameters.nat_t.is_some() { protocol::UDP } else { protocol::ESP };
+    let mut template = [0; MAX_OUTER_BYTES];
+    let ip_bytes = match (parameters.local, parameters.remote) {
+        (IpAddr::V4(local), IpAddr::V4(remote)) => {
+            let header = Ipv4 {
+                version_ihl: VERSION_IHL,
+                dscp_ecn: 0,
+                total_length: U16::ZERO,
+                identification: U16::ZERO,
+                flags_fragment: U16::new(if parameters.df == DfPolicy::Set { DONT_FRAGMENT } else { 0 }),
+                ttl: 0,
+                protocol: next,
+                checksum: U16::ZERO,
+                source: local.octets(),
+                destination: remote.octets(),
+            };
+            template[..size_of::<Ipv4>()].copy_from_slice(header.as_bytes());
+            size_of::<Ipv4>()
+        }
+        (local, remote) => {
+            let octets = |address| match address {
+                IpAddr::V6(address) => core::net::Ipv6Addr::octets(&address),
+                IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            };
+            let header = Ipv6 {
+                version_class_flow: U32::new(6 << 28),
+                payload_length: U16::ZERO,
+                next_header: next,
+                hop_limit: 0,
+                source: octets(local),
+                destination: octets(remote),
+            };
+            template[..size_of::<Ipv6>()].copy_from_slice(header.as_bytes());
+            size_of::<Ipv6>()
+        }
+    };
+    let Some(nat_t) = parameters.nat_t else { return (template, ip_bytes as u8) };
+    let udp = Udp {
+        source_port: U16::new(nat_t.local_port),
+        destination_port: U16::new(nat_t.remote_port),
+        length: U16::ZERO,
+        checksum: U16::ZERO,
+    };
+    template[ip_bytes..ip_bytes + size_of::<Udp>()].copy_from_slice(udp.as_bytes());
+    (template, (ip_bytes + size_of::<Udp>()) as u8)
+}
