@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lab::gateway::{self, Hosts, Stations};
+use lab::guest::{Guest, System};
 use lab::{Nic, Vm, VmBuilder};
 
 /// How long a machine may take from its start until its API answers. Emulation on a loaded machine is slow.
@@ -78,6 +79,18 @@ impl Experiment {
         let vm = self.start(machine)?;
         hosts.join()?;
         Ok((vm, hosts))
+    }
+
+    /// A guest with Debian's kernel in this machine, ready for scripts.
+    pub fn guest(&self, machine: VmBuilder) -> Result<Guest> {
+        // Beside the directories of the tests: all of them use the same.
+        let cache = self.logs.with_file_name("guest-system");
+        Guest::start(&System::prepare(&cache)?, machine)
+    }
+
+    /// A machine without an image; `name` is unique within the experiment.
+    pub fn bare_machine(&self, name: &str) -> VmBuilder {
+        Vm::builder(name, &self.logs)
     }
 
     /// Starts a machine with the gateway's token and waits until its API answers.

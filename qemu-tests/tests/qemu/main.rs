@@ -3,6 +3,7 @@
 mod boot;
 mod crash;
 mod forwarding;
+mod guests;
 mod hosts;
 mod lab_itself;
 mod malformed;
@@ -44,6 +45,7 @@ const TESTS: &[Test] = &[
         routes::a_million_are_loaded_looked_up_and_removed,
     ),
     Test::new("store_survives_a_kill_at_any_moment", store::survives_a_kill_at_any_moment),
+    Test::new("guest_is_routed_to", guests::is_routed_to),
     Test::with_hosts("hosts_ping_through_the_node", hosts::ping_through_the_node),
     Test::with_hosts("hosts_traceroute_shows_the_node", hosts::traceroute_shows_the_node),
     Test::with_hosts("hosts_tcp_in_bulk", hosts::tcp_in_bulk),

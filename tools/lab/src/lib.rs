@@ -7,8 +7,9 @@
 //! 3. [`Vm`]: a booted image with its [`Console`], its [`Qmp`] control channel and its management [`Api`].
 //! 4. [`Netns`]: a Linux network namespace at the far end of a TAP device, where real programs run.
 //! 5. [`FrameSocket`]: the far end of a `-netdev dgram`, where a test sends and receives raw frames without root.
-//! 6. [`Station`]: a small host on such a wire. [`pcap`] and [`frame`]: captures, and frames made and taken apart
+//! 6. [`Cable`]: two machines joined directly. [`Station`]: a small host on a frame socket. [`pcap`] and [`frame`]: captures, and frames made and taken apart
 //!    by an implementation that is not ours.
+//! 7. [`guest`]: a Debian kernel as a peer, with a shell to it.
 //!
 //! [`gateway`] is the setting that most experiments share; [`relay`] reaches into a namespace. Everything cleans up after itself when dropped. There are no
 //! simulated networks here: frames cross real sockets and real devices.
@@ -16,10 +17,12 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod cable;
 mod console;
 pub mod frame;
 mod frame_socket;
 pub mod gateway;
+pub mod guest;
 pub mod host;
 mod netns;
 mod nic;
@@ -31,6 +34,7 @@ mod station;
 mod vm;
 
 pub use api::{Api, Reply};
+pub use cable::Cable;
 pub use console::Console;
 pub use frame_socket::FrameSocket;
 pub use netns::Netns;

@@ -20,6 +20,7 @@ pub struct VmBuilder {
     logs: PathBuf,
     image: Option<PathBuf>,
     config: Option<Value>,
+    initrd: Option<PathBuf>,
     command_line: Vec<String>,
     nics: Vec<Nic>,
     drives: Vec<PathBuf>,
@@ -42,6 +43,13 @@ impl VmBuilder {
     #[must_use]
     pub fn config(mut self, config: Value) -> Self {
         self.config = Some(config);
+        self
+    }
+
+    /// Hands another system than the node this file as its initial file system.
+    #[must_use]
+    pub fn initrd(mut self, file: &Path) -> Self {
+        self.initrd = Some(file.to_owned());
         self
     }
 
@@ -127,6 +135,9 @@ impl VmBuilder {
             fs::write(&file, serde_json::to_vec_pretty(config)?)?;
             add("-initrd", path_argument(&file)?);
         }
+        if let Some(file) = &self.initrd {
+            add("-initrd", path_argument(file)?);
+        }
         for (index, file) in self.drives.iter().enumerate() {
             add("-drive", format!("if=none,id=disk{index},format=raw,file={}", path_argument(file)?));
             add("-device", format!("virtio-blk-pci,drive=disk{index}"));
@@ -192,6 +203,7 @@ impl Vm {
             logs: logs.to_owned(),
             image: None,
             config: None,
+            initrd: None,
             command_line: Vec::new(),
             nics: Vec::new(),
             drives: Vec::new(),
