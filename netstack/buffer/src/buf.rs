@@ -365,8 +365,9 @@ impl Buf {
         self.header().next.as_ref()
     }
 
-    /// Cuts the packet after `total` bytes, and returns segments that hold none of them to their pool.
-    pub fn truncate(&mut self, total: usize) {
+    /// Cuts the packet after `total` bytes. Segments that hold none of them are returned, for
+    /// [`BufferCache::free_one`](crate::BufferCache::free_one): they are no packet any more.
+    pub fn truncate(&mut self, total: usize) -> Option<Buf> {
         let first = self.len().min(total);
         let rest = (total - first).min(self.header().rest_len as usize);
         let header = self.header_mut();
@@ -375,13 +376,13 @@ impl Buf {
         let mut left = rest;
         let mut last = self;
         while left > 0 {
-            let Some(next) = last.header_mut().next.as_mut() else { return };
+            let next = last.header_mut().next.as_mut()?;
             let len = next.len().min(left);
             next.header_mut().extent = Extent::new(next.start(), len);
             left -= len;
             last = next;
         }
-        drop(last.header_mut().next.take());
+        last.header_mut().next.take()
     }
 
     /// Copies bytes from `offset` of the whole packet into `out`, and returns how many there were.
@@ -497,11 +498,11 @@ mod tests {
         let mut out = [0; 5];
         assert_eq!(packet.copy_out(2, &mut out), 5);
         assert_eq!(&out, b"cdefg");
-        packet.truncate(5);
+        assert_eq!(packet.truncate(5).map(|tail| tail.data().to_vec()), Some(b"hi".to_vec()));
         assert_eq!(packet.segments().collect::<Vec<_>>(), [b"abc".as_slice(), b"", b"de"]);
-        packet.truncate(2);
-        assert_eq!((packet.total_len(), packet.is_chained()), (2, false));
-        packet.truncate(7);
+        let tail = packet.truncate(2).expect("there are more segments");
+        assert_eq!((packet.total_len(), packet.is_chained(), tail.is_chained()), (2, false, true));
+        assert!(packet.truncate(7).is_none());
         assert_eq!(packet.total_len(), 2);
     }
 
@@ -513,7 +514,7 @@ mod tests {
         ) {
             let whole = parts.concat();
             let mut packet = chain(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>());
-            packet.truncate(cut);
+            drop(packet.truncate(cut));
             let kept = packet.segments().collect::<Vec<_>>().concat();
             prop_assert_eq!(packet.total_len(), kept.len());
             prop_assert_eq!(&kept[..], &whole[..cut.min(whole.len())]);

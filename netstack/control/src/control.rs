@@ -91,6 +91,7 @@ impl Control {
         let direct_ns = self.direct.poll(&mut self.node, now_ns);
         let sent = self.send();
         self.collect_trace();
+        self.shared.free_retired();
         if punts == PUNTS_PER_POLL || sent == PACKETS_PER_POLL {
             return now_ns;
         }

@@ -1,5 +1,6 @@
 //! What a node has at hand while it runs.
 
+use crate::DropReason;
 use crate::counters::WorkerCounters;
 use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
@@ -7,7 +8,7 @@ use crate::token_bucket::TokenBucket;
 use crate::trace::WorkerTrace;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use buffer::{BufferCache, PortQueue, VECTOR_SIZE, Vector};
+use buffer::{Buf, BufferCache, PortQueue, VECTOR_SIZE, Vector};
 
 /// What a node has at hand while it runs.
 pub(crate) struct Context<'a> {
@@ -66,14 +67,32 @@ impl Scratch {
 /// How often a worker does what a stranger makes it do.
 pub(crate) struct Limits {
     /// ICMP and ICMPv6 errors (RFC 1812 §4.3.2.8, RFC 4443 §2.4 f).
-    pub(crate) icmp_errors: TokenBucket,
+    icmp_errors: TokenBucket,
+    /// Those that tell an MTU: without them a sender's packets vanish for good (RFC 2923 §2.1), so that other errors
+    /// must not use them up.
+    too_big_errors: TokenBucket,
     /// Packets for neighbours that control must resolve.
     pub(crate) unresolved: TokenBucket,
 }
 
 impl Limits {
     pub(crate) fn new() -> Self {
-        Self { icmp_errors: TokenBucket::new(1000, 100), unresolved: TokenBucket::new(2000, 256) }
+        Self {
+            icmp_errors: TokenBucket::new(1000, 100),
+            too_big_errors: TokenBucket::new(1000, 100),
+            unresolved: TokenBucket::new(2000, 256),
+        }
+    }
+
+    /// Takes a token for the error about a packet, by the reason that it is dropped for.
+    pub(crate) fn take_icmp_error(&mut self, packet: &Buf, now_ns: u64) -> bool {
+        let bucket = match DropReason::from_number(packet.meta().drop_reason) {
+            Some(DropReason::Ip4FragmentationNeeded | DropReason::Ip6PacketTooBig) => {
+                &mut self.too_big_errors
+            }
+            _ => &mut self.icmp_errors,
+        };
+        bucket.take(now_ns)
     }
 }
 

@@ -68,10 +68,14 @@ pub struct NodeCounters {
     pub clocks: u64,
 }
 
-/// Packets that did not come from a port, and packets that did not leave by one. With the interfaces' and the drop
-/// counters the books balance: received + injected + made = sent + dropped + punted.
+/// All packets since start, interfaces that are no more included. With the drop counters the books balance, but for what
+/// is under way: received + injected + made = sent + dropped + punted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PacketTotals {
+    /// Received by an interface.
+    pub received: u64,
+    /// Sent by an interface.
+    pub sent: u64,
     /// Taken from control.
     pub injected: u64,
     /// Made here: ICMP errors, and fragments beyond the first of a packet.
@@ -184,6 +188,11 @@ impl<T: Default, const SIZE: usize, const CHUNKS: usize> Chunked<T, SIZE, CHUNKS
     #[inline(always)]
     pub(crate) fn get(&self, index: usize) -> Option<&T> {
         Some(&self.chunks.get(index / SIZE)?.get()?[index % SIZE])
+    }
+
+    /// All counters that exist.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.chunks.iter().filter_map(Once::get).flat_map(|chunk| chunk.iter())
     }
 }
 

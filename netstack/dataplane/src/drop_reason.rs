@@ -49,8 +49,12 @@ drop_reasons! {
     VlanUnknown = "vlan-unknown",
     /// A second VLAN tag.
     VlanNested = "vlan-nested",
-    /// The interface is down or not configured.
+    /// The interface, or the port that it stands on, is down or not configured.
     InterfaceDown = "interface-down",
+    /// An IP packet to one host in a frame to a group or to everybody (RFC 1122 §3.3.6, RFC 1812 §5.3.4).
+    UnicastInLinkGroup = "unicast-in-link-group",
+    /// The sender left a checksum to be completed at a place where no TCP, UDP or ICMPv6 checksum is.
+    ChecksumPlace = "checksum-place",
     /// The ARP packet is too short or not about IPv4 over Ethernet.
     ArpMalformed = "arp-malformed",
     /// The IPv4 packet is shorter than its header, or its lengths disagree.
@@ -65,6 +69,10 @@ drop_reasons! {
     Ip4MartianDestination = "ip4-martian-destination",
     /// A malformed IPv4 option, or source routing, which is refused (RFC 1812 §5.2.4.1, RFC 7126).
     Ip4BadOption = "ip4-bad-option",
+    /// A fragment of a packet that would be longer than 65535 bytes.
+    Ip4BadFragment = "ip4-bad-fragment",
+    /// A packet from or to 169.254/16 that is not for this node (RFC 3927 §7).
+    Ip4LinkLocalNotOurs = "ip4-link-local-not-ours",
     /// IPv4 multicast to a group that the interface has not joined; multicast is not routed.
     Ip4MulticastNotJoined = "ip4-multicast-not-joined",
     /// A directed broadcast (RFC 2644).
@@ -89,6 +97,8 @@ drop_reasons! {
     Ip6BadHopByHop = "ip6-bad-hop-by-hop",
     /// A routing header that would have this node forward the packet (RFC 5095).
     Ip6RoutingHeader = "ip6-routing-header",
+    /// A fragment of a packet that would be longer than 65535 bytes.
+    Ip6BadFragment = "ip6-bad-fragment",
     /// IPv6 multicast to a group that the interface has not joined; multicast is not routed.
     Ip6MulticastNotJoined = "ip6-multicast-not-joined",
     /// A link-local packet that is not for this node (RFC 4291 §2.5.6).

@@ -112,11 +112,19 @@ impl Shared {
             worker.counters.interfaces.grow(tables.interfaces.len());
             worker.counters.adjacencies.grow(tables.adjacencies.len());
         }
-        let replaced = core::mem::replace(&mut *self.tables.lock(), Arc::new(tables));
-        let mut retired = self.retired.lock();
-        retired.push(replaced);
-        retired.retain(|tables| Arc::strong_count(tables) > 1);
-        self.advance()
+        // Workers wait for this lock: it is held for an exchange of pointers.
+        let tables = Arc::new(tables);
+        let replaced = core::mem::replace(&mut *self.tables.lock(), tables);
+        self.retired.lock().push(replaced);
+        let generation = self.advance();
+        self.free_retired();
+        generation
+    }
+
+    /// Frees replaced tables that no worker holds any more. Control calls this now and then; what a sleeping worker holds
+    /// stays until it wakes up.
+    pub fn free_retired(&self) {
+        self.retired.lock().retain(|tables| Arc::strong_count(tables) > 1);
     }
 
     /// Begins a new generation without new tables, so that a change of a route table can be waited for.
@@ -201,9 +209,12 @@ impl Shared {
             .map(|reason| (*reason, self.total(|counters| &counters.drops[*reason as usize])))
     }
 
-    /// Packets that did not come from a port or did not leave by one, all workers together.
+    /// All packets since start, all workers together.
     pub fn packet_totals(&self) -> PacketTotals {
+        let interfaces = || self.workers.iter().flat_map(|worker| worker.counters.interfaces.iter());
         PacketTotals {
+            received: interfaces().map(|counter| counter.rx.get().packets).sum(),
+            sent: interfaces().map(|counter| counter.tx.get().packets).sum(),
             injected: self.total(|counters| &counters.injected),
             made: self.total(|counters| &counters.made),
             punted: self.total(|counters| &counters.punted),

@@ -158,6 +158,8 @@ pub struct Tables {
     pub(crate) adjacencies: Box<[AdjacencyRow]>,
     pub(crate) groups: Box<[GroupRow]>,
     pub(crate) buckets: Box<[u32]>,
+    /// Some interface waits for answers of DHCP servers.
+    pub(crate) expects_dhcp: bool,
 }
 
 /// An interface as nodes see it.
@@ -167,6 +169,8 @@ pub(crate) struct InterfaceRow {
     pub(crate) port: InterfaceId,
     /// 0: untagged.
     pub(crate) vlan_id: u16,
+    /// It and the port that it stands on are up.
+    pub(crate) up: bool,
     /// Sub-interface of each VLAN; on ports that have any.
     pub(crate) vlans: Option<Box<[u16; 4096]>>,
     /// MAC addresses of the groups that it has joined.
@@ -244,6 +248,7 @@ impl Tables {
             group_rows.push(GroupRow { first: no_route, mask: 0 });
         }
         Ok(Self {
+            expects_dhcp: interfaces.iter().flatten().any(|row| row.description.dhcp_client),
             interfaces: interfaces.into(),
             adjacencies: rows.into(),
             groups: group_rows.into(),
@@ -290,7 +295,16 @@ impl InterfaceRow {
         let groups4 = description.groups4.iter().map(|group| multicast_mac_ipv4(group.octets()));
         let groups6 = description.groups6.iter().map(|group| multicast_mac_ipv6(group.octets()));
         let groups = groups4.chain(groups6).collect();
-        Self { port: id, vlan_id: NO_VLAN, vlans: None, groups, description }
+        Self { port: id, vlan_id: NO_VLAN, up: description.up, vlans: None, groups, description }
+    }
+
+    /// True for the address that means all hosts of one of its networks (RFC 919). Networks of two addresses or one have
+    /// none (RFC 3021).
+    pub(crate) fn is_directed_broadcast(&self, destination: Ipv4Addr) -> bool {
+        self.description.ipv4.iter().any(|&(address, len)| {
+            let hosts = u32::MAX.checked_shr(len.into()).unwrap_or(0);
+            hosts > 1 && destination.to_bits() == address.to_bits() | hosts
+        })
     }
 
     /// True if frames carry a VLAN tag.
@@ -379,6 +393,10 @@ fn compile_interfaces(interfaces: Vec<Option<Interface>>) -> Result<Vec<Option<I
             return refuse("its VLAN is taken");
         }
         vlans[usize::from(vlan_id)] = interface.0;
+        let parent_up = port.description.up;
+        if let Some(row) = &mut rows[index] {
+            row.up &= parent_up;
+        }
     }
     Ok(rows)
 }

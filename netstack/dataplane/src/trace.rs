@@ -8,7 +8,6 @@ use crate::DropReason;
 use crate::context::Context;
 use crate::graph::Node;
 use crate::tables::InterfaceId;
-use alloc::boxed::Box;
 use buffer::{Buf, Flags, Vector};
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -250,7 +249,7 @@ impl Trace {
 #[derive(Default)]
 pub(crate) struct WorkerTrace {
     /// What to look for in this poll.
-    request: Option<Box<TraceRequest>>,
+    request: Option<TraceRequest>,
     next_id: u16,
 }
 
@@ -260,7 +259,8 @@ impl WorkerTrace {
     pub(crate) fn refresh(&mut self, trace: &Trace) {
         let armed = trace.left.load(Ordering::Relaxed) != 0;
         if armed || self.request.is_some() {
-            self.request = armed.then(|| Box::new(*trace.request.lock()));
+            // If control is writing it this moment, the next poll sees it.
+            self.request = armed.then(|| trace.request.try_lock().map(|request| *request)).flatten();
         }
     }
 
@@ -273,7 +273,7 @@ impl WorkerTrace {
 /// Marks what a source gave, and records what a node did with marked packets.
 #[cold]
 pub(crate) fn record(cx: &mut Context<'_>, node: Node, packets: &mut Vector, nexts: &[Node]) {
-    let Some(request) = cx.trace.request.as_deref().copied() else { return };
+    let Some(request) = cx.trace.request else { return };
     let port = cx.ports.get(cx.rx_port).map_or(InterfaceId(u16::MAX), |port| port.interface);
     let shared = cx.shared.trace();
     for (packet, &next) in packets.iter_mut().zip(nexts) {

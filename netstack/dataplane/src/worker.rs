@@ -39,6 +39,9 @@ impl Worker {
         cache: BufferCache,
     ) -> Self {
         assert!(id < shared.workers(), "worker {id} of {}", shared.workers());
+        // What comes in before the first tables is counted too.
+        let interfaces = ports.iter().map(|(interface, _)| usize::from(interface.0) + 1).max().unwrap_or(0);
+        shared.counters(id).interfaces.grow(interfaces);
         let port = |(interface, queue)| WorkerPort { interface, queue, waiting: Box::default() };
         Self {
             tables: shared.tables(),

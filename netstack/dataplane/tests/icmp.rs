@@ -163,7 +163,10 @@ fn no_errors_about_errors_groups_later_fragments_and_strangers() {
         bed.assert_nothing_sent();
     }
     assert_eq!(bed.shared.packet_totals().made, 0);
-    assert_eq!(bed.drops(), [(DropReason::Ip4NoRoute, 3), (DropReason::Ip6NoRoute, 1)]);
+    assert_eq!(
+        bed.drops(),
+        [(DropReason::UnicastInLinkGroup, 1), (DropReason::Ip4NoRoute, 2), (DropReason::Ip6NoRoute, 1)]
+    );
     bed.assert_balanced();
 }
 

@@ -50,9 +50,14 @@ pub struct Icmpv6 {
 const _: () = assert!(size_of::<Icmpv6>() == 8);
 
 impl Icmpv6 {
-    /// True if a message of this type is an error: never answered by an error (RFC 4443 §2.4 e).
+    /// True if a message of this type is an error.
     pub fn is_error(kind: u8) -> bool {
         kind < 128
+    }
+
+    /// True if a message of this type is never answered by an error: an error, or a redirect (RFC 4443 §2.4 e.1, e.2).
+    pub fn forbids_error(kind: u8) -> bool {
+        Self::is_error(kind) || kind == crate::nd::REDIRECT
     }
 }
 
@@ -73,5 +78,7 @@ mod tests {
         let header: Icmpv6 = parse(&TOO_BIG);
         assert_eq!((header.kind, header.checksum.get(), header.rest.get()), (PACKET_TOO_BIG, 0x1234, 1280));
         assert!(Icmpv6::is_error(header.kind) && !Icmpv6::is_error(ECHO_REQUEST));
+        assert!(Icmpv6::forbids_error(header.kind) && !Icmpv6::forbids_error(ECHO_REQUEST));
+        assert!(Icmpv6::forbids_error(crate::nd::REDIRECT));
     }
 }

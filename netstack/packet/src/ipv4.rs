@@ -66,6 +66,12 @@ impl Ipv4 {
         usize::from(self.flags_fragment.get() & FRAGMENT_OFFSET) * 8
     }
 
+    /// True if it is a piece of a packet that would be longer than a packet can be.
+    #[inline]
+    pub fn is_fragment_beyond_end(&self) -> bool {
+        self.fragment_offset_bytes() + usize::from(self.total_length.get()) > usize::from(u16::MAX)
+    }
+
     /// The sum of the pseudo-header for a payload of `length` bytes.
     pub fn pseudo_header(&self, length: u32) -> Sum {
         Sum::new().pseudo_header(&self.source, &self.destination, self.protocol, length)
@@ -115,6 +121,9 @@ mod tests {
         let mut fragment = header;
         fragment.flags_fragment = U16::new(MORE_FRAGMENTS | 185);
         assert_eq!((fragment.is_fragment(), fragment.fragment_offset_bytes()), (true, 1480));
+        assert!(!fragment.is_fragment_beyond_end());
+        fragment.flags_fragment = U16::new(FRAGMENT_OFFSET);
+        assert!(fragment.is_fragment_beyond_end(), "65528 and 84 bytes");
     }
 
     #[test]

@@ -105,7 +105,7 @@ pub(super) fn counters(node: &mut Node, _: &Request) -> Reply {
     json(
         200,
         &Counters {
-            totals: totals(&node.shared, &interfaces),
+            totals: totals(&node.shared),
             interfaces,
             ports: ports.collect(),
             workers: workers.collect(),
@@ -113,15 +113,15 @@ pub(super) fn counters(node: &mut Node, _: &Request) -> Reply {
     )
 }
 
-fn totals(shared: &Shared, interfaces: &[InterfaceRow]) -> Totals {
-    let others = shared.packet_totals();
+fn totals(shared: &Shared) -> Totals {
+    let totals = shared.packet_totals();
     Totals {
-        received: interfaces.iter().map(|row| row.counters.rx_packets).sum(),
-        injected: others.injected,
-        made: others.made,
-        sent: interfaces.iter().map(|row| row.counters.tx_packets).sum(),
+        received: totals.received,
+        injected: totals.injected,
+        made: totals.made,
+        sent: totals.sent,
         dropped: shared.drop_counters().map(|(_, packets)| packets).sum(),
-        punted: others.punted,
+        punted: totals.punted,
     }
 }
 

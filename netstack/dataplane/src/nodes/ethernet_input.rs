@@ -5,6 +5,7 @@
 use super::{PREFETCH_AHEAD, drop_for};
 use crate::DropReason;
 use crate::context::Context;
+use crate::counters::Combined;
 use crate::graph::{Nexts, Node};
 use crate::tables::{InterfaceId, InterfaceRow, Tables};
 use buffer::{Buf, Flags, Vector};
@@ -15,41 +16,82 @@ use packet::ethernet::{
 use zerocopy::FromBytes;
 
 const ETHERNET_LEN: usize = size_of::<Ethernet>();
+const TAGGED_LEN: usize = ETHERNET_LEN + size_of::<VlanTag>();
 /// The destination address and the group bit of the source address, in the first 8 bytes read as little endian.
 const ADDRESS_MASK: u64 = 0x0001_ffff_ffff_ffff;
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let Some(port) = cx.ports.get(cx.rx_port).map(|port| port.interface) else { return };
-    let row = cx.tables.row(port).filter(|row| row.description.up);
+    let row = cx.tables.row(port).filter(|row| row.up);
     // What no frame's first bytes can equal: the port is down, every frame takes the slow way.
     let ours = row.map_or(u64::MAX, |row| address_key(row.description.mac));
 
     let mut bytes = 0;
+    // What belongs to sub-interfaces: a frame is counted once.
+    let mut elsewhere = Combined::default();
     for index in 0..packets.len() {
         if let Some(ahead) = packets.get(index + PREFETCH_AHEAD) {
             ahead.prefetch();
         }
         let packet = &mut packets[index];
-        bytes += packet.total_len();
+        let length = packet.total_len();
+        bytes += length;
         packet.meta_mut().rx_interface = port.0;
         let (addresses, ethertype) = addresses_and_type(packet);
-        let next = match ethertype {
-            ETHERTYPE_IPV4 => Node::Ip4Input,
-            ETHERTYPE_IPV6 => Node::Ip6Input,
-            _ => Node::Drop,
-        };
+        let next = ip_input(ethertype);
         nexts[index] = if addresses == ours && next != Node::Drop {
             // The header was read above.
             let _ = packet.pull_front(ETHERNET_LEN);
             next
         } else {
-            classify(packet, row, cx.tables)
+            let next = tagged(packet, row, cx.tables).unwrap_or_else(|| classify(packet, row, cx.tables));
+            let interface = packet.meta().rx_interface;
+            if interface != port.0 {
+                count_received(cx, interface, 1, length as u64);
+                elsewhere = elsewhere + Combined { packets: 1, bytes: length as u64 };
+            }
+            next
         };
     }
-    if let Some(counter) = cx.counters.interfaces.get(usize::from(port.0)) {
-        counter.rx.add(packets.len() as u64, bytes as u64);
+    count_received(cx, port.0, packets.len() as u64 - elsewhere.packets, bytes as u64 - elsewhere.bytes);
+}
+
+#[inline(always)]
+fn count_received(cx: &Context<'_>, interface: u16, packets: u64, bytes: u64) {
+    if let Some(counter) = cx.counters.interfaces.get(usize::from(interface)) {
+        counter.rx.add(packets, bytes);
     }
+}
+
+/// The node that takes packets of an EtherType of IP; drop for others.
+#[inline(always)]
+fn ip_input(ethertype: u16) -> Node {
+    match ethertype {
+        ETHERTYPE_IPV4 => Node::Ip4Input,
+        ETHERTYPE_IPV6 => Node::Ip6Input,
+        _ => Node::Drop,
+    }
+}
+
+/// Takes a tagged IP packet to the address of the sub-interface that it is for. None: it is something else, and stays as
+/// it is.
+#[inline]
+fn tagged(packet: &mut Buf, port: Option<&InterfaceRow>, tables: &Tables) -> Option<Node> {
+    let header = *packet.data().first_chunk::<TAGGED_LEN>()?;
+    let [.., t0, t1, c0, c1, e0, e1] = header;
+    let next = ip_input(u16::from_be_bytes([e0, e1]));
+    let id = port?.vlan(u16::from_be_bytes([c0, c1]))?;
+    let row = tables.row(id).filter(|row| row.up)?;
+    let addresses = u64::from_le_bytes(*header.first_chunk()?) & ADDRESS_MASK;
+    let plain = u16::from_be_bytes([t0, t1]) == ETHERTYPE_VLAN
+        && next != Node::Drop
+        && addresses == address_key(row.description.mac);
+    if !plain {
+        return None;
+    }
+    packet.meta_mut().rx_interface = id.0;
+    packet.pull_front(TAGGED_LEN).ok().map(|()| next)
 }
 
 /// The first 8 bytes of a frame under [`ADDRESS_MASK`], and its EtherType. Of a frame that is too short, what is none.
@@ -68,7 +110,7 @@ fn address_key(mac: [u8; 6]) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
 }
 
-/// Everything but an untagged IP packet to our own address.
+/// Everything but an IP packet to our own address.
 #[cold]
 fn classify(packet: &mut Buf, port: Option<&InterfaceRow>, tables: &Tables) -> Node {
     let Some(port) = port else { return drop_for(packet, DropReason::InterfaceDown) };
@@ -138,7 +180,7 @@ fn sub_interface<'a>(
         return Ok((port.port, port));
     }
     let id = port.vlan(tag.vlan_id()).ok_or(DropReason::VlanUnknown)?;
-    let row = tables.row(id).filter(|row| row.description.up).ok_or(DropReason::InterfaceDown)?;
+    let row = tables.row(id).filter(|row| row.up).ok_or(DropReason::InterfaceDown)?;
     Ok((id, row))
 }
 

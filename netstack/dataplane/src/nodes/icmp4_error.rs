@@ -8,7 +8,7 @@ use super::ip4_local::DEFAULT_TTL;
 use super::{IcmpError, drop};
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
-use crate::tables::InterfaceId;
+use crate::tables::{InterfaceId, Tables};
 use buffer::{Buf, Flags, Vector};
 use core::net::Ipv4Addr;
 use packet::checksum::Sum;
@@ -29,8 +29,11 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     for (packet, next) in packets.iter_mut().zip(nexts) {
         *next = Node::Drop;
         let Some(source) = source_address(cx, packet) else { continue };
-        if may_answer(packet) && cx.limits.icmp_errors.take(cx.now_ns) && make_error(packet, source).is_some()
+        if may_answer(cx.tables, packet)
+            && cx.limits.take_icmp_error(packet, cx.now_ns)
+            && let Some(rest) = make_error(packet, source)
         {
+            rest.into_iter().for_each(|rest| cx.cache.free_one(rest));
             drop::count_replaced(cx, packet);
             *next = Node::Ip4Lookup;
         }
@@ -46,7 +49,7 @@ fn source_address(cx: &Context<'_>, packet: &Buf) -> Option<Ipv4Addr> {
 
 /// RFC 1812 §4.3.2.7: no error about an ICMP error, a broadcast or multicast, a fragment that is not the first, or a
 /// source that is not one host.
-fn may_answer(packet: &Buf) -> bool {
+fn may_answer(tables: &Tables, packet: &Buf) -> bool {
     let data = packet.data();
     let Ok((header, _)) = Ipv4::ref_from_prefix(data) else { return false };
     let is_host = |octet| matches!(octet, 1..=126 | 128..=223);
@@ -54,15 +57,18 @@ fn may_answer(packet: &Buf) -> bool {
         let message = data.get(header.header_len()..).and_then(|message| message.first());
         header.protocol == protocol::ICMP && message.is_none_or(|kind| Icmpv4::is_error(*kind))
     };
+    let rx = tables.row(InterfaceId(packet.meta().rx_interface));
     !packet.meta().flags.contains(Flags::LINK_MULTICAST)
+        && !rx.is_some_and(|row| row.is_directed_broadcast(header.destination.into()))
         && is_host(header.source[0])
         && is_host(header.destination[0])
         && header.fragment_offset_bytes() == 0
         && !is_icmp_error()
 }
 
-/// Turns the packet into the error that was left with it. None: it has no room, and is as it was.
-fn make_error(packet: &mut Buf, source: Ipv4Addr) -> Option<()> {
+/// Turns the packet into the error that was left with it, and returns the segments that it does not quote. None: it has
+/// no room, and is as it was.
+fn make_error(packet: &mut Buf, source: Ipv4Addr) -> Option<Option<Buf>> {
     let error = IcmpError::of(packet);
     let (original, _) = Ipv4::read_from_prefix(packet.data()).ok()?;
     if packet.headroom() < HEADERS_BYTES {
@@ -70,7 +76,7 @@ fn make_error(packet: &mut Buf, source: Ipv4Addr) -> Option<()> {
     }
     // Best effort: what is quoted may lack a checksum that nobody can complete.
     let _ = packet.complete_checksum();
-    packet.truncate(MAX_ERROR_BYTES - HEADERS_BYTES);
+    let rest_of_packet = packet.truncate(MAX_ERROR_BYTES - HEADERS_BYTES);
 
     let mut icmp =
         Icmpv4 { kind: error.kind, code: error.code, checksum: U16::ZERO, rest: error.rest.to_be_bytes() };
@@ -93,5 +99,5 @@ fn make_error(packet: &mut Buf, source: Ipv4Addr) -> Option<()> {
     icmp.write_to_prefix(rest).ok()?;
     let flags = packet.meta().flags;
     packet.meta_mut().flags = (flags & Flags::TRACED) | Flags::ORIGINATED;
-    Some(())
+    Some(rest_of_packet)
 }

@@ -4,7 +4,7 @@
 //! 2. Where an error may be sent, the packet is cut to what the error quotes, and becomes the error itself.
 //! 3. The error is routed like any packet that this node makes.
 
-use super::ip6_headers::{Upper, upper_layer};
+use super::ip6_headers::may_be_icmp_error;
 use super::ip6_local::DEFAULT_HOP_LIMIT;
 use super::{IcmpError, drop};
 use crate::context::Context;
@@ -26,8 +26,11 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     for (packet, next) in packets.iter_mut().zip(nexts) {
         *next = Node::Drop;
         let Some(source) = source_address(cx, packet) else { continue };
-        if may_answer(packet) && cx.limits.icmp_errors.take(cx.now_ns) && make_error(packet, source).is_some()
+        if may_answer(packet)
+            && cx.limits.take_icmp_error(packet, cx.now_ns)
+            && let Some(rest) = make_error(packet, source)
         {
+            rest.into_iter().for_each(|rest| cx.cache.free_one(rest));
             drop::count_replaced(cx, packet);
             *next = Node::Ip6Lookup;
         }
@@ -57,17 +60,12 @@ fn may_answer(packet: &Buf) -> bool {
     if to_group && !even_about_groups {
         return false;
     }
-    match upper_layer(packet.data()) {
-        Upper::Protocol(protocol::ICMPV6, at) => {
-            packet.data().get(at).is_some_and(|kind| !Icmpv6::is_error(*kind))
-        }
-        Upper::Protocol(..) | Upper::Fragment | Upper::Routing(_) => true,
-        Upper::Malformed => false,
-    }
+    !may_be_icmp_error(packet.data())
 }
 
-/// Turns the packet into the error that was left with it. None: it has no room, and is as it was.
-fn make_error(packet: &mut Buf, source: Ipv6Addr) -> Option<()> {
+/// Turns the packet into the error that was left with it, and returns the segments that it does not quote. None: it has
+/// no room, and is as it was.
+fn make_error(packet: &mut Buf, source: Ipv6Addr) -> Option<Option<Buf>> {
     let error = IcmpError::of(packet);
     let (original, _) = Ipv6::read_from_prefix(packet.data()).ok()?;
     if packet.headroom() < HEADERS_BYTES {
@@ -75,7 +73,7 @@ fn make_error(packet: &mut Buf, source: Ipv6Addr) -> Option<()> {
     }
     // Best effort: what is quoted may lack a checksum that nobody can complete.
     let _ = packet.complete_checksum();
-    packet.truncate(usize::from(MIN_MTU) - HEADERS_BYTES);
+    let rest_of_packet = packet.truncate(usize::from(MIN_MTU) - HEADERS_BYTES);
 
     let length = packet.total_len() + size_of::<Icmpv6>();
     let header = Ipv6 {
@@ -95,5 +93,5 @@ fn make_error(packet: &mut Buf, source: Ipv6Addr) -> Option<()> {
     icmp.write_to_prefix(rest).ok()?;
     let flags = packet.meta().flags;
     packet.meta_mut().flags = (flags & Flags::TRACED) | Flags::ORIGINATED;
-    Some(())
+    Some(rest_of_packet)
 }

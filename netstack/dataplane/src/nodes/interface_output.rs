@@ -35,7 +35,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
 }
 
 fn way_of(cx: &Context<'_>, interface: u16) -> Way {
-    let row = cx.tables.row(InterfaceId(interface)).filter(|row| row.description.up);
+    let row = cx.tables.row(InterfaceId(interface)).filter(|row| row.up);
     let Some(row) = row else { return Way { interface, port: Err(DropReason::InterfaceDown), max_len: 0 } };
     let port = cx.ports.iter().position(|port| port.interface == row.port);
     Way {

@@ -1,10 +1,11 @@
 //! IPv4 route lookup: destination to next-hop group, group to adjacency by flow hash.
 
+use super::unresolved::is_directed_broadcast;
 use super::{drop_for, icmp4_error};
 use crate::DropReason;
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
-use crate::tables::AdjacencyRow;
+use crate::tables::{AdjacencyRow, Tables};
 use buffer::{Buf, Flags, Vector};
 use packet::icmpv4;
 
@@ -29,14 +30,15 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         let row = tables.adjacency(id);
         *next = row.next4;
         if row.next4 != Node::Ip4Rewrite {
-            *next = not_forwarded(packet, row);
+            *next = not_forwarded(tables, packet, row);
         }
     }
 }
 
 /// What else an adjacency may be than a neighbour to send to.
 #[cold]
-fn not_forwarded(packet: &mut Buf, row: &AdjacencyRow) -> Node {
+fn not_forwarded(tables: &Tables, packet: &mut Buf, row: &AdjacencyRow) -> Node {
+    packet.meta_mut().tx_interface = row.tx_interface;
     let code = match row.drop4 {
         DropReason::Ip4NoRoute => icmpv4::UNREACHABLE_NETWORK,
         DropReason::Prohibited => icmpv4::UNREACHABLE_PROHIBITED,
@@ -45,13 +47,10 @@ fn not_forwarded(packet: &mut Buf, row: &AdjacencyRow) -> Node {
     match row.next4 {
         Node::Icmp4Error => icmp4_error(packet, row.drop4, icmpv4::UNREACHABLE, code, 0),
         Node::Drop => drop_for(packet, row.drop4),
-        // Whether its neighbour is known or not, a packet goes no further than its TTL.
-        Node::Unresolved if has_expired(packet) => {
+        // Whether its neighbour is known or not, a packet goes no further than its TTL. About one to all hosts of a
+        // network no error is sent (RFC 1812 §4.3.2.7).
+        Node::Unresolved if has_expired(packet) && !is_directed_broadcast(tables, packet) => {
             icmp4_error(packet, DropReason::Ip4TtlExpired, icmpv4::TIME_EXCEEDED, 0, 0)
-        }
-        Node::Unresolved => {
-            packet.meta_mut().tx_interface = row.tx_interface;
-            Node::Unresolved
         }
         next => next,
     }

@@ -1,6 +1,7 @@
 //! Walking IPv6 extension headers, as far as a router must (RFC 8200 §4).
 
-use packet::ipv6::{Extension, Ipv6};
+use packet::icmpv6::Icmpv6;
+use packet::ipv6::{Extension, Fragment, Ipv6};
 use packet::protocol;
 use zerocopy::FromBytes;
 
@@ -43,6 +44,33 @@ pub(super) fn upper_layer(data: &[u8]) -> Upper {
         at += extension.header_len();
     }
     Upper::Malformed
+}
+
+/// True if a packet is, or could be as far as its headers can be read, an ICMPv6 message that no error may be about
+/// (RFC 4443 §2.4 e), behind whatever headers.
+pub(super) fn may_be_icmp_error(data: &[u8]) -> bool {
+    let Ok((header, _)) = Ipv6::ref_from_prefix(data) else { return true };
+    let mut next = header.next_header;
+    let mut at = size_of::<Ipv6>();
+    for _ in 0..MAX_EXTENSIONS {
+        let rest = data.get(at..).unwrap_or_default();
+        match next {
+            protocol::ICMPV6 => return rest.first().is_none_or(|kind| Icmpv6::forbids_error(*kind)),
+            protocol::FRAGMENT => {
+                let Ok((fragment, _)) = Fragment::ref_from_prefix(rest) else { return true };
+                if fragment.offset_bytes() != 0 {
+                    return fragment.next_header == protocol::ICMPV6;
+                }
+                (next, at) = (fragment.next_header, at + size_of::<Fragment>());
+            }
+            protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS | protocol::ROUTING => {
+                let Ok((extension, _)) = Extension::ref_from_prefix(rest) else { return true };
+                (next, at) = (extension.next_header, at + extension.header_len());
+            }
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// What is wrong with hop-by-hop options.

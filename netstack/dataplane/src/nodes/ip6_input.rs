@@ -3,14 +3,14 @@
 //! Leaves a packet whose lengths agree: data is exactly the IPv6 header and its payload.
 
 use super::ip6_headers::{OptionProblem, check_hop_by_hop};
-use super::{drop_for, icmp6_error};
+use super::{drop_for, icmp6_error, partial_checksum};
 use crate::DropReason;
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
 use crate::tables::InterfaceId;
-use buffer::{Buf, Vector};
+use buffer::{Buf, Flags, Vector};
 use core::net::Ipv6Addr;
-use packet::ipv6::Ipv6;
+use packet::ipv6::{Fragment, Ipv6};
 use packet::{icmpv6, protocol};
 use zerocopy::FromBytes;
 
@@ -20,7 +20,7 @@ const HEADER_LEN: usize = size_of::<Ipv6>();
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let mut all_plain = true;
     for (index, (packet, next)) in packets.iter_mut().zip(nexts).enumerate() {
-        *next = match plain_destination(packet) {
+        *next = match plain_destination(packet).or_else(|| unusual_destination(packet)) {
             Some(destination) => {
                 cx.scratch.destinations6[index] = destination;
                 Node::Ip6Lookup
@@ -35,8 +35,9 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     cx.scratch.has_destinations = all_plain;
 }
 
-/// The destination of what almost every packet is: valid, without hop-by-hop options, from and to a unicast address of
-/// global scope. Its length is cut to what the header says. None for all others, which stay as they are.
+/// The destination of what almost every packet is: valid, in one segment, without hop-by-hop options, no fragment, its
+/// checksums complete, to our MAC address, from and to a unicast address of global scope. Its length is cut to what the
+/// header says. None for all others, which stay as they are.
 #[inline(always)]
 fn plain_destination(packet: &mut Buf) -> Option<u128> {
     let header = packet.data().first_chunk::<HEADER_LEN>()?;
@@ -44,8 +45,10 @@ fn plain_destination(packet: &mut Buf) -> Option<u128> {
     let plain = (header[0] >> 4 == 6)
         & (length <= packet.len())
         & (header[6] != protocol::HOP_BY_HOP)
+        & (header[6] != protocol::FRAGMENT)
         & is_ordinary(header[8])
         & is_ordinary(header[24])
+        & !packet.meta().flags.intersects(UNUSUAL)
         & !packet.is_chained();
     let destination = header.last_chunk::<16>().map(|bytes| u128::from_be_bytes(*bytes));
     destination.filter(|_| plain).inspect(|_| packet.shorten(length))
@@ -57,9 +60,42 @@ fn is_ordinary(octet: u8) -> bool {
     octet.wrapping_sub(1) < 0xfd
 }
 
+/// What needs a closer look.
+const UNUSUAL: Flags = Flags::LINK_MULTICAST.union(Flags::TX_CSUM);
+
+/// The same of a packet that may have several segments, be a fragment, lack its transport checksum, and have addresses
+/// in `0::/8` but for the special ones, which are all in `0::/16`.
+#[cold]
+fn unusual_destination(packet: &mut Buf) -> Option<u128> {
+    let header = *packet.data().first_chunk::<HEADER_LEN>()?;
+    let length = HEADER_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let flags = packet.meta().flags;
+    // What follows the packet in a frame can be cut off here if it is in the same segment.
+    let whole = length == packet.total_len() || !packet.is_chained() && length <= packet.len();
+    let is_unicast = |start: [u8; 2]| (0x0001..=0xfdff).contains(&u16::from_be_bytes(start));
+    let valid = header[0] >> 4 == 6
+        && whole
+        && header[6] != protocol::HOP_BY_HOP
+        && (header[6] != protocol::FRAGMENT || is_fragment_within(packet, length))
+        && is_unicast([header[8], header[9]])
+        && is_unicast([header[24], header[25]])
+        && !flags.contains(Flags::LINK_MULTICAST)
+        && (!flags.contains(Flags::TX_CSUM) || partial_checksum::is_right6(packet, length));
+    let destination = header.last_chunk::<16>().map(|bytes| u128::from_be_bytes(*bytes));
+    destination.filter(|_| valid).inspect(|_| packet.shorten(length))
+}
+
+/// True if a packet of `length` bytes with a fragment header after the IPv6 header is a piece of one that is not longer
+/// than a packet can be (RFC 8200 §4.5). Of others, whose pieces have more headers before them, reassembly sees it.
+fn is_fragment_within(packet: &Buf, length: usize) -> bool {
+    let header = packet.data().get(HEADER_LEN..).map(Fragment::ref_from_prefix);
+    let Some(Ok((header, _))) = header else { return false };
+    header.offset_bytes() + length <= usize::from(u16::MAX) + HEADER_LEN + size_of::<Fragment>()
+}
+
 /// Everything but a plain packet, check by check.
 #[cold]
-fn examine(cx: &Context<'_>, packet: &mut Buf) -> Node {
+fn examine(cx: &mut Context<'_>, packet: &mut Buf) -> Node {
     let Ok((header, _)) = Ipv6::read_from_prefix(packet.data()) else {
         return drop_for(packet, DropReason::Ip6BadLength);
     };
@@ -70,7 +106,15 @@ fn examine(cx: &Context<'_>, packet: &mut Buf) -> Node {
     if length > packet.total_len() {
         return drop_for(packet, DropReason::Ip6BadLength);
     }
-    packet.truncate(length);
+    if let Some(rest) = packet.truncate(length) {
+        cx.cache.free_one(rest);
+    }
+    if packet.meta().flags.contains(Flags::TX_CSUM) && !partial_checksum::is_right6(packet, length) {
+        return drop_for(packet, DropReason::ChecksumPlace);
+    }
+    if header.next_header == protocol::FRAGMENT && !is_fragment_within(packet, length) {
+        return drop_for(packet, DropReason::Ip6BadFragment);
+    }
     let (source, destination) = (Ipv6Addr::from(header.source), Ipv6Addr::from(header.destination));
     if source.is_multicast() || source.is_loopback() || source.to_ipv4_mapped().is_some() {
         return drop_for(packet, DropReason::Ip6MartianSource);
@@ -109,6 +153,9 @@ fn by_scope(
     }
     if source.is_unspecified() {
         return Err(DropReason::Ip6MartianSource);
+    }
+    if packet.meta().flags.contains(Flags::LINK_MULTICAST) {
+        return Err(DropReason::UnicastInLinkGroup);
     }
     if destination.is_unicast_link_local() {
         let ours = interface.ipv6.iter().any(|(address, _)| *address == destination);

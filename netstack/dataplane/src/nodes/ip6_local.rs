@@ -31,15 +31,18 @@ fn deliver(tables: &Tables, packet: &mut Buf) -> Node {
         Upper::Protocol(..) if packet.complete_checksum().is_ok() => punt_for(packet, PuntReason::Local6),
         Upper::Protocol(..) | Upper::Malformed => drop_for(packet, DropReason::Ip6BadLength),
         Upper::Fragment => drop_for(packet, DropReason::Ip6FragmentForUs),
-        // Its segments-left field is the fourth byte (RFC 8200 §4.4).
+        // The pointer is to the routing type that is not recognised, the third byte (RFC 8200 §4.4).
         Upper::Routing(at) => {
             let (kind, code) = (icmpv6::PARAMETER_PROBLEM, icmpv6::PARAMETER_HEADER_FIELD);
-            icmp6_error(packet, DropReason::Ip6RoutingHeader, kind, code, at as u32 + 3)
+            icmp6_error(packet, DropReason::Ip6RoutingHeader, kind, code, at as u32 + 2)
         }
     }
 }
 
 fn deliver_icmp(tables: &Tables, packet: &mut Buf, at: usize) -> Node {
+    if packet.complete_checksum().is_err() {
+        return drop_for(packet, DropReason::Ip6BadLength);
+    }
     let Ok((header, _)) = Ipv6::read_from_prefix(packet.data()) else {
         return drop_for(packet, DropReason::Ip6BadLength);
     };

@@ -17,6 +17,7 @@ pub(crate) mod ip6_input;
 pub(crate) mod ip6_local;
 pub(crate) mod ip6_lookup;
 pub(crate) mod ip6_rewrite;
+mod partial_checksum;
 pub(crate) mod port_input;
 pub(crate) mod punt;
 pub(crate) mod unresolved;

@@ -5,9 +5,8 @@ use crate::DropReason;
 use crate::context::Context;
 use crate::exchange::PuntReason;
 use crate::graph::{Nexts, Node};
-use crate::tables::{AdjacencyId, InterfaceId};
+use crate::tables::{AdjacencyId, InterfaceId, Tables};
 use buffer::{Buf, Vector};
-use core::net::Ipv4Addr;
 use packet::ipv4::Ipv4;
 use zerocopy::FromBytes;
 
@@ -19,7 +18,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
 }
 
 fn resolve(cx: &mut Context<'_>, packet: &mut Buf) -> Node {
-    if is_directed_broadcast(cx, packet) {
+    if is_directed_broadcast(cx.tables, packet) {
         return drop_for(packet, DropReason::Ip4DirectedBroadcast);
     }
     if !cx.limits.unresolved.take(cx.now_ns) {
@@ -30,14 +29,8 @@ fn resolve(cx: &mut Context<'_>, packet: &mut Buf) -> Node {
 }
 
 /// True for an IPv4 packet to all hosts of a network of the interface that it would leave by (RFC 2644 §2).
-fn is_directed_broadcast(cx: &Context<'_>, packet: &Buf) -> bool {
-    let Some(row) = cx.tables.row(InterfaceId(packet.meta().tx_interface)) else { return false };
+pub(super) fn is_directed_broadcast(tables: &Tables, packet: &Buf) -> bool {
+    let Some(row) = tables.row(InterfaceId(packet.meta().tx_interface)) else { return false };
     let Ok((header, _)) = Ipv4::ref_from_prefix(packet.data()) else { return false };
-    let destination = Ipv4Addr::from(header.destination).to_bits();
-    header.version() == 4
-        && row.description.ipv4.iter().any(|&(address, len)| {
-            let hosts = u32::MAX.checked_shr(len.into()).unwrap_or(0);
-            // Networks of two addresses or one have no broadcast (RFC 3021).
-            hosts > 1 && destination == address.to_bits() | hosts
-        })
+    header.version() == 4 && row.is_directed_broadcast(header.destination.into())
 }

@@ -1,7 +1,7 @@
 //! A router with two ports whose wires are memory, and frames to send through it.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use buffer::{BufferPool, MemoryPort, MemoryWire, PortQueue};
+use buffer::{BufferCache, BufferPool, Flags, MemoryPort, MemoryWire, PortQueue, Vector};
 use dataplane::{
     Adjacency, AdjacencyId, Attachment, DropReason, Interface, InterfaceId, NextHopGroup, Punt, Shared,
     Tables, Wake, Worker,
@@ -9,7 +9,7 @@ use dataplane::{
 use etherparse::{PacketBuilder, PacketBuilderStep, VlanId};
 use fib::{Fib4Writer, Fib6Writer, Prefix};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub const ETH0: InterfaceId = InterfaceId(0);
 pub const ETH1: InterfaceId = InterfaceId(1);
@@ -31,10 +31,51 @@ impl Wake for NoWake {
     fn wake_control(&self) {}
 }
 
+/// Where the checksum of each received frame is said to start, from the frame's start, and its field's offset from there.
+pub type ChecksumPlace = Arc<Mutex<Option<(u16, u16)>>>;
+
+/// A port whose neighbour is a virtual machine, which leaves checksums to be completed.
+struct OffloadingPort {
+    wire: MemoryPort,
+    place: ChecksumPlace,
+}
+
+impl PortQueue for OffloadingPort {
+    fn receive(&mut self, cache: &mut BufferCache, out: &mut Vector) -> usize {
+        let before = out.len();
+        let received = self.wire.receive(cache, out);
+        let place = *self.place.lock().expect("nobody panicked");
+        for packet in out.iter_mut().skip(before) {
+            let Some((start, offset)) = place else { continue };
+            let start = packet.start() as u16 + start;
+            let meta = packet.meta_mut();
+            meta.flags.insert(Flags::TX_CSUM | Flags::RX_CSUM_GOOD);
+            (meta.csum_start, meta.csum_offset) = (start, offset);
+        }
+        received
+    }
+
+    fn transmit(&mut self, cache: &mut BufferCache, packets: &mut Vector) {
+        // As drivers without offload do. What cannot be completed leaves as it is, and would be seen.
+        for packet in packets.iter_mut() {
+            let _ = packet.complete_checksum();
+        }
+        self.wire.transmit(cache, packets);
+    }
+
+    fn arm(&mut self) -> bool {
+        self.wire.arm()
+    }
+
+    fn disarm(&mut self) {}
+}
+
 pub struct Testbed {
     pub shared: Arc<Shared>,
     pub worker: Worker,
     pub wires: [MemoryWire; 2],
+    /// What port 0 says of the checksums of its frames.
+    pub checksum_place: ChecksumPlace,
     pub pool: &'static BufferPool,
     pub now_ns: u64,
 }
@@ -148,10 +189,14 @@ impl Testbed {
         let pool = BufferPool::from_heap(BUFFERS);
         let (port0, wire0) = MemoryPort::new();
         let (port1, wire1) = MemoryPort::new();
-        let ports: Vec<(InterfaceId, Box<dyn PortQueue>)> =
-            vec![(ETH0, Box::new(port0)), (ETH1, Box::new(port1))];
+        let checksum_place = ChecksumPlace::default();
+        let offloading = |wire, place| Box::new(OffloadingPort { wire, place });
+        let ports: Vec<(InterfaceId, Box<dyn PortQueue>)> = vec![
+            (ETH0, offloading(port0, checksum_place.clone())),
+            (ETH1, offloading(port1, ChecksumPlace::default())),
+        ];
         let worker = Worker::new(shared.clone(), 0, ports, pool.cache());
-        Self { shared, worker, wires: [wire0, wire1], pool, now_ns: 1_000_000_000 }
+        Self { shared, worker, wires: [wire0, wire1], checksum_place, pool, now_ns: 1_000_000_000 }
     }
 
     /// Sends a frame to a port, and polls until nothing is left to do.
@@ -198,6 +243,7 @@ impl Testbed {
         let rx: u64 = counters.iter().map(|counter| counter.rx.packets).sum();
         let tx: u64 = counters.iter().map(|counter| counter.tx.packets).sum();
         let drops: u64 = self.shared.drop_counters().map(|(_, count)| count).sum();
+        assert_eq!((rx, tx), (totals.received, totals.sent));
         assert_eq!(rx + totals.injected + totals.made, tx + drops + totals.punted);
         drop(self.punts());
         drop(self.worker);
