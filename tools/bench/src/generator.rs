@@ -1,13 +1,14 @@
 //! Both ports of a measurement: makes frames out of a template and a list of destinations, and takes back what is sent.
 
 use crate::workload::{FRAME_BYTES, Workload};
-use buffer::{Buf, BufferCache, PortQueue, Vector};
+use buffer::{Buf, BufferCache, PortQueue, Vector, clocks};
 use packet::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet};
 use packet::ipv4::{Ipv4, VERSION_IHL};
 use packet::ipv6::Ipv6;
 use packet::protocol;
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use zerocopy::network_endian::{U16, U32};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -19,24 +20,32 @@ const COLD_FRAMES: usize = 1 << 15;
 /// Makes frames.
 pub struct Generator {
     template: [u8; FRAME_WITHOUT_FCS],
-    destinations: Vec<IpAddr>,
+    destinations: Destinations,
     next: usize,
     vector: usize,
+    /// Source address and ports differ from frame to frame.
+    many_flows: bool,
+    flow: u64,
+    /// Clocks spent here.
+    clocks: Arc<AtomicU64>,
     /// Frames that wait to be received, where buffers are to be cold.
     ahead: Option<VecDeque<Buf>>,
+}
+
+/// Where frames go, in turn.
+pub enum Destinations {
+    /// By IPv4.
+    V4(Vec<u32>),
+    /// By IPv6.
+    V6(Vec<u128>),
 }
 
 /// Takes frames back. Its queue never fills.
 pub struct Sink;
 
 impl Generator {
-    /// A generator of a workload's frames from `host` to `router`, and the port that they leave by.
-    pub fn new(
-        workload: &Workload,
-        host: [u8; 6],
-        router: [u8; 6],
-        destinations: Vec<IpAddr>,
-    ) -> (Self, Sink) {
+    /// A generator of a workload's frames from `host` to `router`.
+    pub fn new(workload: &Workload, host: [u8; 6], router: [u8; 6], destinations: Destinations) -> Self {
         let ethertype = if workload.ipv6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
         let ethernet = Ethernet { destination: router, source: host, ethertype: U16::new(ethertype) };
         let mut template = [0; FRAME_WITHOUT_FCS];
@@ -68,8 +77,21 @@ impl Generator {
             template[14..34].copy_from_slice(header.as_bytes());
         }
         let ahead = workload.cold.then(VecDeque::new);
-        let generator = Self { template, destinations, next: 0, vector: workload.vector, ahead };
-        (generator, Sink)
+        Self {
+            template,
+            destinations,
+            next: 0,
+            vector: workload.vector,
+            many_flows: workload.many_flows,
+            flow: 1,
+            clocks: Arc::default(),
+            ahead,
+        }
+    }
+
+    /// Clocks that it has spent so far.
+    pub fn clocks(&self) -> Arc<AtomicU64> {
+        self.clocks.clone()
     }
 
     /// Buffers that a workload's generator keeps, beside what is under way.
@@ -78,20 +100,36 @@ impl Generator {
     }
 
     fn frame(&mut self, cache: &mut BufferCache) -> Option<Buf> {
-        let destination = self.destinations[self.next];
-        self.next = (self.next + 1) % self.destinations.len();
         let mut frame = self.template;
         let ip = &mut frame[14..];
-        match destination {
-            IpAddr::V4(address) => {
-                let (header, _) = Ipv4::mut_from_prefix(ip).ok()?;
-                header.destination = address.octets();
+        if self.many_flows {
+            self.flow = self.flow.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        }
+        let flow = (self.flow >> 32) as u32;
+        let next = self.next;
+        self.next += 1;
+        let len = match &self.destinations {
+            Destinations::V4(destinations) => {
+                let (header, payload) = Ipv4::mut_from_prefix(ip).ok()?;
+                header.destination = destinations[next].to_be_bytes();
+                header.source[2..].copy_from_slice(&(flow as u16).to_be_bytes());
                 header.fill_checksum();
+                payload[..4].copy_from_slice(&flow.to_be_bytes());
+                destinations.len()
             }
-            IpAddr::V6(address) => {
+            Destinations::V6(destinations) => {
                 let (header, _) = Ipv6::mut_from_prefix(ip).ok()?;
-                header.destination = address.octets();
+                header.destination = destinations[next].to_be_bytes();
+                if self.many_flows {
+                    // The label stands for the ports (RFC 6438), for which there is no room in 64 bytes.
+                    header.version_class_flow = U32::new(6 << 28 | flow & 0xf_ffff);
+                    header.source[14..].copy_from_slice(&(flow as u16).to_be_bytes());
+                }
+                destinations.len()
             }
+        };
+        if self.next == len {
+            self.next = 0;
         }
         // Written at once as a device does: a load of bytes from two stores that are under way would wait for both.
         let mut packet = cache.allocate()?;
@@ -102,7 +140,7 @@ impl Generator {
 
 impl PortQueue for Generator {
     fn receive(&mut self, cache: &mut BufferCache, out: &mut Vector) -> usize {
-        let before = out.len();
+        let (before, start) = (out.len(), clocks());
         for _ in 0..self.vector {
             let Some(packet) = self.frame(cache) else { break };
             let packet = match &mut self.ahead {
@@ -119,6 +157,8 @@ impl PortQueue for Generator {
             // A vector holds all that a workload asks for.
             let _ = out.push(packet);
         }
+        let spent = clocks().wrapping_sub(start);
+        self.clocks.store(self.clocks.load(Relaxed).wrapping_add(spent), Relaxed);
         out.len() - before
     }
 

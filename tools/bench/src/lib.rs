@@ -3,14 +3,18 @@
 //! Main path:
 //! 1. [`workload::all`] lists what can be measured;
 //! 2. [`rig::Rig`] builds a router of two ports for one of them: route tables, adjacencies, a worker;
-//! 3. [`generator::Generator`] is both ports: it makes frames and takes them back into the pool;
+//! 3. [`generator::Generator`] makes frames of the table and destinations in [`routes`], [`generator::Sink`] takes them back;
 //! 4. [`measure::measure`] polls the worker in many short rounds and keeps the best;
 //! 5. [`report`] prints a table, and JSON.
 //!
 //! [`aead`] is apart from that: the cipher alone, without a router.
 //!
-//! Clocks are those of the time stamp counter, from ethernet-input to the frames' return to the pool. The generator
-//! (node port-input) is not part of the total.
+//! Clocks are those of the time stamp counter. The total of a row is what [`dataplane::Worker::poll`] takes, all of it, without
+//! the generator's own time: nodes from ethernet-input to the frames' return to the pool, the graph around them, and
+//! the look at the second port, which has nothing. Clocks of a node are what the worker's own counters say; of small vectors,
+//! which are timed only now and then, they contain the time that reading the clock takes.
+//!
+//! A row is only printed if as many packets left as came and nothing was dropped or punted.
 //!
 //! What it does not do: measure devices, or several workers.
 
@@ -21,4 +25,5 @@ pub mod generator;
 pub mod measure;
 pub mod report;
 pub mod rig;
+pub mod routes;
 pub mod workload;

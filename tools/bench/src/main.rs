@@ -40,19 +40,21 @@ fn main() -> Result<()> {
     ensure!(arguments.rounds > 0, "at least one round is needed");
 
     let pinned = counters::pin_to_one_core();
-    let clocks_per_second = measure::clocks_per_second();
+    let clock = measure::Clock::new();
     let machine = Machine {
-        tsc_ghz: clocks_per_second / 1e9,
+        tsc_ghz: clock.per_second / 1e9,
         clocks_per_addition: calibration::clocks_per_addition(),
+        clocks_per_reading: clock.read,
         pinned,
+        core_counters: counters::CoreCounters::open().is_some(),
     };
     println!("{}", report::calibration_line(&machine));
     let mut measurements = Vec::new();
     for workload in &all {
         let meant = arguments.workloads.iter().any(|wanted| workload.is_meant_by(wanted));
         if meant || arguments.workloads.is_empty() {
-            let measurement = measure::measure(workload, arguments.rounds, clocks_per_second)
-                .with_context(|| workload.name())?;
+            let measurement =
+                measure::measure(workload, arguments.rounds, &clock).with_context(|| workload.name())?;
             print!("{}", report::text(&measurement));
             measurements.push(measurement);
         }

@@ -7,6 +7,7 @@ use crate::rig::Rig;
 use crate::workload::Workload;
 use anyhow::{Result, ensure};
 use dataplane::{DropReason, Node, NodeCounters};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Packets of a round.
@@ -17,107 +18,150 @@ const WARM_UP_ROUNDS: usize = 8;
 pub struct Measurement {
     /// What was measured.
     pub workload: Workload,
-    /// Clocks per packet of each node that had any, in the best round. The generator comes first.
+    /// Clocks per packet of each node that had any, by the worker's own counters, in the best round.
     pub nodes: Vec<(Node, f64)>,
-    /// Clocks per packet from ethernet-input on: best, median and worst round.
+    /// Clocks per packet, all that a poll takes but the generator: of the rounds.
     pub clocks: Spread,
+    /// The same per poll in the best round.
+    pub clocks_per_poll: f64,
     /// Packets in a vector, on average.
     pub packets_per_vector: f64,
     /// Million packets a second in the best round, without the generator's time.
     pub mpps: f64,
     /// Core cycles and instructions per packet, the generator included, where the system lets us count them.
     pub core: Option<(f64, f64)>,
+    /// Bytes of the route table's nodes.
+    pub table_bytes: usize,
 }
 
 /// Clocks per packet over the rounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {
     /// The best round.
-    pub best: f64,
+    pub min: f64,
     /// The median round.
     pub median: f64,
     /// The worst round.
-    pub worst: f64,
+    pub max: f64,
 }
 
-/// Measures a workload for `rounds` rounds. `clocks_per_second` is the rate of the time stamp counter.
-pub fn measure(workload: &Workload, rounds: usize, clocks_per_second: f64) -> Result<Measurement> {
+/// How fast clocks go and what it costs to look at them.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Clocks of the time stamp counter in a second.
+    pub per_second: f64,
+    /// Clocks that reading the counter takes.
+    pub read: f64,
+}
+
+/// One round.
+struct Round {
+    clocks_per_packet: f64,
+    packets: f64,
+    nodes: Vec<(Node, NodeCounters)>,
+}
+
+/// Measures a workload for `rounds` rounds.
+pub fn measure(workload: &Workload, rounds: usize, clock: &Clock) -> Result<Measurement> {
     let mut rig = Rig::new(workload)?;
     let polls = ROUND_PACKETS / workload.vector;
     for _ in 0..WARM_UP_ROUNDS {
-        run(&mut rig, polls);
+        let _ = run(&mut rig, polls);
     }
-    let mut results: Vec<Vec<(Node, NodeCounters)>> = Vec::with_capacity(rounds);
-    for _ in 0..rounds {
-        let before: Vec<_> = rig.shared.node_counters(0).collect();
-        run(&mut rig, polls);
-        let round = rig.shared.node_counters(0).zip(before).map(|((node, after), (_, before))| {
-            let NodeCounters { packets, vectors, clocks } = after;
-            let packets = packets - before.packets;
-            (
-                node,
-                NodeCounters { packets, vectors: vectors - before.vectors, clocks: clocks - before.clocks },
-            )
-        });
-        results.push(round.collect());
-    }
-    let core = CoreCounters::open().and_then(|mut counters| counters.count(|| run(&mut rig, polls)));
-    check(&rig)?;
-    results.sort_by(|a, b| clocks_per_packet(a).total_cmp(&clocks_per_packet(b)));
-    Ok(summarise(workload, &results, core, clocks_per_second))
+    let mut results = (0..rounds).map(|_| round(&mut rig, polls, clock)).collect::<Result<Vec<_>>>()?;
+    let core = CoreCounters::open().and_then(|mut counters| {
+        counters.count(|| {
+            let _ = run(&mut rig, polls);
+        })
+    });
+    check(&rig, (WARM_UP_ROUNDS + rounds) as u64 * (polls * workload.vector) as u64)?;
+    results.sort_by(|a, b| a.clocks_per_packet.total_cmp(&b.clocks_per_packet));
+    let mut measurement = summarise(workload, &results, core, clock);
+    measurement.table_bytes = rig.table_bytes;
+    Ok(measurement)
 }
 
-fn run(rig: &mut Rig, polls: usize) {
+/// Clocks that some polls took, without the generator's.
+fn run(rig: &mut Rig, polls: usize) -> u64 {
+    let generator = rig.generator_clocks.load(Relaxed);
+    let start = buffer::clocks();
     for poll in 0..polls {
         let _ = rig.worker.poll(poll as u64);
     }
+    let all = buffer::clocks() - start;
+    all.saturating_sub(rig.generator_clocks.load(Relaxed) - generator)
 }
 
-/// A packet that was dropped would have cost less than one that was forwarded.
-fn check(rig: &Rig) -> Result<()> {
+fn round(rig: &mut Rig, polls: usize, clock: &Clock) -> Result<Round> {
+    let before: Vec<_> = rig.shared.node_counters(0).collect();
+    let received = rig.shared.interface_counters(rig.r#in).rx.packets;
+    // The generator reads the clock twice a poll; the time from the first reading to the second is its own, which leaves
+    // one reading.
+    let clocks = run(rig, polls) as f64 - polls as f64 * clock.read;
+    let packets = (rig.shared.interface_counters(rig.r#in).rx.packets - received) as f64;
+    ensure!(packets > 0.0, "nothing was received");
+    let nodes = rig.shared.node_counters(0).zip(before).map(|((node, after), (_, before))| {
+        let counters = NodeCounters {
+            packets: after.packets - before.packets,
+            vectors: after.vectors - before.vectors,
+            clocks: after.clocks - before.clocks,
+        };
+        (node, counters)
+    });
+    Ok(Round { clocks_per_packet: clocks / packets, packets, nodes: nodes.collect() })
+}
+
+/// Everything that came must have left: a packet that was dropped costs less than one that was forwarded.
+fn check(rig: &Rig, expected: u64) -> Result<()> {
     let drops: Vec<(DropReason, u64)> = rig.shared.drop_counters().filter(|(_, count)| *count > 0).collect();
     ensure!(drops.is_empty(), "packets were dropped: {drops:?}");
-    ensure!(rig.shared.interface_counters(rig.out).tx.packets > 0, "nothing was forwarded");
+    let totals = rig.shared.packet_totals();
+    ensure!(totals == dataplane::PacketTotals::default(), "packets were punted or made: {totals:?}");
+    let received = rig.shared.interface_counters(rig.r#in).rx.packets;
+    let sent = rig.shared.interface_counters(rig.out).tx.packets;
+    ensure!(received == sent, "{received} packets came, {sent} left");
+    ensure!(received >= expected / 10 * 9, "{received} packets came, {expected} were asked for");
     Ok(())
 }
 
-/// The total from ethernet-input on.
-fn clocks_per_packet(round: &[(Node, NodeCounters)]) -> f64 {
-    let path = round.iter().filter(|(node, counters)| *node != Node::PortInput && counters.packets > 0);
-    path.map(|(_, counters)| counters.clocks as f64).sum::<f64>() / packets(round)
-}
-
-fn packets(round: &[(Node, NodeCounters)]) -> f64 {
-    let source = round.iter().find(|(node, _)| *node == Node::PortInput);
-    source.map_or(1.0, |(_, counters)| counters.packets.max(1) as f64)
-}
-
-fn summarise(
-    workload: &Workload,
-    sorted: &[Vec<(Node, NodeCounters)>],
-    core: Option<CoreCounts>,
-    clocks_per_second: f64,
-) -> Measurement {
-    let clocks = |at: usize| sorted.get(at).map_or(0.0, |round| clocks_per_packet(round));
-    let best = sorted.first().map(Vec::as_slice).unwrap_or_default();
-    let packets = packets(best);
-    let used = best.iter().filter(|(_, counters)| counters.packets > 0);
-    let nodes: Vec<_> =
-        used.clone().map(|(node, counters)| (*node, counters.clocks as f64 / packets)).collect();
-    let vectors = used.map(|(_, counters)| counters.vectors).max().unwrap_or(1);
+fn summarise(workload: &Workload, sorted: &[Round], core: Option<CoreCounts>, clock: &Clock) -> Measurement {
+    let clocks = |at: usize| sorted.get(at).map_or(0.0, |round| round.clocks_per_packet);
+    let (packets, nodes) =
+        sorted.first().map_or((1.0, Vec::new()), |best| (best.packets, best.nodes.clone()));
+    let used = nodes.iter().filter(|(node, counters)| *node != Node::PortInput && counters.packets > 0);
+    let vectors = used.clone().map(|(_, counters)| counters.vectors).max().unwrap_or(1);
+    let polls = packets / workload.vector as f64;
     Measurement {
         workload: *workload,
-        nodes,
-        clocks: Spread { best: clocks(0), median: clocks(sorted.len() / 2), worst: clocks(sorted.len() - 1) },
+        nodes: used.map(|(node, counters)| (*node, counters.clocks as f64 / packets)).collect(),
+        clocks: Spread { min: clocks(0), median: clocks(sorted.len() / 2), max: clocks(sorted.len() - 1) },
+        clocks_per_poll: clocks(0) * packets / polls,
         packets_per_vector: packets / vectors as f64,
-        mpps: clocks_per_second / clocks(0) / 1e6,
+        mpps: clock.per_second / clocks(0) / 1e6,
         core: core.map(|core| (core.cycles as f64 / packets, core.instructions as f64 / packets)),
+        table_bytes: 0,
     }
 }
 
-/// Clocks of the time stamp counter in a second, measured.
-pub fn clocks_per_second() -> f64 {
-    let (start, clocks) = (Instant::now(), buffer::clocks());
-    std::thread::sleep(std::time::Duration::from_millis(50));
-    (buffer::clocks() - clocks) as f64 / start.elapsed().as_secs_f64()
+impl Clock {
+    /// Measures the clock.
+    pub fn new() -> Self {
+        let (start, clocks) = (Instant::now(), buffer::clocks());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let per_second = (buffer::clocks() - clocks) as f64 / start.elapsed().as_secs_f64();
+        const READINGS: u64 = 1000;
+        let readings = || {
+            let start = buffer::clocks();
+            let last = (0..READINGS).fold(start, |_, _| std::hint::black_box(buffer::clocks()));
+            last - start
+        };
+        let best = (0..200).map(|_| readings()).min().unwrap_or(0);
+        Self { per_second, read: best as f64 / READINGS as f64 }
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
 }

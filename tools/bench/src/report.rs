@@ -3,7 +3,6 @@
 use crate::aead;
 use crate::measure::Measurement;
 use crate::workload::FRAME_BYTES;
-use dataplane::Node;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,35 +14,49 @@ pub struct Machine {
     pub tsc_ghz: f64,
     /// Clocks of one addition that waits for the one before.
     pub clocks_per_addition: f64,
+    /// Clocks that reading the time stamp counter takes.
+    pub clocks_per_reading: f64,
     /// The thread was kept on one core.
     pub pinned: bool,
+    /// The system lets us count core cycles and instructions.
+    pub core_counters: bool,
 }
 
 /// The line before all others.
 pub fn calibration_line(machine: &Machine) -> String {
     format!(
-        "TSC {:.3} GHz, a dependent addition takes {:.3} clocks{}",
+        "TSC {:.3} GHz, a dependent addition takes {:.3} clocks, reading the TSC {:.0}{}{}",
         machine.tsc_ghz,
         machine.clocks_per_addition,
+        machine.clocks_per_reading,
         if machine.pinned { "" } else { ", thread not pinned" },
+        if machine.core_counters { "" } else { ", no counters of core cycles and instructions here" },
     )
 }
 
-/// What one workload costs, in two lines.
+/// What one workload costs, in three lines.
 pub fn text(measurement: &Measurement) -> String {
-    let Measurement { workload, nodes, clocks, packets_per_vector, mpps, core } = measurement;
+    let Measurement { workload, nodes, clocks, clocks_per_poll, packets_per_vector, mpps, .. } = measurement;
     let mut text = format!(
-        "{:<28} {FRAME_BYTES} B  {:6.1} clocks per packet (median {:.1}, worst {:.1})  {mpps:5.1} Mpps  {packets_per_vector:.0} packets per vector\n",
+        "{:<28} {FRAME_BYTES} B  {:6.1} clocks per packet (median {:.1}, max {:.1})  {clocks_per_poll:6.0} per poll  {mpps:5.1} Mpps  {packets_per_vector:.0} packets per vector\n    {}",
         workload.name(),
-        clocks.best,
+        clocks.min,
         clocks.median,
-        clocks.worst,
+        clocks.max,
+        workload.about,
     );
-    for (index, (node, clocks)) in nodes.iter().filter(|(node, _)| *node != Node::PortInput).enumerate() {
-        let separator = if index == 0 { "   " } else { ", " };
+    if measurement.table_bytes > 0 {
+        let _ = write!(
+            text,
+            "; nodes of the table {:.1} MiB",
+            measurement.table_bytes as f64 / f64::from(1 << 20)
+        );
+    }
+    for (index, (node, clocks)) in nodes.iter().enumerate() {
+        let separator = if index == 0 { "\n    " } else { ", " };
         let _ = write!(text, "{separator}{} {clocks:.1}", node.name());
     }
-    if let Some((cycles, instructions)) = core {
+    if let Some((cycles, instructions)) = measurement.core {
         let _ = write!(text, "; with generator {cycles:.0} core cycles, {instructions:.0} instructions");
     }
     text.push('\n');
@@ -60,12 +73,15 @@ struct Json<'a> {
 #[derive(Serialize)]
 struct JsonWorkload {
     name: String,
+    about: &'static str,
     frame_bytes: usize,
     clocks_per_packet: f64,
     clocks_per_packet_median: f64,
-    clocks_per_packet_worst: f64,
+    clocks_per_packet_max: f64,
+    clocks_per_poll: f64,
     mpps: f64,
     packets_per_vector: f64,
+    table_bytes: usize,
     nodes: BTreeMap<&'static str, f64>,
     core_cycles_with_generator: Option<f64>,
     instructions_with_generator: Option<f64>,
@@ -79,12 +95,15 @@ pub fn json(
 ) -> serde_json::Result<String> {
     let workload = |measurement: &Measurement| JsonWorkload {
         name: measurement.workload.name(),
+        about: measurement.workload.about,
         frame_bytes: FRAME_BYTES,
-        clocks_per_packet: measurement.clocks.best,
+        clocks_per_packet: measurement.clocks.min,
         clocks_per_packet_median: measurement.clocks.median,
-        clocks_per_packet_worst: measurement.clocks.worst,
+        clocks_per_packet_max: measurement.clocks.max,
+        clocks_per_poll: measurement.clocks_per_poll,
         mpps: measurement.mpps,
         packets_per_vector: measurement.packets_per_vector,
+        table_bytes: measurement.table_bytes,
         nodes: measurement.nodes.iter().map(|(node, clocks)| (node.name(), *clocks)).collect(),
         core_cycles_with_generator: measurement.core.map(|(cycles, _)| cycles),
         instructions_with_generator: measurement.core.map(|(_, instructions)| instructions),

@@ -153,7 +153,11 @@ type NodeMetric = (&'static str, &'static str, fn(&NodeCounters) -> u64);
 const NODE_METRICS: [NodeMetric; 3] = [
     ("fairlead_node_packets_total", "Packets that a node of the graph handled.", |c| c.packets),
     ("fairlead_node_vectors_total", "Vectors that a node of the graph handled.", |c| c.vectors),
-    ("fairlead_node_clocks_total", "TSC clocks that a node of the graph spent.", |c| c.clocks),
+    (
+        "fairlead_node_clocks_total",
+        "TSC clocks that a node of the graph spent; estimated from samples for small vectors.",
+        |c| c.clocks,
+    ),
 ];
 
 fn graph_families(node: &Node) -> Vec<Family> {
