@@ -56,12 +56,14 @@ pub struct Sleeper {
     busy_ns: u64,
     /// How often in a row a port did not let the worker sleep, and then had nothing.
     refused: u32,
+    /// Packets that were made here, and that were sent, when last looked at.
+    made_and_sent: (u64, u64),
 }
 
 impl Sleeper {
     /// Worker `index` of `shared`.
     pub fn new(worker: Worker, shared: Arc<Shared>, index: usize) -> Self {
-        Self { worker, shared, index, busy_ns: time::now_ns(), refused: 0 }
+        Self { worker, shared, index, busy_ns: time::now_ns(), refused: 0, made_and_sent: (0, 0) }
     }
 
     /// Polls once. True: the core may sleep.
@@ -76,19 +78,22 @@ impl Sleeper {
         now_ns.saturating_sub(self.busy_ns) > LINGER_NS
     }
 
-    /// Notes the last stage of boot when this worker has forwarded a packet: sent more packets by an adjacency than
-    /// this node can have made itself.
+    /// Notes the last stage of boot when this worker has forwarded a packet: sent one in a poll in which neither control
+    /// nor the dataplane made any.
     #[cold]
-    fn note_first_forwarded(&self) {
-        let nodes = || self.shared.node_counters(self.index);
-        let packets = |node| {
-            nodes().filter(|(other, _)| *other == node).map(|(_, counters)| counters.packets).sum::<u64>()
-        };
-        let own = packets(Node::Inject) + packets(Node::Ip4Local) + packets(Node::Ip6Local);
-        let own = own + packets(Node::Icmp4Error) + packets(Node::Icmp6Error);
-        if packets(Node::Ip4Rewrite) + packets(Node::Ip6Rewrite) > own
-            && !FORWARDED.swap(true, Ordering::Relaxed)
-        {
+    fn note_first_forwarded(&mut self) {
+        const MADE_HERE: [Node; 5] =
+            [Node::Inject, Node::Ip4Local, Node::Ip6Local, Node::Icmp4Error, Node::Icmp6Error];
+        let (mut made, mut sent) = (0, 0);
+        for (node, counters) in self.shared.node_counters(self.index) {
+            if MADE_HERE.contains(&node) {
+                made += counters.packets;
+            } else if node == Node::InterfaceOutput {
+                sent += counters.packets;
+            }
+        }
+        let before = core::mem::replace(&mut self.made_and_sent, (made, sent));
+        if made == before.0 && sent > before.1 && !FORWARDED.swap(true, Ordering::Relaxed) {
             boot_stages::reached("first packet forwarded");
         }
     }

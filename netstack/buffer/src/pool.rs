@@ -22,10 +22,31 @@ pub struct BufferPool {
 }
 
 /// Buffers that nobody has.
-struct FreeList(Vec<NonNull<Header>>);
+///
+/// Those that nobody has had yet are not written to before they are wanted: a node must not spend its boot on memory
+/// that it may never use.
+struct FreeList {
+    /// Given back, the last on top.
+    used: Vec<NonNull<Header>>,
+    /// Where the buffers begin that were never handed out.
+    untouched: *mut u8,
+    /// How many of them there are.
+    untouched_count: usize,
+}
 
 // SAFETY: a buffer on the list belongs to nobody, and nothing in it is tied to a thread.
 unsafe impl Send for FreeList {}
+
+impl FreeList {
+    /// Makes a buffer of the first memory that was never one. None when all of it is.
+    fn first_use(&mut self, pool: &'static BufferPool) -> Option<NonNull<Header>> {
+        self.untouched_count = self.untouched_count.checked_sub(1)?;
+        // SAFETY: the memory given to `BufferPool::new` had room for this buffer, aligned to 64, behind those before it.
+        let header = unsafe { Buf::initialise(NonNull::new_unchecked(self.untouched), pool) };
+        self.untouched = self.untouched.wrapping_add(BUFFER_BYTES);
+        Some(header)
+    }
+}
 
 impl BufferPool {
     /// Makes as many buffers as fit into `memory`, which devices see at `iova`.
@@ -37,23 +58,14 @@ impl BufferPool {
         let skip = memory.as_ptr().align_offset(64);
         let count = len.saturating_sub(skip) / BUFFER_BYTES;
         let base = memory.as_ptr().wrapping_add(skip);
-        let pool: &'static BufferPool = Box::leak(Box::new(BufferPool {
-            free: SpinMutex::new(FreeList(Vec::with_capacity(count))),
+        // With room for every buffer, so that giving one back never allocates.
+        let free = FreeList { used: Vec::with_capacity(count), untouched: base, untouched_count: count };
+        Box::leak(Box::new(BufferPool {
+            free: SpinMutex::new(free),
             base: base as usize,
             iova: iova + skip as u64,
             count,
-        }));
-        let mut free = pool.free.lock();
-        // The first buffer handed out is the first in memory.
-        for index in (0..count).rev() {
-            // SAFETY: `index < count`, so that the whole buffer lies inside the caller's memory, aligned to 64.
-            let header = unsafe {
-                Buf::initialise(NonNull::new_unchecked(base.wrapping_add(index * BUFFER_BYTES)), pool)
-            };
-            free.0.push(header);
-        }
-        drop(free);
-        pool
+        }))
     }
 
     /// Makes `count` buffers out of heap memory, for tests and for software ports; devices cannot reach them.
@@ -77,7 +89,8 @@ impl BufferPool {
 
     /// How many buffers are neither in use nor in a cache.
     pub fn available(&self) -> usize {
-        self.free.lock().0.len()
+        let free = self.free.lock();
+        free.used.len() + free.untouched_count
     }
 
     /// A cache over this pool, for one worker.
@@ -91,8 +104,7 @@ impl BufferPool {
 
     #[cold]
     pub(crate) fn put_back(&self, header: NonNull<Header>) {
-        // The list was made with room for every buffer of the pool.
-        self.free.lock().0.push(header);
+        self.free.lock().used.push(header);
     }
 }
 
@@ -185,10 +197,14 @@ impl BufferCache {
     #[cold]
     fn refill(&mut self) {
         let mut free = self.pool.free.lock();
-        let n = free.0.len().min(VECTOR_SIZE);
-        let from = free.0.len() - n;
-        for header in free.0.drain(from..) {
+        let from = free.used.len().saturating_sub(VECTOR_SIZE);
+        for header in free.used.drain(from..) {
             // An empty cache has room for two vectors.
+            let _ = self.free.push(header);
+        }
+        while self.free.len() < VECTOR_SIZE
+            && let Some(header) = free.first_use(self.pool)
+        {
             let _ = self.free.push(header);
         }
     }
@@ -197,8 +213,8 @@ impl BufferCache {
     #[cold]
     fn spill(&mut self, header: NonNull<Header>) {
         let mut free = self.pool.free.lock();
-        free.0.push(header);
-        free.0.extend_from_slice(&self.free[..VECTOR_SIZE]);
+        free.used.push(header);
+        free.used.extend_from_slice(&self.free[..VECTOR_SIZE]);
         drop(free);
         self.free.copy_within(VECTOR_SIZE.., 0);
         self.free.truncate(CACHE_SIZE - VECTOR_SIZE);
@@ -207,7 +223,7 @@ impl BufferCache {
 
 impl Drop for BufferCache {
     fn drop(&mut self) {
-        self.pool.free.lock().0.extend_from_slice(&self.free);
+        self.pool.free.lock().used.extend_from_slice(&self.free);
     }
 }
 

@@ -8,8 +8,9 @@ use lab::frame;
 use lab::gateway::{self, Hosts, LEFT, RIGHT, Stations};
 use serde_json::Value;
 
-use super::Check;
 use super::stage::{Ends, Stage};
+use super::{Check, first_packet};
+use crate::cargo;
 
 /// One capability, shown and checked.
 pub struct Act {
@@ -44,6 +45,7 @@ fn booting(stage: &Stage) -> Result<Vec<Check>> {
     let free = status["memory"]["free_bytes"].as_u64().context("no free memory reported")?;
     Ok(vec![
         check("boots", Ok(format!("\"{name}\" {milliseconds:.1} ms after the kernel's entry"))),
+        check("forwards its first packet", first_packet::measure(&cargo::target_directory())),
         check("leaves memory free", Ok(format!("{} MiB of 256", free >> 20))),
     ])
 }

@@ -5,6 +5,7 @@
 //! of their checks; otherwise [`live`] keeps traffic going and shows what happens.
 
 mod acts;
+mod first_packet;
 mod live;
 mod stage;
 
