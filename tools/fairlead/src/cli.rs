@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::lb::LbCommand;
 use crate::run::RunArgs;
 
 /// Manages Fairlead nodes, and runs the dataplane as a Linux process.
@@ -89,6 +90,9 @@ pub enum Command {
     Trace(TraceArgs),
     /// Show the node's log
     Logs(LogsArgs),
+    /// Look at the load balancer
+    #[command(subcommand)]
+    Lb(LbCommand),
     /// Add, remove and load dynamic routes
     #[command(subcommand)]
     Routes(RoutesCommand),

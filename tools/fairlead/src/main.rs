@@ -10,6 +10,7 @@
 
 mod cli;
 mod failure;
+mod lb;
 mod manage;
 mod output;
 mod run;

@@ -43,6 +43,7 @@ pub fn carry_out(arguments: Cli) -> Result<()> {
         Command::Top(args) => top::top(&node(global)?, global.output, &args),
         Command::Trace(args) => trace::trace(&node(global)?, global.output, &args),
         Command::Logs(args) => logs::logs(&node(global)?, &args),
+        Command::Lb(command) => crate::lb::carry_out(global.output, &command),
         Command::Routes(command) => routes::carry_out(&node(global)?, &command),
         Command::Run(args) => crate::run::run(&args, global.token.clone()),
         Command::Save => save(&node(global)?),

@@ -6,6 +6,7 @@
 use std::fmt::{self, Write};
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -21,7 +22,8 @@ const MAX_BYTES: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Document {
     name: String,
-    text: String,
+    /// Shared by the documents of one file.
+    text: Arc<str>,
     root: Spanned<Node>,
 }
 
@@ -42,20 +44,21 @@ impl Document {
     /// Reads `text`; `name` is what messages call it.
     pub fn parse(name: String, text: String) -> Result<Document> {
         match serde_saphyr::from_str::<Spanned<Node>>(&text) {
-            Ok(root) => Ok(Document { name, text, root }),
-            Err(error) => {
-                let place = error.location().map(Place::of);
-                let words = error.to_string();
-                let reason = words.lines().next().unwrap_or_default();
-                // The library's text starts with the place, which is shown in our own form.
-                let reason = reason.split_once(": ").map_or(reason, |(_, rest)| rest);
-                let reason =
-                    reason.strip_prefix("line ").and_then(|r| r.split_once(": ")).map_or(reason, |(_, r)| r);
-                Err(Failure::Invalid(
-                    Message::new(format!("{name} is neither YAML nor JSON"))
-                        .details(vec![point_at(&name, &text, place, reason)]),
-                ))
+            Ok(root) => Ok(Document { name, text: text.into(), root }),
+            Err(error) => Err(not_well_formed(&name, &text, &error)),
+        }
+    }
+
+    /// Reads a file, or standard input for `-`, that may have several YAML documents.
+    pub fn read_all(path: &Path) -> Result<Vec<Document>> {
+        let (name, text) = read_text(path)?;
+        match serde_saphyr::from_multiple::<Spanned<Node>>(&text) {
+            Ok(roots) => {
+                let text: Arc<str> = text.into();
+                let document = |root| Document { name: name.clone(), text: text.clone(), root };
+                Ok(roots.into_iter().map(document).collect())
             }
+            Err(error) => Err(not_well_formed(&name, &text, &error)),
         }
     }
 
@@ -139,6 +142,17 @@ pub fn read_text(path: &Path) -> Result<(String, String)> {
         Ok(_) => Ok((name, text)),
         Err(error) => Err(Failure::operation(format!("cannot read {name}: {error}"))),
     }
+}
+
+fn not_well_formed(name: &str, text: &str, error: &serde_saphyr::Error) -> Failure {
+    let place = error.location().map(Place::of);
+    let words = error.to_string();
+    let reason = words.lines().next().unwrap_or_default();
+    // The library's text starts with the place, which is shown in our own form.
+    let reason = reason.split_once(": ").map_or(reason, |(_, rest)| rest);
+    let reason = reason.strip_prefix("line ").and_then(|r| r.split_once(": ")).map_or(reason, |(_, r)| r);
+    let message = Message::new(format!("{name} is neither YAML nor JSON"));
+    Failure::Invalid(message.details(vec![point_at(name, text, place, reason)]))
 }
 
 fn point_at(name: &str, text: &str, place: Option<Place>, message: &str) -> String {
@@ -282,6 +296,19 @@ mod tests {
         assert_eq!(yaml.locate("/routes/7/prefix"), Place { line: 2, column: 1 });
         let json = parse("{\"a/b\": {\"~\": [1, 2]}}");
         assert_eq!(json.locate("/a~1b/~0/1"), Place { line: 1, column: 19 });
+    }
+
+    #[test]
+    fn documents_of_one_file_keep_their_places() {
+        let path = std::env::temp_dir().join(format!("fairlead-source-{}.yaml", std::process::id()));
+        std::fs::write(&path, "a: 1\n---\n# nothing\n---\nb: 2\n").unwrap();
+        let documents = Document::read_all(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(
+            documents.iter().map(Document::value).collect::<Vec<_>>(),
+            [json!({"a": 1}), json!({"b": 2})]
+        );
+        assert_eq!(documents[1].locate("/b"), Place { line: 5, column: 1 });
     }
 
     #[test]

@@ -1,0 +1,189 @@
+//! What objects are compiled to.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use maglev::{Seed, Table, TableSize};
+use serde::Deserialize;
+
+use crate::object::IpFamily;
+
+/// Protocols that services have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+            Protocol::Sctp => "SCTP",
+        })
+    }
+}
+
+impl Protocol {
+    /// Its number in IP headers.
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        }
+    }
+}
+
+/// Where we are: what `Local` policies and topology hints are about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// Our name as a Kubernetes node.
+    pub node: Option<String>,
+    /// Our zone.
+    pub zone: Option<String>,
+}
+
+/// All frontends and pools of some objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compiled {
+    /// By service, port, family and scope.
+    pub pools: Vec<Pool>,
+    /// In the order of their services.
+    pub frontends: Vec<Frontend>,
+}
+
+/// Which endpoints serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Those of the whole cluster.
+    Cluster,
+    /// Those on this node.
+    Local,
+}
+
+/// What tells pools apart, and stays the same while backends come and go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolKey {
+    /// Namespace of the service.
+    pub namespace: String,
+    /// Name of the service.
+    pub service: String,
+    /// Port of the service; its name may be missing, this is not.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Family of the backends' addresses, and of the frontends'.
+    pub family: IpFamily,
+    /// Which endpoints serve.
+    pub scope: Scope,
+}
+
+/// The backends of a service's port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Which.
+    pub key: PoolKey,
+    /// The port's name; empty if it has none.
+    pub port_name: String,
+    /// In the order of their addresses and ports. All that established flows may still use.
+    pub backends: Vec<Backend>,
+    /// Slots of its table.
+    pub table_size: TableSize,
+    /// Whether a client keeps its backend.
+    pub affinity: Option<Affinity>,
+}
+
+/// One of a pool's backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Where its packets go.
+    pub address: SocketAddr,
+    /// Its share among those of [`State::Active`].
+    pub weight: u32,
+    /// Whether it gets new flows.
+    pub state: State,
+    /// The node it runs on, if that is known.
+    pub node: Option<String>,
+}
+
+impl Backend {
+    /// What it is called in tables: the same on every node.
+    pub fn name(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+/// Whether a backend gets new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// It does.
+    Active,
+    /// It is going away, and keeps the flows that it has.
+    Draining,
+}
+
+/// `sessionAffinity: ClientIP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// How long a client that sends nothing keeps its backend.
+    pub timeout_seconds: u32,
+}
+
+/// An address, port and protocol that clients use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    /// What it is.
+    pub exposure: Exposure,
+    /// Destination address; of a node port none, as it is every address of the node.
+    pub address: Option<IpAddr>,
+    /// Destination port.
+    pub port: u16,
+    /// Index of the pool that serves it.
+    pub pool: usize,
+    /// Clients that may use it; everybody if there are none.
+    pub source_ranges: Vec<IpNet>,
+}
+
+/// Where clients of a frontend come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exposure {
+    /// The cluster.
+    ClusterIp,
+    /// Outside, by an address of `externalIPs`.
+    ExternalIp,
+    /// Outside, by an address of the load balancer's status.
+    LoadBalancer,
+    /// Outside, by a port of every node.
+    NodePort,
+}
+
+impl Pool {
+    /// Its backends as a Maglev table sees them: drained ones have no share.
+    ///
+    /// # Errors
+    /// [`maglev::Error::NoBackend`] if nobody gets new flows, [`maglev::Error::TooManyBackends`].
+    pub fn table(&self, seed: &Seed) -> Result<Table, maglev::Error> {
+        let names: Vec<String> = self.backends.iter().map(Backend::name).collect();
+        let backends: Vec<maglev::Backend<'_>> = self
+            .backends
+            .iter()
+            .zip(&names)
+            .map(|(backend, name)| {
+                let weight = if backend.state == State::Active { backend.weight } else { 0 };
+                maglev::Backend { name: name.as_bytes(), weight }
+            })
+            .collect();
+        Table::build(self.table_size, seed, &backends)
+    }
+}
