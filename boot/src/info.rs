@@ -1,6 +1,6 @@
 //! What the loader told the image, whatever its protocol.
 
-use crate::{RangeSet, RangesFull, multiboot, pvh};
+use crate::{RangeSet, multiboot, pvh};
 use core::fmt;
 use core::ops::Range;
 use heapless::Vec;
@@ -11,8 +11,11 @@ pub const COMMAND_LINE_BYTES: usize = 2048;
 /// Most boot modules that are kept.
 pub const MODULES: usize = 8;
 
-/// Most entries of a memory map that are looked at.
-pub const MAP_ENTRIES: usize = 256;
+/// Pieces of memory that are kept apart; of a map with more, the smallest are not used.
+pub const MEMORY_PIECES: usize = 256;
+
+/// Longest memory map that is read, in entries. All of them count: a reserved range may be the last.
+pub(crate) const MAP_ENTRIES: usize = 1 << 16;
 
 /// Memory below this address is left to firmware, boot structures and the trampoline of other cores.
 const LOW_MEMORY_END: u64 = 1 << 20;
@@ -73,14 +76,8 @@ pub enum BootError {
     },
     /// The loader gave no memory map.
     NoMemoryMap,
-    /// The memory map is in too many pieces.
-    TooManyRanges,
-}
-
-impl From<RangesFull> for BootError {
-    fn from(RangesFull: RangesFull) -> Self {
-        Self::TooManyRanges
-    }
+    /// The memory map is too long.
+    MapTooLong,
 }
 
 impl fmt::Display for BootError {
@@ -89,7 +86,31 @@ impl fmt::Display for BootError {
             Self::UnknownLoader { magic } => write!(f, "unknown boot protocol, magic {magic:#x}"),
             Self::OutOfMemoryBounds { address } => write!(f, "boot structure at {address:#x} is unreadable"),
             Self::NoMemoryMap => f.write_str("the loader gave no memory map"),
-            Self::TooManyRanges => f.write_str("the memory map has too many pieces"),
+            Self::MapTooLong => write!(f, "the memory map has more than {MAP_ENTRIES} entries"),
+        }
+    }
+}
+
+/// Why a boot module is not used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModuleError {
+    /// It does not lie in RAM.
+    NotInRam(Range<u64>),
+    /// It lies where something else is.
+    Overlaps(Range<u64>, Range<u64>),
+}
+
+impl fmt::Display for ModuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInRam(Range { start, end }) => {
+                write!(f, "the boot module at {start:#x} to {end:#x} is not in RAM")
+            }
+            Self::Overlaps(Range { start, end }, other) => write!(
+                f,
+                "the boot module at {start:#x} to {end:#x} overlaps what is at {:#x} to {:#x}",
+                other.start, other.end
+            ),
         }
     }
 }
@@ -100,9 +121,11 @@ pub struct BootInfo {
     /// Who loaded the image.
     pub protocol: Protocol,
     /// RAM in whole pages: what the memory map says is usable and nothing says is reserved.
-    pub ram: RangeSet<MAP_ENTRIES>,
+    pub ram: RangeSet<MEMORY_PIECES>,
     /// The part of `ram` that holds nothing: neither below 1 MiB, nor a module. The image still counts as free.
-    pub free_memory: RangeSet<MAP_ENTRIES>,
+    pub free_memory: RangeSet<MEMORY_PIECES>,
+    /// Bytes of RAM that are not used, because memory is in more than [`MEMORY_PIECES`] pieces.
+    pub unused_bytes: u64,
     /// The command line as it came, without the image's own name.
     pub command_line: Vec<u8, COMMAND_LINE_BYTES>,
     /// Physical addresses of the modules.
@@ -129,6 +152,7 @@ impl BootInfo {
             protocol,
             ram: RangeSet::new(),
             free_memory: RangeSet::new(),
+            unused_bytes: 0,
             command_line: Vec::new(),
             modules: Vec::new(),
             rsdp: None,
@@ -142,20 +166,59 @@ impl BootInfo {
     ) -> Result<(), BootError> {
         for entry in entries.clone().filter(|e| e.usable) {
             let start = entry.range.start.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
-            self.ram.insert(start..entry.range.end / PAGE * PAGE)?;
+            let end = entry.range.end / PAGE * PAGE;
+            self.unused_bytes += self.ram.insert_largest(start..end.max(start));
         }
         for entry in entries.filter(|e| !e.usable) {
-            self.ram.remove(whole_pages(&entry.range))?;
+            self.unused_bytes += self.ram.remove_at_least(whole_pages(&entry.range));
         }
         if self.ram.pieces() == 0 {
             return Err(BootError::NoMemoryMap);
         }
         self.free_memory = self.ram.clone();
-        self.free_memory.remove(0..LOW_MEMORY_END)?;
-        for module in &self.modules {
-            self.free_memory.remove(whole_pages(module))?;
+        self.reserve(0..LOW_MEMORY_END);
+        for module in self.modules.clone() {
+            self.reserve(whole_pages(&module));
         }
         Ok(())
+    }
+
+    /// Takes `range` out of the free memory.
+    fn reserve(&mut self, range: Range<u64>) {
+        self.unused_bytes += self.free_memory.remove_at_least(range);
+    }
+
+    /// The first module, unless it is not wholly in RAM or overlaps one of `taken`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn first_module(&self, taken: &[Range<u64>]) -> Result<Option<Range<u64>>, ModuleError> {
+        let Some(module) = self.modules.first() else { return Ok(None) };
+        let pages = whole_pages(module);
+        if !self.ram.contains(&pages) {
+            return Err(ModuleError::NotInRam(module.clone()));
+        }
+        let overlap = |other: &&Range<u64>| other.start < pages.end && pages.start < other.end;
+        match taken.iter().find(overlap) {
+            Some(taken) => Err(ModuleError::Overlaps(module.clone(), taken.clone())),
+            None => Ok(Some(module.clone())),
+        }
+    }
+
+    /// A page of RAM below 1 MiB, nothing in it, where code can be put that begins in real mode. `taken` is what the
+    /// caller has there.
+    pub fn low_page(&self, taken: &[Range<u64>]) -> Option<u64> {
+        /// Interrupt vectors and the BIOS data area, which firmware does not always reserve.
+        const FIRST: u64 = 0x1000;
+        let modules = self.modules.iter().map(whole_pages);
+        let mut pages: RangeSet<{ 2 * MODULES + 8 }> = RangeSet::new();
+        for ram in self.ram.iter() {
+            let _ = pages.insert_largest(ram.start.max(FIRST)..ram.end.min(LOW_MEMORY_END));
+        }
+        for taken in modules.chain(taken.iter().cloned()) {
+            let _ = pages.remove_at_least(whole_pages(&taken));
+        }
+        pages.take(PAGE, PAGE, LOW_MEMORY_END)
     }
 
     /// Keeps the NUL-terminated string at `address`, cut at [`COMMAND_LINE_BYTES`].
@@ -249,6 +312,50 @@ mod tests {
         assert_eq!(free, [0x10_0000..0x30_0000, 0x30_2000..0x40_0000, 0x40_1000..0x80_0000]);
         let ram: std::vec::Vec<_> = info.ram.iter().collect();
         assert_eq!(ram, [0..0x9_f000, 0x10_0000..0x40_0000, 0x40_1000..0x80_0000]);
+    }
+
+    #[test]
+    fn a_map_of_many_pieces_is_read_to_its_end() {
+        let mut info = BootInfo::new(Protocol::Pvh);
+        let pieces = (0..1000).map(|i| entry(0x10_0000 + i * 0x4000, 0x10_0000 + i * 0x4000 + 0x1000, 1));
+        let large = entry(1 << 32, 2 << 32, 1);
+        let reserved = entry((1 << 32) + 0x1000, (1 << 32) + 0x2000, 2);
+        info.set_memory(pieces.chain([large, reserved])).unwrap();
+        assert_eq!(info.ram.pieces(), MEMORY_PIECES);
+        assert!(!info.ram.contains(&((1 << 32) + 0x1000..(1 << 32) + 0x1001)));
+        assert!(info.ram.total() + info.unused_bytes >= 1000 * 0x1000);
+        assert!(info.unused_bytes >= 744 * 0x1000);
+    }
+
+    #[test]
+    fn a_module_must_lie_in_ram_of_its_own() {
+        let module = |range: Range<u64>, taken: &[Range<u64>]| {
+            let mut info = BootInfo::new(Protocol::Multiboot);
+            info.add_module(range);
+            info.set_memory([entry(0, 0x9_f000, 1), entry(0x10_0000, 0x80_0000, 1)].into_iter()).unwrap();
+            info.first_module(taken)
+        };
+        let image = 0x20_0000..0x30_0000;
+        let taken = core::slice::from_ref(&image);
+        assert_eq!(module(0x30_0000..0x30_0010, taken), Ok(Some(0x30_0000..0x30_0010)));
+        // Of the second the last page alone is outside.
+        for range in [0x9_e000..0x9_f001, 0x7f_fff8..0x80_0001, 0x30_0000..u64::MAX] {
+            assert_eq!(module(range.clone(), taken), Err(ModuleError::NotInRam(range)));
+        }
+        for range in [0x2f_ffff..0x30_1000, 0x1f_fff0..0x20_0001, 0x30_0000 - 1..0x30_0000] {
+            assert_eq!(module(range.clone(), taken), Err(ModuleError::Overlaps(range, image.clone())));
+        }
+        assert_eq!(BootInfo::new(Protocol::Pvh).first_module(taken), Ok(None));
+    }
+
+    #[test]
+    fn a_low_page_is_nobodys() {
+        let mut info = BootInfo::new(Protocol::Multiboot);
+        info.add_module(0x1ff0..0x3001);
+        info.set_memory([entry(0, 0x9_fc00, 1), entry(0x10_0000, 0x80_0000, 1)].into_iter()).unwrap();
+        assert_eq!(info.low_page(&[]), Some(0x4000));
+        assert_eq!(info.low_page(&[0x4000..0x8001, 0x9001..0x9002]), Some(0xa000));
+        assert_eq!(info.low_page(core::slice::from_ref(&(0..0x9_f000))), None);
     }
 
     #[test]

@@ -42,5 +42,7 @@ mod ranges;
 pub mod symbols;
 
 pub use entry::BOOT_STACK_BYTES;
-pub use info::{BootError, BootInfo, COMMAND_LINE_BYTES, MAP_ENTRIES, MODULES, PhysicalMemory, Protocol};
+pub use info::{
+    BootError, BootInfo, COMMAND_LINE_BYTES, MEMORY_PIECES, MODULES, ModuleError, PhysicalMemory, Protocol,
+};
 pub use ranges::{RangeSet, RangesFull};

@@ -28,6 +28,9 @@ mod field {
 /// A module entry: start, end, string, reserved; 32 bits each.
 const MODULE_BYTES: u64 = 16;
 
+/// An entry of the memory map: its size of 32 bits, which loaders may make larger, address and length of 64 bits, type.
+const MAP_ENTRY_BYTES: u64 = 24;
+
 /// Reads the information structure at `address`.
 pub(crate) fn read<M: PhysicalMemory>(memory: &M, address: u64) -> Result<BootInfo, BootError> {
     let field = |offset| memory.u32(address + offset).ok_or(BootError::OutOfMemoryBounds { address });
@@ -52,7 +55,11 @@ pub(crate) fn read<M: PhysicalMemory>(memory: &M, address: u64) -> Result<BootIn
         return Err(BootError::NoMemoryMap);
     }
     let map = u64::from(field(field::MAP)?);
-    info.set_memory(entries(memory, map..map + u64::from(field(field::MAP_BYTES)?)))?;
+    let map_bytes = u64::from(field(field::MAP_BYTES)?);
+    if map_bytes > MAP_ENTRIES as u64 * MAP_ENTRY_BYTES {
+        return Err(BootError::MapTooLong);
+    }
+    info.set_memory(entries(memory, map..map + map_bytes))?;
     Ok(info)
 }
 

@@ -52,7 +52,10 @@ pub(crate) fn read<M: PhysicalMemory>(memory: &M, address: u64) -> Result<BootIn
         return Err(BootError::NoMemoryMap);
     }
     let map = field(start_info::MAP)?;
-    let entries = u64::from(count(start_info::MAP_COUNT)?).min(MAP_ENTRIES as u64);
+    let entries = u64::from(count(start_info::MAP_COUNT)?);
+    if entries > MAP_ENTRIES as u64 {
+        return Err(BootError::MapTooLong);
+    }
     info.set_memory((0..entries).filter_map(|index| {
         let at = map.saturating_add(index * MAP_ENTRY_BYTES);
         let (len, kind) = (at.saturating_add(8), at.saturating_add(16));

@@ -86,6 +86,37 @@ impl<const N: usize> RangeSet<N> {
         Ok(())
     }
 
+    /// Adds `range`; when the set is full, what is smallest is left out of it. Returns how many addresses that were.
+    pub fn insert_largest(&mut self, range: Range<u64>) -> u64 {
+        if self.insert(range.clone()).is_ok() {
+            return 0;
+        }
+        let bytes = |range: &Range<u64>| range.end - range.start;
+        let smallest = self.ranges.iter().enumerate().min_by_key(|(_, range)| bytes(range));
+        match smallest.map(|(index, smallest)| (index, bytes(smallest))) {
+            Some((index, lost)) if lost < bytes(&range) => {
+                self.cut(index, index + 1);
+                let fits = self.insert(range);
+                debug_assert!(fits.is_ok(), "there is room for one");
+                lost
+            }
+            _ => bytes(&range),
+        }
+    }
+
+    /// Takes every address of `range` out, and when the set is full also what follows it without a gap. Returns how
+    /// many addresses were lost that way.
+    pub fn remove_at_least(&mut self, range: Range<u64>) -> u64 {
+        if self.remove(range.clone()).is_ok() {
+            return 0;
+        }
+        // Only a range in the middle of a piece needs room for another one.
+        let end = self.ranges.iter().find(|r| r.contains(&range.start)).map_or(range.end, |r| r.end);
+        let fits = self.remove(range.start..end);
+        debug_assert!(fits.is_ok(), "the piece gets shorter");
+        end - range.end
+    }
+
     /// Takes `size` addresses whose start is a multiple of `align` (a power of two) and which end at
     /// or below `limit` out of the set: the lowest that fit. `None` when nothing fits.
     pub fn take(&mut self, size: u64, align: u64, limit: u64) -> Option<u64> {
@@ -181,6 +212,38 @@ mod tests {
         assert_eq!(ranges.total(), 20);
         ranges.insert(10..20).unwrap();
         assert!(ranges.iter().eq(core::iter::once(0..30)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_full_table_never_holds_what_it_should_not(
+            operations in prop::collection::vec((any::<bool>(), range()), 1..60),
+        ) {
+            let mut ranges = RangeSet::<4>::new();
+            let mut oracle = BTreeSet::new();
+            for (insert, range) in operations {
+                if insert {
+                    let lost = ranges.insert_largest(range.clone());
+                    oracle.extend(range);
+                    prop_assert!(ranges.pieces() == 4 || lost == 0);
+                } else {
+                    let lost = ranges.remove_at_least(range.clone());
+                    oracle.retain(|a| !range.contains(a));
+                    prop_assert!(ranges.pieces() == 4 || lost == 0);
+                }
+                prop_assert!(ranges.iter().flatten().all(|a| oracle.contains(&a)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_table_keeps_the_largest_pieces() {
+        let mut ranges = RangeSet::<2>::new();
+        assert_eq!([0..10, 20..24, 30..60].map(|range| ranges.insert_largest(range)), [0, 0, 4]);
+        assert_eq!(ranges.insert_largest(70..73), 3);
+        assert!(ranges.iter().eq([0..10, 30..60]));
+        assert_eq!(ranges.remove_at_least(40..45), 15);
+        assert!(ranges.iter().eq([0..10, 30..40]));
     }
 
     #[test]

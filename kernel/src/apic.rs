@@ -4,7 +4,7 @@
 //!
 //! Source: Intel SDM volume 3A, chapter 11.
 
-use crate::{memory, time};
+use crate::{cpu, memory, time};
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kernel::clock::Clock;
@@ -36,6 +36,9 @@ pub const WAKE_VECTOR: u8 = 0x30;
 pub const SPURIOUS_VECTOR: u8 = 0xff;
 
 const MASKED: u32 = 1 << 16;
+
+/// The timer counts at the rate of its clock; every core's must, as one core's was measured for all.
+const DIVIDE_BY_1: u32 = 0b1011;
 
 /// Whether end-of-interrupt goes to the MSR; the interrupt stubs read it.
 #[unsafe(no_mangle)]
@@ -97,6 +100,7 @@ pub fn enable() {
     write(register::LINT0, MASKED);
     write(register::LINT1, MASKED);
     write(register::TIMER, MASKED);
+    write(register::DIVIDE, DIVIDE_BY_1);
     write(register::SPURIOUS, SOFTWARE_ENABLE | u32::from(SPURIOUS_VECTOR));
 }
 
@@ -131,6 +135,22 @@ pub fn stop_timer() {
 pub fn reaches(apic_id: u32) -> bool {
     const BROADCAST: u32 = 0xff;
     is_x2() || apic_id < BROADCAST
+}
+
+/// Where a device writes to interrupt the core with this identifier (section 11.11.1). `None`: messages have 8 bits
+/// for the core, of which all ones reach every core, or 15 where a hypervisor says so; this one has more.
+pub fn message_address(apic_id: u32) -> Option<u32> {
+    const MESSAGES: u32 = 0xfee0_0000;
+    const BROADCAST: u32 = 0xff;
+    const EXTENDED_IDS: u32 = 1 << 15;
+    if apic_id < BROADCAST {
+        return Some(MESSAGES | apic_id << 12);
+    }
+    let extended = cpu::kvm_features().is_some_and(|features| features & EXTENDED_IDS != 0);
+    // Bits 5 to 11 are the upper ones of the identifier (Linux, `Documentation/virt/kvm/x86/cpuid.rst`,
+    // KVM_FEATURE_MSI_EXT_DEST_ID).
+    (extended && is_x2() && apic_id < 1 << 15)
+        .then_some(MESSAGES | (apic_id & 0xff) << 12 | apic_id >> 8 << 5)
 }
 
 /// Ends the sleep of the core with this identifier, or keeps it from its next one.
@@ -183,9 +203,7 @@ fn command(apic_id: u32, low: u32) {
 
 /// The rate of the timer's own clock, against the time-stamp counter, over a millisecond.
 fn measure_timer() -> Clock {
-    const DIVIDE_BY_1: u32 = 0b1011;
     const WINDOW_NS: u64 = 1_000_000;
-    write(register::DIVIDE, DIVIDE_BY_1);
     // Delays between the readings of the two clocks make the rate too low: the core then wakes early.
     let start = time::tsc();
     write(register::INITIAL_COUNT, u32::MAX);

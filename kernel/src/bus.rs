@@ -2,67 +2,102 @@
 
 mod config;
 
-use crate::{cores, memory, traps};
+use crate::traps::{self, Waiter};
+use crate::{apic, cores, memory};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use boot::{BootInfo, RangeSet, RangesFull};
+use boot::{BootInfo, RangeSet};
 use config::Space;
+use core::ops::Range;
 use core::ptr::NonNull;
 use drivers::bus::{BusError, Device, DmaRegion, Interrupt, InterruptTarget, Registers};
-use kernel::acpi::Acpi;
+use kernel::acpi::{Acpi, Ecam};
 use kernel::page_table::Access;
-use kernel::pci::{self, Bar, ConfigSpace, Function, Msix};
+use kernel::pci::{self, Bar, ConfigSpace, Function, Msix, Tree};
 use log::{debug, warn};
 
 static SPACE: spin::Once<Space> = spin::Once::new();
 
-/// Finds the machine's devices, and gives those an address that firmware gave none.
+/// Finds the machine's devices, gives those an address that firmware gave none, and takes it from those whose address
+/// is another's.
 pub fn init(acpi: &Acpi, boot_info: &BootInfo) -> Vec<Arc<PciDevice>> {
-    let space = SPACE.call_once(|| Space::new(&acpi.ecam));
+    let limit = memory::address_limit();
+    let ecam: Vec<Ecam> = acpi.ecam.iter().filter(|ecam| usable(ecam, boot_info, limit)).cloned().collect();
+    let space = SPACE.call_once(|| Space::new(&ecam));
+    let mut trees: Vec<Tree> =
+        space.buses().into_iter().map(|(segment, buses)| pci::scan(space, segment, buses)).collect();
+    assign(space, &ecam, boot_info, &mut trees);
+    let mut functions: Vec<Function> = trees.into_iter().flat_map(|tree| tree.functions).collect();
+    for refused in pci::refuse_conflicts(&mut functions, &taken(acpi, &ecam, boot_info), limit) {
+        warn!(target: "pci", "{refused}");
+    }
     let mut devices = Vec::new();
-    for (segment, first_bus) in space.roots() {
-        let mut functions = pci::functions(space, segment, first_bus);
-        let unassigned = functions.iter().flat_map(|f| f.bars).flatten().any(|bar| bar.address == 0);
-        if unassigned {
-            let failed = match windows(acpi, boot_info, &functions) {
-                Ok(mut windows) => pci::assign(space, &mut functions, first_bus, &mut windows),
-                Err(RangesFull) => usize::MAX,
-            };
-            if failed != 0 {
-                warn!(target: "pci", "segment {segment}: some devices have no address");
-            }
-        }
-        for function in functions {
-            let (vendor, device) = function.id;
-            let entries = function.msix.map_or(0, |msix| msix.entries);
-            debug!(target: "pci", "{} is {vendor:04x}:{device:04x}, {entries} MSI-X entries", function.at);
-            devices.push(Arc::new(PciDevice { function, space }));
-        }
+    for function in functions {
+        let (vendor, device) = function.id;
+        let entries = function.msix.map_or(0, |msix| msix.entries);
+        debug!(target: "pci", "{} is {vendor:04x}:{device:04x}, {entries} MSI-X entries", function.at);
+        devices.push(Arc::new(PciDevice { function, space }));
     }
     devices
 }
 
-/// Addresses that neither memory nor a device has.
-fn windows(acpi: &Acpi, boot_info: &BootInfo, functions: &[Function]) -> Result<RangeSet<512>, RangesFull> {
+/// Whether configuration space can be where ACPI says.
+fn usable(ecam: &Ecam, boot_info: &BootInfo, limit: u64) -> bool {
+    let usable = ecam.is_plausible(&boot_info.ram, limit);
+    if !usable {
+        let Range { start, end } = ecam.range();
+        warn!(target: "pci", "configuration space at {start:#x} to {end:#x} is not used: no place for it");
+    }
+    usable
+}
+
+/// Gives what has no address one.
+fn assign(space: &Space, ecam: &[Ecam], boot_info: &BootInfo, trees: &mut [Tree]) {
+    let unassigned =
+        |tree: &Tree| tree.functions.iter().flat_map(|f| f.bars).flatten().any(|bar| bar.address == 0);
+    if !trees.iter().any(unassigned) {
+        return;
+    }
+    let mut free = free_addresses(ecam, boot_info);
+    for range in trees.iter().flat_map(|tree| pci::assigned(&tree.functions)) {
+        let _ = free.remove_at_least(range);
+    }
+    for tree in trees {
+        let failed = pci::assign(space, tree, &mut free);
+        if failed != 0 {
+            warn!(target: "pci", "{failed} BARs have no address");
+        }
+    }
+}
+
+/// What no BAR may overlap: memory, configuration space, interrupt controllers.
+fn taken(acpi: &Acpi, ecam: &[Ecam], boot_info: &BootInfo) -> Vec<Range<u64>> {
+    /// Where interrupts are sent to, and each core's own controller by default.
+    const MESSAGES: Range<u64> = 0xfee0_0000..0xfef0_0000;
+    const IO_APIC_BYTES: u64 = 0x1000;
+    let io_apics = acpi.io_apics.iter().map(|&at| at..at.saturating_add(IO_APIC_BYTES));
+    boot_info.ram.iter().chain(ecam.iter().map(Ecam::range)).chain(io_apics).chain([MESSAGES]).collect()
+}
+
+/// Addresses that neither memory nor configuration space has.
+fn free_addresses(ecam: &[Ecam], boot_info: &BootInfo) -> RangeSet<512> {
     const GIB: u64 = 1 << 30;
     /// I/O APIC, local APIC and firmware, to 4 GiB.
     const FIXED_DEVICES: u64 = 0xfec0_0000;
     let ram_end =
         |limit: u64| boot_info.ram.iter().map(|ram| ram.end).filter(|&end| end <= limit).max().unwrap_or(0);
-    let physical_bits = core::arch::x86_64::__cpuid(0x8000_0008).eax & 0xff;
-    let mut windows = RangeSet::new();
+    let mut free = RangeSet::new();
     // A quarter of a gigabyte above memory is what chipsets keep for themselves.
-    windows.insert(ram_end(4 * GIB).next_multiple_of(GIB / 4)..FIXED_DEVICES)?;
-    windows
-        .insert(ram_end(u64::MAX).max(4 * GIB).next_multiple_of(GIB)..1u64 << physical_bits.clamp(36, 48))?;
-    for ecam in &acpi.ecam {
-        windows.remove(config::range(ecam))?;
+    let low = ram_end(4 * GIB).next_multiple_of(GIB / 4)..FIXED_DEVICES;
+    let high = ram_end(u64::MAX).max(4 * GIB).next_multiple_of(GIB)..memory::address_limit();
+    for range in [low, high] {
+        let _ = free.insert_largest(range.start..range.end.max(range.start));
     }
-    for range in pci::assigned(functions) {
-        windows.remove(range)?;
+    for ecam in ecam {
+        let _ = free.remove_at_least(ecam.range());
     }
-    Ok(windows)
+    free
 }
 
 /// One function of the machine's PCI buses.
@@ -127,7 +162,9 @@ impl Device for PciDevice {
     }
 
     fn msix_table_len(&self) -> u16 {
-        self.function.msix.map_or(0, |msix| msix.entries)
+        // Other cores that no message reaches are not started; the first one is there whatever its number.
+        let reachable = message_address(InterruptTarget::Control).is_some();
+        self.function.msix.filter(|_| reachable).map_or(0, |msix| msix.entries)
     }
 
     fn enable_msix(&self, targets: &[InterruptTarget]) -> Result<Vec<Box<dyn Interrupt>>, BusError> {
@@ -142,36 +179,31 @@ impl Device for PciDevice {
         for (index, &target) in targets.iter().enumerate() {
             let vector = traps::allocate_vector();
             let at = msix.offset as usize + index * Msix::ENTRY_BYTES;
-            table.write32(at, message_address(target)?);
+            table.write32(at, message_address(target).ok_or(BusError::OutOfVectors)?);
             table.write32(at + 4, 0);
             table.write32(at + 8, u32::from(vector));
             table.write32(at + 12, 0);
-            interrupts.push(Box::new(MsixInterrupt { vector }));
+            interrupts.push(Box::new(MsixInterrupt(Waiter::new(vector))));
         }
         self.config_write16(control, value & !Msix::MASK_ALL);
         Ok(interrupts)
     }
 }
 
-/// Where a message goes to interrupt a core (Intel SDM volume 3A, section 11.11.1).
-fn message_address(target: InterruptTarget) -> Result<u32, BusError> {
-    const MESSAGES: u32 = 0xfee0_0000;
+/// Where a message goes to interrupt a core.
+fn message_address(target: InterruptTarget) -> Option<u32> {
     let core = match target {
         InterruptTarget::Control => cores::control(),
         InterruptTarget::Worker(index) => cores::worker(usize::from(index)),
     };
-    let apic_id =
-        core.map(cores::Core::apic_id).and_then(|id| u8::try_from(id).ok()).ok_or(BusError::OutOfVectors)?;
-    Ok(MESSAGES | u32::from(apic_id) << 12)
+    apic::message_address(core?.apic_id())
 }
 
-struct MsixInterrupt {
-    vector: u8,
-}
+struct MsixInterrupt(Waiter);
 
 impl Interrupt for MsixInterrupt {
     fn take(&mut self) -> bool {
-        traps::take_pending(self.vector)
+        self.0.take()
     }
 }
 

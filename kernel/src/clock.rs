@@ -19,6 +19,11 @@ impl Clock {
         Self { zero, hz, ns_per_tick: u64::try_from(ns_per_tick).unwrap_or(u64::MAX) }
     }
 
+    /// The counter's value at time zero.
+    pub fn zero(&self) -> u64 {
+        self.zero
+    }
+
     /// The counter's rate.
     pub fn hz(&self) -> u64 {
         self.hz

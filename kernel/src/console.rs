@@ -95,7 +95,10 @@ impl CrashConsole {
             if let Some(guard) = lock.try_lock() {
                 return guard;
             }
-            if PATIENCE.fetch_sub(1, Ordering::Relaxed) == 0 {
+            let patience = PATIENCE.load(Ordering::Relaxed);
+            // The crash path runs on one core only: nobody else changes it. What was waited for once is not again.
+            PATIENCE.store(patience.saturating_sub(1), Ordering::Relaxed);
+            if patience == 0 {
                 // SAFETY: the owner is stopped for good; at worst a line is garbled.
                 unsafe { lock.force_unlock() };
             }

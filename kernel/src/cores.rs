@@ -134,6 +134,13 @@ pub fn take_exception_stack() {
     }
 }
 
+/// Takes the interrupts that came while this core was busy. One that never sleeps has to ask for them.
+pub fn take_interrupts() {
+    // Interrupts are let in after the instruction that follows `sti`. No `nostack`, as in `sleep`.
+    // SAFETY: every vector has a handler that preserves all registers.
+    unsafe { core::arch::asm!("sti", "nop", "nop", "cli") };
+}
+
 /// Sleeps until an interrupt comes or `deadline_ns` is reached. `ready` is asked last, when whatever
 /// makes it true from here on also wakes the core; if it says true, the core does not sleep.
 pub fn sleep(deadline_ns: Option<u64>, ready: impl FnOnce() -> bool) {

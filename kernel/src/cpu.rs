@@ -1,6 +1,6 @@
 //! What every core switches on before it runs anything else.
 
-use core::arch::x86_64::{__cpuid, __cpuid_count, _xsetbv};
+use core::arch::x86_64::{__cpuid, __cpuid_count, _xsetbv, CpuidResult};
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
 /// Bits of XCR0 (Intel SDM volume 1, section 13.3).
@@ -52,6 +52,19 @@ pub fn apic_id() -> u32 {
     } else {
         __cpuid(1).ebx >> 24
     }
+}
+
+/// The first hypervisor leaf: the highest one, and a signature. `None` on bare metal.
+pub fn hypervisor() -> Option<CpuidResult> {
+    const HYPERVISOR_PRESENT: u32 = 1 << 31;
+    (__cpuid(1).ecx & HYPERVISOR_PRESENT != 0).then(|| __cpuid(0x4000_0000))
+}
+
+/// What KVM says that it offers (Linux, `Documentation/virt/kvm/x86/cpuid.rst`); `None` where it is not KVM.
+pub fn kvm_features() -> Option<u32> {
+    const SIGNATURE: [u32; 3] = [0x4b4d_564b, 0x564b_4d56, 0x4d];
+    let leaf = hypervisor()?;
+    ([leaf.ebx, leaf.ecx, leaf.edx] == SIGNATURE).then(|| __cpuid(0x4000_0001).eax)
 }
 
 /// Stops this core for ever.

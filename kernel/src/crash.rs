@@ -1,12 +1,12 @@
 //! The record of a crash: text in memory that a restart does not clear.
 //!
 //! The crash writes it a line at a time into memory at a fixed place that no loader touches; the next
-//! run finds it there. It counts when magic number and checksum are right: after power was off there is
-//! nothing or garbage.
+//! runs find it there, until another crash or the loss of power. It counts when magic number and checksum are right:
+//! after power was off there is nothing or garbage.
 
 use core::fmt;
 
-/// Bytes before the text: magic, checksum, length, how many crashes in a row.
+/// Bytes before the text: magic, checksum, length, how many crashes in a row, how many runs found it before.
 const HEADER_BYTES: usize = 24;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"FLCRASH1");
@@ -24,6 +24,8 @@ pub struct Record<'a> {
     pub text: &'a str,
     /// How many crashes there were in a row, this one included.
     pub in_a_row: u32,
+    /// How many runs there were since that have ended without a crash.
+    pub runs_since: u32,
 }
 
 /// The record in `memory`, if there is a valid one.
@@ -35,7 +37,17 @@ pub fn find(memory: &[u8]) -> Option<Record<'_>> {
         return None;
     }
     let text = core::str::from_utf8(text).ok()?;
-    Some(Record { text, in_a_row: word(16) })
+    Some(Record { text, in_a_row: word(16), runs_since: word(20) })
+}
+
+/// Notes in `memory` that this run has found the record there.
+pub fn keep(memory: &mut [u8]) {
+    let Some(Record { text, runs_since, .. }) = find(memory) else { return };
+    let len = text.len();
+    let Some((header, text)) = memory.split_first_chunk_mut::<HEADER_BYTES>() else { return };
+    header[20..24].copy_from_slice(&runs_since.saturating_add(1).to_le_bytes());
+    let sum = checksum(&header[12..], &text[..len]);
+    header[8..12].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// How long to wait before the restart after that many crashes in a row: not at all at first, then longer
@@ -119,14 +131,19 @@ mod tests {
         let mut recorder = Recorder::new(&mut memory);
         write!(recorder, "panic: {}", 5).unwrap();
         assert_eq!(recorder.seal(2, 1000), 3);
-        assert_eq!(find(&memory), Some(Record { text: "panic: 5", in_a_row: 3 }));
+        assert_eq!(find(&memory), Some(Record { text: "panic: 5", in_a_row: 3, runs_since: 0 }));
         for bit in 0..(HEADER_BYTES + 8) * 8 {
             let mut damaged = memory;
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(find(&damaged), None, "bit {bit}");
         }
+        for runs_since in 1..4 {
+            keep(&mut memory);
+            assert_eq!(find(&memory), Some(Record { text: "panic: 5", in_a_row: 3, runs_since }));
+        }
         let mut recorder = Recorder::new(&mut memory);
         assert_eq!(recorder.seal(2, SETTLED_NS), 1);
+        keep(&mut [0; 5]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The devices that the node makes use of, found on the bus and opened.
 
 use crate::bus::PciDevice;
+use crate::random;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
@@ -10,13 +11,11 @@ use drivers::virtio::blk::BlockDevice;
 use drivers::virtio::net::{self, NetOptions};
 use drivers::virtio::rng::EntropySource;
 use drivers::virtio::{self, DeviceKind};
+use kernel::sizing::{self, Plan};
 use log::{info, warn};
 
 /// Most ports that are used.
 const MAX_PORTS: usize = 64;
-
-/// Descriptors of each queue, where memory suffices.
-const QUEUE_SIZE: u16 = 512;
 
 /// Opened network cards.
 pub struct Ports {
@@ -41,37 +40,46 @@ pub fn disk(devices: &[Arc<PciDevice>]) -> Option<BlockDevice> {
     Some(disk)
 }
 
-/// Opens every network card with a queue pair for each of up to `workers` workers. Every worker sends on
-/// every port, so the card with the fewest queue pairs decides how many workers there can be.
-pub fn ports(devices: &[Arc<PciDevice>], workers: u16, memory_bytes: u64) -> Ports {
+/// Opens every network card with a queue pair for each of up to `workers` workers, and says what was planned for. Every
+/// worker sends on every port, so the card with the fewest queue pairs decides how many workers there can be.
+pub fn ports(devices: &[Arc<PciDevice>], workers: u16, free_bytes: u64) -> (Ports, Plan) {
     let cards: Vec<_> = of_kind(devices, DeviceKind::Net).take(MAX_PORTS).collect();
-    let queue_size = queue_size(cards.len() as u64 * u64::from(workers), memory_bytes);
-    let ports = open_ports(&cards, workers, queue_size);
-    let fewest = ports.controls.iter().map(|port| port.info().queues).min().unwrap_or(workers);
-    let ports = if fewest < workers {
+    let plan_for = |workers| sizing::plan(free_bytes, cards.len() as u16, workers);
+    let mut plan = plan_for(workers);
+    if plan.workers < workers {
+        info!(target: "devices", "memory suffices for {} workers on {} cards", plan.workers, cards.len());
+    }
+    let mut ports = open_ports(&cards, &plan);
+    let fewest = ports.controls.iter().map(|port| port.info().queues).min().unwrap_or(plan.workers);
+    if fewest < plan.workers {
         info!(target: "devices", "cards have {fewest} queue pairs: as many workers are used");
         drop(ports);
-        open_ports(&cards, fewest, queue_size)
-    } else {
-        ports
-    };
+        plan = plan_for(fewest);
+        ports = open_ports(&cards, &plan);
+    }
     for port in &ports.controls {
         let info = port.info();
         let [a, b, c, d, e, f] = info.mac;
         info!(
             target: "devices",
-            "{}: {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, {} queue pairs of {queue_size}, MTU up to {}",
-            info.name, info.queues, info.max_mtu
+            "{}: {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, {} queue pairs of {}, MTU up to {}",
+            info.name, info.queues, plan.ring, info.max_mtu
         );
     }
-    ports
+    (ports, plan)
 }
 
-fn open_ports(cards: &[&Arc<PciDevice>], queue_pairs: u16, queue_size: u16) -> Ports {
+fn open_ports(cards: &[&Arc<PciDevice>], plan: &Plan) -> Ports {
     let mut ports = Ports { controls: Vec::new(), queues: Vec::new() };
     for (index, card) in cards.iter().enumerate() {
         // Packed rings do not pay where the device is QEMU's, and do not survive a link that goes down there.
-        let options = NetOptions { name: format!("eth{index}"), queue_pairs, queue_size, packed: false };
+        let options = NetOptions {
+            name: format!("eth{index}"),
+            queue_pairs: plan.workers,
+            queue_size: plan.ring,
+            packed: false,
+            fallback_mac: random_mac(),
+        };
         match net::open((*card).clone(), &options) {
             Ok((control, queues)) => {
                 ports.controls.push(control);
@@ -83,16 +91,12 @@ fn open_ports(cards: &[&Arc<PciDevice>], queue_pairs: u16, queue_size: u16) -> P
     ports
 }
 
-/// The largest queues whose buffers take at most an eighth of the memory.
-fn queue_size(queue_pairs: u64, memory_bytes: u64) -> u16 {
-    const LEAST: u16 = 64;
-    let fits = |size: &u16| {
-        let buffers = 2 * queue_pairs * u64::from(*size);
-        buffers * buffer::BUFFER_BYTES as u64 <= memory_bytes / 8
-    };
-    core::iter::successors(Some(QUEUE_SIZE), |size| Some(size / 2))
-        .find(|size| *size <= LEAST || fits(size))
-        .unwrap_or(LEAST)
+/// An address of local administration that nobody else is likely to have.
+fn random_mac() -> [u8; 6] {
+    let mut mac = [0; 6];
+    random::fill(&mut mac);
+    mac[0] = mac[0] & !net::MULTICAST | net::LOCALLY_ADMINISTERED;
+    mac
 }
 
 fn of_kind(devices: &[Arc<PciDevice>], kind: DeviceKind) -> impl Iterator<Item = &Arc<PciDevice>> {

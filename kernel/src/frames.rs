@@ -7,16 +7,18 @@ use core::ops::Range;
 pub const FRAME_BYTES: u64 = 4096;
 
 /// Ranges the free memory may be in.
-const PIECES: usize = 1024;
+const PIECES: usize = 9216;
 
-/// Allocations that may live at a time. Each can split the free memory once more, so bounding them
-/// makes sure that giving memory back always finds room in the range table.
-const ALLOCATIONS: usize = PIECES - boot::MAP_ENTRIES;
+/// Allocations that may live at a time and be given back: the rings of 64 cards with 63 workers are 8,064. Each can
+/// split the free memory once more, so bounding them makes sure that giving memory back always finds room in the
+/// range table.
+const ALLOCATIONS: usize = PIECES - boot::MEMORY_PIECES;
 
 /// Hands out physically contiguous page frames, lowest address first.
 #[derive(Debug)]
 pub struct FrameAllocator {
     free: RangeSet<PIECES>,
+    /// Allocations that may be given back.
     allocations: usize,
     total: u64,
 }
@@ -39,13 +41,23 @@ impl FrameAllocator {
     /// Contiguous frames of together at least `bytes`, at a multiple of `align` (a power of two),
     /// below `limit`. Their content is whatever was there. `None` when no such piece is free.
     pub fn allocate(&mut self, bytes: u64, align: u64, limit: u64) -> Option<u64> {
-        if bytes == 0 || self.allocations == ALLOCATIONS {
+        if self.allocations == ALLOCATIONS {
             return None;
         }
-        let bytes = bytes.checked_next_multiple_of(FRAME_BYTES)?;
-        let start = self.free.take(bytes, align.max(FRAME_BYTES), limit)?;
+        let start = self.take(bytes, align, limit)?;
         self.allocations += 1;
         Some(start)
+    }
+
+    /// As [`allocate`](Self::allocate), page-aligned and never to be given back. It comes from the beginning of a piece
+    /// and so splits none: there may be any number of these.
+    pub fn allocate_for_ever(&mut self, bytes: u64, limit: u64) -> Option<u64> {
+        self.take(bytes, FRAME_BYTES, limit)
+    }
+
+    fn take(&mut self, bytes: u64, align: u64, limit: u64) -> Option<u64> {
+        let bytes = bytes.checked_next_multiple_of(FRAME_BYTES).filter(|&bytes| bytes != 0)?;
+        self.free.take(bytes, align.max(FRAME_BYTES), limit)
     }
 
     /// Gives back what [`allocate`](Self::allocate) returned for `bytes`.
@@ -98,7 +110,7 @@ mod tests {
     #[test]
     fn every_allocation_can_be_freed_in_the_worst_order() {
         let mut frames = FrameAllocator::new();
-        frames.add(core::iter::once(0x10_0000..0x4000_0000)).unwrap();
+        frames.add(core::iter::once(0x10_0000..0x1_0000_0000)).unwrap();
         let all: Vec<u64> =
             core::iter::from_fn(|| frames.allocate(FRAME_BYTES, FRAME_BYTES, u64::MAX)).collect();
         assert_eq!(all.len(), ALLOCATIONS);
@@ -106,6 +118,20 @@ mod tests {
             frames.free(*start, FRAME_BYTES);
         }
         assert_eq!(frames.free_bytes(), frames.total_bytes());
+        assert_eq!(frames.free.pieces(), 1);
+    }
+
+    #[test]
+    fn what_stays_for_ever_is_not_limited_in_number() {
+        let mut frames = FrameAllocator::new();
+        frames.add(core::iter::once(0x10_0000..0x10_0000 + 20_000 * FRAME_BYTES)).unwrap();
+        for index in 0..ALLOCATIONS as u64 + 100 {
+            assert_eq!(frames.allocate_for_ever(1, u64::MAX), Some(0x10_0000 + index * FRAME_BYTES));
+        }
+        let freed = frames.allocate(FRAME_BYTES, 0x10_0000, u64::MAX).unwrap();
+        frames.free(freed, FRAME_BYTES);
+        assert_eq!(frames.allocate_for_ever(0, u64::MAX), None);
+        assert_eq!(frames.allocate_for_ever(FRAME_BYTES, 0x10_0000), None);
         assert_eq!(frames.free.pieces(), 1);
     }
 }

@@ -6,7 +6,7 @@
 //! 1. [`clock`] turns counter values into time, [`command_line`] says what is asked for.
 //! 2. [`frames`] hands out physical memory, [`page_table`] maps it.
 //! 3. [`acpi`] says which cores and buses there are, [`pci`] which devices.
-//! 4. [`entropy`] makes random numbers of what the machine has; [`log_ring`] keeps what the console said, for the API.
+//! 4. [`sizing`] shares memory out among the cards. [`entropy`] makes random numbers of what the machine has; [`log_ring`] keeps what the console said, for the API.
 //! 5. [`unwind`] walks the stack when something went wrong, [`crash`] keeps the report for the next run.
 //!
 //! It forwards no packet: `dataplane`, `router` and `control` do, and the binary gives them cores, time,
@@ -26,4 +26,5 @@ pub mod log_ring;
 pub mod mem;
 pub mod page_table;
 pub mod pci;
+pub mod sizing;
 pub mod unwind;

@@ -37,7 +37,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use boot::BootInfo;
 use control::Boot;
-use kernel::acpi::Acpi;
+use kernel::acpi::{self, Acpi};
 use kernel::command_line::{CommandLine, Crash};
 use log::{LevelFilter, info, warn};
 
@@ -59,29 +59,31 @@ extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
     let command_line = CommandLine::parse(&boot_info.command_line);
     console::set_level(command_line.log.unwrap_or(LevelFilter::Info));
     info!(target: "boot", "Fairlead {} by {}", env!("CARGO_PKG_VERSION"), boot_info.protocol);
-    info!(target: "boot", "time: {} MHz by {clock_source}", time::clock().hz() / 1_000_000);
     memory::init(&boot_info);
-    let acpi = Acpi::read(&early, boot_info.rsdp).unwrap_or_else(|error| {
+    let acpi_pointer = acpi::root_pointer(&early, boot_info.rsdp);
+    memory::protect(early, &boot_info);
+    let acpi = Acpi::read(&memory::FirmwareMemory, acpi_pointer).unwrap_or_else(|error| {
         warn!(target: "boot", "{error}: one core, no memory-mapped PCI configuration");
         Acpi::default()
     });
-    memory::protect(early, &boot_info);
+    let clock_source = time::settle(clock_source, acpi.timer);
+    info!(target: "boot", "time: {} MHz by {clock_source}", time::clock().hz() / 1_000_000);
     cores::init_first();
-    power::init(acpi.reset);
+    power::init(acpi.reset, &boot_info.ram);
     panic::init();
     if let Some(word) = command_line.unknown {
         warn!(target: "boot", "command line: {word:?} means nothing");
     }
     boot_stages::reached("memory");
     let limit = command_line.cores.map_or(MAX_CORES, |cores| cores.get().min(MAX_CORES));
-    cores::start_others(&acpi.cores, limit);
+    cores::start_others(&acpi.cores, limit, boot_info.low_page(&[]));
     boot_stages::reached("cores");
     // Once: the run after it shows that the node recovers.
     if let Some(crash) = command_line.crash.filter(|_| panic::previous().is_none()) {
         crash_on_purpose(crash);
     }
     let devices = bus::init(&acpi, &boot_info);
-    let module = boot_info.modules.first().map(memory::module);
+    let module = memory::module(&boot_info);
     let boot = Boot {
         module: command_line.config.map(str::as_bytes).or(module).map(Box::from),
         token: command_line.token.map(String::from),

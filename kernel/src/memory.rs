@@ -8,6 +8,7 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use kernel::frames::{FRAME_BYTES, FrameAllocator};
 use kernel::page_table::{Access, PageTable, Table};
+use log::warn;
 use spin::mutex::SpinMutex;
 use talc::base::{Talc, binning::Binning};
 use x86_64::PhysAddr;
@@ -17,8 +18,9 @@ use x86_64::structures::paging::PhysFrame;
 /// Where the record of a crash survives a restart: below the image, touched by no loader.
 pub const CRASH_RECORD: Range<u64> = 0x10_0000..0x11_0000;
 
-/// The heap grows by at least this much.
+/// The heap grows by at least this much, and by at least this part of what it has.
 const HEAP_STEP_BYTES: u64 = 1 << 20;
+const HEAP_STEP_PART: u64 = 8;
 
 /// The boot code's page tables map this much.
 const BOOT_MAPPED: u64 = 4 << 30;
@@ -30,7 +32,8 @@ static FRAMES: spin::Mutex<FrameAllocator> = spin::Mutex::new(FrameAllocator::ne
 static TABLES: SpinMutex<Option<PageTable<NewTable>>> = SpinMutex::new(None);
 
 #[global_allocator]
-static HEAP: talc::TalcLock<spin::Mutex<()>, HeapSource> = talc::TalcLock::new(HeapSource { end: None });
+static HEAP: talc::TalcLock<spin::Mutex<()>, HeapSource> =
+    talc::TalcLock::new(HeapSource { end: None, bytes: 0 });
 
 /// Physical memory while the boot code's page tables are in use, which map everything below 4 GiB.
 pub struct EarlyMemory(());
@@ -58,9 +61,24 @@ impl PhysicalMemory for EarlyMemory {
 /// Gives the free memory to the frame allocator; from here on the heap works.
 pub fn init(boot_info: &BootInfo) {
     let mut free = boot_info.free_memory.clone();
-    let mut frames = FRAMES.lock();
-    let added = free.remove(CRASH_RECORD.start..image::all().end).and_then(|()| frames.add(free.iter()));
-    assert!(added.is_ok(), "the memory map has too many pieces");
+    let unused_bytes = boot_info.unused_bytes + free.remove_at_least(reserved());
+    if unused_bytes > 0 {
+        warn!(target: "boot", "memory is in too many pieces: {} KiB stay unused", unused_bytes / 1024);
+    }
+    let added = FRAMES.lock().add(free.iter());
+    assert!(added.is_ok(), "the frame allocator holds more pieces than a memory map");
+}
+
+/// What is in memory before anybody allocates: the record of a crash and the image.
+pub fn reserved() -> Range<u64> {
+    CRASH_RECORD.start..image::all().end
+}
+
+/// Physical addresses end here: the CPU has no more bits, or page tables of four levels do not.
+pub fn address_limit() -> u64 {
+    const LOWER_HALF: u64 = 1 << 47;
+    let bits = __cpuid(0x8000_0008).eax & 0xff;
+    1u64.checked_shl(bits.max(36)).unwrap_or(LOWER_HALF).min(LOWER_HALF)
 }
 
 /// Replaces the boot code's page tables: constants and code read-only, everything but code not
@@ -68,7 +86,7 @@ pub fn init(boot_info: &BootInfo) {
 pub fn protect(_done: EarlyMemory, boot_info: &BootInfo) {
     const GIGABYTE_PAGES: u32 = 1 << 26;
     let gigabyte_pages = __cpuid(0x8000_0001).edx & GIGABYTE_PAGES != 0;
-    let allocate: NewTable = || stale_frames(FRAME_BYTES, FRAME_BYTES).map(NonNull::cast);
+    let allocate: NewTable = || frames_for_ever(FRAME_BYTES).map(NonNull::cast);
     let table = PageTable::new(allocate, gigabyte_pages).and_then(|mut table| {
         for ram in boot_info.ram.iter() {
             table.set(ram, Access::ReadWrite)?;
@@ -130,6 +148,12 @@ pub fn stale_frames(bytes: u64, align: u64) -> Option<NonNull<u8>> {
     NonNull::new(start as *mut u8)
 }
 
+/// Contiguous page frames that are never given back, with whatever was there before in them.
+fn frames_for_ever(bytes: u64) -> Option<NonNull<u8>> {
+    let start = FRAMES.lock().allocate_for_ever(bytes, u64::MAX)?;
+    NonNull::new(start as *mut u8)
+}
+
 /// Gives frames back.
 ///
 /// # Safety
@@ -140,7 +164,7 @@ pub unsafe fn free_frames(start: NonNull<u8>, bytes: u64) {
 
 /// A stack of `bytes` that stays for ever, with a guard page below it. Returns its upper end.
 pub fn stack(bytes: u64) -> u64 {
-    let Some(guard) = stale_frames(FRAME_BYTES + bytes, FRAME_BYTES) else { panic!("no memory for a stack") };
+    let Some(guard) = frames_for_ever(FRAME_BYTES + bytes) else { panic!("no memory for a stack") };
     let guard = guard.as_ptr() as u64;
     set_access(guard..guard + FRAME_BYTES, Access::Guard);
     guard + FRAME_BYTES + bytes
@@ -152,15 +176,38 @@ pub fn usage() -> (u64, u64) {
     (frames.free_bytes(), frames.total_bytes())
 }
 
-/// The content of a boot module.
-pub fn module(range: &Range<u64>) -> &'static [u8] {
-    let mapped =
-        range.clone().step_by(FRAME_BYTES as usize).all(|page| access(page) == Some(Access::ReadWrite));
-    if !mapped {
-        return &[];
+/// The content of the first boot module, if there is a usable one.
+pub fn module(boot_info: &BootInfo) -> Option<&'static [u8]> {
+    match boot_info.first_module(&[reserved()]) {
+        // SAFETY: it is RAM that the frame allocator never had, without the image and the crash record, and nothing
+        // writes to it.
+        Ok(Some(range)) => Some(unsafe {
+            core::slice::from_raw_parts(range.start as *const u8, (range.end - range.start) as usize)
+        }),
+        Ok(None) => None,
+        Err(error) => {
+            warn!(target: "boot", "{error}: it is not used");
+            None
+        }
     }
-    // SAFETY: the pages are RAM that the frame allocator never had, and nothing writes to them.
-    unsafe { core::slice::from_raw_parts(range.start as *const u8, (range.end - range.start) as usize) }
+}
+
+/// What firmware left, wherever it is, with the kernel's page tables in use: mapped read-only when it is looked at.
+pub struct FirmwareMemory;
+
+impl PhysicalMemory for FirmwareMemory {
+    fn bytes(&self, address: u64, len: usize) -> Option<&[u8]> {
+        let end = address.checked_add(len as u64).filter(|&end| end <= address_limit())?;
+        for page in (address / FRAME_BYTES * FRAME_BYTES..end).step_by(FRAME_BYTES as usize) {
+            match access(page)? {
+                Access::Absent if page != 0 => set_access(page..page + FRAME_BYTES, Access::ReadOnly),
+                Access::ReadWrite | Access::ReadOnly => {}
+                _ => return None,
+            }
+        }
+        // SAFETY: the pages are mapped, and what firmware left is not written meanwhile: no frame of it is handed out.
+        Some(unsafe { core::slice::from_raw_parts(address as *const u8, len) })
+    }
 }
 
 /// Bytes of the heap that are in use.
@@ -173,6 +220,8 @@ pub fn heap_used() -> u64 {
 struct HeapSource {
     /// Where the newest piece of the heap ends.
     end: Option<NonNull<u8>>,
+    /// All that the heap was given.
+    bytes: u64,
 }
 
 // SAFETY: the pointer names memory that is the heap's whichever core asks.
@@ -183,15 +232,16 @@ unsafe impl talc::source::Source for HeapSource {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         // Room for the allocator's own bookkeeping and for alignment.
         let wanted = (layout.size() + layout.align()) as u64 + FRAME_BYTES;
-        let bytes = wanted.next_multiple_of(HEAP_STEP_BYTES);
+        let generous = wanted.max(talc.source.bytes / HEAP_STEP_PART).next_multiple_of(HEAP_STEP_BYTES);
         let mut frames = FRAMES.lock();
-        let (start, bytes) = frames
-            .allocate(bytes, FRAME_BYTES, u64::MAX)
-            .map(|start| (start, bytes))
-            .or_else(|| Some((frames.allocate(wanted, FRAME_BYTES, u64::MAX)?, wanted)))
+        let (start, bytes) = [generous, wanted.next_multiple_of(FRAME_BYTES)]
+            .into_iter()
+            .find_map(|bytes| Some((frames.allocate_for_ever(bytes, u64::MAX)?, bytes)))
             .ok_or(())?;
+        drop(frames);
+        talc.source.bytes += bytes;
         let start = start as *mut u8;
-        let end = start.wrapping_add(bytes.next_multiple_of(FRAME_BYTES) as usize);
+        let end = start.wrapping_add(bytes as usize);
         // SAFETY: the frames are the heap's alone from here on; `source.end` is where it ends.
         talc.source.end = unsafe {
             match talc.source.end {

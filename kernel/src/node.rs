@@ -22,11 +22,11 @@ pub fn run(pci: &[Arc<PciDevice>], boot: Boot, log: Option<LevelFilter>) -> ! {
     random::init(devices::entropy(pci));
     let (free_bytes, _) = memory::usage();
     let wanted = u16::try_from(cores::workers()).unwrap_or(u16::MAX);
-    let Ports { controls, queues } = devices::ports(pci, wanted, free_bytes);
+    let (Ports { controls, queues }, plan) = devices::ports(pci, wanted, free_bytes);
     let count = controls.iter().map(|port| usize::from(port.info().queues)).min().unwrap_or(1);
     boot_stages::reached("devices");
 
-    let pool = buffer_pool(free_bytes);
+    let pool = buffer_pool(plan.buffers);
     let (fib4, fib6) = match (Fib4Writer::new(), Fib6Writer::new()) {
         (Ok(fib4), Ok(fib6)) => (fib4, fib6),
         (Err(error), _) | (_, Err(error)) => panic!("no memory for route tables: {error}"),
@@ -50,10 +50,8 @@ pub fn run(pci: &[Arc<PciDevice>], boot: Boot, log: Option<LevelFilter>) -> ! {
     workers::run_control(move |now_ns| control.poll(now_ns))
 }
 
-/// Buffers in a quarter of the memory that is free now, up to a limit beyond which more would not help.
-fn buffer_pool(free_bytes: u64) -> &'static BufferPool {
-    const MOST: u64 = 32 * 1024;
-    let bytes = (MOST * BUFFER_BYTES as u64).min(free_bytes / 4);
+fn buffer_pool(buffers: u64) -> &'static BufferPool {
+    let bytes = buffers * BUFFER_BYTES as u64;
     let Some(memory) = memory::stale_frames(bytes, LARGE_PAGE_BYTES) else {
         panic!("no memory for packet buffers")
     };

@@ -6,13 +6,14 @@ mod report;
 use crate::console::Line;
 use crate::traps::TrapFrame;
 use crate::{apic, cores, cpu, memory, power, time};
+use alloc::format;
 use alloc::string::String;
 use core::fmt::Arguments;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use kernel::crash::{self, Recorder};
+use kernel::crash::{self, Record, Recorder};
 use kernel::unwind::{Registers, register};
-use log::warn;
+use log::{info, warn};
 use report::Report;
 
 pub use on_purpose::crash_on_purpose;
@@ -28,19 +29,28 @@ struct Previous {
     in_a_row: u32,
 }
 
-/// Takes over the record of the run before, if that one crashed. The record is gone from its place then.
+/// Takes over the record of an earlier crash. It stays in its place for the runs after this, until another crash.
 pub fn init() {
-    // SAFETY: the boot code reserves this memory for the record, and only this and `record_memory` use it.
+    // SAFETY: the boot code reserves this memory for the record, and only this and `crash` use it.
     let memory = unsafe { record_memory() };
-    if let Some(found) = crash::find(memory) {
-        let in_a_row = found.in_a_row;
-        warn!(target: "crash", "the run before crashed ({in_a_row} in a row): {}", found.text.lines().next().unwrap_or_default());
-        let _ = PREVIOUS.call_once(|| Previous { text: found.text.into(), in_a_row });
-    }
-    let _ = Recorder::new(memory);
+    let Some(found) = crash::find(memory) else { return };
+    let Record { text, in_a_row, runs_since } = found;
+    let first = text.lines().next().unwrap_or_default();
+    let previous = match runs_since {
+        0 => {
+            warn!(target: "crash", "the run before crashed ({in_a_row} in a row): {first}");
+            Previous { text: text.into(), in_a_row }
+        }
+        _ => {
+            info!(target: "crash", "{runs_since} runs went well since the last crash: {first}");
+            Previous { text: format!("{text}runs that went well since: {runs_since}\n"), in_a_row: 0 }
+        }
+    };
+    let _ = PREVIOUS.call_once(|| previous);
+    crash::keep(memory);
 }
 
-/// What the crash before this run reported.
+/// What the last crash before this run reported.
 pub fn previous() -> Option<&'static str> {
     PREVIOUS.get().map(|previous| previous.text.as_str())
 }

@@ -4,10 +4,13 @@
 //!
 //! Source: PCI Local Bus 3.0, chapter 6; PCI Express Base 6.0, section 7.5 and 7.7.2 (MSI-X).
 
+mod windows;
+
 use alloc::vec::Vec;
-use boot::RangeSet;
 use core::fmt;
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
+
+pub use windows::{Refused, assign, refuse_conflicts};
 
 /// Offsets of registers of every function.
 mod register {
@@ -18,6 +21,7 @@ mod register {
     pub const HEADER_TYPE: u16 = 0x0e;
     pub const BARS: u16 = 0x10;
     pub const SECONDARY_BUS: u16 = 0x19;
+    pub const SUBORDINATE_BUS: u16 = 0x1a;
     pub const CAPABILITIES: u16 = 0x34;
 }
 
@@ -79,6 +83,28 @@ pub struct Bar {
     pub bytes: u64,
     /// Whether it may lie above 4 GiB.
     pub wide: bool,
+    /// Whether reading has no side effects, so that a bridge may read ahead.
+    pub prefetchable: bool,
+}
+
+/// A bridge from one bus to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// Where it is.
+    pub at: Address,
+    /// The bus behind it, and those behind bridges there.
+    pub buses: RangeInclusive<u8>,
+}
+
+/// What there is on the buses of a segment.
+#[derive(Debug, Default)]
+pub struct Tree {
+    /// Everything but bridges.
+    pub functions: Vec<Function>,
+    /// Bridges that lead somewhere, each after those that lead to it.
+    pub bridges: Vec<Bridge>,
+    /// Buses that no bridge leads to.
+    pub roots: Vec<u8>,
 }
 
 /// An MSI-X capability.
@@ -105,66 +131,53 @@ impl Msix {
     pub const ENTRY_BYTES: usize = 16;
 }
 
-/// Every function but bridges on the buses that can be reached from `first_bus` of `segment`.
-pub fn functions(space: &impl ConfigSpace, segment: u16, first_bus: u8) -> Vec<Function> {
-    let mut functions = Vec::new();
+/// Everything on `buses` of `segment`. A bus that no bridge leads to and that somebody answers on is the root of a
+/// tree of its own: machines have several, and only ACPI's byte code tells which. Bridges are switched on.
+pub fn scan(space: &impl ConfigSpace, segment: u16, buses: RangeInclusive<u8>) -> Tree {
+    let mut tree = Tree::default();
     let mut seen = [false; 256];
-    let mut buses = Vec::from([first_bus]);
-    while let Some(bus) = buses.pop() {
-        if core::mem::replace(&mut seen[usize::from(bus)], true) {
+    for root in buses {
+        if seen[usize::from(root)] {
             continue;
         }
-        for at in addresses(space, segment, bus) {
-            if space.read8(at, register::HEADER_TYPE) & 0x7f == 0 {
-                functions.push(function(space, at));
-            } else {
-                // Zero: firmware has not given the bridge a bus.
-                let secondary = space.read8(at, register::SECONDARY_BUS);
-                if secondary != 0 {
-                    buses.push(secondary);
+        let before = tree.functions.len() + tree.bridges.len();
+        let mut waiting = Vec::from([root]);
+        while let Some(bus) = waiting.pop() {
+            if core::mem::replace(&mut seen[usize::from(bus)], true) {
+                continue;
+            }
+            for at in addresses(space, segment, bus) {
+                if space.read8(at, register::HEADER_TYPE) & 0x7f == 0 {
+                    tree.functions.push(function(space, at));
+                } else if let Some(bridge) = bridge(space, at) {
+                    waiting.push(*bridge.buses.start());
+                    tree.bridges.push(bridge);
                 }
             }
         }
+        if tree.functions.len() + tree.bridges.len() > before {
+            tree.roots.push(root);
+        }
+        // What no bridge's own bus is, and lies behind it by number, was looked for and is not there.
+        for bridge in &tree.bridges {
+            seen[usize::from(*bridge.buses.start())..=usize::from(*bridge.buses.end())].fill(true);
+        }
     }
-    functions.sort_by_key(|function| function.at);
-    functions
+    tree.functions.sort_by_key(|function| function.at);
+    tree
 }
 
-/// Gives an address out of `windows` to every BAR of `functions` that has none, largest first. Only functions on
-/// `bus`, which no bridge stands before, can be helped this way. Returns how many BARs got no address.
-pub fn assign<const N: usize>(
-    space: &impl ConfigSpace,
-    functions: &mut [Function],
-    bus: u8,
-    windows: &mut RangeSet<N>,
-) -> usize {
-    let mut missing: Vec<(u64, usize, usize)> = Vec::new();
-    for (index, function) in functions.iter().enumerate() {
-        for (number, bar) in function.bars.iter().enumerate() {
-            if let Some(bar) = bar.filter(|bar| bar.address == 0) {
-                missing.push((bar.bytes, index, number));
-            }
-        }
+/// The bridge at `at`, if firmware gave it a bus, with what is behind it let through to memory.
+fn bridge(space: &impl ConfigSpace, at: Address) -> Option<Bridge> {
+    const MEMORY_AND_BUS_MASTER: u16 = 6;
+    let secondary = space.read8(at, register::SECONDARY_BUS);
+    let buses = secondary..=space.read8(at, register::SUBORDINATE_BUS);
+    if secondary == 0 || secondary == at.bus || buses.is_empty() {
+        return None;
     }
-    missing.sort_by(|a, b| b.cmp(a));
-    let mut failed = 0;
-    for (bytes, index, number) in missing {
-        let function = &mut functions[index];
-        let Some(bar) = &mut function.bars[number] else { continue };
-        let limit = if bar.wide { u64::MAX } else { 1 << 32 };
-        match windows.take(bytes, bytes, limit).filter(|_| function.at.bus == bus) {
-            Some(address) => {
-                bar.address = address;
-                let register = bar_register(number);
-                space.write32(function.at, register, address as u32);
-                if bar.wide {
-                    space.write32(function.at, register + 4, (address >> 32) as u32);
-                }
-            }
-            None => failed += 1,
-        }
-    }
-    failed
+    let command = space.read16(at, register::COMMAND);
+    space.write16(at, register::COMMAND, command | MEMORY_AND_BUS_MASTER);
+    Some(Bridge { at, buses })
 }
 
 /// The addresses that assigned BARs take.
@@ -216,6 +229,7 @@ fn bar(space: &impl ConfigSpace, at: Address, number: usize) -> (Option<Bar>, bo
     const IO: u32 = 1;
     const TYPE: u32 = 0b110;
     const TYPE_64: u32 = 0b100;
+    const PREFETCHABLE: u32 = 1 << 3;
     let register = bar_register(number);
     let low = space.read32(at, register);
     let wide = low & IO == 0 && low & TYPE == TYPE_64 && number < 5;
@@ -236,7 +250,7 @@ fn bar(space: &impl ConfigSpace, at: Address, number: usize) -> (Option<Bar>, bo
         return (None, wide);
     }
     let address = u64::from(high) << 32 | u64::from(low & !0xf);
-    (Some(Bar { address, bytes, wide }), wide)
+    (Some(Bar { address, bytes, wide, prefetchable: low & PREFETCHABLE != 0 }), wide)
 }
 
 /// Which bits of a BAR register can be set.
@@ -382,7 +396,7 @@ mod tests {
     fn machine() -> Space {
         let space = Space::default();
         let mut bridge = Model::new(0x81);
-        bridge.bytes[0x19] = 1;
+        bridge.bytes[0x19..0x1b].copy_from_slice(&[1, 3]);
         let mut loop_back = Model::new(1);
         loop_back.bytes[0x19] = 0;
         space.0.borrow_mut().extend([
@@ -392,19 +406,26 @@ mod tests {
             (at(1, 0, 0), nic()),
             (at(1, 0, 1), nic()), // not there: function 0 does not say that it has siblings
             (at(1, 4, 0), loop_back),
+            (at(3, 0, 0), nic()), // not there: no bridge leads to this bus
+            (at(0x80, 31, 0), nic()),
         ]);
         space
     }
 
     #[test]
     fn finds_functions_bars_and_msix() {
-        let functions = functions(&machine(), 0, 0);
+        let space = machine();
+        let tree = scan(&space, 0, 0..=255);
+        let functions = tree.functions;
         let found: Vec<Address> = functions.iter().map(|f| f.at).collect();
-        assert_eq!(found, [at(0, 1, 0), at(0, 2, 3), at(1, 0, 0)]);
+        assert_eq!(found, [at(0, 1, 0), at(0, 2, 3), at(1, 0, 0), at(0x80, 31, 0)]);
+        assert_eq!(tree.roots, [0, 0x80]);
+        assert_eq!(tree.bridges, [Bridge { at: at(0, 2, 0), buses: 1..=3 }]);
+        assert_eq!(space.read16(at(0, 2, 0), 4), 6, "the bridge lets memory and bus masters through");
         let nic = &functions[0];
         assert_eq!(nic.id, (0x1af4, 0x1041));
-        let bar_1 = Bar { address: 0xfebd_0000, bytes: 0x1000, wide: false };
-        let bar_4 = Bar { address: 0xfe00_0000, bytes: 0x4000, wide: true };
+        let bar_1 = Bar { address: 0xfebd_0000, bytes: 0x1000, wide: false, prefetchable: false };
+        let bar_4 = Bar { address: 0xfe00_0000, bytes: 0x4000, wide: true, prefetchable: true };
         assert_eq!(nic.bars, [None, Some(bar_1), None, None, Some(bar_4), None]);
         assert_eq!(nic.msix, Some(Msix { capability: 0x50, entries: 5, bar: 1, offset: 0x800 }));
         assert_eq!(functions[1].bars, [None; 6]);
@@ -414,7 +435,7 @@ mod tests {
     fn sizing_leaves_everything_as_it_was() {
         let space = machine();
         let before = space.0.borrow()[&at(0, 1, 0)].bytes;
-        let _ = functions(&space, 0, 0);
+        let _ = scan(&space, 0, 0..=0);
         assert_eq!(space.0.borrow()[&at(0, 1, 0)].bytes, before);
     }
 
@@ -422,32 +443,7 @@ mod tests {
     fn a_table_outside_its_bar_is_no_table() {
         let space = machine();
         space.0.borrow_mut().get_mut(&at(0, 1, 0)).unwrap().bytes[0x52] = 0xff;
-        assert_eq!(functions(&space, 0, 0)[0].msix, None);
-    }
-
-    #[test]
-    fn bars_without_address_get_one() {
-        let space = Space::default();
-        let model = Model::new(0).bar(0, 0, 0, 0x1000).bar(1, 0, 0, 0x10_0000).bar(4, 4, 0, 0x4000);
-        let mut model = model.bar(5, 0, 0, 0);
-        model.writable[5] = u32::MAX;
-        let _ = space.0.borrow_mut().insert(at(0, 1, 0), model);
-        let mut found = functions(&space, 0, 0);
-        let mut windows = RangeSet::<8>::new();
-        windows.insert(0xc000_1000..0xc020_1000).unwrap();
-        assert_eq!(assign(&space, &mut found, 0, &mut windows), 0);
-        assert_eq!(found, functions(&space, 0, 0));
-        let taken: Vec<_> = assigned(&found).collect();
-        assert_eq!(taken, [0xc000_1000..0xc000_2000, 0xc010_0000..0xc020_0000, 0xc000_4000..0xc000_8000]);
-    }
-
-    #[test]
-    fn bars_that_find_no_room_stay_without() {
-        let space = Space::default();
-        let _ = space.0.borrow_mut().insert(at(0, 1, 0), Model::new(0).bar(0, 0, 0, 0x1000));
-        let mut found = functions(&space, 0, 0);
-        assert_eq!(assign(&space, &mut found, 0, &mut RangeSet::<8>::new()), 1);
-        assert_eq!(found[0].bars[0].unwrap().address, 0);
+        assert_eq!(scan(&space, 0, 0..=0).functions[0].msix, None);
     }
 
     proptest! {
@@ -456,7 +452,7 @@ mod tests {
             let space = Space::default();
             let model = Model { bytes: bytes.try_into().unwrap(), writable };
             let _ = space.0.borrow_mut().insert(at(0, 0, 0), model);
-            for function in functions(&space, 0, 0) {
+            for function in scan(&space, 0, 0..=255).functions {
                 for bar in function.bars.into_iter().flatten() {
                     prop_assert!(bar.bytes.is_power_of_two() && bar.bytes >= 16);
                 }

@@ -1,11 +1,15 @@
 //! Time: nanoseconds since the image was entered, from the time-stamp counter.
 
+use crate::cpu;
 use core::arch::x86_64::{__cpuid, _rdtsc};
+use kernel::acpi::Timer;
 use kernel::clock::{Clock, hz_of_kvm_clock};
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::Msr;
 
+/// The clock once [`settle`] is through, and until then.
 static CLOCK: spin::Once<Clock> = spin::Once::new();
+static EARLY: spin::Once<Clock> = spin::Once::new();
 
 /// Rate of the legacy interval timer (Intel 8254).
 const PIT_HZ: u64 = 1_193_182;
@@ -13,26 +17,79 @@ const PIT_HZ: u64 = 1_193_182;
 /// Ticks of the interval timer that one measurement takes: 3 ms.
 const PIT_TICKS: u16 = 3580;
 
-/// Learns the counter's rate; `entry_tsc` becomes time zero. Returns where the rate comes from.
-pub fn init(entry_tsc: u64) -> &'static str {
+/// What is assumed where nothing tells.
+const ASSUMED_HZ: u64 = 1_000_000_000;
+
+/// Where the counter's rate comes from, the most trusted first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// CPUID leaf 15h with the crystal's rate: exact.
+    Crystal,
+    /// A hypervisor's leaf `4000_0010h`.
+    Hypervisor,
+    /// KVM's paravirtual clock.
+    KvmClock,
+    /// Measured against the interval timer.
+    IntervalTimer,
+    /// Measured against ACPI's power management timer.
+    AcpiTimer,
+    /// CPUID leaf 16h: the rate by design, which may be a few thousandths off.
+    Nominal,
+    /// Nothing.
+    Assumed,
+}
+
+impl core::fmt::Display for Source {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Crystal => "CPUID crystal ratio",
+            Self::Hypervisor => "CPUID of the hypervisor",
+            Self::KvmClock => "KVM clock",
+            Self::IntervalTimer => "interval timer",
+            Self::AcpiTimer => "ACPI timer",
+            Self::Nominal => "CPUID nominal rate",
+            Self::Assumed => "nothing: assumed",
+        })
+    }
+}
+
+/// Learns the counter's rate from what needs no tables; `entry_tsc` becomes time zero. [`settle`] comes later.
+pub fn init(entry_tsc: u64) -> Source {
     let (hz, source) = None
-        .or_else(|| Some((hz_from_crystal()?, "CPUID crystal ratio")))
-        .or_else(|| Some((hz_from_hypervisor()?, "CPUID of the hypervisor")))
-        .or_else(|| Some((hz_from_kvm_clock()?, "KVM clock")))
-        .or_else(|| Some((hz_from_interval_timer()?, "interval timer")))
-        .unwrap_or((1_000_000_000, "nothing: assumed"));
-    let _ = CLOCK.call_once(|| Clock::new(entry_tsc, hz));
+        .or_else(|| Some((hz_from_crystal()?, Source::Crystal)))
+        .or_else(|| Some((hz_from_hypervisor()?, Source::Hypervisor)))
+        .or_else(|| Some((hz_from_kvm_clock()?, Source::KvmClock)))
+        .or_else(|| Some((hz_from_interval_timer()?, Source::IntervalTimer)))
+        .or_else(|| Some((nominal_hz()?, Source::Nominal)))
+        .unwrap_or((ASSUMED_HZ, Source::Assumed));
+    let _ = EARLY.call_once(|| Clock::new(entry_tsc, hz));
     source
+}
+
+/// Settles the counter's rate: where `source` is a guess, by ACPI's timer if there is one that runs.
+pub fn settle(source: Source, timer: Option<Timer>) -> Source {
+    let early = clock();
+    let guess = matches!(source, Source::Nominal | Source::Assumed);
+    match timer.filter(|_| guess).and_then(hz_from_acpi_timer) {
+        Some(hz) => {
+            let _ = CLOCK.call_once(|| Clock::new(early.zero(), hz));
+            Source::AcpiTimer
+        }
+        None => {
+            let _ = CLOCK.call_once(|| early);
+            source
+        }
+    }
 }
 
 /// The calibrated clock. [`init`] comes first.
 pub fn clock() -> Clock {
-    CLOCK.get().copied().unwrap_or_else(|| Clock::new(0, 1_000_000_000))
+    CLOCK.get().or_else(|| EARLY.get()).copied().unwrap_or_else(|| Clock::new(0, ASSUMED_HZ))
 }
 
 /// Nanoseconds since the image was entered; 0 before [`init`].
 pub fn now_ns() -> u64 {
-    CLOCK.get().map_or(0, |clock| clock.ns(tsc()))
+    CLOCK.get().or_else(|| EARLY.get()).map_or(0, |clock| clock.ns(tsc()))
 }
 
 /// The time-stamp counter.
@@ -60,15 +117,17 @@ fn hz_from_crystal() -> Option<u64> {
     product.checked_div(u64::from(leaf.eax)).filter(|&hz| hz != 0)
 }
 
-/// First hypervisor leaf: the highest one, and a signature. `None` on bare metal.
-fn hypervisor() -> Option<core::arch::x86_64::CpuidResult> {
-    const HYPERVISOR_PRESENT: u32 = 1 << 31;
-    (__cpuid(1).ecx & HYPERVISOR_PRESENT != 0).then(|| __cpuid(0x4000_0000))
+/// CPUID leaf 16h: the base rate in MHz, at which the counter runs where leaf 15h gives a ratio and no crystal.
+fn nominal_hz() -> Option<u64> {
+    if __cpuid(0).eax < 0x16 {
+        return None;
+    }
+    Some(u64::from(__cpuid(0x16).eax & 0xffff) * 1_000_000).filter(|&hz| hz != 0)
 }
 
 /// Leaf `4000_0010h`: the counter's rate in kHz, a convention among hypervisors that QEMU follows.
 fn hz_from_hypervisor() -> Option<u64> {
-    if !(0x4000_0010..0x4001_0000).contains(&hypervisor()?.eax) {
+    if !(0x4000_0010..0x4001_0000).contains(&cpu::hypervisor()?.eax) {
         return None;
     }
     Some(u64::from(__cpuid(0x4000_0010).eax) * 1000).filter(|&hz| hz != 0)
@@ -91,10 +150,8 @@ const _: () = assert!(size_of::<KvmClock>() == 32);
 
 /// KVM's paravirtual clock says by what to multiply the counter.
 fn hz_from_kvm_clock() -> Option<u64> {
-    const SIGNATURE: [u32; 3] = [0x4b4d_564b, 0x564b_4d56, 0x4d];
     const CLOCKSOURCE2: u32 = 1 << 3;
-    let leaf = hypervisor()?;
-    if [leaf.ebx, leaf.ecx, leaf.edx] != SIGNATURE || __cpuid(0x4000_0001).eax & CLOCKSOURCE2 == 0 {
+    if cpu::kvm_features()? & CLOCKSOURCE2 == 0 {
         return None;
     }
     let mut clock = KvmClock {
@@ -119,11 +176,26 @@ fn hz_from_kvm_clock() -> Option<u64> {
     hz_of_kvm_clock(scale.0, scale.1)
 }
 
-/// The surest of some measurements against channel 2 of the interval timer. A hypervisor that takes the core
-/// away just when one begins or ends spoils it. `None` when the timer does not run.
+/// By channel 2 of the interval timer. `None` when it does not run.
 fn hz_from_interval_timer() -> Option<u64> {
-    /// No x86-64 CPU's counter is slower. A machine without the timer seems to count in no time.
+    let surest = surest(measure_interval)?;
+    plausible(surest.ticks * PIT_HZ / u64::from(PIT_TICKS))
+}
+
+/// By ACPI's timer. `None` when it does not run.
+fn hz_from_acpi_timer(timer: Timer) -> Option<u64> {
+    let surest = surest(|| measure_acpi_timer(timer))?;
+    plausible(surest.ticks * Timer::HZ / u64::from(ACPI_TICKS))
+}
+
+/// No x86-64 CPU's counter is slower. A timer that is not there seems to count in no time.
+fn plausible(hz: u64) -> Option<u64> {
     const SLOWEST_HZ: u64 = 100_000_000;
+    Some(hz).filter(|&hz| hz >= SLOWEST_HZ)
+}
+
+/// The surest of some measurements. A hypervisor that takes the core away just when one begins or ends spoils it.
+fn surest(measure: impl Fn() -> Option<Interval>) -> Option<Interval> {
     /// On a host with more to do than it has cores, most measurements are spoilt.
     const ATTEMPTS: usize = 100;
     /// Doubt as a part of the measured time: what is good, and what has to do after some attempts.
@@ -131,7 +203,7 @@ fn hz_from_interval_timer() -> Option<u64> {
     const USABLE: (usize, u64) = (8, 50);
     let mut best: Option<Interval> = None;
     for attempt in 0..ATTEMPTS {
-        let interval = measure_interval()?;
+        let interval = measure()?;
         if best.as_ref().is_none_or(|best| interval.doubt < best.doubt) {
             best = Some(interval);
         }
@@ -140,11 +212,40 @@ fn hz_from_interval_timer() -> Option<u64> {
             break;
         }
     }
-    let hz = best?.ticks * PIT_HZ / u64::from(PIT_TICKS);
-    Some(hz).filter(|&hz| hz >= SLOWEST_HZ)
+    best
 }
 
-/// How long the counter says that [`PIT_TICKS`] took, and by how much it may be wrong, in its ticks.
+/// Ticks of ACPI's timer that one measurement takes at least: 3 ms.
+const ACPI_TICKS: u32 = 10_739;
+
+/// Some seconds on any CPU: no timer answers.
+const TOO_LONG: u64 = 10_000_000_000;
+
+/// Measures while ACPI's timer counts [`ACPI_TICKS`] up.
+fn measure_acpi_timer(timer: Timer) -> Option<Interval> {
+    let mut port = Port::<u32>::new(timer.port);
+    // SAFETY: reading the timer has no side effect.
+    let mut read = || unsafe { port.read() };
+    let before = tsc();
+    let first = read();
+    let start = tsc();
+    let mut last = start;
+    loop {
+        let count = timer.elapsed(first, read());
+        let now = tsc();
+        if count >= ACPI_TICKS {
+            // The rest is what the timer counted too far.
+            let ticks = (now - start) * u64::from(ACPI_TICKS) / u64::from(count);
+            return Some(Interval { ticks, doubt: (start - before) + (now - last) });
+        }
+        if now - start > TOO_LONG {
+            return None;
+        }
+        last = now;
+    }
+}
+
+/// How long the counter says that the measured time took, and by how much it may be wrong, in its ticks.
 struct Interval {
     ticks: u64,
     doubt: u64,
@@ -157,9 +258,6 @@ fn measure_interval() -> Option<Interval> {
     const OUTPUT: u8 = 1 << 5;
     /// Channel 2, low byte then high byte, mode 0: the output rises when the count reaches zero.
     const ONE_SHOT: u8 = 0xb0;
-    /// Some seconds on any CPU: no timer answers.
-    const TOO_LONG: u64 = 10_000_000_000;
-
     let mut control = Port::<u8>::new(0x61);
     let mut mode = Port::<u8>::new(0x43);
     let mut channel_2 = Port::<u8>::new(0x42);

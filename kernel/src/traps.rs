@@ -2,11 +2,11 @@
 //!
 //! Every vector switches to a stack of its own by IST, so that what a function keeps below its stack
 //! pointer (the red zone) survives. Interrupts are let in only while a core sleeps
-//! ([`crate::cores::sleep`]), and their whole handler is a few instructions: mark the vector as pending,
-//! acknowledge. Exceptions end the run.
+//! ([`crate::cores::sleep`]) and where it asks for them ([`crate::cores::take_interrupts`]), and their whole handler is
+//! a few instructions: count the vector, acknowledge. Exceptions end the run.
 
 use crate::panic;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// Indexes into the TSS's interrupt stack table (1-based), see [`crate::cores`].
 pub mod stack {
@@ -70,9 +70,10 @@ pub struct TrapFrame {
 
 const _: () = assert!(size_of::<TrapFrame>() == 22 * 8);
 
-/// Which vectors fired since [`take_pending`] asked last; the stubs set them.
+/// How often each vector fired, modulo 2^32; the stubs count. Vectors may be shared, by devices and by cores: each
+/// that waits for one remembers how far it has seen.
 #[unsafe(no_mangle)]
-static TRAP_PENDING: [AtomicBool; VECTORS] = [const { AtomicBool::new(false) }; VECTORS];
+static TRAP_COUNTS: [AtomicU32; VECTORS] = [const { AtomicU32::new(0) }; VECTORS];
 
 core::arch::global_asm!(
     // 256 stubs of 16 bytes each. Exceptions push a zero where the CPU pushes no error code.
@@ -124,7 +125,7 @@ core::arch::global_asm!(
     "ud2",
     ".type trap_interrupt, @function",
     "trap_interrupt:",
-    "mov byte ptr [TRAP_PENDING + rax], 1",
+    "lock inc dword ptr [TRAP_COUNTS + rax * 4]",
     "cmp eax, {spurious}",
     "je 3f",
     "cmp byte ptr [APIC_IS_X2], 0",
@@ -203,9 +204,23 @@ fn stack_of(vector: usize) -> u8 {
     }
 }
 
-/// Whether `vector` fired since the last call.
-pub fn take_pending(vector: u8) -> bool {
-    TRAP_PENDING[usize::from(vector)].swap(false, Ordering::Relaxed)
+/// A vector that somebody waits for.
+pub struct Waiter {
+    vector: u8,
+    seen: u32,
+}
+
+impl Waiter {
+    /// Waits for what fires from now on.
+    pub fn new(vector: u8) -> Self {
+        Self { vector, seen: TRAP_COUNTS[usize::from(vector)].load(Ordering::Relaxed) }
+    }
+
+    /// Whether the vector fired since the last call.
+    pub fn take(&mut self) -> bool {
+        let count = TRAP_COUNTS[usize::from(self.vector)].load(Ordering::Relaxed);
+        core::mem::replace(&mut self.seen, count) != count
+    }
 }
 
 /// Gives out a vector for a device's interrupt. When all are taken, devices share them.

@@ -137,6 +137,7 @@ pub fn start(mut worker: Sleeper) {
 /// Runs control on this core. `poll` takes the time and says when it wants to be called again at the latest.
 pub fn run_control(mut poll: impl FnMut(u64) -> u64) -> ! {
     loop {
+        cores::take_interrupts();
         let deadline_ns = poll(time::now_ns());
         cores::sleep(Some(deadline_ns), || CONTROL_DUE.swap(false, Ordering::Acquire));
     }
@@ -151,6 +152,8 @@ pub fn run_both(mut worker: Sleeper, mut poll: impl FnMut(u64) -> u64) -> ! {
         let idle = worker.poll(now_ns);
         let late = now_ns.saturating_sub(polled_ns) >= CONTROL_EVERY_NS || deadline_ns <= now_ns;
         if CONTROL_DUE.swap(false, Ordering::Acquire) || late {
+            // Under load this core never sleeps, and would never hear of a link that changes.
+            cores::take_interrupts();
             deadline_ns = poll(now_ns);
             polled_ns = now_ns;
         } else if idle {

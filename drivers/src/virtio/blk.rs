@@ -4,7 +4,7 @@
 use alloc::sync::Arc;
 
 use super::memory::RequestMemory;
-use super::pci::{NO_VECTOR, Transport};
+use super::pci::{NO_VECTOR, PATIENT, Transport};
 use super::queue::Queue;
 use super::split::Split;
 use super::{Error, feature};
@@ -69,7 +69,7 @@ impl BlockDevice {
     pub fn open(device: Arc<dyn Device>) -> Result<Self, Error> {
         const QUEUE_SIZE: u16 = 4;
         let own = blk_feature::SIZE_MAX | blk_feature::RO | blk_feature::FLUSH;
-        let transport = Arc::new(Transport::start(device, |_| own | feature::COMMON)?);
+        let transport = Arc::new(Transport::start(device, PATIENT, |_| own | feature::COMMON)?);
         let queue = transport.queue::<(), Split<()>>(0, QUEUE_SIZE, NO_VECTOR)?;
         let memory = RequestMemory::new(transport.clone(), DATA + MAX_DATA_BYTES)?;
         let sectors = transport.config(|config| {

@@ -3,7 +3,7 @@
 //! Only the modern layout. A transitional device is driven by its modern half.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use super::feature;
 use super::queue::Queue;
@@ -11,8 +11,11 @@ use super::ring::{Fault, MAX_QUEUE_SIZE, Ring};
 use crate::bus::{Device, Registers};
 use crate::virtio::Error;
 
-/// How often a register is read while waiting for a device: a read takes 0.1 to 2 us, so about a second.
-pub(super) const MAX_POLLS: u32 = 1_000_000;
+/// How often a register is read while waiting for a device at boot: a read takes 0.1 to 2 us, so about a second.
+pub(super) const PATIENT: u32 = 1_000_000;
+
+/// And once the node forwards: some milliseconds, which a worker on the same core may have to wait.
+pub(super) const QUICK: u32 = 4_000;
 
 /// PCI configuration space (PCI 3.0 §6.1, §6.7).
 const COMMAND: u16 = 0x04;
@@ -147,6 +150,8 @@ pub(super) struct Transport {
     fault: AtomicU8,
     /// One of [`life`].
     life: AtomicU8,
+    /// How often a register is read while waiting.
+    max_polls: AtomicU32,
 }
 
 /// What may still happen to memory that a device was given.
@@ -155,7 +160,7 @@ mod life {
     pub const RUNNING: u8 = 0;
     /// It confirmed that it stopped.
     pub const STOPPED: u8 = 1;
-    /// It was told to stop and did not confirm.
+    /// It was told to stop and has not confirmed yet.
     pub const STUCK: u8 = 2;
 }
 
@@ -163,13 +168,19 @@ impl Transport {
     /// Finds the structures of a device, resets it and agrees on features: virtio 1, and those that `wanted`
     /// makes of what is offered (§3.1.1 steps 1 to 6).
     ///
+    /// `max_polls` is how long to wait for it, in reads of a register.
+    ///
     /// Event indices are not taken with packed rings. QEMU (to 10.0 at least) moves the event of a packed ring
     /// only when it goes to sleep, not when it takes descriptors after that, as its network card does after a
     /// peer was slow: then the event stays behind for ever, and a driver that believes it never notifies.
     ///
     /// # Errors
     /// The device is not what it should be; it is left reset.
-    pub(super) fn start(device: Arc<dyn Device>, wanted: impl FnOnce(u64) -> u64) -> Result<Self, Error> {
+    pub(super) fn start(
+        device: Arc<dyn Device>,
+        max_polls: u32,
+        wanted: impl FnOnce(u64) -> u64,
+    ) -> Result<Self, Error> {
         // No bus master yet: firmware may have left the device with rings of its own.
         let command = device.config_read16(COMMAND) | COMMAND_MEMORY | COMMAND_INTX_DISABLE;
         device.config_write16(COMMAND, command & !COMMAND_BUS_MASTER);
@@ -189,6 +200,7 @@ impl Transport {
             features: 0,
             fault: AtomicU8::new(0),
             life: AtomicU8::new(life::RUNNING),
+            max_polls: AtomicU32::new(max_polls),
         };
         if !transport.reset() {
             return Err(Error::ResetTimeout);
@@ -235,14 +247,29 @@ impl Transport {
         self.common.write8(common::DEVICE_STATUS, self.common.read8(common::DEVICE_STATUS) | bit);
     }
 
+    /// How often to read a register, or to look at a ring, while waiting for the device.
+    pub(super) fn max_polls(&self) -> u32 {
+        self.max_polls.load(Ordering::Relaxed)
+    }
+
+    /// From now on the device is not waited for long.
+    pub(super) fn set_quick(&self) {
+        self.max_polls.store(QUICK, Ordering::Relaxed);
+    }
+
+    /// What was agreed on.
+    pub(super) fn features(&self) -> u64 {
+        self.features
+    }
+
     /// Whether all of `features` were agreed on.
     pub(super) fn has(&self, features: u64) -> bool {
         self.features & features == features
     }
 
     /// The platform's side of the device.
-    pub(super) fn device(&self) -> &dyn Device {
-        &*self.device
+    pub(super) fn device(&self) -> &Arc<dyn Device> {
+        &self.device
     }
 
     /// Sets up one queue of at most `max_size` descriptors (§4.1.5.1.3), which interrupts by `vector`.
@@ -266,7 +293,7 @@ impl Transport {
         if vector != NO_VECTOR && self.common.read16(common::QUEUE_MSIX_VECTOR) != vector {
             return Err(Error::VectorRefused { queue: Some(index) });
         }
-        let ring = R::new(self.device(), size, self.has(feature::EVENT_IDX))?;
+        let ring = R::new(&**self.device(), size, self.has(feature::EVENT_IDX))?;
         let [descriptors, driver, device] = ring.areas();
         self.common.write64(common::QUEUE_DESC, descriptors);
         self.common.write64(common::QUEUE_DRIVER, driver);
@@ -356,15 +383,15 @@ impl Transport {
         }
     }
 
-    /// Stops the device for good. True when it has confirmed, and so will touch no memory any more.
+    /// Stops the device for good. True when it has confirmed, and so will touch no memory any more; one that has not
+    /// may be asked again.
     pub(super) fn stop(&self) -> bool {
-        match self.life.load(Ordering::Acquire) {
+        let confirmed = match self.life.load(Ordering::Acquire) {
             life::STOPPED => return true,
-            life::STUCK => return false,
-            _ => {}
-        }
+            life::STUCK => self.is_reset(),
+            _ => self.reset(),
+        };
         let command = self.device.config_read16(COMMAND);
-        let confirmed = self.reset();
         self.device.config_write16(COMMAND, command & !COMMAND_BUS_MASTER);
         self.life.store(if confirmed { life::STOPPED } else { life::STUCK }, Ordering::Release);
         confirmed
@@ -373,7 +400,11 @@ impl Transport {
     /// §4.1.4.3.2: after writing 0, wait until it reads 0.
     fn reset(&self) -> bool {
         self.common.write8(common::DEVICE_STATUS, 0);
-        (0..MAX_POLLS).any(|_| self.common.read8(common::DEVICE_STATUS) == 0)
+        self.is_reset()
+    }
+
+    fn is_reset(&self) -> bool {
+        (0..self.max_polls()).any(|_| self.common.read8(common::DEVICE_STATUS) == 0)
     }
 }
 

@@ -3,12 +3,11 @@
 use alloc::sync::Arc;
 
 use super::memory::RequestMemory;
-use super::pci::NO_VECTOR;
+use super::pci::{NO_VECTOR, PATIENT, Transport};
 use super::queue::Queue;
 use super::split::Split;
 use super::{Error, feature};
 use crate::bus::Device;
-use crate::virtio::pci::Transport;
 
 /// Asked for at once. Seeds are small.
 const REQUEST_BYTES: usize = 256;
@@ -29,7 +28,7 @@ impl EntropySource {
     /// The device does not follow the specification; it is left reset.
     pub fn open(device: Arc<dyn Device>) -> Result<Self, Error> {
         const QUEUE_SIZE: u16 = 4;
-        let transport = Arc::new(Transport::start(device, |_| feature::COMMON)?);
+        let transport = Arc::new(Transport::start(device, PATIENT, |_| feature::COMMON)?);
         let queue = transport.queue::<(), Split<()>>(0, QUEUE_SIZE, NO_VECTOR)?;
         let memory = RequestMemory::new(transport.clone(), REQUEST_BYTES)?;
         transport.driver_ok();

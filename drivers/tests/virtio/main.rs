@@ -7,4 +7,5 @@ mod hostile;
 mod model;
 mod net;
 mod requests;
+mod reset;
 mod rings;

@@ -1,7 +1,7 @@
 //! The network card: frames both ways, checksums, link, queue pairs, interrupts.
 
 use buffer::{Buf, Flags, Vector};
-use drivers::virtio::feature;
+use drivers::virtio::{feature, net};
 
 use crate::model::{Card, HEADER_BYTES, MAC, Memory, PAIRS, RINGS, model, offer};
 
@@ -148,7 +148,7 @@ fn impossible_headers_are_refused() {
     assert!(card.deliver(0, PLAIN, &whole[..14]));
     assert_eq!(card.receive(0).iter().map(bytes).collect::<Vec<_>>(), [&whole[..14]]);
     assert_eq!(card.control.stats().rx_errors, 6);
-    assert!(card.control.link_up(), "that breaks no ring");
+    assert!(card.control.link_up(0), "that breaks no ring");
 }
 
 /// A frame as a router that pushed and pulled headers has it: its checksum is still to be completed.
@@ -266,23 +266,23 @@ fn the_link_is_followed() {
         let model = model(offer::USUAL, 64, msix);
         let mut card = Card::open_with(&model, 1, Memory::get().pool(100)).expect("a correct card");
         assert_eq!(card.control.info().mac, MAC);
-        assert!(card.control.link_up());
+        assert!(card.control.link_up(0));
         model.state().change_config(|config| config[6] = 0);
-        assert!(!card.control.link_up());
-        assert!(!card.control.link_up());
+        assert!(!card.control.link_up(0));
+        assert!(!card.control.link_up(0));
         // As QEMU does: drops what is sent, and wants to hear of no more.
         model.state().queue(1).disable_notification();
         assert!(card.transmit(0, &[frame(1, 60)]).is_empty());
         let rings_before = model.state().rings(1);
         model.state().change_config(|config| config[6] = 1);
-        assert!(card.control.link_up());
+        assert!(card.control.link_up(0));
         assert_eq!(model.state().rings(1), rings_before + 1, "the device is told to look again");
-        assert!(card.control.link_up());
+        assert!(card.control.link_up(0));
         assert_eq!(model.state().rings(1), rings_before + 1);
     }
     let mut always = Card::open(offer::USUAL & !offer::STATUS);
     always.model.state().change_config(|config| config[6] = 0);
-    assert!(always.control.link_up());
+    assert!(always.control.link_up(0));
 }
 
 #[test]
@@ -333,6 +333,12 @@ fn an_empty_pool_delays_and_loses_nothing_else() {
         assert!(!card.deliver(0, PLAIN, &frame(1, 60)), "the device has no buffer");
         assert!(card.queues[0].arm(), "no interrupt would come");
         assert!(card.control.stats().rx_no_buffer > 0);
+        // Two buffers are posted: a frame that needs three would not be received, and nothing would be heard of it.
+        let mut two: Vector = kept[0].drain(..2).collect();
+        card.cache.free(&mut two);
+        assert_eq!(card.receive(0).len(), 0);
+        assert!(!card.deliver(0, PLAIN, &frame(1, 5000)), "the device has too few buffers");
+        assert!(card.queues[0].arm(), "no interrupt would come");
         card.cache.free(&mut kept[0]);
         assert_eq!(card.receive(0).len(), 0);
         assert!(card.deliver(0, PLAIN, &frame(1, 60)));
@@ -366,4 +372,36 @@ fn a_card_may_be_opened_again() {
         assert_eq!(card.receive(0).len(), 1);
     }
     assert_eq!(pool.available(), 300);
+}
+
+#[test]
+fn what_was_sent_comes_back_though_nothing_else_is_sent() {
+    for rings in RINGS {
+        let pool = Memory::get().pool(400);
+        let model = model(offer::USUAL | rings, 64, true);
+        let mut card = Card::open_with(&model, 1, pool).expect("a correct card");
+        let available = |card: &mut Card| {
+            let mut all = Vector::new();
+            let mut count = 0;
+            let mut vectors = Vec::new();
+            while card.cache.allocate_into(&mut all, 256) > 0 {
+                count += all.len();
+                vectors.push(core::mem::take(&mut all));
+            }
+            vectors.iter_mut().for_each(|vector| card.cache.free(vector));
+            count
+        };
+        let before = available(&mut card);
+        assert!(card.transmit(0, &(0..50).map(|number| frame(number, 60)).collect::<Vec<_>>()).is_empty());
+        assert_eq!(available(&mut card), before - 50);
+        assert_eq!(card.sent(0).len(), 50);
+        assert_eq!(card.receive(0).len(), 0);
+        assert_eq!(available(&mut card), before);
+    }
+}
+
+#[test]
+fn a_card_without_an_address_gets_one() {
+    let card = Card::open(offer::USUAL & !offer::MAC);
+    assert_eq!(card.control.info().mac, [net::LOCALLY_ADMINISTERED, 1, 2, 3, 4, 5]);
 }

@@ -2,7 +2,7 @@
 
 use crate::memory;
 use alloc::vec::Vec;
-use core::ops::Range;
+use core::ops::RangeInclusive;
 use kernel::acpi::Ecam;
 use kernel::page_table::Access;
 use kernel::pci::{Address, ConfigSpace};
@@ -20,12 +20,6 @@ pub enum Space {
     Legacy(spin::Mutex<()>),
 }
 
-/// The addresses of a memory-mapped range.
-pub fn range(ecam: &Ecam) -> Range<u64> {
-    let bus = |number: u64| ecam.base + (number << 20);
-    bus(u64::from(*ecam.buses.start()))..bus(u64::from(*ecam.buses.end()) + 1)
-}
-
 impl Space {
     /// The space that `ecam` describes, or, if that is empty, the one behind the ports.
     pub fn new(ecam: &[Ecam]) -> Self {
@@ -33,16 +27,16 @@ impl Space {
             return Self::Legacy(spin::Mutex::new(()));
         }
         for ecam in ecam {
-            memory::set_access(range(ecam), Access::Device);
+            memory::set_access(ecam.range(), Access::Device);
         }
         Self::MemoryMapped(ecam.to_vec())
     }
 
-    /// Segment and first bus of each tree of buses.
-    pub fn roots(&self) -> Vec<(u16, u8)> {
+    /// The buses that it reaches, by segment.
+    pub fn buses(&self) -> Vec<(u16, RangeInclusive<u8>)> {
         match self {
-            Self::MemoryMapped(ecam) => ecam.iter().map(|ecam| (ecam.segment, *ecam.buses.start())).collect(),
-            Self::Legacy(_) => Vec::from([(0, 0)]),
+            Self::MemoryMapped(ecam) => ecam.iter().map(|ecam| (ecam.segment, ecam.buses.clone())).collect(),
+            Self::Legacy(_) => Vec::from([(0, 0..=u8::MAX)]),
         }
     }
 

@@ -5,12 +5,11 @@
 use super::{CORES, Core, STACK_BYTES};
 use crate::{apic, cpu, memory, time};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use kernel::page_table::Access;
 use log::warn;
 
-/// Where the real-mode code is copied to: a page below 1 MiB that nothing else uses.
-const TRAMPOLINE: u64 = 0x8000;
+const PAGE_BYTES: u64 = 4096;
 
 /// How long a core may take from start-up IPI to Rust.
 const PATIENCE_NS: u64 = 100_000_000;
@@ -20,8 +19,19 @@ const PATIENCE_NS: u64 = 100_000_000;
 static AP_PAGE_TABLES: AtomicU32 = AtomicU32::new(0);
 #[unsafe(no_mangle)]
 static AP_STACK: AtomicU64 = AtomicU64::new(0);
-static STARTING: spin::Mutex<Option<&'static Core>> = spin::Mutex::new(None);
-static STARTED: AtomicBool = AtomicBool::new(false);
+/// No lock: a core that is given up may have been stopped while it held it.
+static STARTING: AtomicPtr<Core> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Who decides whether the core that is being started runs: the first to change this from [`state::WAITING`].
+static STATE: AtomicU8 = AtomicU8::new(state::WAITING);
+
+mod state {
+    pub const WAITING: u8 = 0;
+    /// The core came up.
+    pub const STARTED: u8 = 1;
+    /// It took too long, and must not run any more.
+    pub const GIVEN_UP: u8 = 2;
+}
 
 core::arch::global_asm!(
     ".pushsection .rodata.ap_trampoline, \"a\"",
@@ -29,17 +39,19 @@ core::arch::global_asm!(
     "ap_trampoline:",
     "cli",
     "cld",
-    "xor ax, ax",
+    // The code lies at the beginning of its segment.
+    "mov ax, cs",
     "mov ds, ax",
-    // lgdt with a 32-bit base: 66 0f 01 /2, absolute 16-bit address.
+    // lgdt with a 32-bit base: 66 0f 01 /2, 16-bit address.
     ".byte 0x66, 0x0f, 0x01, 0x16",
-    ".word {base} + ap_gdt_pointer - ap_trampoline",
+    ".word ap_gdt_pointer - ap_trampoline",
     "mov eax, cr0",
     "or eax, 1",
     "mov cr0, eax",
-    // Far jump to 32-bit code.
+    // Far jump to 32-bit code; where the code is, is added when it is put there.
     ".byte 0x66, 0xea",
-    ".long {base} + ap_protected_mode - ap_trampoline",
+    "ap_jump_target:",
+    ".long ap_protected_mode - ap_trampoline",
     ".word 8",
     ".code32",
     "ap_protected_mode:",
@@ -71,7 +83,8 @@ core::arch::global_asm!(
     ".quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff, 0x00af9b000000ffff",
     "ap_gdt_pointer:",
     ".word 31",
-    ".long {base} + ap_gdt - ap_trampoline",
+    "ap_gdt_base:",
+    ".long ap_gdt - ap_trampoline",
     "ap_trampoline_end:",
     ".popsection",
     ".pushsection .text.ap_long_mode, \"ax\"",
@@ -89,27 +102,49 @@ core::arch::global_asm!(
     "call {main}",
     "ud2",
     ".popsection",
-    base = const TRAMPOLINE,
     main = sym started,
 );
 
 unsafe extern "C" {
     static ap_trampoline: u8;
     static ap_trampoline_end: u8;
+    static ap_jump_target: u8;
+    static ap_gdt_base: u8;
 }
 
 /// Starts the cores with these identifiers, but the one that runs, and waits until each does or has
-/// taken too long. At most `limit` cores run in the end.
-pub fn start_others(apic_ids: &[u32], limit: usize) {
+/// taken too long. At most `limit` cores run in the end. `page` is free, below 1 MiB: real mode begins there.
+pub fn start_others(apic_ids: &[u32], limit: usize, page: Option<u64>) {
     let Some(first) = super::current() else { return };
     let mut cores = Vec::from([first]);
-    install_trampoline();
-    for &apic_id in apic_ids.iter().filter(|&&id| id != first.apic_id && apic::reaches(id)) {
+    let others = apic_ids.iter().copied().filter(|&id| id != first.apic_id);
+    match page {
+        Some(page) => {
+            install_trampoline(page);
+            start_all(&mut cores, others, limit, page);
+            memory::set_access(page..page + PAGE_BYTES, Access::ReadWrite);
+        }
+        None if others.count() > 0 => {
+            warn!(target: "cores", "no page below 1 MiB is free: the other cores are not started");
+        }
+        None => {}
+    }
+    let _ = CORES.call_once(|| cores);
+}
+
+fn start_all(cores: &mut Vec<&'static Core>, apic_ids: impl Iterator<Item = u32>, limit: usize, page: u64) {
+    let mut unreachable = 0;
+    for apic_id in apic_ids {
         if cores.len() >= limit {
             break;
         }
+        // A worker that no device can wake would have to poll for ever.
+        if !apic::reaches(apic_id) || apic::message_address(apic_id).is_none() {
+            unreachable += 1;
+            continue;
+        }
         let core = Core::new(cores.len(), apic_id);
-        if start(core) {
+        if start(core, page) {
             cores.push(core);
         } else {
             warn!(target: "cores", "core with APIC id {apic_id} does not start");
@@ -117,40 +152,54 @@ pub fn start_others(apic_ids: &[u32], limit: usize) {
             apic::reset(apic_id);
         }
     }
-    memory::set_access(TRAMPOLINE..TRAMPOLINE + 4096, Access::ReadWrite);
-    let _ = CORES.call_once(|| cores);
+    if unreachable > 0 {
+        warn!(target: "cores", "{unreachable} cores stay unused: devices cannot interrupt APIC identifiers above 254");
+    }
 }
 
-fn install_trampoline() {
+fn install_trampoline(page: u64) {
     let code = &raw const ap_trampoline;
     let len = &raw const ap_trampoline_end as usize - code as usize;
-    // SAFETY: the page is RAM below 1 MiB, which is left to this use, mapped writable until the next line.
-    unsafe { (TRAMPOLINE as *mut u8).copy_from_nonoverlapping(code, len) };
-    memory::set_access(TRAMPOLINE..TRAMPOLINE + 4096, Access::Execute);
+    // SAFETY: the page is RAM below 1 MiB that nothing else uses, mapped writable until it becomes code; both words
+    // lie within the copy.
+    unsafe {
+        let copy = page as *mut u8;
+        copy.copy_from_nonoverlapping(code, len);
+        for word in [&raw const ap_jump_target, &raw const ap_gdt_base] {
+            let word = copy.add(word as usize - code as usize).cast::<u32>();
+            word.write_unaligned(word.read_unaligned() + page as u32);
+        }
+    }
+    memory::set_access(page..page + PAGE_BYTES, Access::Execute);
     AP_PAGE_TABLES.store(memory::page_tables(), Ordering::Relaxed);
 }
 
 /// Starts one core; whether it came up.
-fn start(core: &'static Core) -> bool {
+fn start(core: &'static Core, page: u64) -> bool {
     const AFTER_INIT_NS: u64 = 200_000;
     const BEFORE_RETRY_NS: u64 = 1_000_000;
-    *STARTING.lock() = Some(core);
-    STARTED.store(false, Ordering::Relaxed);
+    STARTING.store(core::ptr::from_ref(core).cast_mut(), Ordering::Relaxed);
+    STATE.store(state::WAITING, Ordering::Relaxed);
     AP_STACK.store(memory::stack(STACK_BYTES), Ordering::Release);
     apic::reset(core.apic_id);
     time::spin_ns(AFTER_INIT_NS);
-    apic::start(core.apic_id, TRAMPOLINE as u32);
+    apic::start(core.apic_id, page as u32);
     // Old CPUs may miss the first one.
     if wait_until_started(BEFORE_RETRY_NS) {
         return true;
     }
-    apic::start(core.apic_id, TRAMPOLINE as u32);
-    wait_until_started(PATIENCE_NS)
+    apic::start(core.apic_id, page as u32);
+    wait_until_started(PATIENCE_NS) || !decide(state::GIVEN_UP)
+}
+
+/// Whether `state` is what is decided about the core that is being started.
+fn decide(state: u8) -> bool {
+    STATE.compare_exchange(state::WAITING, state, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }
 
 fn wait_until_started(patience_ns: u64) -> bool {
     let deadline = time::now_ns() + patience_ns;
-    while !STARTED.load(Ordering::Acquire) {
+    while STATE.load(Ordering::Acquire) != state::STARTED {
         if time::now_ns() > deadline {
             return false;
         }
@@ -159,12 +208,15 @@ fn wait_until_started(patience_ns: u64) -> bool {
     true
 }
 
-/// First Rust code of another core: waits for its job and does it.
+/// First Rust code of another core: waits for its job and does it. It takes no lock before it is sure to run.
 extern "C" fn started() -> ! {
-    let core = *STARTING.lock();
+    // SAFETY: `start` put a core there, which stays, before it started this one.
+    let core = unsafe { STARTING.load(Ordering::Acquire).as_ref() };
     let Some(core) = core else { cpu::halt() };
     core.enter();
-    STARTED.store(true, Ordering::Release);
+    if !decide(state::STARTED) {
+        cpu::halt();
+    }
     loop {
         let job = core.job.lock().take();
         match job {

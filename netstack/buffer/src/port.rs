@@ -32,10 +32,11 @@ pub trait PortControl: Send {
     /// What the port is. Never changes.
     fn info(&self) -> &PortInfo;
 
-    /// True if the link is up now.
-    fn link_up(&mut self) -> bool;
+    /// True if the link is up now. Asked every now and then, with the time; a device that failed is seen to here.
+    fn link_up(&mut self, now_ns: u64) -> bool;
 
-    /// Why the device is out of use for good, if it is. Its link is down then.
+    /// Why the device is out of use, if it is, for good or until it was reset. Its link is down then, and its queues
+    /// may have to be polled before it can be used again: control sees to it that no worker sleeps through that.
     fn fault(&self) -> Option<&'static str> {
         None
     }
@@ -87,4 +88,6 @@ pub struct PortStats {
     pub tx_errors: u64,
     /// Interrupts taken.
     pub interrupts: u64,
+    /// How often the device was reset after a fault.
+    pub resets: u64,
 }

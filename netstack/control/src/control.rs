@@ -106,10 +106,11 @@ impl Control {
             return;
         }
         self.links_due_ns = now_ns + LINK_EVERY_NS;
-        let mut changed = false;
+        let (mut changed, mut faults) = (false, false);
         for (index, was_up) in self.links.iter_mut().enumerate() {
             let Some(port) = self.node.ports.get_mut(index) else { break };
-            let is_up = port.link_up();
+            let is_up = port.link_up(now_ns);
+            faults |= port.fault().is_some();
             if core::mem::replace(was_up, is_up) == is_up {
                 continue;
             }
@@ -119,6 +120,9 @@ impl Control {
             if is_up {
                 self.node.wake_dhcp_clients(&name);
             }
+        }
+        if faults {
+            self.shared.wake_workers();
         }
         if changed {
             // The workers must know of the link before DHCP clients send over it.

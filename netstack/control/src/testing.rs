@@ -81,7 +81,7 @@ impl PortControl for TestPort {
         &self.0
     }
 
-    fn link_up(&mut self) -> bool {
+    fn link_up(&mut self, _: u64) -> bool {
         true
     }
 

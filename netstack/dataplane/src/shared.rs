@@ -163,6 +163,11 @@ impl Shared {
         accepted
     }
 
+    /// Has every worker poll its ports once at least.
+    pub fn wake_workers(&self) {
+        (0..self.workers.len()).for_each(|worker| self.wake.wake_worker(worker));
+    }
+
     /// Traces the next packets that match; earlier records are forgotten.
     pub fn arm_trace(&self, request: TraceRequest) {
         self.trace.arm(request);

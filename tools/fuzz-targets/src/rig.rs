@@ -126,7 +126,7 @@ impl PortControl for Port {
         &self.0
     }
 
-    fn link_up(&mut self) -> bool {
+    fn link_up(&mut self, _: u64) -> bool {
         true
     }
 

@@ -50,7 +50,7 @@ fn step(card: &mut Card, held: &mut Vector, input: &mut Input<'_>) {
         3 => drop(card.transmit(0, &vec![vec![7; 60]; usize::from(input.byte() % 40)])),
         4 => drop(card.queues[0].arm()),
         5 => card.queues[0].disarm(),
-        6 => drop(card.control.link_up()),
+        6 => drop(card.control.link_up(0)),
         _ if !card.model.state().is_running() => {}
         7 => {
             let header: [u8; HEADER_BYTES] = std::array::from_fn(|_| input.byte());

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use crate::virtio::Error;
 use crate::virtio::memory::RequestMemory;
-use crate::virtio::pci::{MAX_POLLS, Transport};
+use crate::virtio::pci::Transport;
 use crate::virtio::queue::Queue;
 use crate::virtio::ring::{Fault, Ring};
 
@@ -59,7 +59,7 @@ impl<R: Ring<()>> CommandQueue<R> {
         let chain = [self.memory.segment(0, len, false), self.memory.segment(ACK, 1, true)];
         self.queue.push((), &chain).map_err(|()| Error::Config("control queue is too small"))?;
         self.queue.publish();
-        for _ in 0..MAX_POLLS {
+        for _ in 0..self.queue.transport().max_polls() {
             if self.queue.pop().is_some() {
                 return self.answer();
             }

@@ -1,7 +1,8 @@
 //! The virtio network card (VIRTIO 1.3 §5.1).
 //!
 //! [`open`] agrees on features, sets up a queue pair for each worker and gives one [`PortQueue`] for each and
-//! one [`PortControl`] for all.
+//! one [`PortControl`] for all. A card that commits a fault is stopped; control resets it and hands the workers fresh
+//! rings (`control.rs`, `exchange.rs`), some times, with growing pauses.
 //!
 //! The header of 12 bytes that the device wants before each frame lies in the same memory as the frame:
 //! in the first bytes of a received buffer, in the headroom of a sent one. So a frame of one buffer takes
@@ -13,7 +14,9 @@
 //! dataplane looks at destination addresses itself).
 
 mod command;
+mod control;
 mod counters;
+mod exchange;
 mod header;
 mod pair;
 
@@ -22,17 +25,19 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use buffer::{Buf, DATA_ROOM, Offloads, PortControl, PortInfo, PortQueue, PortStats};
+use buffer::{Buf, DATA_ROOM, Offloads, PortControl, PortInfo, PortQueue};
 
 use self::command::{Command, CommandQueue};
+use self::control::NetControl;
 use self::counters::Counters;
+use self::exchange::{Exchange, Rings};
 use self::header::HEADER_BYTES;
 use self::pair::{Agreed, Pair};
 use super::packed::Packed;
-use super::pci::{Doorbell, NO_VECTOR, Transport};
+use super::pci::{Doorbell, NO_VECTOR, PATIENT, Transport};
 use super::ring::Ring;
 use super::split::Split;
-use super::{Error, Fault, feature};
+use super::{Error, feature};
 use crate::bus::{Device, Interrupt, InterruptTarget};
 
 /// Feature bits (§5.1.3).
@@ -94,7 +99,14 @@ pub struct NetOptions {
     /// three reads. QEMU's own device gains nothing and (to 10.0 at least) loses count of its queue when
     /// something is sent while the link is down: it then asks to be reset, and is stopped.
     pub packed: bool,
+    /// The MAC address of a card that has none: of one station ([`MULTICAST`]), and [`LOCALLY_ADMINISTERED`].
+    pub fallback_mac: [u8; 6],
 }
+
+/// The bit of a MAC address's first byte that says that it names a group (IEEE 802, section 8.2).
+pub const MULTICAST: u8 = 1;
+/// The bit of a MAC address's first byte that says that nobody assigned it world-wide.
+pub const LOCALLY_ADMINISTERED: u8 = 2;
 
 /// An opened card: control's handle, and a queue pair for each worker, by index.
 pub type Net = (Box<dyn PortControl>, Vec<Box<dyn PortQueue>>);
@@ -108,14 +120,18 @@ pub type Net = (Box<dyn PortControl>, Vec<Box<dyn PortQueue>>);
 /// # Errors
 /// The device is not a network card that follows the specification; it is left reset.
 pub fn open(device: Arc<dyn Device>, options: &NetOptions) -> Result<Net, Error> {
+    let transport = start(device, options, PATIENT)?;
+    if transport.has(feature::RING_PACKED) {
+        open_with::<PackedFormat>(transport, options)
+    } else {
+        open_with::<SplitFormat>(transport, options)
+    }
+}
+
+fn start(device: Arc<dyn Device>, options: &NetOptions, max_polls: u32) -> Result<Transport, Error> {
     let rings = if options.packed { feature::RING_PACKED } else { 0 };
     let wanted = |offered| net_feature::wanted(offered) | rings | feature::COMMON;
-    let transport = Arc::new(Transport::start(device, wanted)?);
-    if transport.has(feature::RING_PACKED) {
-        open_with::<PackedFormat>(&transport, options)
-    } else {
-        open_with::<SplitFormat>(&transport, options)
-    }
+    Transport::start(device, max_polls, wanted)
 }
 
 /// A ring format, for any token.
@@ -134,56 +150,88 @@ impl Format for PackedFormat {
     type Ring<T: Send + 'static> = Packed<T>;
 }
 
-fn open_with<F: Format>(transport: &Arc<Transport>, options: &NetOptions) -> Result<Net, Error> {
-    let has = |bits| transport.has(bits);
-    let device_pairs = device_pairs(transport)?;
-    let pairs = pairs_to_use(transport, options.queue_pairs.clamp(1, device_pairs));
-    let (config_interrupt, mut interrupts) = enable_interrupts(transport, pairs)?;
-    let agreed = Agreed {
-        mergeable: has(net_feature::MRG_RXBUF),
-        rx_csum: has(net_feature::GUEST_CSUM),
-        tx_csum: has(net_feature::CSUM),
-    };
-    let counters: Vec<Arc<Counters>> = (0..pairs).map(|_| Arc::default()).collect();
-    let mut queues: Vec<Box<dyn PortQueue>> = Vec::new();
-    let mut tx_doorbells = Vec::new();
-    for (pair, counters) in (0..pairs).zip(&counters) {
-        let interrupt = interrupts.next();
-        let vector = if interrupt.is_some() { pair + 1 } else { NO_VECTOR };
-        let rx = transport.queue::<Buf, F::Ring<Buf>>(2 * pair, options.queue_size, vector)?;
-        let tx = transport.queue::<Buf, F::Ring<Buf>>(2 * pair + 1, options.queue_size, NO_VECTOR)?;
-        tx_doorbells.push(tx.doorbell().clone());
-        queues.push(Box::new(Pair::new(rx, tx, agreed, interrupt, counters.clone())));
-    }
-    let mut commands = if has(net_feature::CTRL_VQ) {
-        const COMMAND_QUEUE_SIZE: u16 = 8;
-        let queue = transport.queue::<(), F::Ring<()>>(2 * device_pairs, COMMAND_QUEUE_SIZE, NO_VECTOR)?;
-        Some(CommandQueue::new(transport, queue)?)
-    } else {
-        None
-    };
+fn open_with<F: Format>(transport: Transport, options: &NetOptions) -> Result<Net, Error> {
+    let mut card = Card::<F>::bring_up(&Arc::new(transport), options)?;
+    card.transport.set_quick();
     let info = PortInfo {
         name: options.name.clone(),
-        mac: read_mac(transport)?,
-        max_mtu: read_mtu(transport)?,
-        offloads: Offloads { tx_csum: agreed.tx_csum, rx_csum: agreed.rx_csum },
-        queues: pairs,
+        mac: card.mac,
+        max_mtu: card.max_mtu,
+        offloads: Offloads { tx_csum: card.agreed.tx_csum, rx_csum: card.agreed.rx_csum },
+        queues: card.rings.len() as u16,
     };
-    transport.driver_ok();
-    if let Some(commands) = &mut commands {
-        configure(transport, commands, pairs)?;
+    let counters: Vec<Arc<Counters>> = card.rings.iter().map(|_| Arc::default()).collect();
+    let exchanges: Vec<_> = card.rings.iter().map(|_| Arc::new(Exchange::new())).collect();
+    let pairs = card.rings.drain(..).zip(&exchanges).zip(&counters);
+    let queues = pairs
+        .map(|((rings, exchange), counters)| {
+            let pair = Pair::new(rings, exchange.clone(), card.agreed, counters.clone());
+            Box::new(pair) as Box<dyn PortQueue>
+        })
+        .collect();
+    let options = NetOptions { queue_pairs: info.queues, fallback_mac: info.mac, ..options.clone() };
+    Ok((Box::new(NetControl::new(info, options, card, exchanges, counters)), queues))
+}
+
+/// A card that runs, but for what the workers have of it.
+struct Card<F: Format> {
+    transport: Arc<Transport>,
+    agreed: Agreed,
+    mac: [u8; 6],
+    max_mtu: u16,
+    config_interrupt: Option<Box<dyn Interrupt>>,
+    tx_doorbells: Vec<Doorbell>,
+    /// The workers', until they are handed out.
+    rings: Vec<Rings<F::Ring<Buf>>>,
+    /// The device has this queue's memory as long as it runs.
+    _commands: Option<CommandQueue<F::Ring<()>>>,
+}
+
+impl<F: Format> Card<F> {
+    /// Sets the queues of a started device up and lets it run.
+    fn bring_up(transport: &Arc<Transport>, options: &NetOptions) -> Result<Self, Error> {
+        let has = |bits| transport.has(bits);
+        let device_pairs = device_pairs(transport)?;
+        let pairs = pairs_to_use(transport, options.queue_pairs.clamp(1, device_pairs));
+        let (config_interrupt, mut interrupts) = enable_interrupts(transport, pairs)?;
+        let mut rings = Vec::new();
+        let mut tx_doorbells = Vec::new();
+        for pair in 0..pairs {
+            let interrupt = interrupts.next();
+            let vector = if interrupt.is_some() { pair + 1 } else { NO_VECTOR };
+            let rx = transport.queue::<Buf, F::Ring<Buf>>(2 * pair, options.queue_size, vector)?;
+            let tx = transport.queue::<Buf, F::Ring<Buf>>(2 * pair + 1, options.queue_size, NO_VECTOR)?;
+            tx_doorbells.push(tx.doorbell().clone());
+            rings.push(Rings { rx, tx, interrupt });
+        }
+        let mut commands = if has(net_feature::CTRL_VQ) {
+            const COMMAND_QUEUE_SIZE: u16 = 8;
+            let queue =
+                transport.queue::<(), F::Ring<()>>(2 * device_pairs, COMMAND_QUEUE_SIZE, NO_VECTOR)?;
+            Some(CommandQueue::new(transport, queue)?)
+        } else {
+            None
+        };
+        let (mac, max_mtu) = (read_mac(transport, options.fallback_mac)?, read_mtu(transport)?);
+        transport.driver_ok();
+        if let Some(commands) = &mut commands {
+            configure(transport, commands, pairs)?;
+        }
+        Ok(Self {
+            transport: transport.clone(),
+            agreed: Agreed {
+                mergeable: has(net_feature::MRG_RXBUF),
+                rx_csum: has(net_feature::GUEST_CSUM),
+                tx_csum: has(net_feature::CSUM),
+            },
+            mac,
+            max_mtu,
+            config_interrupt,
+            tx_doorbells,
+            rings,
+            _commands: commands,
+        })
     }
-    let control = NetControl {
-        info,
-        transport: transport.clone(),
-        counters,
-        config_interrupt,
-        tx_doorbells,
-        link_up: None,
-        broken: false,
-        _commands: commands,
-    };
-    Ok((Box::new(control), queues))
 }
 
 /// How many queue pairs the device has.
@@ -220,12 +268,13 @@ fn enable_interrupts(transport: &Transport, pairs: u16) -> Result<Interrupts, Er
     Ok((interrupts.next(), interrupts))
 }
 
-fn read_mac(transport: &Transport) -> Result<[u8; 6], Error> {
+fn read_mac(transport: &Transport, fallback: [u8; 6]) -> Result<[u8; 6], Error> {
+    // §5.1.5: a device without one leaves it to the driver, which takes one of local administration.
     if !transport.has(net_feature::MAC) {
-        return Err(Error::Config("no MAC address"));
+        return Ok(fallback);
     }
     let mac = transport.config(|config| core::array::from_fn(|byte| config.read8(config::MAC + byte)));
-    let is_multicast = mac[0] & 1 != 0;
+    let is_multicast = mac[0] & MULTICAST != 0;
     if is_multicast || mac == [0; 6] { Err(Error::Config("impossible MAC address")) } else { Ok(mac) }
 }
 
@@ -261,76 +310,4 @@ fn configure<R: Ring<()>>(
         let _ = commands.execute(&Command::Promiscuous(true))?;
     }
     Ok(())
-}
-
-/// Control's handle of a card.
-struct NetControl<R: Ring<()>> {
-    info: PortInfo,
-    transport: Arc<Transport>,
-    counters: Vec<Arc<Counters>>,
-    config_interrupt: Option<Box<dyn Interrupt>>,
-    tx_doorbells: Vec<Doorbell>,
-    /// As last read.
-    link_up: Option<bool>,
-    broken: bool,
-    /// The device has this queue's memory as long as it runs.
-    _commands: Option<CommandQueue<R>>,
-}
-
-impl<R: Ring<()>> NetControl<R> {
-    fn read_link(&self) -> bool {
-        self.transport.check_status();
-        !self.transport.has(net_feature::STATUS)
-            || self.transport.config(|config| config.read16(config::STATUS)) & config::STATUS_LINK_UP != 0
-    }
-
-    /// A device that committed a fault is stopped, and that is said once.
-    #[cold]
-    fn stop(&mut self, fault: Fault) {
-        if !self.broken {
-            self.broken = true;
-            log::error!(target: "virtio", "{} is broken and stopped: {fault}", self.info.name);
-            let _ = self.transport.stop();
-        }
-    }
-}
-
-impl<R: Ring<()>> PortControl for NetControl<R> {
-    fn info(&self) -> &PortInfo {
-        &self.info
-    }
-
-    fn link_up(&mut self) -> bool {
-        if self.broken {
-            return false;
-        }
-        let interrupted = self.config_interrupt.as_mut().map(|interrupt| interrupt.take());
-        let link_up = match (self.link_up, interrupted) {
-            (Some(link_up), Some(false)) => link_up,
-            _ => self.read_link(),
-        };
-        if let Some(fault) = self.transport.fault() {
-            self.stop(fault);
-            return false;
-        }
-        // QEMU turns notifications off when it drops what is sent over a link that is down, and does not turn
-        // them on again with the link. A bell rung nevertheless makes it look, and ask for more.
-        if link_up && (self.link_up == Some(false) || interrupted == Some(true)) {
-            self.tx_doorbells.iter().for_each(Doorbell::ring);
-        }
-        self.link_up = Some(link_up);
-        link_up
-    }
-
-    fn fault(&self) -> Option<&'static str> {
-        self.transport.fault().map(Fault::as_str)
-    }
-
-    fn stats(&self) -> PortStats {
-        let mut stats = PortStats::default();
-        for counters in &self.counters {
-            counters.add_to(&mut stats);
-        }
-        stats
-    }
 }

@@ -3,15 +3,13 @@
 //! Receive: take back used buffers, read the header of each frame, post fresh buffers, ring once.
 //! Transmit: take back sent buffers, put a header before each frame, post them, ring once.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use buffer::{Buf, BufferCache, DATA_ROOM, PortQueue, Vector};
 
 use super::counters::Counters;
+use super::exchange::{Exchange, Rings};
 use super::header::{HEADER_BYTES, Header};
-use crate::bus::Interrupt;
-use crate::virtio::queue::Queue;
 use crate::virtio::ring::{Fault, Ring, Segment};
 
 /// Used buffers that are looked at together, so that their cache lines come in side by side.
@@ -38,15 +36,15 @@ pub(super) struct Agreed {
 
 /// One receive and one transmit queue.
 pub(super) struct Pair<R: Ring<Buf>> {
-    rx: Queue<Buf, R>,
-    tx: Queue<Buf, R>,
+    /// Without an interrupt the device cannot wake the worker, which must not sleep then.
+    rings: Rings<R>,
+    /// Where other rings come from once these are broken.
+    exchange: Arc<Exchange<R>>,
     agreed: Agreed,
     /// What the transmit queue takes at most as one frame.
     max_segments: usize,
     /// Free descriptors at which the receive queue is filled up again.
     refill_at: usize,
-    /// None: the device cannot interrupt, so that a worker must not sleep.
-    interrupt: Option<Box<dyn Interrupt>>,
     counters: Arc<Counters>,
     /// Sent frames on their way back to the cache; empty between calls.
     sent: Vector,
@@ -54,15 +52,31 @@ pub(super) struct Pair<R: Ring<Buf>> {
 
 impl<R: Ring<Buf>> Pair<R> {
     pub(super) fn new(
-        rx: Queue<Buf, R>,
-        tx: Queue<Buf, R>,
+        rings: Rings<R>,
+        exchange: Arc<Exchange<R>>,
         agreed: Agreed,
-        interrupt: Option<Box<dyn Interrupt>>,
         counters: Arc<Counters>,
     ) -> Self {
-        let max_segments = usize::from(tx.free()).min(MAX_SEGMENTS);
-        let refill_at = BURST.min(usize::from(rx.free() / 4)).max(1);
-        Self { rx, tx, agreed, max_segments, refill_at, interrupt, counters, sent: Vector::new() }
+        let sent = Vector::new();
+        let mut pair = Self { rings, exchange, agreed, max_segments: 0, refill_at: 1, counters, sent };
+        pair.measure();
+        pair
+    }
+
+    /// Looks how large fresh rings are.
+    fn measure(&mut self) {
+        self.max_segments = usize::from(self.rings.tx.free()).min(MAX_SEGMENTS);
+        self.refill_at = BURST.min(usize::from(self.rings.rx.free() / 4)).max(1);
+    }
+
+    /// Looks for other rings in place of broken ones. True: there were some.
+    #[cold]
+    fn exchange(&mut self) -> bool {
+        let exchanged = self.exchange.swap(&mut self.rings);
+        if exchanged {
+            self.measure();
+        }
+        exchanged
     }
 
     /// Takes up to `room` frames of at most one burst, and returns how many used buffers there were.
@@ -70,7 +84,7 @@ impl<R: Ring<Buf>> Pair<R> {
     fn receive_burst(&mut self, cache: &mut BufferCache, out: &mut Vector, room: usize) -> usize {
         let mut burst = Burst::new();
         while burst.len() < room.min(BURST) {
-            let Some((buf, written)) = self.rx.pop() else { break };
+            let Some((buf, written)) = self.rings.rx.pop() else { break };
             buf.prefetch();
             let _ = burst.push((buf, written));
         }
@@ -111,7 +125,7 @@ impl<R: Ring<Buf>> Pair<R> {
             && header.num_buffers() != 1
             && !self.merge(&mut frame, header.num_buffers(), used)
         {
-            self.rx.fail(Fault::BufferCount);
+            self.rings.rx.fail(Fault::BufferCount);
             return self.refuse(cache, frame);
         }
         let valid = frame.pull_front(HEADER_BYTES).is_ok()
@@ -133,7 +147,9 @@ impl<R: Ring<Buf>> Pair<R> {
             return false;
         }
         for _ in 1..num_buffers {
-            let Some((mut segment, written)) = used.next().or_else(|| self.rx.pop()) else { return false };
+            let Some((mut segment, written)) = used.next().or_else(|| self.rings.rx.pop()) else {
+                return false;
+            };
             let filled = segment.set_len(written as usize);
             frame.append_segment(segment);
             if filled.is_err() {
@@ -146,7 +162,7 @@ impl<R: Ring<Buf>> Pair<R> {
     /// After a fault nobody knows where a frame begins.
     #[cold]
     fn refuse_all_if_broken(&mut self, cache: &mut BufferCache, used: &mut impl Iterator<Item = (Buf, u32)>) {
-        if self.rx.is_broken() {
+        if self.rings.rx.is_broken() {
             for (buf, _) in used {
                 let _ = self.refuse(cache, buf);
             }
@@ -160,33 +176,36 @@ impl<R: Ring<Buf>> Pair<R> {
         None
     }
 
-    /// Posts fresh buffers, once there is room for a burst of them.
+    /// Posts fresh buffers, once there is room for a burst of them. False: there were not enough.
     #[inline(always)]
-    fn refill(&mut self, cache: &mut BufferCache) {
-        let free = usize::from(self.rx.free());
-        let empty = self.rx.outstanding() == 0;
-        if self.rx.is_broken() || (free < self.refill_at && !empty) {
-            return;
+    fn refill(&mut self, cache: &mut BufferCache) -> bool {
+        let free = usize::from(self.rings.rx.free());
+        let empty = self.rings.rx.outstanding() == 0;
+        if self.rings.rx.is_broken() || (free < self.refill_at && !empty) {
+            return true;
         }
+        let mut filled = true;
         for _ in 0..free {
             let Some(buf) = cache.allocate() else {
                 self.counters.rx_no_buffer.add(1);
+                filled = false;
                 break;
             };
             let segment =
                 Segment { iova: buf.iova_of_data(), len_bytes: DATA_ROOM as u32, device_writes: true };
-            if let Err(buf) = self.rx.push(buf, &[segment]) {
+            if let Err(buf) = self.rings.rx.push(buf, &[segment]) {
                 cache.free_one(buf);
                 break;
             }
         }
-        self.rx.publish();
+        self.rings.rx.publish();
+        filled
     }
 
     /// Gives sent frames back to the cache.
     #[inline(always)]
     fn reclaim(&mut self, cache: &mut BufferCache) {
-        while let Some((buf, _)) = self.tx.pop() {
+        while let Some((buf, _)) = self.rings.tx.pop() {
             if let Err(buf) = self.sent.push(buf) {
                 cache.free(&mut self.sent);
                 cache.free_one(buf);
@@ -198,7 +217,7 @@ impl<R: Ring<Buf>> Pair<R> {
     /// How many of the frames fit, from the first on. One that can never be sent needs no room.
     #[inline(always)]
     fn fitting(&self, packets: &Vector) -> usize {
-        let mut free = usize::from(self.tx.free());
+        let mut free = usize::from(self.rings.tx.free());
         for (count, packet) in packets.iter().enumerate() {
             let segments = if packet.is_chained() { packet.segments().count() } else { 1 };
             if segments <= self.max_segments {
@@ -217,7 +236,7 @@ impl<R: Ring<Buf>> Pair<R> {
         let staged = match Header::prepend(&mut frame, self.agreed.tx_csum) {
             Ok(()) if !frame.is_chained() => {
                 let segment = readable(&frame);
-                self.tx.push(frame, &[segment])
+                self.rings.tx.push(frame, &[segment])
             }
             Ok(()) => self.stage_chain(frame),
             Err(_) => Err(frame),
@@ -235,7 +254,7 @@ impl<R: Ring<Buf>> Pair<R> {
             }
             next = buf.next();
         }
-        self.tx.push(frame, &segments)
+        self.rings.tx.push(frame, &segments)
     }
 }
 
@@ -247,7 +266,7 @@ fn readable(buf: &Buf) -> Segment {
 
 impl<R: Ring<Buf>> PortQueue for Pair<R> {
     fn receive(&mut self, cache: &mut BufferCache, out: &mut Vector) -> usize {
-        if self.rx.is_broken() {
+        if self.rings.rx.is_broken() && !self.exchange() {
             return 0;
         }
         let before = out.len();
@@ -257,12 +276,17 @@ impl<R: Ring<Buf>> PortQueue for Pair<R> {
                 break;
             }
         }
-        self.refill(cache);
-        out.len() - before
+        let filled = self.refill(cache);
+        // Buffers must not lie in a transmit ring that nothing is sent by any more, least of all when there are none.
+        let received = out.len() - before;
+        if (received == 0 || !filled) && self.rings.tx.outstanding() > 0 && !self.rings.tx.is_broken() {
+            self.reclaim(cache);
+        }
+        received
     }
 
     fn transmit(&mut self, cache: &mut BufferCache, packets: &mut Vector) {
-        if self.tx.is_broken() {
+        if self.rings.tx.is_broken() {
             return;
         }
         self.reclaim(cache);
@@ -275,23 +299,25 @@ impl<R: Ring<Buf>> PortQueue for Pair<R> {
                 bytes += len;
             }
         }
-        self.tx.publish();
+        self.rings.tx.publish();
         self.counters.tx_packets.add(sent);
         self.counters.tx_bytes.add(bytes);
         self.counters.tx_errors.add(fitting as u64 - sent);
     }
 
     fn arm(&mut self) -> bool {
-        if self.rx.is_broken() {
-            return false;
+        if self.rings.rx.is_broken() {
+            // A sleeper would not see the rings that take the place of these.
+            return self.exchange.is_open();
         }
-        // With nothing posted the device has nothing to interrupt for.
-        self.interrupt.is_none() || self.rx.outstanding() == 0 || self.rx.arm()
+        // Of fewer posted buffers than that, a frame may need more than there are: then no interrupt comes.
+        let short_of_buffers = usize::from(self.rings.rx.free()) >= self.refill_at;
+        self.rings.interrupt.is_none() || self.rings.rx.arm() || short_of_buffers
     }
 
     fn disarm(&mut self) {
-        self.rx.disarm();
-        if self.interrupt.as_mut().is_some_and(|interrupt| interrupt.take()) {
+        self.rings.rx.disarm();
+        if self.rings.interrupt.as_mut().is_some_and(|interrupt| interrupt.take()) {
             self.counters.interrupts.add(1);
         }
     }

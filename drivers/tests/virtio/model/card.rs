@@ -49,7 +49,8 @@ pub fn model(features: u64, queue_size: u16, msix: bool) -> Arc<Model> {
 }
 
 pub fn options(queue_pairs: u16) -> net::NetOptions {
-    net::NetOptions { name: "eth0".into(), queue_pairs, queue_size: 256, packed: true }
+    let fallback_mac = [net::LOCALLY_ADMINISTERED, 1, 2, 3, 4, 5];
+    net::NetOptions { name: "eth0".into(), queue_pairs, queue_size: 256, packed: true, fallback_mac }
 }
 
 impl Card {

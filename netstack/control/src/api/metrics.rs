@@ -125,7 +125,7 @@ fn interface_families(node: &Node) -> Vec<Family> {
 
 type PortMetric = (&'static str, &'static str, fn(&PortStats) -> u64);
 
-const PORT_METRICS: [PortMetric; 4] = [
+const PORT_METRICS: [PortMetric; 5] = [
     ("fairlead_port_receive_no_buffer_total", "Frames lost because no buffer was there for them.", |s| {
         s.rx_no_buffer
     }),
@@ -136,6 +136,7 @@ const PORT_METRICS: [PortMetric; 4] = [
     ),
     ("fairlead_port_transmit_errors_total", "Frames the device could not send.", |s| s.tx_errors),
     ("fairlead_port_interrupts_total", "Interrupts taken.", |s| s.interrupts),
+    ("fairlead_port_resets_total", "Resets of the device after a fault.", |s| s.resets),
 ];
 
 fn port_families(node: &Node) -> impl Iterator<Item = Family> {

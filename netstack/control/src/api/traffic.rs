@@ -51,6 +51,7 @@ struct PortRow {
     tx_bytes: u64,
     tx_errors: u64,
     interrupts: u64,
+    resets: u64,
 }
 
 #[derive(Serialize)]
@@ -100,6 +101,7 @@ pub(super) fn counters(node: &mut Node, _: &Request) -> Reply {
             tx_bytes: stats.tx_bytes,
             tx_errors: stats.tx_errors,
             interrupts: stats.interrupts,
+            resets: stats.resets,
         }
     });
     json(

@@ -114,7 +114,7 @@ impl PortControl for InterfaceControl {
         &self.info
     }
 
-    fn link_up(&mut self) -> bool {
+    fn link_up(&mut self, _: u64) -> bool {
         if !self.told_merged && self.counters.iter().any(|c| c.merged.load(Relaxed) > 0) {
             self.told_merged = true;
             log::warn!("{}: frames above the MTU come in and are dropped", self.info.name);
@@ -137,6 +137,7 @@ impl PortControl for InterfaceControl {
             tx_bytes: sum(|c| &c.tx_bytes),
             tx_errors: sum(|c| &c.tx_errors),
             interrupts: 0,
+            resets: 0,
         }
     }
 }
