@@ -21,7 +21,7 @@ const MAX_PORTS: usize = 64;
 pub struct Ports {
     /// Control's handles: `eth0` and so on, in the order of the bus.
     pub controls: Vec<Box<dyn PortControl>>,
-    /// Of each port the queue pairs: as many for each port as there are workers.
+    /// Of each port the queue pairs, not more than there are workers.
     pub queues: Vec<Vec<Box<dyn PortQueue>>>,
 }
 
@@ -40,23 +40,15 @@ pub fn disk(devices: &[Arc<PciDevice>]) -> Option<BlockDevice> {
     Some(disk)
 }
 
-/// Opens every network card with a queue pair for each of up to `workers` workers, and says what was planned for. Every
-/// worker sends on every port, so the card with the fewest queue pairs decides how many workers there can be.
+/// Opens every network card with a queue pair for each of up to `workers` workers, or as many as it has, and says what was
+/// planned for: fewer workers where memory does not suffice for their queues.
 pub fn ports(devices: &[Arc<PciDevice>], workers: u16, free_bytes: u64) -> (Ports, Plan) {
     let cards: Vec<_> = of_kind(devices, DeviceKind::Net).take(MAX_PORTS).collect();
-    let plan_for = |workers| sizing::plan(free_bytes, cards.len() as u16, workers);
-    let mut plan = plan_for(workers);
+    let plan = sizing::plan(free_bytes, cards.len() as u16, workers);
     if plan.workers < workers {
         info!(target: "devices", "memory suffices for {} workers on {} cards", plan.workers, cards.len());
     }
-    let mut ports = open_ports(&cards, &plan);
-    let fewest = ports.controls.iter().map(|port| port.info().queues).min().unwrap_or(plan.workers);
-    if fewest < plan.workers {
-        info!(target: "devices", "cards have {fewest} queue pairs: as many workers are used");
-        drop(ports);
-        plan = plan_for(fewest);
-        ports = open_ports(&cards, &plan);
-    }
+    let ports = open_ports(&cards, &plan);
     for port in &ports.controls {
         let info = port.info();
         let [a, b, c, d, e, f] = info.mac;

@@ -8,9 +8,9 @@ use crate::{boot_stages, cores, memory, random, time};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use buffer::{BUFFER_BYTES, BufferPool, PortQueue};
+use buffer::{BUFFER_BYTES, BufferPool};
 use control::{Boot, Control, Parts};
-use dataplane::{InterfaceId, Shared, Worker};
+use dataplane::{MAX_WORKERS, Shared, Worker};
 use fib::{Fib4Writer, Fib6Writer};
 use log::{LevelFilter, info};
 
@@ -21,9 +21,9 @@ const LARGE_PAGE_BYTES: u64 = 2 << 20;
 pub fn run(pci: &[Arc<PciDevice>], boot: Boot, log: Option<LevelFilter>) -> ! {
     random::init(devices::entropy(pci));
     let (free_bytes, _) = memory::usage();
-    let wanted = u16::try_from(cores::workers()).unwrap_or(u16::MAX);
+    let wanted = cores::workers().min(MAX_WORKERS) as u16;
     let (Ports { controls, queues }, plan) = devices::ports(pci, wanted, free_bytes);
-    let count = controls.iter().map(|port| usize::from(port.info().queues)).min().unwrap_or(1);
+    let count = usize::from(plan.workers);
     boot_stages::reached("devices");
 
     let pool = buffer_pool(plan.buffers);
@@ -36,7 +36,7 @@ pub fn run(pci: &[Arc<PciDevice>], boot: Boot, log: Option<LevelFilter>) -> ! {
         let worker = Worker::new(shared.clone(), index, ports, pool.cache());
         Sleeper::new(worker, shared.clone(), index)
     };
-    let mut workers: Vec<Sleeper> = (0..).zip(per_worker(queues, count)).map(worker).collect();
+    let mut workers: Vec<Sleeper> = (0..).zip(dataplane::deal(queues, count)).map(worker).collect();
     let platform = Box::new(Machine::new(devices::disk(pci), log, count));
     let parts = Parts { platform, shared, fib4, fib6, ports: controls, cache: pool.cache(), boot };
     let mut control = Box::new(Control::new(parts, time::now_ns()));
@@ -67,18 +67,4 @@ fn hash_seed() -> [u64; 2] {
     random::fill(&mut bytes);
     let seed = u128::from_le_bytes(bytes);
     [seed as u64, (seed >> 64) as u64]
-}
-
-/// Turns the queues of each port into the ports of each of `count` workers.
-fn per_worker(
-    queues: Vec<Vec<Box<dyn PortQueue>>>,
-    count: usize,
-) -> Vec<Vec<(InterfaceId, Box<dyn PortQueue>)>> {
-    let mut workers: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
-    for (port, queues) in (0..).zip(queues) {
-        for (worker, queue) in workers.iter_mut().zip(queues) {
-            worker.push((InterfaceId(port), queue));
-        }
-    }
-    workers
 }

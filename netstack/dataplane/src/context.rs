@@ -2,6 +2,7 @@
 
 use crate::DropReason;
 use crate::counters::WorkerCounters;
+use crate::handoff::Outbox;
 use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
 use crate::token_bucket::TokenBucket;
@@ -20,12 +21,16 @@ pub(crate) struct Context<'a> {
     pub(crate) scratch: &'a mut Scratch,
     /// What a node makes in addition to what it was given; goes to interface-output.
     pub(crate) made: &'a mut Box<Vector>,
+    /// What a node has for other workers.
+    pub(crate) outbox: &'a mut Outbox,
     pub(crate) limits: &'a mut Limits,
     pub(crate) trace: &'a mut WorkerTrace,
     /// Packets that entered and left, to see that none is lost.
     pub(crate) balance: &'a mut Balance,
     /// The port (place in `ports`) whose frames are under way.
     pub(crate) rx_port: usize,
+    /// The worker that handed over what is under way, if one did.
+    pub(crate) from_worker: usize,
     /// How many packets from control may be taken.
     pub(crate) injects: usize,
     pub(crate) worker: usize,

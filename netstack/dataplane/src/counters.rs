@@ -169,13 +169,13 @@ impl WorkerCounters {
     }
 }
 
-/// An array of counters in chunks of `SIZE`, allocated as control needs more, so that readers never see it move.
+/// An array, of counters mostly, in chunks of `SIZE`, allocated as control needs more, so that readers never see it move.
 pub(crate) struct Chunked<T, const SIZE: usize, const CHUNKS: usize> {
     chunks: Box<[Once<Box<[T; SIZE]>>; CHUNKS]>,
 }
 
 impl<T: Default, const SIZE: usize, const CHUNKS: usize> Chunked<T, SIZE, CHUNKS> {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { chunks: boxed(Once::new) }
     }
 

@@ -127,8 +127,10 @@ drop_reasons! {
     PuntRateLimited = "punt-rate-limited",
     /// An injected packet names no interface, or is no frame or packet.
     InjectMalformed = "inject-malformed",
-    /// The worker has no queue of the port.
+    /// No worker has a queue of the port.
     OutputNoPort = "output-no-port",
+    /// The worker that has a queue of the port has not taken yet what it was handed before.
+    HandoffFull = "handoff-full",
     /// The frame is longer than the interface's MTU allows.
     OutputTooLong = "output-too-long",
     /// The device's transmit ring is full.

@@ -1,6 +1,6 @@
 //! The graph: every node in order, and where each may send a packet next.
 //!
-//! A vector enters at a source ([`Node::PortInput`], [`Node::Inject`]) and the graph runs until nothing is pending,
+//! A vector enters at a source ([`Node::PortInput`], [`Node::Inject`], [`Node::HandoffInput`]) and the graph runs until nothing is pending,
 //! always the earliest node that has packets. So at most one vector is under way, and what ip4-fragment, the last node,
 //! makes in addition goes out before it makes more: no node ever gets more than a vector holds. For that to be so, drop
 //! comes before interface-output, and both before ip4-fragment.
@@ -55,6 +55,8 @@ graph! {
     PortInput = "port-input", port_input => [EthernetInput];
     /// Takes packets from control.
     Inject = "inject", inject => [Ip4Lookup, Ip6Lookup, InterfaceOutput, Drop];
+    /// Takes a vector of frames from another worker, which has no queue of their port.
+    HandoffInput = "handoff-input", handoff_input => [InterfaceOutput];
     /// Destination MAC address, VLAN, EtherType.
     EthernetInput = "ethernet-input", ethernet_input => [ArpInput, Ip4Input, Ip6Input, Drop];
     /// ARP for control.
@@ -85,7 +87,8 @@ graph! {
     Punt = "punt", punt => [Drop];
     /// Counts why packets are dropped, and frees them.
     Drop = "drop", drop => [];
-    /// Interface state, MTU and counters, then the transmit queue of the port that an interface stands on.
+    /// Interface state, MTU and counters, then the transmit queue of the port that an interface stands on,
+    /// or the worker that has one.
     InterfaceOutput = "interface-output", interface_output => [Drop];
     /// Cuts IPv4 packets to the MTU (RFC 791 §3.2). Fragments, which it makes in addition, go to interface-output.
     Ip4Fragment = "ip4-fragment", ip4_fragment => [Ip4Fragment, Drop];
@@ -208,7 +211,7 @@ mod tests {
 
     #[test]
     fn every_node_is_reached_and_every_way_ends() {
-        let mut reached: BTreeSet<Node> = [Node::PortInput, Node::Inject].into();
+        let mut reached: BTreeSet<Node> = [Node::PortInput, Node::Inject, Node::HandoffInput].into();
         loop {
             let nexts: BTreeSet<Node> = reached.iter().flat_map(|node| node.nexts()).copied().collect();
             let before = reached.len();

@@ -19,6 +19,7 @@ mod drop_reason;
 mod exchange;
 mod flow_hash;
 mod graph;
+mod handoff;
 mod nodes;
 mod shared;
 mod tables;
@@ -30,10 +31,11 @@ pub use counters::{Combined, InterfaceCounters, NodeCounters, PacketTotals};
 pub use drop_reason::DropReason;
 pub use exchange::{Inject, InjectTo, Punt, PuntReason};
 pub use graph::Node;
+pub use handoff::MAX_WORKERS;
 pub use shared::{Shared, Wake};
 pub use tables::{
     Adjacency, AdjacencyId, Attachment, GroupId, Interface, InterfaceId, MAX_ADJACENCIES, MAX_INTERFACES,
     MAX_MTU, MAX_NEXT_HOPS, MIN_MTU, NextHopGroup, Tables, TablesError,
 };
 pub use trace::{MAX_TRACED_PACKETS, TRACED_BYTES, TraceRecord, TraceRequest};
-pub use worker::Worker;
+pub use worker::{Worker, deal};

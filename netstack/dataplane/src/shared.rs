@@ -6,16 +6,18 @@
 
 use crate::DropReason;
 use crate::counters::{
-    Combined, Counter, InterfaceCounters, NodeCounter, NodeCounters, PacketTotals, WorkerCounters,
+    Chunked, Combined, Counter, InterfaceCounters, NodeCounter, NodeCounters, PacketTotals, WorkerCounters,
 };
-use crate::exchange::{Inject, Punt};
+use crate::exchange::{Inject, InjectTo, Punt};
 use crate::flow_hash::FlowKey;
 use crate::graph::Node;
+use crate::handoff::{Inbox, MAX_WORKERS};
 use crate::tables::{AdjacencyId, InterfaceId, Tables};
 use crate::trace::{Trace, TraceRecord, TraceRequest};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use buffer::Vector;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use crossbeam_queue::ArrayQueue;
 use fib::{Fib4, Fib6};
@@ -49,6 +51,8 @@ pub struct Shared {
     trace: Trace,
     wake: Box<dyn Wake>,
     workers: Box<[WorkerShare]>,
+    /// Of each port the workers that have a queue pair of it, as bits.
+    owners: Chunked<AtomicU64, 64, 64>,
 }
 
 /// One worker's part.
@@ -57,12 +61,16 @@ struct WorkerShare {
     /// The generation it has reached, or [`ASLEEP`].
     seen: AtomicU64,
     injected: ArrayQueue<Inject>,
+    inbox: Inbox,
     counters: WorkerCounters,
 }
 
 impl Shared {
     /// For this number of workers, all asleep, with empty tables as generation 0. `seed` is random and secret: it
     /// keys the flow hash.
+    ///
+    /// # Panics
+    /// If there are more than [`MAX_WORKERS`].
     pub fn new(
         fib4: Arc<Fib4>,
         fib6: Arc<Fib6>,
@@ -70,9 +78,11 @@ impl Shared {
         seed: [u64; 2],
         wake: Box<dyn Wake>,
     ) -> Arc<Self> {
+        assert!(workers <= MAX_WORKERS, "{workers} workers");
         let share = |_| WorkerShare {
             seen: AtomicU64::new(ASLEEP),
             injected: ArrayQueue::new(INJECT_QUEUE),
+            inbox: Inbox::new(workers),
             counters: WorkerCounters::new(),
         };
         Arc::new(Self {
@@ -86,6 +96,7 @@ impl Shared {
             trace: Trace::new(),
             wake,
             workers: (0..workers).map(share).collect(),
+            owners: Chunked::new(),
         })
     }
 
@@ -152,15 +163,34 @@ impl Shared {
 
     /// Gives a packet to a worker. False: its queue is full, the packet is lost.
     pub fn inject(&self, inject: Inject) -> bool {
-        // One worker for all, so that packets of a flow keep their order.
-        let Some(worker) = self.workers.first() else { return false };
+        let number = self.worker_for(&inject);
+        let Some(worker) = self.workers.get(number) else { return false };
         let accepted = worker.injected.push(inject).is_ok();
-        // Either the worker sees the packet before it sleeps, or it is seen asleep here.
-        fence(Ordering::SeqCst);
-        if worker.seen.load(Ordering::SeqCst) == ASLEEP {
-            self.wake.wake_worker(0);
-        }
+        self.wake_if_asleep(number);
         accepted
+    }
+
+    /// The worker that sends a packet of control's: one for all of a flow, so that they keep their order.
+    fn worker_for(&self, inject: &Inject) -> usize {
+        let hash = match inject.to {
+            _ if self.workers.len() < 2 => return 0,
+            InjectTo::Forward4 => self.flow_key.ipv4(&inject.packet),
+            InjectTo::Forward6 => self.flow_key.ipv6(&inject.packet),
+            InjectTo::Transmit(interface) => {
+                let port = self.tables().row(interface).map(|row| row.port);
+                return port.and_then(|port| self.owner(port, 0)).unwrap_or(0);
+            }
+        };
+        hash as usize % self.workers.len()
+    }
+
+    /// Wakes a worker for which something was just put somewhere, if it sleeps.
+    fn wake_if_asleep(&self, worker: usize) {
+        // Either the worker sees what was put before it sleeps, or it is seen asleep here.
+        fence(Ordering::SeqCst);
+        if self.workers.get(worker).is_some_and(|worker| worker.seen.load(Ordering::SeqCst) == ASLEEP) {
+            self.wake.wake_worker(worker);
+        }
     }
 
     /// Has every worker poll its ports once at least.
@@ -265,6 +295,35 @@ impl Shared {
         self.workers[worker].seen.store(self.generation(), Ordering::SeqCst);
         // Whoever does not see this yet has unlinked before, and the worker will not find it.
         fence(Ordering::SeqCst);
+    }
+
+    /// Notes that a worker has a queue pair of a port.
+    pub(crate) fn add_owner(&self, port: InterfaceId, worker: usize) {
+        self.owners.grow(usize::from(port.0) + 1);
+        if let Some(owners) = self.owners.get(usize::from(port.0)) {
+            let _ = owners.fetch_or(1 << worker, Ordering::AcqRel);
+        }
+    }
+
+    /// A worker that has a queue pair of a port, always the same for the worker `of`; different workers' are spread.
+    pub(crate) fn owner(&self, port: InterfaceId, of: usize) -> Option<usize> {
+        let mut owners = self.owners.get(usize::from(port.0))?.load(Ordering::Acquire);
+        for _ in 0..(of as u32).checked_rem(owners.count_ones())? {
+            owners &= owners - 1;
+        }
+        Some(owners.trailing_zeros() as usize)
+    }
+
+    #[inline]
+    pub(crate) fn inbox(&self, worker: usize) -> &Inbox {
+        &self.workers[worker].inbox
+    }
+
+    /// Hands a vector to another worker. Err: its ring is full.
+    pub(crate) fn hand_over(&self, from: usize, to: usize, vector: Box<Vector>) -> Result<(), Box<Vector>> {
+        self.workers[to].inbox.push(from, vector)?;
+        self.wake_if_asleep(to);
+        Ok(())
     }
 
     pub(crate) fn punt(&self, punt: Punt) -> Result<(), Punt> {

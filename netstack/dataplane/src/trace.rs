@@ -11,7 +11,7 @@ use crate::tables::InterfaceId;
 use buffer::{Buf, Flags, Vector};
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use crossbeam_queue::ArrayQueue;
 use packet::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, Ethernet, VlanTag};
 use packet::ipv4::Ipv4;
@@ -43,9 +43,9 @@ pub struct TraceRequest {
 /// What one node did with one traced packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceRecord {
-    /// Identifies the packet together with the worker.
+    /// Identifies the packet.
     pub packet: u16,
-    /// The worker.
+    /// The worker that had it.
     pub worker: u16,
     /// Monotonic time of the worker's poll.
     pub time_ns: u64,
@@ -215,6 +215,8 @@ fn contains((network, len): (IpAddr, u8), address: IpAddr) -> bool {
 pub(crate) struct Trace {
     /// Packets still to be marked.
     left: AtomicU32,
+    /// Packets marked since it was armed.
+    marked: AtomicU16,
     request: SpinMutex<TraceRequest>,
     /// Made when it is first armed.
     records: Once<ArrayQueue<TraceRecord>>,
@@ -223,7 +225,12 @@ pub(crate) struct Trace {
 impl Trace {
     pub(crate) const fn new() -> Self {
         let request = TraceRequest { packets: 0, interface: None, address: None, protocol: None };
-        Self { left: AtomicU32::new(0), request: SpinMutex::new(request), records: Once::new() }
+        Self {
+            left: AtomicU32::new(0),
+            marked: AtomicU16::new(0),
+            request: SpinMutex::new(request),
+            records: Once::new(),
+        }
     }
 
     /// Forgets old records and traces anew.
@@ -231,6 +238,7 @@ impl Trace {
         self.left.store(0, Ordering::Release);
         let records = self.records.call_once(|| ArrayQueue::new(RECORDS));
         while records.pop().is_some() {}
+        self.marked.store(0, Ordering::Relaxed);
         *self.request.lock() = request;
         self.left.store(request.packets.min(MAX_TRACED_PACKETS), Ordering::Release);
     }
@@ -250,13 +258,15 @@ impl Trace {
 pub(crate) struct WorkerTrace {
     /// What to look for in this poll.
     request: Option<TraceRequest>,
-    next_id: u16,
+    /// A marked packet came from another worker in this poll.
+    follows: bool,
 }
 
 impl WorkerTrace {
     /// Looks whether the trace is armed, once a poll.
     #[inline]
     pub(crate) fn refresh(&mut self, trace: &Trace) {
+        self.follows = false;
         let armed = trace.left.load(Ordering::Relaxed) != 0;
         if armed || self.request.is_some() {
             // If control is writing it this moment, the next poll sees it.
@@ -264,24 +274,29 @@ impl WorkerTrace {
         }
     }
 
+    /// Records what is marked in this poll, because a marked packet came from another worker.
+    pub(crate) fn follow(&mut self) {
+        self.follows = true;
+    }
+
     #[inline(always)]
     pub(crate) fn is_active(&self) -> bool {
-        self.request.is_some()
+        self.request.is_some() | self.follows
     }
 }
 
 /// Marks what a source gave, and records what a node did with marked packets.
 #[cold]
 pub(crate) fn record(cx: &mut Context<'_>, node: Node, packets: &mut Vector, nexts: &[Node]) {
-    let Some(request) = cx.trace.request else { return };
+    let request = cx.trace.request;
     let port = cx.ports.get(cx.rx_port).map_or(InterfaceId(u16::MAX), |port| port.interface);
     let shared = cx.shared.trace();
     for (packet, &next) in packets.iter_mut().zip(nexts) {
         let is_source = matches!(node, Node::PortInput | Node::Inject);
-        if is_source && request.matches(node, port, packet) && shared.claim() {
+        let wanted = |request: TraceRequest| request.matches(node, port, packet);
+        if is_source && request.is_some_and(wanted) && shared.claim() {
             packet.meta_mut().flags.insert(Flags::TRACED);
-            packet.meta_mut().trace_id = cx.trace.next_id;
-            cx.trace.next_id = cx.trace.next_id.wrapping_add(1);
+            packet.meta_mut().trace_id = shared.marked.fetch_add(1, Ordering::Relaxed);
         }
         if packet.meta().flags.contains(Flags::TRACED)
             && let Some(records) = shared.records.get()

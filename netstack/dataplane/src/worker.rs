@@ -2,6 +2,7 @@
 
 use crate::context::{Balance, Context, Limits, Scratch, WorkerPort};
 use crate::graph::{Graph, Node};
+use crate::handoff::{Outbox, RING_VECTORS};
 use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
 use crate::trace::WorkerTrace;
@@ -22,9 +23,24 @@ pub struct Worker {
     graph: Graph,
     scratch: Box<Scratch>,
     made: Box<Vector>,
+    outbox: Outbox,
     limits: Limits,
     trace: WorkerTrace,
     balance: Balance,
+}
+
+/// Deals the queue pairs of the ports to `workers` workers, one after the other, so that no worker gets many more than
+/// another: of a port with fewer pairs than workers only some have one, and the others hand frames to them.
+pub fn deal<T>(ports: impl IntoIterator<Item = Vec<T>>, workers: usize) -> Vec<Vec<(InterfaceId, T)>> {
+    let mut dealt: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut next = 0;
+    for (port, pairs) in (0..).zip(ports) {
+        for pair in pairs.into_iter().take(workers) {
+            dealt[next % workers].push((InterfaceId(port), pair));
+            next += 1;
+        }
+    }
+    dealt
 }
 
 impl Worker {
@@ -42,11 +58,13 @@ impl Worker {
         // What comes in before the first tables is counted too.
         let interfaces = ports.iter().map(|(interface, _)| usize::from(interface.0) + 1).max().unwrap_or(0);
         shared.counters(id).interfaces.grow(interfaces);
+        ports.iter().for_each(|(port, _)| shared.add_owner(*port, id));
         let port = |(interface, queue)| WorkerPort { interface, queue, waiting: Box::default() };
         Self {
             tables: shared.tables(),
             // Generations are counted up from 0: the first poll takes the tables.
             generation: u64::MAX,
+            outbox: Outbox::new(shared.workers()),
             shared,
             id,
             ports: ports.into_iter().map(port).collect(),
@@ -61,8 +79,8 @@ impl Worker {
         }
     }
 
-    /// Handles what waits at every port and what control injected, once around: at most a vector of each. Returns how
-    /// many packets that were. `now_ns` is monotonic.
+    /// Handles what waits at every port, what control injected and what other workers handed over, once around: at most a
+    /// vector of each, and a ring of each worker. Returns how many packets that were. `now_ns` is monotonic.
     pub fn poll(&mut self, now_ns: u64) -> usize {
         // Asked before the tables are: what control injects after it published must not meet older ones.
         let injects = self.shared.injected(self.id).len();
@@ -75,10 +93,12 @@ impl Worker {
             ports: &mut self.ports,
             scratch: &mut self.scratch,
             made: &mut self.made,
+            outbox: &mut self.outbox,
             limits: &mut self.limits,
             trace: &mut self.trace,
             balance: &mut self.balance,
             rx_port: 0,
+            from_worker: 0,
             injects,
             worker: self.id,
             now_ns,
@@ -86,6 +106,9 @@ impl Worker {
         let mut packets = 0;
         if injects > 0 {
             packets += self.graph.run(&mut cx, Node::Inject);
+        }
+        if self.shared.inbox(self.id).is_ready() {
+            packets += take_handed(&mut self.graph, &mut cx);
         }
         for rx_port in 0..cx.ports.len() {
             cx.rx_port = rx_port;
@@ -114,8 +137,8 @@ impl Worker {
     pub fn arm(&mut self) -> bool {
         self.awake = false;
         self.shared.asleep(self.id);
-        let injected = !self.shared.injected(self.id).is_empty();
-        self.ports.iter_mut().fold(injected, |work, port| port.queue.arm() | work)
+        let waiting = !self.shared.injected(self.id).is_empty() || self.shared.inbox(self.id).is_ready();
+        self.ports.iter_mut().fold(waiting, |work, port| port.queue.arm() | work)
     }
 
     /// Asks for no more interrupts and reads tables again.
@@ -126,6 +149,24 @@ impl Worker {
         self.awake = true;
         self.ports.iter_mut().for_each(|port| port.queue.disarm());
     }
+}
+
+/// Sends what other workers handed over, a ring of each at most. Returns how many packets that were.
+fn take_handed(graph: &mut Graph, cx: &mut Context<'_>) -> usize {
+    let mut ready = cx.shared.inbox(cx.worker).take_ready();
+    let mut packets = 0;
+    while ready != 0 {
+        cx.from_worker = ready.trailing_zeros() as usize;
+        ready &= ready - 1;
+        // What comes while this goes on says so again.
+        for _ in 0..RING_VECTORS {
+            match graph.run(cx, Node::HandoffInput) {
+                0 => break,
+                taken => packets += taken,
+            }
+        }
+    }
+    packets
 }
 
 impl Drop for Worker {

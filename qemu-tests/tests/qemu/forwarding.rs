@@ -23,6 +23,21 @@ pub fn both_families_on_two_cores(experiment: &Experiment) -> Result<()> {
     datagrams_cross(&stations)
 }
 
+/// Two workers, one queue pair in each card: what one routes, the other sends.
+pub fn both_families_on_two_workers(experiment: &Experiment) -> Result<()> {
+    let (vm, stations) = experiment.gateway_with(|machine| machine.smp(3), |nic| nic)?;
+    datagrams_cross(&stations)?;
+    let counters = vm.api(gateway::TOKEN)?.json("/v1/counters")?;
+    let workers = counters["workers"].as_array().context("no workers")?;
+    ensure!(workers.len() == 2, "{} workers on three cores", workers.len());
+    for worker in workers {
+        let mut nodes = worker["nodes"].as_array().context("no nodes")?.iter();
+        let handed = nodes.find(|node| node["node"] == "handoff-input").context("no handoff-input")?;
+        ensure!(handed["packets"].as_u64() > Some(0), "nothing was handed over: {worker}");
+    }
+    Ok(())
+}
+
 /// Datagrams of many sizes cross in both directions, unchanged but for what a router changes.
 pub fn datagrams_cross(stations: &Stations) -> Result<()> {
     let (left, right) = (&stations.left, &stations.right);

@@ -152,6 +152,7 @@ struct Trace {
 /// The way of one packet.
 #[derive(Serialize)]
 struct TracedPacket {
+    /// The worker that received it.
     worker: u16,
     packet: u16,
     steps: Vec<Step>,
@@ -184,10 +185,13 @@ pub(super) fn trace(node: &mut Node, _: &Request) -> Reply {
     let mut packets: Vec<TracedPacket> = Vec::new();
     // A packet's records follow each other closely, but those of several workers mix.
     for record in &node.trace {
-        let key = (record.worker, record.packet);
-        match packets.iter_mut().rev().find(|packet| (packet.worker, packet.packet) == key) {
+        match packets.iter_mut().rev().find(|packet| packet.packet == record.packet) {
             Some(packet) => packet.steps.push(step(record)),
-            None => packets.push(TracedPacket { worker: key.0, packet: key.1, steps: [step(record)].into() }),
+            None => packets.push(TracedPacket {
+                worker: record.worker,
+                packet: record.packet,
+                steps: [step(record)].into(),
+            }),
         }
     }
     json(200, &Trace { packets })

@@ -1,20 +1,32 @@
-//! Interface state, MTU and counters, then the transmit queue of the port that an interface stands on.
+//! Interface state, MTU and counters, then the transmit queue of the port that an interface stands on, or the worker that
+//! has one.
 
 use super::drop_for;
 use crate::DropReason;
 use crate::context::{Context, WorkerPort};
 use crate::graph::{Nexts, Node};
 use crate::tables::InterfaceId;
+use alloc::boxed::Box;
 use buffer::{Buf, Vector};
 
 /// What an interface's frames need to know.
 #[derive(Clone, Copy)]
 struct Way {
     interface: u16,
-    /// Place of the port in the worker's list, or why there is none.
-    port: Result<usize, DropReason>,
+    via: Via,
     /// Longest frame, in bytes.
     max_len: usize,
+}
+
+/// Who sends frames.
+#[derive(Clone, Copy)]
+enum Via {
+    /// This worker, by the port at this place of its list.
+    Port(usize),
+    /// This other worker.
+    Worker(usize),
+    /// Nobody, for this reason.
+    Nobody(DropReason),
 }
 
 #[inline(never)]
@@ -27,8 +39,8 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         *length = len as u32;
         differ |= (packet.meta().tx_interface != way.interface) | (len > way.max_len);
     }
-    match way.port {
-        Ok(port) if !differ => send(cx, port, packets, way.interface),
+    match way.via {
+        Via::Port(port) if !differ => send(cx, port, packets, way.interface),
         _ => scatter(cx, packets),
     }
     nexts[..packets.len()].fill(Node::Drop);
@@ -36,11 +48,17 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
 
 fn way_of(cx: &Context<'_>, interface: u16) -> Way {
     let row = cx.tables.row(InterfaceId(interface)).filter(|row| row.up);
-    let Some(row) = row else { return Way { interface, port: Err(DropReason::InterfaceDown), max_len: 0 } };
+    let Some(row) = row else {
+        return Way { interface, via: Via::Nobody(DropReason::InterfaceDown), max_len: 0 };
+    };
     let port = cx.ports.iter().position(|port| port.interface == row.port);
+    let other = || cx.shared.owner(row.port, cx.worker);
     Way {
         interface,
-        port: port.ok_or(DropReason::OutputNoPort),
+        via: match port {
+            Some(port) => Via::Port(port),
+            None => other().map_or(Via::Nobody(DropReason::OutputNoPort), Via::Worker),
+        },
         max_len: usize::from(row.description.mtu) + row.header_len(),
     }
 }
@@ -74,12 +92,20 @@ fn scatter(cx: &mut Context<'_>, packets: &mut Vector) {
             Some(way) if way.interface == interface => way,
             _ => *way.insert(way_of(cx, interface)),
         };
-        match way.port {
+        match way.via {
+            Via::Nobody(reason) => refuse(cx, packet, reason, packets),
+            _ if packet.total_len() > way.max_len => refuse(cx, packet, DropReason::OutputTooLong, packets),
             // The ports' vectors were empty: all of one vector's packets fit.
-            Ok(port) if packet.total_len() <= way.max_len => drop(cx.ports[port].waiting.push(packet)),
-            Ok(_) => refuse(cx, packet, DropReason::OutputTooLong, packets),
-            Err(reason) => refuse(cx, packet, reason, packets),
+            Via::Port(port) => drop(cx.ports[port].waiting.push(packet)),
+            Via::Worker(to) => {
+                if let Err(packet) = cx.outbox.add(cx.shared.inbox(cx.worker), to, packet) {
+                    refuse(cx, packet, DropReason::HandoffFull, packets);
+                }
+            }
         }
+    }
+    while let Some((to, vector)) = cx.outbox.take() {
+        hand_over(cx, to, vector, packets);
     }
     for port in 0..cx.ports.len() {
         send_mixed(cx, port, packets);
@@ -107,6 +133,18 @@ fn send_mixed(cx: &mut Context<'_>, port: usize, refused: &mut Vector) {
     cx.balance.left += sent as u64;
     while let Some(packet) = cx.ports[port].waiting.pop() {
         refuse(cx, packet, DropReason::TransmitRingFull, refused);
+    }
+}
+
+/// Hands frames to another worker, which counts them when it sends them. What is refused goes to `refused`.
+fn hand_over(cx: &mut Context<'_>, to: usize, vector: Box<Vector>, refused: &mut Vector) {
+    let given = vector.len() as u64;
+    match cx.shared.hand_over(cx.worker, to, vector) {
+        Ok(()) => cx.balance.left += given,
+        Err(mut vector) => {
+            vector.drain(..).for_each(|packet| refuse(cx, packet, DropReason::HandoffFull, refused));
+            cx.shared.inbox(cx.worker).give_empty(vector);
+        }
     }
 }
 

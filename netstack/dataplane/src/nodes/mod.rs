@@ -3,6 +3,7 @@
 pub(crate) mod arp_input;
 pub(crate) mod drop;
 pub(crate) mod ethernet_input;
+pub(crate) mod handoff_input;
 pub(crate) mod icmp4_error;
 pub(crate) mod icmp6_error;
 pub(crate) mod inject;

@@ -162,6 +162,18 @@ const ROUTES: &[(&str, u8, u32)] = &[
     ("2001:db8:1005::", 48, PROHIBITED),
 ];
 
+/// Enters [`ROUTES`].
+pub fn add_routes(fib4: &mut Fib4Writer, fib6: &mut Fib6Writer) {
+    for &(address, len, group) in ROUTES {
+        let address: IpAddr = address.parse().expect("a literal address");
+        let former = match address {
+            IpAddr::V4(address) => fib4.insert(Prefix::new(address.to_bits(), len).expect("a prefix"), group),
+            IpAddr::V6(address) => fib6.insert(Prefix::new(address.to_bits(), len).expect("a prefix"), group),
+        };
+        assert_eq!(former, Ok(None));
+    }
+}
+
 impl Testbed {
     pub fn new() -> Self {
         Self::with_mtu(1500)
@@ -171,18 +183,7 @@ impl Testbed {
     pub fn with_mtu(mtu1: u16) -> Self {
         let mut fib4 = Fib4Writer::new().expect("an empty table is small");
         let mut fib6 = Fib6Writer::new().expect("an empty table is small");
-        for &(address, len, group) in ROUTES {
-            let address: IpAddr = address.parse().expect("a literal address");
-            let former = match address {
-                IpAddr::V4(address) => {
-                    fib4.insert(Prefix::new(address.to_bits(), len).expect("a prefix"), group)
-                }
-                IpAddr::V6(address) => {
-                    fib6.insert(Prefix::new(address.to_bits(), len).expect("a prefix"), group)
-                }
-            };
-            assert_eq!(former, Ok(None));
-        }
+        add_routes(&mut fib4, &mut fib6);
         let shared =
             Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [0x1234, 0x5678], Box::new(NoWake));
         let _ = shared.publish(tables(mtu1));

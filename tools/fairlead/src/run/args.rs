@@ -13,7 +13,7 @@ pub struct RunArgs {
     /// Port, in the order of their names eth0, eth1, ...: tap:NAME makes a TAP device, af-packet:INTERFACE takes an interface of this host
     #[arg(long = "port", value_name = "KIND:NAME")]
     pub ports: Vec<PortSpec>,
-    /// Threads that move packets; each has a queue of every port
+    /// Threads that move packets; each has a queue of every port that has so many
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub workers: u16,
     /// Serve the API on this address of the host too

@@ -28,7 +28,7 @@ use std::time::Instant;
 
 use buffer::{BufferPool, PortControl};
 use control::{Boot, Control, Parts};
-use dataplane::{InterfaceId, Shared};
+use dataplane::Shared;
 use fib::{Fib4Writer, Fib6Writer};
 
 pub use args::RunArgs;
@@ -173,17 +173,10 @@ fn seed() -> Result<[u64; 2]> {
     Ok([low, high])
 }
 
-/// Gives each port's control to control, and its queues to the workers, one each.
+/// Gives each port's control to control, and deals its queues to the workers.
 fn distribute(ports: Vec<Port>, workers: usize) -> (Vec<Box<dyn PortControl>>, Vec<Queues>) {
-    let mut queues: Vec<Queues> = (0..workers).map(|_| Queues::new()).collect();
-    let mut controls = Vec::new();
-    for (index, port) in ports.into_iter().enumerate() {
-        controls.push(port.control);
-        for (queue, worker) in port.queues.into_iter().zip(&mut queues) {
-            worker.push((InterfaceId(index as u16), queue));
-        }
-    }
-    (controls, queues)
+    let (controls, queues): (_, Vec<_>) = ports.into_iter().map(|port| (port.control, port.queues)).unzip();
+    (controls, dataplane::deal(queues, workers))
 }
 
 /// Becomes a new process with the same arguments; returns only if that fails.
