@@ -1,4 +1,4 @@
 //! See `fuzz_targets::TARGETS`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz_targets::run("boot_info", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz_targets::boot_info::run(data));

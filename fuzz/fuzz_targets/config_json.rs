@@ -1,4 +1,4 @@
 //! See `fuzz_targets::TARGETS`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz_targets::run("config_json", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz_targets::config_json::run(data));

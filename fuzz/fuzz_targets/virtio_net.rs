@@ -1,4 +1,4 @@
 //! See `fuzz_targets::TARGETS`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz_targets::run("virtio_net", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz_targets::virtio_net::run(data));

@@ -20,7 +20,7 @@ mod api;
 mod auth;
 mod boot;
 mod control;
-mod dhcp;
+pub mod dhcp;
 mod http;
 mod net;
 mod node;

@@ -10,7 +10,7 @@ use crate::store::{Checksum, Saved, Store, StoreError};
 use alloc::{boxed::Box, collections::BTreeMap, format, string::String, sync::Arc, vec::Vec};
 use buffer::PortControl;
 use config::{Config, PortFacts, Problem};
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 use dataplane::{InterfaceId, Shared, TraceRecord};
 use router::{DhcpLease, Router};
 
@@ -175,6 +175,12 @@ impl Node {
     pub fn take_dhcp_event(&mut self, interface: InterfaceId, event: Event) {
         let name = self.name_of(interface);
         let lease = match event {
+            Event::Bound(lease)
+                if self.is_elsewhere(self.running.config(), interface, lease.address.addr()) =>
+            {
+                log::warn!(target: "dhcp", "{name}: {} from {} is an address of this node already", lease.address, lease.server);
+                None
+            }
             Event::Bound(lease) => {
                 log::info!(target: "dhcp", "{name}: {} from {}", lease.address, lease.server);
                 Some(lease)
@@ -186,6 +192,15 @@ impl Node {
         };
         self.router.set_lease(interface, lease.as_ref().map(router_lease), self.now_ns);
         self.listen_changed = true;
+    }
+
+    /// Whether an address is one of another interface, or configured on this one.
+    fn is_elsewhere(&self, config: &Config, leased_by: InterfaceId, address: Ipv4Addr) -> bool {
+        let name = self.name_of(leased_by);
+        let configured = config.interfaces.iter().flat_map(|i| &i.addresses);
+        let others = self.router.interfaces().into_iter().filter(|interface| interface.name != name);
+        let mut all = configured.copied().chain(others.flat_map(|interface| interface.addresses));
+        all.any(|network| network.addr() == IpAddr::V4(address))
     }
 
     /// A port has a link again: the DHCP clients on it and on its sub-interfaces ask at once.
@@ -253,7 +268,9 @@ impl Node {
                 self.platform.random(&mut seed);
                 Client::new(interface.mac.0, &config.hostname, u64::from_le_bytes(seed), self.now_ns)
             });
-            self.router.set_lease(interface.id, client.lease().map(router_lease), self.now_ns);
+            let lease =
+                client.lease().filter(|lease| !self.is_elsewhere(config, interface.id, lease.address.addr()));
+            self.router.set_lease(interface.id, lease.map(router_lease), self.now_ns);
             let _ = self.dhcp.insert(interface.id, client);
         }
         for id in before.into_keys() {

@@ -34,11 +34,11 @@ pub fn run(data: &[u8]) {
             node.punt(data);
         }
         for (wire, mac) in [(0, port_mac(0)), (1, port_mac(1))] {
-            node.send(wire, data);
+            assert!(node.wires[wire].send(data), "the wire is full");
             let mut frame = data.to_vec();
             if let Some(destination) = frame.get_mut(..MAC_BYTES) {
                 destination.copy_from_slice(&mac);
-                node.send(wire, &frame);
+                assert!(node.wires[wire].send(&frame), "the wire is full");
             }
         }
         node.after(SECOND_NS / 10);

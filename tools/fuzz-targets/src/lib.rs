@@ -13,18 +13,19 @@
 pub mod corpus;
 pub mod mutate;
 
-mod acpi;
-mod boot_info;
-mod config_json;
-mod discovery;
-mod frame;
-mod http;
+pub mod acpi;
+pub mod boot_info;
+pub mod config_json;
+pub mod dhcp;
+pub mod discovery;
+pub mod frame;
+pub mod http;
 mod input;
-mod node;
+pub mod node;
 mod rig;
-mod route_line;
-mod store_slots;
-mod virtio_net;
+pub mod route_line;
+pub mod store_slots;
+pub mod virtio_net;
 
 #[allow(unsafe_code, dead_code, unused_imports, reason = "the model is that of the drivers' own tests")]
 #[path = "../../../drivers/tests/virtio/model/mod.rs"]
@@ -52,6 +53,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "acpi", run: acpi::run },
     Target { name: "boot_info", run: boot_info::run },
     Target { name: "config_json", run: config_json::run },
+    Target { name: "dhcp", run: dhcp::run },
     Target { name: "discovery", run: discovery::run },
     Target { name: "frame", run: frame::run },
     Target { name: "http", run: http::run },
@@ -60,15 +62,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "store_slots", run: store_slots::run },
     Target { name: "virtio_net", run: virtio_net::run },
 ];
-
-/// Feeds the target of that name, as libFuzzer's binaries do.
-///
-/// # Panics
-/// If there is none, and with every find.
-pub fn run(name: &str, data: &[u8]) {
-    let Some(target) = target(name) else { panic!("there is no target {name}") };
-    (target.run)(data);
-}
 
 /// The target of that name.
 pub fn target(name: &str) -> Option<&'static Target> {

@@ -69,6 +69,7 @@ fn answer_dhcp(rig: &mut Rig, data: &[u8]) {
         answer[24..26].copy_from_slice(&checksum.to_be_bytes());
         rig.send(1, &answer);
     }
+    rig.run();
 }
 
 #[cfg(test)]

@@ -75,10 +75,9 @@ impl Rig {
         self.run();
     }
 
-    /// Puts a frame on the wire of a port.
+    /// Puts a frame on the wire of a port, where it waits for the next turn.
     pub fn send(&mut self, port: usize, frame: &[u8]) {
         assert!(self.wires[port].send(frame), "the wire is full");
-        self.run();
     }
 
     /// Takes every frame that left by a port.

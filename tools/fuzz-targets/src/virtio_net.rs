@@ -9,10 +9,14 @@ use vm_memory::{Bytes, GuestAddress};
 use crate::input::Input;
 use crate::model::{Card, HEADER_BYTES, Memory, RINGS, model, offer};
 
-/// Buffers of the pool: enough for one ring and some vectors.
-const BUFFERS: usize = 400;
+/// Entries of each ring: few, as every input makes a card of its own.
+const RING_ENTRIES: u16 = 16;
+/// Buffers of the pool: enough for the rings and what was received.
+const BUFFERS: usize = 128;
 /// More steps find nothing that fewer do not.
-const MAX_STEPS: usize = 200;
+const MAX_STEPS: usize = 64;
+/// The longest frame that the card delivers.
+const MAX_FRAME_BYTES: u16 = 9000;
 
 /// Has driver and card do what `data` says.
 pub fn run(data: &[u8]) {
@@ -22,7 +26,7 @@ pub fn run(data: &[u8]) {
     let kind = input.byte();
     let features = offer::USUAL | RINGS[usize::from(kind) % RINGS.len()];
     let features = if kind & 4 != 0 { features & !offer::MRG_RXBUF } else { features };
-    let model = model(features, 64, true);
+    let model = model(features, RING_ENTRIES, true);
     let Ok(mut card) = Card::open_with(&model, 1, pool) else { panic!("a correct card, as yet") };
     let mut held = Vector::new();
     for _ in 0..MAX_STEPS {
@@ -47,14 +51,18 @@ fn step(card: &mut Card, held: &mut Vector, input: &mut Input<'_>) {
         }
         // A router sends on what it received, whatever that was.
         2 => card.queues[0].transmit(&mut card.cache, held),
-        3 => drop(card.transmit(0, &vec![vec![7; 60]; usize::from(input.byte() % 40)])),
+        3 => drop(card.transmit(0, &vec![vec![7; 60]; usize::from(input.byte() % 24)])),
         4 => drop(card.queues[0].arm()),
         5 => card.queues[0].disarm(),
         6 => drop(card.control.link_up(0)),
         _ if !card.model.state().is_running() => {}
         7 => {
             let header: [u8; HEADER_BYTES] = std::array::from_fn(|_| input.byte());
-            let _ = card.deliver(0, header, &vec![3; usize::from(input.word() % 9000)]);
+            let _ = card.deliver(
+                0,
+                header,
+                &[3; MAX_FRAME_BYTES as usize][..usize::from(input.word() % MAX_FRAME_BYTES)],
+            );
         }
         8 => take_sent(card),
         _ => scribble(card, input),

@@ -1,6 +1,11 @@
 //! The state machine of RFC 2131 §4.4, figure 5, without INIT-REBOOT.
 
-use super::{datagram::Request, message, message::Message};
+use super::{
+    datagram::Request,
+    message,
+    message::Message,
+    terms::{self, MIN_LEASE_SECONDS, Times},
+};
 use alloc::{string::String, vec::Vec};
 use config::Ipv4Net;
 use core::net::Ipv4Addr;
@@ -15,14 +20,12 @@ const LAST_REPEAT_NS: u64 = 64 * SECOND_NS;
 const REQUESTS: u32 = 4;
 /// RFC 2131 §4.4.5: renewals are not repeated faster.
 const MIN_RENEW_REPEAT_NS: u64 = 60 * SECOND_NS;
-/// Shorter leases are taken for this long: nobody is asked in a storm.
-const MIN_LEASE_SECONDS: u32 = 60;
 /// Before a client begins again whose server said no.
 const NAK_PAUSE_NS: u64 = SECOND_NS;
 
 /// What a server lent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lease {
+pub struct Lease {
     /// The address with the length of its network's prefix.
     pub address: Ipv4Net,
     /// Routes with their next hops.
@@ -37,7 +40,7 @@ pub(crate) struct Lease {
 
 /// What changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// There is a lease, or it says something new.
     Bound(Lease),
     /// There is none any more.
@@ -46,7 +49,7 @@ pub(crate) enum Event {
 
 /// What is to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Output {
+pub enum Output {
     /// An Ethernet frame, out of the client's interface.
     Frame(Vec<u8>),
     /// An IPv4 packet, routed.
@@ -54,7 +57,7 @@ pub(crate) enum Output {
 }
 
 /// The client of one interface.
-pub(crate) struct Client {
+pub struct Client {
     mac: [u8; 6],
     hostname: String,
     /// State of the generator of transaction identifiers and jitter.
@@ -74,14 +77,6 @@ enum State {
     Bound { lease: Lease, times: Times },
     Renewing { lease: Lease, times: Times },
     Rebinding { lease: Lease, times: Times },
-}
-
-/// When a lease is renewed, rebound, over (T1, T2, expiry).
-#[derive(Clone, Copy, Debug)]
-struct Times {
-    renew_ns: u64,
-    rebind_ns: u64,
-    expire_ns: u64,
 }
 
 impl Client {
@@ -177,6 +172,10 @@ impl Client {
                 let (Some(address), Some(server)) = (message.address, message.server) else {
                     return (None, None);
                 };
+                // What could not be taken is not asked for: another server may offer better.
+                if terms::network_of(&message).is_none() {
+                    return (None, None);
+                }
                 (Some(self.request(address, server, 0, FIRST_REPEAT_NS, now_ns)), None)
             }
             (State::Requesting { server, .. }, Some(DhcpMessageType::Ack)) => {
@@ -247,12 +246,11 @@ impl Client {
 
     /// A server acknowledged. What it says may differ from the lease before.
     fn bind(&mut self, message: Message, server: Ipv4Addr, now_ns: u64) -> Option<Event> {
-        let (address, seconds) = (message.address?, message.lease_seconds?);
-        let prefix_len = message.prefix_len.unwrap_or_else(|| class_prefix_len(address));
+        let (address, seconds) = (terms::network_of(&message)?, message.lease_seconds?);
         let seconds = seconds.max(MIN_LEASE_SECONDS);
         let lease = Lease {
-            address: Ipv4Net::new(address, prefix_len).ok()?,
-            routes: message.routes,
+            address,
+            routes: terms::usable_routes(message.routes, address),
             mtu: message.mtu,
             server: message.server.unwrap_or(server),
             seconds: (seconds != u32::MAX).then_some(seconds),
@@ -290,27 +288,5 @@ impl Client {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
-    }
-}
-
-impl Times {
-    /// RFC 2131 §4.4.5: T1 is half and T2 seven eighths of the lease unless the server says otherwise.
-    fn of(seconds: u32, t1_seconds: Option<u32>, t2_seconds: Option<u32>, now_ns: u64) -> Self {
-        if seconds == u32::MAX {
-            return Self { renew_ns: u64::MAX, rebind_ns: u64::MAX, expire_ns: u64::MAX };
-        }
-        let t2 = t2_seconds.filter(|&t2| t2 < seconds).unwrap_or(seconds - seconds / 8);
-        let t1 = t1_seconds.filter(|&t1| t1 < t2).unwrap_or((seconds / 2).min(t2 - 1));
-        let at = |seconds: u32| now_ns.saturating_add(u64::from(seconds) * SECOND_NS);
-        Self { renew_ns: at(t1), rebind_ns: at(t2), expire_ns: at(seconds) }
-    }
-}
-
-/// The prefix length that a network's class implies, for a server that gives no mask.
-fn class_prefix_len(address: Ipv4Addr) -> u8 {
-    match address.octets()[0] {
-        0..128 => 8,
-        128..192 => 16,
-        _ => 24,
     }
 }

@@ -8,8 +8,8 @@
 //!
 //! A device that was never a store is claimed first, by the magic number in its first sector, and only if it is blank:
 //! a disk that holds something else is refused. Power may fail between any two sectors or tear one. Before step 3 the slot's header does not fit its document, and
-//! the other slot holds the newest; a torn header fails its own checksum. Loading takes the whole slot with the highest
-//! sequence number. Nothing here knows what the document says.
+//! the other slot holds the newest; a torn header fails its own checksum. Loading takes the whole slot with the newest
+//! sequence number: they are compared as serial numbers (RFC 1982), so that any number can be followed. Nothing here knows what the document says.
 
 mod slot;
 #[cfg(test)]
@@ -54,7 +54,7 @@ pub enum SlotState {
     Empty,
     /// A whole document.
     Valid {
-        /// The highest one is the newest.
+        /// The later one, as serial numbers go (RFC 1982), is the newest.
         sequence: u64,
         /// Configuration generation of the document.
         generation: u64,
@@ -156,8 +156,8 @@ impl<'a> Store<'a> {
     /// The device failed.
     pub fn load(&mut self) -> Result<Option<Saved>, StoreError> {
         let (first, second) = (self.read_slot(0)?, self.read_slot(1)?);
-        let newest = if second.0.sequence() > first.0.sequence() { second } else { first };
-        Ok(newest.1)
+        let sequences = [&first, &second].map(|slot| slot.0.sequence());
+        Ok(if newest(sequences) == 1 { second.1 } else { first.1 })
     }
 
     /// Makes `saved` the newest document. When this fails, what was the newest before still is.
@@ -170,10 +170,12 @@ impl<'a> Store<'a> {
             return Err(StoreError::TooLong { capacity_bytes });
         }
         self.claim()?;
-        let [first, second] = self.slots()?.map(|slot| slot.sequence());
-        let index = if second > first { 0 } else { u64::from(first.is_some()) };
+        let sequences = self.slots()?.map(|slot| slot.sequence());
+        let newest = newest(sequences);
+        let sequence = sequences.get(newest).copied().flatten();
+        let index = if sequence.is_some() { 1 - newest as u64 } else { 0 };
         let header = Header {
-            sequence: first.max(second).unwrap_or(0).saturating_add(1),
+            sequence: sequence.unwrap_or(0).wrapping_add(1),
             generation: saved.generation,
             module: saved.module,
             length: saved.document.len() as u32,
@@ -227,10 +229,7 @@ impl<'a> Store<'a> {
         if sector == [0; SECTOR_BYTES] || sector == slot::claim() {
             return Ok((SlotState::Empty, None));
         }
-        // A sequence number that nothing can follow was not written by a store.
-        let is_ours =
-            |header: &Header| header.length as usize <= self.capacity_bytes() && header.sequence < u64::MAX;
-        let header = Header::parse(&sector).filter(is_ours);
+        let header = Header::parse(&sector).filter(|header| header.length as usize <= self.capacity_bytes());
         let Some(header) = header else { return Ok((SlotState::Damaged, None)) };
         let length = header.length as usize;
         let mut document = Vec::with_capacity(length);
@@ -250,5 +249,13 @@ impl<'a> Store<'a> {
             length_bytes: header.length,
         };
         Ok((state, Some(Saved { generation: header.generation, module: header.module, document })))
+    }
+}
+
+/// Which of two slots has the newest document; the first one if neither has any.
+fn newest(sequences: [Option<u64>; 2]) -> usize {
+    match sequences {
+        [Some(first), Some(second)] => usize::from((second.wrapping_sub(first) as i64) > 0),
+        [first, second] => usize::from(first.is_none() && second.is_some()),
     }
 }

@@ -89,19 +89,27 @@ impl Node {
 
     /// Everybody has turns until nothing happens any more.
     pub fn run(&mut self) {
-        for _ in 0..12 {
-            self.turn();
-            self.now_ns += 1_000_000;
+        const TURN_NS: u64 = 1_000_000;
+        let end_ns = self.now_ns + 12 * TURN_NS;
+        let mut idle = 0;
+        // What was published takes effect when the worker has seen it: that takes a turn in which nothing else happens.
+        while self.now_ns < end_ns && idle < 3 {
+            idle = if self.turn() { 0 } else { idle + 1 };
+            self.now_ns += TURN_NS;
         }
+        self.now_ns = end_ns;
     }
 
-    fn turn(&mut self) {
-        let _ = self.worker.poll(self.now_ns);
+    /// Everybody has a turn. False: nobody had anything to do.
+    fn turn(&mut self) -> bool {
+        let mut busy = self.worker.poll(self.now_ns) > 0;
         while let Some(punt) = self.shared.next_punt() {
             let _ = self.router.handle_punt(punt, self.now_ns);
+            busy = true;
         }
         self.router.poll(self.now_ns);
         while let Some(output) = self.router.next_output() {
+            busy = true;
             let inject = match output {
                 Output::Transmit { interface, frame } => {
                     Inject::copy(&mut self.cache, &frame, InjectTo::Transmit(interface)).unwrap()
@@ -111,6 +119,7 @@ impl Node {
             };
             assert!(self.shared.inject(inject));
         }
+        busy
     }
 
     /// Lets time pass, with a turn whenever the router wants one.
@@ -119,7 +128,7 @@ impl Node {
         while let Some(deadline_ns) = self.router.next_deadline_ns(self.now_ns).filter(|next| *next < end_ns)
         {
             self.now_ns = self.now_ns.max(deadline_ns);
-            self.turn();
+            let _ = self.turn();
         }
         self.now_ns = self.now_ns.max(end_ns);
         self.run();
@@ -144,7 +153,7 @@ impl Node {
             let punt = Punt { packet, interface: InterfaceId(0), reason };
             assert!(self.router.handle_punt(punt, self.now_ns).is_none());
         }
-        self.turn();
+        let _ = self.turn();
     }
 
     /// The frames that a port has sent.
