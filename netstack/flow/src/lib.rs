@@ -1,0 +1,46 @@
+//! A worker's connection table: what it decided about a flow's first packet, kept for the others.
+//!
+//! Main path:
+//! 1. [`FlowTable::new`] allocates all memory there will ever be;
+//! 2. [`FlowTable::lookup_batch`] finds the flows of a vector of packets, misses overlapping, and follows their state by TCP flags
+//!    and time ([`State`]);
+//! 3. a miss is decided elsewhere (Maglev, policy) and kept by [`FlowTable::insert`], or by [`FlowTable::insert_pair`] where
+//!    answers come back with other addresses;
+//! 4. [`FlowTable::expire`] walks a few lines at each poll and frees what has gone quiet.
+//!
+//! It stores for each flow what its owners give it: a binding (such as a backend), a policy's verdict, the slot of the
+//! opposite direction. It does not parse packets, translate them, or decide anything. A flow that it does not take is
+//! served without it: losing the table costs consistency while backends change, never a packet.
+//!
+//! # Memory
+//!
+//! An IPv4 flow has 32 bytes, two in a cache line, an IPv6 flow a line of its own. A flow lives in its home line, given by a keyed
+//! hash, or in one of the next, at most 32 slots on. Each line counts the flows that had to pass it, so that a search ends at the first
+//! line that nobody passed: nearly always the home line. Entries never move, so a slot's number is good as long as its
+//! flow lives.
+//!
+//! # When it is full
+//!
+//! A flow is *unproven* until packets have shown that both ends take part. Unproven flows may have a quarter of the table; beyond that,
+//! and where no slot is free, a new flow takes the place of an unproven one or is not taken. An established flow is
+//! never displaced: a SYN flood costs unproven flows their entries, and nobody else.
+//!
+//! `cargo run --release -p flow --example lookup` measures; a 2.6 GHz EPYC guest, vectors of 256 random flows, nanoseconds per
+//! lookup: IPv4 10 with 1,000 flows, 17 with 100,000, 36 with a million; IPv6 14, 21 and 71. A flood's SYN costs 61.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod entry;
+mod key;
+mod probe;
+mod state;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use entry::Entry;
+pub use key::{Key, V4, V6};
+pub use state::{Observed, State, Timeouts};
+pub use table::{Config, Counts, Error, FlowTable, Refused, Slot};

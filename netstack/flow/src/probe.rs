@@ -1,0 +1,108 @@
+//! Where a flow is, and where it may be put.
+
+use crate::entry::{Entry, Line};
+use crate::key::Key;
+
+/// Slots from the first of a flow's home line on in which it can live.
+const WINDOW_SLOTS: usize = 32;
+
+/// Lines from a flow's home on in which it can live.
+pub(crate) const fn window_lines<K: Key>() -> usize {
+    WINDOW_SLOTS / K::WAYS
+}
+
+/// The line of a hash: all are equally likely.
+#[inline(always)]
+pub(crate) fn home(hash: u64, homes: usize) -> usize {
+    ((u128::from(hash) * homes as u128) >> 64) as usize
+}
+
+/// A slot with the line it is in and the place in that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) line: usize,
+    pub(crate) way: usize,
+}
+
+/// Finds a flow's slot. Expired flows are found too.
+#[inline(always)]
+pub(crate) fn find<K: Key>(lines: &[Line<K>], home: usize, key: &K) -> Option<Place> {
+    let window = lines.get(home..)?;
+    for (line, index) in window.iter().zip(home..).take(window_lines::<K>()) {
+        for (entry, way) in line.ways().iter().zip(0..) {
+            if entry.key == *key && !entry.is_free() {
+                return Some(Place { line: index, way });
+            }
+        }
+        if line.passed() == 0 {
+            return None;
+        }
+    }
+    None
+}
+
+/// Where a new flow can go.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Here nobody lives.
+    Free(Place),
+    /// Here lives a flow that has gone quiet.
+    Expired(Place),
+    /// Here lives an unproven flow.
+    Unproven(Place),
+    /// All live here, and are established.
+    None,
+}
+
+/// What a new flow must leave alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spare {
+    /// Free slots: somebody must make room.
+    pub(crate) free: bool,
+    /// The flow's other direction, just put there.
+    pub(crate) peer: Option<Place>,
+}
+
+/// Finds room for a flow with this home: the first place that is free or quiet, or else the first unproven flow's.
+pub(crate) fn room<K: Key>(lines: &[Line<K>], home: usize, now: u32, spare: Spare) -> Room {
+    let mut unproven = None;
+    let window = lines.get(home..).unwrap_or_default();
+    for (line, index) in window.iter().zip(home..).take(window_lines::<K>()) {
+        for (entry, way) in line.ways().iter().zip(0..) {
+            let place = Place { line: index, way };
+            if entry.is_free() {
+                if !spare.free {
+                    return Room::Free(place);
+                }
+            } else if entry.has_expired(now) && entry.peer().is_none() {
+                return Room::Expired(place);
+            } else if entry.state.is_unproven() && spare.peer != Some(place) {
+                // Whether the peer of a quiet one lives is for `FlowTable::expire` to find out.
+                let _ = unproven.get_or_insert(place);
+            }
+        }
+        if spare.free && unproven.is_some() {
+            break;
+        }
+    }
+    unproven.map_or(Room::None, Room::Unproven)
+}
+
+/// The entry at a place.
+#[inline(always)]
+pub(crate) fn at<K: Key>(lines: &[Line<K>], place: Place) -> Option<&Entry<K>> {
+    lines.get(place.line)?.ways().get(place.way)
+}
+
+/// The same, to change it.
+#[inline(always)]
+pub(crate) fn at_mut<K: Key>(lines: &mut [Line<K>], place: Place) -> Option<&mut Entry<K>> {
+    lines.get_mut(place.line)?.ways_mut().get_mut(place.way)
+}
+
+/// Counts a flow in or out of the lines between its home and the one it lives in.
+pub(crate) fn count_passed<K: Key>(lines: &mut [Line<K>], home: usize, line: usize, change: i8) {
+    if let Some(between) = lines.get_mut(home..line) {
+        between.iter_mut().for_each(|line| line.count_passed(change));
+    }
+}

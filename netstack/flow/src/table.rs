@@ -1,0 +1,416 @@
+//! The table.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::entry::{ANSWERS, Entry, Line};
+use crate::key::Key;
+use crate::probe::{self, Place, Room, Spare};
+use crate::state::{Observed, State, TimeoutTicks, Timeouts, ticks};
+
+/// Part of the table that unproven flows may have: one in this many.
+const UNPROVEN_PART: usize = 4;
+/// Slots at most: their numbers leave a bit of an entry's peer free.
+const MAX_SLOTS: usize = 1 << 30;
+/// Keys whose lines are asked for before the first is looked at.
+const BATCH: usize = buffer::VECTOR_SIZE;
+
+/// How a table is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Flows it takes at most; a pair counts twice.
+    pub capacity: usize,
+    /// Secret of its hash, random: who does not know it cannot choose flows that live in one place.
+    pub secret: [u64; 2],
+    /// How long flows may be silent.
+    pub timeouts: Timeouts,
+}
+
+/// Why there is no table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The capacity is 0 or beyond what slots can be numbered for.
+    Capacity {
+        /// The capacity asked for.
+        flows: usize,
+    },
+    /// There is not enough memory.
+    Memory {
+        /// What it would take.
+        bytes: usize,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Capacity { flows } => write!(f, "a table of {flows} flows: give 1 to some 500 million"),
+            Error::Memory { bytes } => write!(f, "no {bytes} bytes of memory for the connection table"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// Why a flow was not taken. It is served all the same, by what the tables say now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Established flows have all the places where it could live, or unproven ones elsewhere their whole part.
+    Full,
+    /// Another flow has the key of the answering direction: another port must be chosen.
+    AnswerTaken,
+}
+
+/// The number of an entry, good for as long as its flow lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot(pub(crate) u32);
+
+/// What happened, since the table was made; and how many flows there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Flows in the table, expired ones that nobody has come across yet among them.
+    pub live: usize,
+    /// Of those, the unproven.
+    pub unproven: usize,
+    /// Flows taken.
+    pub inserted: u64,
+    /// Flows freed, having been quiet for too long.
+    pub expired: u64,
+    /// Unproven flows that gave way to others.
+    pub displaced: u64,
+    /// Flows not taken.
+    pub refused: u64,
+}
+
+/// The flows of one worker. See the crate's documentation.
+pub struct FlowTable<K: Key> {
+    lines: Vec<Line<K>>,
+    /// Lines that can be homes; those after them take what the last of these cannot.
+    homes: usize,
+    capacity: usize,
+    secret: [u64; 2],
+    timeouts: TimeoutTicks,
+    /// Next line of [`FlowTable::expire`].
+    cursor: usize,
+    counts: Counts,
+}
+
+impl<K: Key> FlowTable<K> {
+    /// Allocates a table: 58 bytes a flow for IPv4, 92 for IPv6.
+    ///
+    /// # Errors
+    /// [`Error::Capacity`], [`Error::Memory`].
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let capacity = config.capacity;
+        if capacity == 0 || capacity > MAX_SLOTS / 2 {
+            return Err(Error::Capacity { flows: capacity });
+        }
+        let homes = (capacity * 100 / K::FULL_PERCENT).div_ceil(K::WAYS);
+        let count = homes + probe::window_lines::<K>();
+        let mut lines = Vec::new();
+        let enough = lines.try_reserve_exact(count);
+        enough.map_err(|_| Error::Memory { bytes: count * size_of::<Line<K>>() })?;
+        lines.resize(count, Line::default());
+        let timeouts = TimeoutTicks::new(&config.timeouts);
+        Ok(Self {
+            lines,
+            homes,
+            capacity,
+            secret: config.secret,
+            timeouts,
+            cursor: 0,
+            counts: Counts::default(),
+        })
+    }
+
+    /// Finds the flow of a packet and follows its state. `None` is a miss: no such flow, or it is over and the packet begins another.
+    #[inline]
+    pub fn lookup(&mut self, key: &K, observed: Observed, now_ns: u64) -> Option<Slot> {
+        self.lookup_from(self.home(key), key, observed, ticks(now_ns))
+    }
+
+    /// Looks up a vector of packets, as [`FlowTable::lookup`] one after the other would, with the cache misses of 256 at
+    /// a time overlapping. As many results are written as the shortest slice has room for.
+    #[inline]
+    pub fn lookup_batch(
+        &mut self,
+        keys: &[K],
+        observed: &[Observed],
+        now_ns: u64,
+        found: &mut [Option<Slot>],
+    ) {
+        let now = ticks(now_ns);
+        let chunks = keys.chunks(BATCH).zip(observed.chunks(BATCH)).zip(found.chunks_mut(BATCH));
+        for ((keys, observed), found) in chunks {
+            let mut homes = [0u32; BATCH];
+            for (key, home) in keys.iter().zip(&mut homes) {
+                let line = self.home(key);
+                if let Some(line) = self.lines.get(line) {
+                    buffer::prefetch_write(line);
+                }
+                *home = line as u32;
+            }
+            for (((key, observed), home), found) in keys.iter().zip(observed).zip(&homes).zip(found) {
+                *found = self.lookup_from(*home as usize, key, *observed, now);
+            }
+        }
+    }
+
+    /// Keeps a flow whose first packet was `observed`. A flow with this key that is there already ends, with its peer.
+    ///
+    /// # Errors
+    /// [`Refused::Full`].
+    pub fn insert(
+        &mut self,
+        key: &K,
+        observed: Observed,
+        binding: u32,
+        now_ns: u64,
+    ) -> Result<Slot, Refused> {
+        let now = ticks(now_ns);
+        self.remove_key(key);
+        let place = self.place(key, observed, binding, (now, None))?;
+        Ok(slot::<K>(place))
+    }
+
+    /// Keeps both directions of a flow whose first packet was `observed`, as they pass here: each is the other's peer, lives
+    /// as long as it does, and has the same binding. The slot is that of `key`.
+    ///
+    /// # Errors
+    /// [`Refused::AnswerTaken`] if a flow with the key `answer` is alive, [`Refused::Full`]; then nothing is kept.
+    pub fn insert_pair(
+        &mut self,
+        key: &K,
+        answer: &K,
+        observed: Observed,
+        binding: u32,
+        now_ns: u64,
+    ) -> Result<Slot, Refused> {
+        let now = ticks(now_ns);
+        self.remove_key(key);
+        if key == answer || self.is_taken(answer, now) {
+            return Err(Refused::AnswerTaken);
+        }
+        self.remove_key(answer);
+        let asks = self.place(key, observed, binding, (now, None))?;
+        let answers = match self.place(answer, observed, binding, (now, Some(asks))) {
+            Ok(place) => place,
+            Err(refused) => {
+                self.free(asks);
+                return Err(refused);
+            }
+        };
+        let (ask_slot, answer_slot) = (slot::<K>(asks), slot::<K>(answers));
+        if let Some(entry) = probe::at_mut(&mut self.lines, asks) {
+            entry.peer = answer_slot.0 + 1;
+        }
+        if let Some(entry) = probe::at_mut(&mut self.lines, answers) {
+            entry.peer = (ask_slot.0 + 1) | ANSWERS;
+        }
+        Ok(ask_slot)
+    }
+
+    /// The flow in a slot.
+    #[inline]
+    pub fn entry(&self, slot: Slot) -> Option<&Entry<K>> {
+        probe::at(&self.lines, place::<K>(slot)).filter(|entry| !entry.is_free())
+    }
+
+    /// The same, to change its binding or verdict.
+    #[inline]
+    pub fn entry_mut(&mut self, slot: Slot) -> Option<&mut Entry<K>> {
+        probe::at_mut(&mut self.lines, place::<K>(slot)).filter(|entry| !entry.is_free())
+    }
+
+    /// Ends a flow, and its peer.
+    pub fn remove(&mut self, slot: Slot) {
+        self.remove_at(place::<K>(slot));
+    }
+
+    /// Frees what has been quiet for too long in the next `lines` cache lines. Called often with a few, it
+    /// walks round the table.
+    pub fn expire(&mut self, now_ns: u64, lines: usize) {
+        let now = ticks(now_ns);
+        for _ in 0..lines.min(self.lines.len()) {
+            let line = self.cursor;
+            self.cursor = if line + 1 == self.lines.len() { 0 } else { line + 1 };
+            for way in 0..K::WAYS {
+                let place = Place { line, way };
+                let entry = probe::at(&self.lines, place).filter(|entry| !entry.is_free());
+                if entry.is_some_and(|entry| !self.is_alive(entry, now)) {
+                    self.remove_at(place);
+                    self.counts.expired += 1;
+                }
+            }
+        }
+    }
+
+    /// All flows, the expired ones that nobody has come across yet among them.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Entry<K>)> + '_ {
+        self.lines.iter().zip(0..).flat_map(|(line, index)| {
+            let entries = line.ways().iter().zip(0..).filter(|(entry, _)| !entry.is_free());
+            entries.map(move |(entry, way)| (slot::<K>(Place { line: index, way }), entry))
+        })
+    }
+
+    /// How many flows there are, and what happened.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Flows it takes at most.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Memory of the table.
+    pub fn bytes(&self) -> usize {
+        self.lines.len() * size_of::<Line<K>>()
+    }
+
+    /// Lines that some flow had to pass.
+    #[cfg(test)]
+    pub(crate) fn passed_anywhere(&self) -> impl Iterator<Item = usize> + '_ {
+        self.lines.iter().zip(0..).filter(|(line, _)| line.passed() > 0).map(|(_, index)| index)
+    }
+
+    #[inline(always)]
+    fn home(&self, key: &K) -> usize {
+        probe::home(key.hash(self.secret), self.homes)
+    }
+
+    #[inline(always)]
+    fn lookup_from(&mut self, home: usize, key: &K, observed: Observed, now: u32) -> Option<Slot> {
+        let place = probe::find(&self.lines, home, key)?;
+        let entry = probe::at_mut(&mut self.lines, place)?;
+        let before = entry.state;
+        if before == State::TcpEstablished && entry.peer == 0 && !entry.has_expired(now) {
+            // Nearly every packet: nothing to prove, nobody else to look at.
+            entry.state = before.after(observed, true);
+            entry.expires = now.wrapping_add(self.timeouts.of(entry.state));
+            return Some(slot::<K>(place));
+        }
+        self.follow(place, observed, now)
+    }
+
+    /// The rest of a lookup: flows that are not established, have a peer, or have expired.
+    fn follow(&mut self, at: Place, observed: Observed, now: u32) -> Option<Slot> {
+        let entry = probe::at(&self.lines, at)?;
+        if entry.state.is_over(observed) || !self.is_alive(entry, now) {
+            return None;
+        }
+        let proves = match entry.peer() {
+            None => true,
+            Some(_) => entry.is_answer() && State::is_proof(observed),
+        };
+        // What an answer proves of its own direction it proves of the other one too.
+        let peer = entry.peer().filter(|_| proves && entry.state.is_unproven());
+        let entry = probe::at_mut(&mut self.lines, at)?;
+        let before = entry.state;
+        entry.state = before.after(observed, proves);
+        entry.expires = now.wrapping_add(self.timeouts.of(entry.state));
+        let after = entry.state;
+        self.count_change(before, after);
+        if let Some(peer) = peer.and_then(|slot| probe::at_mut(&mut self.lines, place::<K>(slot))) {
+            let before = peer.state;
+            peer.state = before.after_answer();
+            peer.expires = now.wrapping_add(self.timeouts.of(peer.state));
+            let after = peer.state;
+            self.count_change(before, after);
+        }
+        Some(slot::<K>(at))
+    }
+
+    fn count_change(&mut self, before: State, after: State) {
+        self.counts.unproven += usize::from(after.is_unproven());
+        self.counts.unproven -= usize::from(before.is_unproven());
+    }
+
+    /// True if the flow, or its peer, has not been quiet for too long.
+    fn is_alive(&self, entry: &Entry<K>, now: u32) -> bool {
+        let peer = entry.peer().and_then(|slot| probe::at(&self.lines, place::<K>(slot)));
+        !entry.has_expired(now) || peer.is_some_and(|peer| !peer.has_expired(now))
+    }
+
+    /// True if a flow with this key is alive.
+    fn is_taken(&self, key: &K, now: u32) -> bool {
+        let entry = probe::find(&self.lines, self.home(key), key).and_then(|at| probe::at(&self.lines, at));
+        entry.is_some_and(|entry| self.is_alive(entry, now))
+    }
+
+    /// Finds room for a flow, if need be somebody else's, and puts it there.
+    fn place(
+        &mut self,
+        key: &K,
+        observed: Observed,
+        binding: u32,
+        (now, peer): (u32, Option<Place>),
+    ) -> Result<Place, Refused> {
+        let home = self.home(key);
+        let is_full = self.counts.live >= self.capacity;
+        let free = is_full || self.counts.unproven >= (self.capacity / UNPROVEN_PART).max(2);
+        let place = match probe::room(&self.lines, home, now, Spare { free, peer }) {
+            Room::Free(place) => place,
+            Room::Expired(place) => {
+                self.remove_at(place);
+                self.counts.expired += 1;
+                place
+            }
+            Room::Unproven(place) => {
+                self.remove_at(place);
+                self.counts.displaced += 1;
+                place
+            }
+            Room::None => {
+                self.counts.refused += 1;
+                return Err(Refused::Full);
+            }
+        };
+        if let Some(entry) = probe::at_mut(&mut self.lines, place) {
+            let state = State::first(observed);
+            let expires = now.wrapping_add(self.timeouts.of(state));
+            *entry = Entry { key: *key, state, passed: entry.passed, expires, binding, verdict: 0, peer: 0 };
+            self.count_change(State::Free, state);
+            self.counts.live += 1;
+            self.counts.inserted += 1;
+            probe::count_passed(&mut self.lines, home, place.line, 1);
+        }
+        Ok(place)
+    }
+
+    fn remove_key(&mut self, key: &K) {
+        if let Some(place) = probe::find(&self.lines, self.home(key), key) {
+            self.remove_at(place);
+        }
+    }
+
+    fn remove_at(&mut self, at: Place) {
+        let peer = probe::at(&self.lines, at).and_then(Entry::peer);
+        self.free(at);
+        if let Some(peer) = peer {
+            self.free(place::<K>(peer));
+        }
+    }
+
+    /// Frees one slot and forgets that its flow passed other lines.
+    fn free(&mut self, at: Place) {
+        let Some(entry) = probe::at_mut(&mut self.lines, at).filter(|entry| !entry.is_free()) else { return };
+        let (key, state) = (entry.key, entry.state);
+        *entry = Entry { passed: entry.passed, ..Entry::default() };
+        self.count_change(state, State::Free);
+        self.counts.live -= 1;
+        let home = self.home(&key);
+        probe::count_passed(&mut self.lines, home, at.line, -1);
+    }
+}
+
+#[inline(always)]
+fn slot<K: Key>(place: Place) -> Slot {
+    Slot((place.line * K::WAYS + place.way) as u32)
+}
+
+#[inline(always)]
+fn place<K: Key>(slot: Slot) -> Place {
+    let number = slot.0 as usize;
+    Place { line: number / K::WAYS, way: number % K::WAYS }
+}

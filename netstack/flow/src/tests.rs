@@ -1,0 +1,208 @@
+//! What a table does under pressure; that it agrees with a simple one is in `tests/oracle.rs`.
+
+use crate::table::Config;
+use crate::*;
+
+const SYN: Observed = Observed::Tcp(2);
+const ACK: Observed = Observed::Tcp(16);
+const SYN_ACK: Observed = Observed::Tcp(18);
+const MS: u64 = 1_000_000;
+
+fn table<K: Key>(capacity: usize) -> FlowTable<K> {
+    FlowTable::new(&Config { capacity, secret: [3, 5], timeouts: Timeouts::default() }).unwrap()
+}
+
+fn key(number: u32) -> V4 {
+    let source = number.to_be_bytes();
+    V4 { source, destination: [192, 0, 2, 1], source_port: 4000, destination_port: 80, protocol: 6 }
+}
+
+fn key6(number: u32) -> V6 {
+    let mut source = [0x20; 16];
+    source[12..].copy_from_slice(&number.to_be_bytes());
+    V6 { source, destination: [0x30; 16], source_port: 4000, destination_port: 80, protocol: 6 }
+}
+
+/// The books and the lines agree.
+fn check<K: Key>(table: &FlowTable<K>) {
+    let entries: Vec<_> = table.iter().collect();
+    let counts = table.counts();
+    assert_eq!(counts.live, entries.len());
+    assert_eq!(counts.unproven, entries.iter().filter(|(_, entry)| entry.state().is_unproven()).count());
+    assert!(counts.live <= table.capacity());
+    for (slot, entry) in entries {
+        assert!(std::ptr::eq(table.entry(slot).unwrap(), entry));
+        if let Some(peer) = entry.peer() {
+            let peer = table.entry(peer).unwrap();
+            assert_eq!((peer.peer(), peer.is_answer()), (Some(slot), !entry.is_answer()));
+        }
+    }
+}
+
+fn flood<K: Key>(key: impl Fn(u32) -> K) {
+    let mut table = table::<K>(10_000);
+    for number in 0..5000 {
+        let _ = table.insert(&key(number), SYN, number, 0).unwrap();
+        assert!(table.lookup(&key(number), ACK, 0).is_some());
+    }
+    let bytes = table.bytes();
+    for number in 5000..1_005_000 {
+        let _ = table.insert(&key(number), SYN, 0, MS * 1000);
+    }
+    check(&table);
+    assert_eq!((table.bytes(), table.counts().live, table.counts().unproven), (bytes, 7500, 2500));
+    for number in 0..5000 {
+        let slot = table.lookup(&key(number), ACK, MS * 2000).expect("established");
+        assert_eq!(table.entry(slot).unwrap().binding, number);
+    }
+    // Afterwards everything is as before: the flood's flows end, and others find room.
+    table.expire(MS * 60_000, usize::MAX);
+    assert_eq!(table.counts().live, 5000);
+    assert!((5000..6000).all(|number| table.insert(&key(number), SYN, 0, MS * 60_000).is_ok()));
+}
+
+#[test]
+fn a_flood_of_syns_displaces_nobody_who_is_established() {
+    flood(key);
+    flood(key6);
+}
+
+fn fill<K: Key>(key: impl Fn(u32) -> K) -> (usize, f64) {
+    let capacity = 20_000;
+    let mut table = table::<K>(capacity);
+    let mut taken = 0;
+    for number in 0..capacity as u32 {
+        if table.insert(&key(number), SYN, 0, 0).is_ok() {
+            taken += 1;
+            assert!(table.lookup(&key(number), ACK, 0).is_some());
+        }
+    }
+    check(&table);
+    // Once more: nobody gives way.
+    if taken == capacity {
+        assert_eq!(table.insert(&key(u32::MAX), SYN, 0, 0), Err(Refused::Full));
+    }
+    let home_line = table.iter().filter(|(slot, entry)| {
+        let home = crate::probe::home(entry.key().hash([3, 5]), homes(&table));
+        slot.0 as usize / K::WAYS == home
+    });
+    (taken, home_line.count() as f64 / taken as f64)
+}
+
+fn homes<K: Key>(table: &FlowTable<K>) -> usize {
+    table.bytes() / 64 - crate::probe::window_lines::<K>()
+}
+
+#[test]
+fn a_full_table_takes_what_it_promises_and_hits_cost_a_line() {
+    let (taken, home) = fill(key);
+    assert_eq!(taken, 20_000);
+    assert!(home > 0.8, "{home}");
+    let (taken, home) = fill(key6);
+    assert!(taken > 19_900, "{taken}");
+    assert!(home > 0.5, "{home}");
+}
+
+#[test]
+fn a_million_flows_stay_below_100_mib() {
+    assert!(table::<V4>(1_000_000).bytes() < 60 << 20);
+    assert!(table::<V6>(1_000_000).bytes() < 100 << 20);
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let mut table = table::<V4>(2000);
+    for round in 0..20 {
+        for number in 0..2000 {
+            let _ = table.insert(&key(round * 1000 + number), ACK, 0, 0);
+            let _ = table.lookup(&key(round * 1000 + number), ACK, 0);
+        }
+        let slots: Vec<Slot> = table.iter().map(|(slot, _)| slot).collect();
+        slots.into_iter().for_each(|slot| table.remove(slot));
+        assert_eq!((table.counts().live, table.counts().unproven), (0, 0));
+        assert!(table.passed_anywhere().eq(std::iter::empty()));
+    }
+}
+
+#[test]
+fn a_server_under_attack_proves_nothing_by_answering() {
+    let (ask, answer) = (key(1), V4 { source: [10, 0, 0, 9], ..key(2) });
+    let mut table = table::<V4>(100);
+    let slot = table.insert_pair(&ask, &answer, SYN, 7, 0).unwrap();
+    let state = |table: &FlowTable<V4>| table.entry(slot).unwrap().state();
+    let back = table.lookup(&answer, SYN_ACK, MS).unwrap();
+    assert_eq!(table.entry(back).unwrap().peer(), Some(slot));
+    let _ = table.lookup(&ask, ACK, MS);
+    assert_eq!(state(&table), State::TcpOpening);
+    let _ = table.lookup(&answer, ACK, MS);
+    assert_eq!(state(&table), State::TcpEstablished);
+    assert_eq!(table.entry(back).unwrap().state(), State::TcpEstablished);
+    check(&table);
+}
+
+#[test]
+fn a_direction_lives_as_long_as_the_other() {
+    let (ask, answer) = (V4 { protocol: 17, ..key(1) }, V4 { protocol: 17, ..key(2) });
+    let mut table = table::<V4>(100);
+    let _ = table.insert_pair(&ask, &answer, Observed::Other, 7, 0).unwrap();
+    let minute = 60_000 * MS;
+    assert!(table.lookup(&answer, Observed::Other, 0).is_some());
+    for minutes in 1..10 {
+        assert!(table.lookup(&ask, Observed::Other, minutes * minute).is_some());
+    }
+    table.expire(10 * minute, usize::MAX);
+    assert!(table.lookup(&answer, Observed::Other, 10 * minute).is_some());
+    table.expire(20 * minute, usize::MAX);
+    assert_eq!((table.counts().live, table.counts().expired), (0, 1));
+}
+
+#[test]
+fn an_answer_that_is_taken_is_refused_and_leaves_nothing() {
+    let mut table = table::<V4>(100);
+    let _ = table.insert(&key(2), SYN, 0, 0).unwrap();
+    assert_eq!(table.insert_pair(&key(1), &key(2), SYN, 0, 0), Err(Refused::AnswerTaken));
+    assert_eq!(table.insert_pair(&key(1), &key(1), SYN, 0, 0), Err(Refused::AnswerTaken));
+    assert_eq!(table.counts().live, 1);
+    let later = 31_000 * MS;
+    assert!(table.insert_pair(&key(1), &key(2), SYN, 0, later).is_ok());
+    check(&table);
+}
+
+#[test]
+fn a_forged_reset_does_not_end_a_flow_and_a_real_one_does() {
+    let mut table = table::<V4>(100);
+    let rst = Observed::Tcp(4);
+    for number in [1, 2] {
+        let _ = table.insert(&key(number), SYN, 0, 0).unwrap();
+        let _ = table.lookup(&key(number), ACK, 0);
+        let _ = table.lookup(&key(number), rst, 0);
+    }
+    assert!(table.lookup(&key(1), ACK, 5000 * MS).is_some());
+    assert!(table.lookup(&key(1), ACK, 60_000 * MS).is_some());
+    assert!(table.lookup(&key(2), ACK, 60_000 * MS).is_none());
+    // A SYN on what is over begins another flow.
+    assert!(table.lookup(&key(1), SYN, 60_000 * MS).is_none());
+    let slot = table.insert(&key(1), SYN, 9, 60_000 * MS).unwrap();
+    table.expire(60_000 * MS, usize::MAX);
+    assert_eq!((table.entry(slot).unwrap().binding, table.counts().live), (9, 1));
+}
+
+#[test]
+fn time_wraps_around() {
+    let mut table = table::<V4>(100);
+    let near_wrap = (u64::from(u32::MAX) - 5) << 20;
+    let _ = table.insert(&key(1), SYN, 0, near_wrap).unwrap();
+    assert!(table.lookup(&key(1), ACK, near_wrap + 20_000 * MS).is_some());
+    assert!(table.lookup(&key(1), ACK, near_wrap + 1_000_000 * MS).is_some());
+    assert!(table.lookup(&key(1), ACK, near_wrap + 4_000_000 * MS).is_none());
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let new = |capacity| {
+        FlowTable::<V4>::new(&Config { capacity, secret: [0; 2], timeouts: Timeouts::default() }).err()
+    };
+    assert_eq!(new(0), Some(Error::Capacity { flows: 0 }));
+    assert_eq!(new(usize::MAX), Some(Error::Capacity { flows: usize::MAX }));
+    assert_eq!(new(1), None);
+}

@@ -1,0 +1,252 @@
+//! The table against a map that does the same the plain way.
+
+use std::collections::HashMap;
+
+use flow::{Config, FlowTable, Key, Observed, Refused, State, Timeouts, V4, V6};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Lookup { key: u8, observed: Observed },
+    Batch { keys: Vec<u8>, observed: Observed },
+    Insert { key: u8, observed: Observed, binding: u32 },
+    InsertPair { key: u8, answer: u8, observed: Observed, binding: u32 },
+    Remove { key: u8 },
+    Wait { ms: u64 },
+    Expire { lines: usize },
+}
+
+fn observed() -> impl Strategy<Value = Observed> {
+    prop_oneof![
+        prop::sample::select(vec![2u8, 18, 16, 24, 17, 4, 20, 0, 1]).prop_map(Observed::Tcp),
+        Just(Observed::Other),
+    ]
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let key = || 0u8..40;
+    prop_oneof![
+        8 => (key(), observed()).prop_map(|(key, observed)| Operation::Lookup { key, observed }),
+        1 => (prop::collection::vec(key(), 0..300), observed())
+            .prop_map(|(keys, observed)| Operation::Batch { keys, observed }),
+        4 => (key(), observed(), any::<u32>())
+            .prop_map(|(key, observed, binding)| Operation::Insert { key, observed, binding }),
+        3 => (key(), key(), observed(), any::<u32>())
+            .prop_map(|(key, answer, observed, binding)| Operation::InsertPair { key, answer, observed, binding }),
+        1 => key().prop_map(|key| Operation::Remove { key }),
+        3 => prop::sample::select(vec![1u64, 900, 9_000, 31_000, 100_000, 1_000_000]).prop_map(|ms| Operation::Wait { ms }),
+        1 => (0usize..300).prop_map(|lines| Operation::Expire { lines }),
+    ]
+}
+
+/// A flow, the plain way.
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    state: State,
+    last_tick: u64,
+    binding: u32,
+    peer: Option<(u8, bool)>,
+}
+
+#[derive(Default)]
+struct Oracle {
+    flows: HashMap<u8, Flow>,
+    now_ns: u64,
+}
+
+fn timeout_ticks(state: State) -> u64 {
+    let timeouts = Timeouts::default();
+    let ms = match state {
+        State::Free => 0,
+        State::TcpOpening => timeouts.tcp_opening_ms,
+        State::TcpEstablished => timeouts.tcp_established_ms,
+        State::TcpClosing => timeouts.tcp_closing_ms,
+        State::TcpClosed => timeouts.tcp_closed_ms,
+        State::Opening => timeouts.opening_ms,
+        State::Established => timeouts.established_ms,
+    };
+    (u64::from(ms) * 1_000_000) >> 20
+}
+
+impl Oracle {
+    fn tick(&self) -> u64 {
+        self.now_ns >> 20
+    }
+
+    fn is_quiet(&self, flow: &Flow) -> bool {
+        self.tick() >= flow.last_tick + timeout_ticks(flow.state)
+    }
+
+    fn alive(&self, key: u8) -> Option<Flow> {
+        let flow = *self.flows.get(&key)?;
+        let peer = flow.peer.map(|(peer, _)| self.flows[&peer]);
+        (!self.is_quiet(&flow) || peer.is_some_and(|peer| !self.is_quiet(&peer))).then_some(flow)
+    }
+
+    fn remove(&mut self, key: u8) {
+        if let Some(Flow { peer: Some((peer, _)), .. }) = self.flows.remove(&key) {
+            let _ = self.flows.remove(&peer);
+        }
+    }
+
+    fn lookup(&mut self, key: u8, observed: Observed) -> Option<Flow> {
+        let flow = self.alive(key)?;
+        let (syn, fin, rst, ack) = match observed {
+            Observed::Tcp(flags) => (flags & 2 != 0, flags & 1 != 0, flags & 4 != 0, flags & 16 != 0),
+            Observed::Other => (false, false, false, false),
+        };
+        let is_tcp = observed != Observed::Other;
+        if syn && !ack && matches!(flow.state, State::TcpClosing | State::TcpClosed) {
+            return None;
+        }
+        let further = if is_tcp { ack && !syn } else { true };
+        let proves = match flow.peer {
+            None => true,
+            Some((_, answers)) => answers && further && !rst,
+        };
+        let state = match (flow.state, is_tcp) {
+            (State::Opening, false) if proves => State::Established,
+            (State::TcpOpening, true) if proves && further && !rst => {
+                if fin {
+                    State::TcpClosing
+                } else {
+                    State::TcpEstablished
+                }
+            }
+            (State::TcpEstablished | State::TcpClosing, true) if rst => State::TcpClosed,
+            (State::TcpEstablished, true) if fin => State::TcpClosing,
+            (State::TcpClosed, true) if !rst => State::TcpClosing,
+            (state, _) => state,
+        };
+        let last_tick = self.tick();
+        if let Some((peer, _)) = flow.peer
+            && proves
+            && matches!(flow.state, State::TcpOpening | State::Opening)
+        {
+            let peer = self.flows.get_mut(&peer).unwrap();
+            peer.state = match peer.state {
+                State::TcpOpening => State::TcpEstablished,
+                State::Opening => State::Established,
+                state => state,
+            };
+            peer.last_tick = last_tick;
+        }
+        let flow = Flow { state, last_tick, ..flow };
+        let _ = self.flows.insert(key, flow);
+        Some(flow)
+    }
+
+    fn insert(&mut self, key: u8, observed: Observed, binding: u32) {
+        self.remove(key);
+        let state = if observed == Observed::Other { State::Opening } else { State::TcpOpening };
+        let _ = self.flows.insert(key, Flow { state, last_tick: self.tick(), binding, peer: None });
+    }
+
+    fn insert_pair(&mut self, key: u8, answer: u8, observed: Observed, binding: u32) -> bool {
+        self.remove(key);
+        if key == answer || self.alive(answer).is_some() {
+            return false;
+        }
+        self.insert(answer, observed, binding);
+        self.insert(key, observed, binding);
+        self.flows.get_mut(&key).unwrap().peer = Some((answer, false));
+        self.flows.get_mut(&answer).unwrap().peer = Some((key, true));
+        true
+    }
+}
+
+fn v4(number: u8) -> V4 {
+    V4 {
+        source: [10, 0, 0, number],
+        destination: [192, 0, 2, 1],
+        source_port: 9,
+        destination_port: 80,
+        protocol: 6,
+    }
+}
+
+fn v6(number: u8) -> V6 {
+    V6 { source: [number; 16], destination: [1; 16], source_port: 9, destination_port: 80, protocol: 6 }
+}
+
+fn agree<K: Key>(
+    secret: [u64; 2],
+    key_of: fn(u8) -> K,
+    operations: Vec<Operation>,
+) -> Result<(), TestCaseError> {
+    // Large enough that nobody is refused: 40 flows, and the unproven may be a quarter of 200.
+    let config = Config { capacity: 200, secret, timeouts: Timeouts::default() };
+    let mut table = FlowTable::<K>::new(&config).unwrap();
+    let mut oracle = Oracle::default();
+    for operation in operations {
+        let now = oracle.now_ns;
+        match operation {
+            Operation::Lookup { key, observed } => {
+                let found = table.lookup(&key_of(key), observed, now).map(|slot| *table.entry(slot).unwrap());
+                let expected = oracle.lookup(key, observed);
+                prop_assert_eq!(
+                    found.map(|entry| (entry.state(), entry.binding)),
+                    expected.map(|flow| (flow.state, flow.binding))
+                );
+            }
+            Operation::Batch { keys, observed } => {
+                let all: Vec<K> = keys.iter().map(|key| key_of(*key)).collect();
+                let mut found = vec![None; keys.len()];
+                table.lookup_batch(&all, &vec![observed; keys.len()], now, &mut found);
+                for (key, found) in keys.iter().zip(found) {
+                    let expected = oracle.lookup(*key, observed);
+                    prop_assert_eq!(found.is_some(), expected.is_some());
+                    if let Some(slot) = found {
+                        prop_assert_eq!(*table.entry(slot).unwrap().key(), key_of(*key));
+                    }
+                }
+            }
+            Operation::Insert { key, observed, binding } => {
+                let slot = table.insert(&key_of(key), observed, binding, now);
+                oracle.insert(key, observed, binding);
+                prop_assert_eq!(table.entry(slot.unwrap()).unwrap().binding, binding);
+            }
+            Operation::InsertPair { key, answer, observed, binding } => {
+                let result = table.insert_pair(&key_of(key), &key_of(answer), observed, binding, now);
+                let expected = oracle.insert_pair(key, answer, observed, binding);
+                prop_assert_eq!(result.is_ok(), expected);
+                prop_assert!(result != Err(Refused::Full));
+            }
+            Operation::Remove { key } => {
+                let slot = table.iter().find(|(_, entry)| *entry.key() == key_of(key)).map(|(slot, _)| slot);
+                slot.into_iter().for_each(|slot| table.remove(slot));
+                oracle.remove(key);
+            }
+            Operation::Wait { ms } => oracle.now_ns += ms * 1_000_000,
+            Operation::Expire { lines } => table.expire(now, lines),
+        }
+        let alive = (0u8..40).filter(|key| oracle.alive(*key).is_some()).count();
+        prop_assert!(table.counts().live >= alive);
+        prop_assert_eq!(table.counts().displaced + table.counts().refused, 0);
+    }
+    table.expire(oracle.now_ns, usize::MAX);
+    let alive: Vec<K> = (0u8..40).filter(|key| oracle.alive(*key).is_some()).map(key_of).collect();
+    prop_assert_eq!(table.counts().live, alive.len());
+    prop_assert!(table.iter().all(|(_, entry)| alive.contains(entry.key())));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn ipv4_agrees(secret in any::<[u64; 2]>(), operations in prop::collection::vec(operation(), 1..120)) {
+        agree(secret, v4, operations)?;
+    }
+
+    #[test]
+    fn ipv6_agrees(secret in any::<[u64; 2]>(), operations in prop::collection::vec(operation(), 1..120)) {
+        agree(secret, v6, operations)?;
+    }
+
+    /// With no secret to speak of everything lives in a few lines: search, displacement and removal still agree.
+    #[test]
+    fn crowded_lines_agree(operations in prop::collection::vec(operation(), 1..120)) {
+        agree([0, 0], |number| V4 { source: [0; 4], destination: [0; 4], source_port: 0, destination_port: 0, protocol: number }, operations)?;
+    }
+}

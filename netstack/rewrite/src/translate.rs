@@ -1,0 +1,171 @@
+//! Other addresses and ports for a packet.
+//!
+//! What happens to the bytes:
+//! 1. the addresses are replaced;
+//! 2. IPv4: the header's checksum follows;
+//! 3. unless it is a later fragment, the ports (of an ICMP echo, the identifier) are replaced;
+//! 4. the transport checksum follows both, as its pseudo-header has the addresses. A UDP checksum of zero means none, and stays.
+
+use crate::delta::{Delta, replace, update};
+use crate::tuple::Tuple;
+use crate::view::{Fragment, Malformed, Transport, View};
+
+/// Why a packet is not translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its headers are not there as a whole.
+    Malformed(Malformed),
+    /// The tuple is of the other IP version.
+    Family,
+    /// The tuple has another protocol.
+    Protocol,
+    /// SCTP ports would change, and its checksum covers the whole packet.
+    SctpPorts,
+    /// It is not an ICMP error about another packet.
+    NotAnError,
+}
+
+impl From<Malformed> for Refused {
+    fn from(malformed: Malformed) -> Self {
+        Refused::Malformed(malformed)
+    }
+}
+
+/// Where things are in an IP header.
+struct Layout {
+    /// Source address, directly followed by the destination address.
+    addresses: usize,
+    /// Only the destination address.
+    destination: usize,
+    /// The header's own checksum.
+    checksum: Option<usize>,
+}
+
+const IPV4: Layout = Layout { addresses: 12, destination: 16, checksum: Some(10) };
+const IPV6: Layout = Layout { addresses: 8, destination: 24, checksum: None };
+
+/// Gives a packet the addresses and ports of `to`: of NAT, those that the flow has on the other side. `view` is what
+/// [`View::parse`] said of it.
+///
+/// # Errors
+/// [`Refused`]; then the packet is as it was.
+#[inline]
+pub fn translate(packet: &mut [u8], view: &View, to: &Tuple) -> Result<(), Refused> {
+    let _ = retarget(packet, view, to)?;
+    Ok(())
+}
+
+/// Translates an ICMP error about a packet that was translated before it met the trouble: in the error, it looks as it did
+/// before, which is the flow `original`, and the error goes to its sender. The error's own source stays.
+///
+/// # Errors
+/// [`Refused`]; then the packet is as it was.
+pub fn translate_error(packet: &mut [u8], view: &View, original: &Tuple) -> Result<(), Refused> {
+    let Transport::Error(offset) = view.transport else { return Err(Refused::NotAnError) };
+    let (head, embedded) = packet.split_at_mut_checked(offset).ok_or(Malformed::Truncated)?;
+    let about = View::parse_embedded(embedded)?;
+    let (layout, source): (Layout, &[u8]) = match (view.tuple, original) {
+        (Tuple::V4(_), Tuple::V4(key)) => (IPV4, &key.source),
+        (Tuple::V6(_), Tuple::V6(key)) => (IPV6, &key.source),
+        _ => return Err(Refused::Family),
+    };
+    let inner = retarget(embedded, &about, original)?;
+    let outer = replace(head, layout.destination, source).ok_or(Malformed::Truncated)?;
+    let icmp = match layout.checksum {
+        Some(checksum) => {
+            let _ = update(head, checksum, outer).ok_or(Malformed::Truncated)?;
+            inner
+        }
+        // ICMPv6 has a pseudo-header (RFC 4443 §2.3).
+        None => inner.and(outer),
+    };
+    let _ = update(head, view.transport_offset + 2, icmp).ok_or(Malformed::Truncated)?;
+    Ok(())
+}
+
+/// Replaces addresses and ports, and returns the change of all bytes, checksums included.
+#[inline(always)]
+fn retarget(packet: &mut [u8], view: &View, to: &Tuple) -> Result<Delta, Refused> {
+    if to.protocol() != view.tuple.protocol() {
+        return Err(Refused::Protocol);
+    }
+    let keeps_ports = view.fragment == Fragment::Later || to.ports() == view.tuple.ports();
+    if view.transport == Transport::Sctp && !keeps_ports {
+        return Err(Refused::SctpPorts);
+    }
+    let (layout, addresses) = match (view.tuple, to) {
+        (Tuple::V4(_), Tuple::V4(key)) => {
+            let mut bytes = [0; 8];
+            bytes[..4].copy_from_slice(&key.source);
+            bytes[4..].copy_from_slice(&key.destination);
+            (IPV4, replace(packet, IPV4.addresses, &bytes))
+        }
+        (Tuple::V6(_), Tuple::V6(key)) => {
+            let mut bytes = [0; 32];
+            bytes[..16].copy_from_slice(&key.source);
+            bytes[16..].copy_from_slice(&key.destination);
+            (IPV6, replace(packet, IPV6.addresses, &bytes))
+        }
+        _ => return Err(Refused::Family),
+    };
+    let addresses = addresses.ok_or(Malformed::Truncated)?;
+    let mut all = addresses;
+    if let Some(checksum) = layout.checksum {
+        all = all.and(update(packet, checksum, addresses).ok_or(Malformed::Truncated)?);
+    }
+    if view.fragment == Fragment::Later {
+        return Ok(all);
+    }
+    let ports = replace_ports(packet, view, to);
+    let covers_addresses = !matches!(view.tuple, Tuple::V4(_)) || !is_icmp(view.transport);
+    let covered = if covers_addresses { addresses.and(ports) } else { ports };
+    Ok(all.and(ports).and(update_transport(packet, view, covered)))
+}
+
+fn is_icmp(transport: Transport) -> bool {
+    matches!(transport, Transport::Echo | Transport::Error(_))
+}
+
+/// Of embedded packets the view has seen the ports, so that they are there.
+#[inline(always)]
+fn replace_ports(packet: &mut [u8], view: &View, to: &Tuple) -> Delta {
+    let (source, destination) = to.ports();
+    let offset = view.transport_offset;
+    let replaced = match view.transport {
+        Transport::Tcp(_) | Transport::Udp => {
+            let both = u32::from(source) << 16 | u32::from(destination);
+            replace(packet, offset, &both.to_be_bytes())
+        }
+        // One of the two is 0.
+        Transport::Echo => replace(packet, offset + 4, &(source | destination).to_be_bytes()),
+        Transport::Sctp | Transport::Error(_) | Transport::Other => None,
+    };
+    replaced.unwrap_or_default()
+}
+
+/// Updates the transport checksum, if there is one; what an ICMP error sends back may end before it.
+#[inline(always)]
+fn update_transport(packet: &mut [u8], view: &View, covered: Delta) -> Delta {
+    let offset = view.transport_offset;
+    let updated = match view.transport {
+        Transport::Tcp(_) => update(packet, offset + 16, covered),
+        Transport::Udp => update_udp(packet, offset + 6, covered),
+        Transport::Echo | Transport::Error(_) => update(packet, offset + 2, covered),
+        Transport::Sctp | Transport::Other => None,
+    };
+    updated.unwrap_or_default()
+}
+
+/// RFC 768: a checksum of zero says that there is none; one that comes out as zero is sent as all ones.
+#[inline(always)]
+fn update_udp(packet: &mut [u8], offset: usize, covered: Delta) -> Option<Delta> {
+    let old = u16::from_be_bytes(*packet.get(offset..)?.first_chunk()?);
+    if old == 0 {
+        return None;
+    }
+    let new = match covered.apply(old) {
+        0 => u16::MAX,
+        new => new,
+    };
+    replace(packet, offset, &new.to_be_bytes())
+}
