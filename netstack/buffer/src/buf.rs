@@ -105,6 +105,12 @@ bitflags::bitflags! {
         const LINK_MULTICAST = 1 << 3;
         /// This node made it: its TTL is not decremented.
         const ORIGINATED = 1 << 4;
+        /// It was encrypted here: what it carries needs no more protection.
+        const ENCAPSULATED = 1 << 5;
+        /// It was encrypted twice here; a third time would be a loop.
+        const NESTED = 1 << 6;
+        /// It came out of an IPsec tunnel, whose number is in [`Meta::opaque`], second word.
+        const DECRYPTED = 1 << 7;
     }
 }
 
@@ -401,6 +407,24 @@ impl Buf {
         copied
     }
 
+    /// Brings all data into the first segment. The others are returned, for
+    /// [`BufferCache::free_one`](crate::BufferCache::free_one).
+    ///
+    /// # Errors
+    /// There is no room for it; nothing has changed.
+    pub fn linearise(&mut self) -> Result<Option<Buf>, NoRoom> {
+        let (first, total) = (self.len(), self.total_len());
+        if total - first > self.tailroom() {
+            return Err(NoRoom);
+        }
+        let mut rest = [0; ROOM];
+        let rest = &mut rest[..total - first];
+        let _ = self.copy_out(first, rest);
+        let others = self.truncate(first);
+        self.append(rest)?;
+        Ok(others)
+    }
+
     /// The data of each segment, in order.
     pub fn segments(&self) -> Segments<'_> {
         Segments { next: Some(self) }
@@ -504,6 +528,17 @@ mod tests {
         assert_eq!((packet.total_len(), packet.is_chained(), tail.is_chained()), (2, false, true));
         assert!(packet.truncate(7).is_none());
         assert_eq!(packet.total_len(), 2);
+    }
+
+    #[test]
+    fn chains_become_one_segment() {
+        let mut packet = chain(&[b"abc", b"", b"defg", b"hi"]);
+        assert!(packet.linearise().expect("it fits").is_some());
+        assert_eq!((packet.data(), packet.is_chained()), (&b"abcdefghi"[..], false));
+        let long = [7; DATA_ROOM];
+        let mut packet = chain(&[&long, b"x"]);
+        assert!(packet.linearise().is_err());
+        assert_eq!(packet.total_len(), DATA_ROOM + 1);
     }
 
     proptest! {

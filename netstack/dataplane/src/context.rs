@@ -15,11 +15,13 @@ use buffer::{Buf, BufferCache, PortQueue, VECTOR_SIZE, Vector};
 pub(crate) struct Context<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) tables: &'a Tables,
+    pub(crate) ipsec: &'a ipsec::Snapshot,
     pub(crate) counters: &'a WorkerCounters,
     pub(crate) cache: &'a mut BufferCache,
     pub(crate) ports: &'a mut Vec<WorkerPort>,
     pub(crate) scratch: &'a mut Scratch,
-    /// What a node makes in addition to what it was given; goes to interface-output.
+    /// What a node makes in addition to what it was given; goes to interface-output, or to esp-encrypt if
+    /// tunnel-fragment makes it.
     pub(crate) made: &'a mut Box<Vector>,
     /// What a node has for other workers.
     pub(crate) outbox: &'a mut Outbox,

@@ -144,6 +144,8 @@ pub(crate) type AdjacencyCounters = Chunked<CombinedCounter, 1024, 256>;
 /// Everything one worker counts.
 pub(crate) struct WorkerCounters {
     pub(crate) interfaces: Chunked<InterfaceCounter, 64, 64>,
+    /// What went into and came out of tunnels, by interface: apart, as it is counted where it comes in and leaves as well.
+    pub(crate) tunnels: Chunked<InterfaceCounter, 64, 64>,
     pub(crate) adjacencies: AdjacencyCounters,
     pub(crate) nodes: [NodeCounter; NODES],
     pub(crate) drops: [Counter; DropReason::ALL.len()],
@@ -159,6 +161,7 @@ impl WorkerCounters {
     pub(crate) fn new() -> Self {
         Self {
             interfaces: Chunked::new(),
+            tunnels: Chunked::new(),
             adjacencies: Chunked::new(),
             nodes: array::from_fn(|_| NodeCounter::default()),
             drops: array::from_fn(|_| Counter::default()),
@@ -202,6 +205,47 @@ fn boxed<T, const N: usize>(make: impl Fn() -> T) -> Box<[T; N]> {
     let elements: Box<[T]> = (0..N).map(|_| make()).collect();
     let Ok(array) = elements.try_into() else { unreachable!("it has {N} elements") };
     array
+}
+
+/// Counts packets by tunnel interface, and touches the counters only when the interface changes. An interface that does not
+/// exist is not counted.
+pub(crate) struct TunnelRun<'a> {
+    counters: &'a Chunked<InterfaceCounter, 64, 64>,
+    rx: bool,
+    id: u16,
+    packets: u64,
+    bytes: u64,
+}
+
+impl<'a> TunnelRun<'a> {
+    /// Counts what is received (`rx`), or sent.
+    pub(crate) fn new(counters: &'a Chunked<InterfaceCounter, 64, 64>, rx: bool) -> Self {
+        Self { counters, rx, id: u16::MAX, packets: 0, bytes: 0 }
+    }
+
+    /// Counts one packet.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, id: u16, bytes: usize) {
+        if id != self.id {
+            self.flush();
+            (self.id, self.packets, self.bytes) = (id, 0, 0);
+        }
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+
+    /// Writes what is left.
+    pub(crate) fn finish(self) {
+        self.flush();
+    }
+
+    #[inline(always)]
+    fn flush(&self) {
+        if let Some(counter) = self.counters.get(usize::from(self.id)) {
+            let counter = if self.rx { &counter.rx } else { &counter.tx };
+            counter.add(self.packets, self.bytes);
+        }
+    }
 }
 
 /// Counts packets by adjacency, and touches the counters only when the adjacency changes.

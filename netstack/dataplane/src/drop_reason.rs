@@ -139,6 +139,46 @@ drop_reasons! {
     NoBuffer = "no-buffer",
     /// No room was left in the buffer for a header.
     NoHeadroom = "no-headroom",
+    /// The ESP packet is shorter than its headers, or its ciphertext is no whole number of blocks.
+    EspMalformed = "esp-malformed",
+    /// No inbound security association has this SPI (RFC 4303 §3.4.2).
+    EspUnknownSpi = "esp-unknown-spi",
+    /// The tunnel has no security association to encrypt with (RFC 4303 §3.3.1).
+    EspNoSa = "esp-no-sa",
+    /// The security association has reached its hard lifetime.
+    EspExpired = "esp-expired",
+    /// All sequence numbers of the security association have been used (RFC 4303 §3.3.3).
+    EspSequenceExhausted = "esp-sequence-exhausted",
+    /// The sequence number was received before, or is older than the anti-replay window (RFC 4303 §3.4.3).
+    EspReplayed = "esp-replayed",
+    /// The integrity check failed (RFC 4303 §3.4.4).
+    EspAuthenticationFailed = "esp-authentication-failed",
+    /// The padding of an authentic ESP packet is wrong (RFC 4303 §2.4).
+    EspBadPadding = "esp-bad-padding",
+    /// A dummy packet for traffic flow confidentiality (RFC 4303 §2.6); not an error.
+    EspDummy = "esp-dummy",
+    /// A NAT keepalive (RFC 3948 §2.3); not an error.
+    EspKeepalive = "esp-keepalive",
+    /// An authentic ESP packet carries what its security association's mode does not.
+    EspBadInner = "esp-bad-inner",
+    /// The decrypted packet is outside the selectors of its security association (RFC 4301 §5.2).
+    EspSelectorMismatch = "esp-selector-mismatch",
+    /// Congestion was experienced outside of a packet that does not take part in ECN (RFC 6040 §4.2).
+    EspEcnDropped = "esp-ecn-dropped",
+    /// The outer addresses or the UDP encapsulation are not those of the security association.
+    EspWrongEncapsulation = "esp-wrong-encapsulation",
+    /// The packet with what ESP adds does not fit into a buffer, or is longer than a datagram may be.
+    EspTooLong = "esp-too-long",
+    /// A fragment that ESP cannot treat (RFC 4303 §3.3.4, §3.4.1).
+    EspFragment = "esp-fragment",
+    /// Encrypted twice already: the route to a tunnel's peer leads through the tunnel itself.
+    IpsecLoop = "ipsec-loop",
+    /// The destination must only be reached encrypted, and this packet would have left in the clear.
+    IpsecMustEncrypt = "ipsec-must-encrypt",
+    /// An IPsec policy says to discard (RFC 4301 §5.1).
+    IpsecDiscarded = "ipsec-discarded",
+    /// An IPsec policy demands protection, and the packet came in without it (RFC 4301 §5.2).
+    IpsecUnprotected = "ipsec-unprotected",
 }
 
 impl DropReason {

@@ -1,9 +1,10 @@
 //! The graph: every node in order, and where each may send a packet next.
 //!
-//! A vector enters at a source ([`Node::PortInput`], [`Node::Inject`], [`Node::HandoffInput`]) and the graph runs until nothing is pending,
-//! always the earliest node that has packets. So at most one vector is under way, and what ip4-fragment, the last node,
-//! makes in addition goes out before it makes more: no node ever gets more than a vector holds. For that to be so, drop
-//! comes before interface-output, and both before ip4-fragment.
+//! A vector enters at a source ([`Node::PortInput`], [`Node::Inject`], [`Node::HandoffInput`]) and the graph runs until
+//! nothing is pending, always the earliest node that has packets. So at most one vector is under way, and what the
+//! fragmenting nodes, the last ones, make in addition goes out before they make more: no node ever gets more than a
+//! vector holds. For that to be so, drop comes before interface-output, both before ip4-fragment, and that before
+//! tunnel-fragment, whose fragments may have to be cut again once they are encrypted.
 
 use crate::context::Context;
 use crate::nodes;
@@ -64,19 +65,25 @@ graph! {
     /// IPv4 header validation (RFC 1812 §5.2.2).
     Ip4Input = "ip4-input", ip4_input => [Ip4Lookup, Ip4Local, Icmp4Error, Drop];
     /// IPv4 route lookup, choice of next hop.
-    Ip4Lookup = "ip4-lookup", ip4_lookup => [Ip4Rewrite, Ip4Local, Unresolved, Icmp4Error, Drop];
+    Ip4Lookup = "ip4-lookup", ip4_lookup => [Ip4Rewrite, IpsecPolicy, Ip4Local, Unresolved, Icmp4Error, Drop];
     /// IPv4 packets for this node: echo, everything else to control.
-    Ip4Local = "ip4-local", ip4_local => [Ip4Lookup, Punt, Drop];
-    /// TTL, checksum, MTU, Ethernet header.
-    Ip4Rewrite = "ip4-rewrite", ip4_rewrite => [InterfaceOutput, Ip4Fragment, Icmp4Error, Drop];
+    Ip4Local = "ip4-local", ip4_local => [Ip4Lookup, EspDecrypt, Punt, Drop];
+    /// TTL, checksum, MTU, Ethernet header or tunnel.
+    Ip4Rewrite = "ip4-rewrite", ip4_rewrite => [InterfaceOutput, EspEncrypt, Ip4Fragment, TunnelFragment, Icmp4Error, Drop];
     /// IPv6 header validation (RFC 8200 §3, §4.3; RFC 4291).
     Ip6Input = "ip6-input", ip6_input => [Ip6Lookup, Ip6Local, Icmp6Error, Drop];
     /// IPv6 route lookup, choice of next hop.
-    Ip6Lookup = "ip6-lookup", ip6_lookup => [Ip6Rewrite, Ip6Local, Unresolved, Icmp6Error, Drop];
+    Ip6Lookup = "ip6-lookup", ip6_lookup => [Ip6Rewrite, IpsecPolicy, Ip6Local, Unresolved, Icmp6Error, Drop];
     /// IPv6 packets for this node: echo, neighbour discovery and everything else to control.
-    Ip6Local = "ip6-local", ip6_local => [Ip6Lookup, InterfaceOutput, Punt, Icmp6Error, Drop];
-    /// Hop limit, MTU, Ethernet header.
-    Ip6Rewrite = "ip6-rewrite", ip6_rewrite => [InterfaceOutput, Icmp6Error, Drop];
+    Ip6Local = "ip6-local", ip6_local => [Ip6Lookup, InterfaceOutput, EspDecrypt, Punt, Icmp6Error, Drop];
+    /// Hop limit, MTU, Ethernet header or tunnel.
+    Ip6Rewrite = "ip6-rewrite", ip6_rewrite => [InterfaceOutput, EspEncrypt, Icmp6Error, Drop];
+    /// Encrypts by the tunnel's SA (RFC 4303); what comes out is a packet of this node.
+    EspEncrypt = "esp-encrypt", esp_encrypt => [Ip4Lookup, Ip6Lookup, TunnelFragment, Icmp4Error, Icmp6Error, Drop];
+    /// Decrypts ESP packets to this node; what comes out came in by the tunnel.
+    EspDecrypt = "esp-decrypt", esp_decrypt => [Ip4Input, Ip6Input, Drop];
+    /// IPsec policies and must-encrypt prefixes; lookup sends packets here only if there are any.
+    IpsecPolicy = "ipsec-policy", ipsec_policy => [Ip4Rewrite, Ip6Rewrite, Ip4Local, Ip6Local, EspEncrypt, TunnelFragment, Unresolved, Icmp4Error, Icmp6Error, Drop];
     /// Makes an ICMP error of a dropped packet (RFC 1812 §4.3).
     Icmp4Error = "icmp4-error", icmp4_error => [Ip4Lookup, Drop];
     /// Makes an ICMPv6 error of a dropped packet (RFC 4443 §2.4).
@@ -92,11 +99,13 @@ graph! {
     InterfaceOutput = "interface-output", interface_output => [Drop];
     /// Cuts IPv4 packets to the MTU (RFC 791 §3.2). Fragments, which it makes in addition, go to interface-output.
     Ip4Fragment = "ip4-fragment", ip4_fragment => [Ip4Fragment, Drop];
+    /// Cuts IPv4 packets to what a tunnel takes. Fragments go to esp-encrypt.
+    TunnelFragment = "tunnel-fragment", tunnel_fragment => [TunnelFragment, Drop];
 }
 
 /// Number of nodes.
 pub(crate) const NODES: usize = Node::ALL.len();
-const _: () = assert!(NODES <= 32, "a node is a bit of `Graph::pending`");
+const _: () = assert!(NODES <= 64, "a node is a bit of `Graph::pending`");
 
 /// Where a node sends each packet of its vector.
 pub(crate) type Nexts = [Node; VECTOR_SIZE];
@@ -106,7 +115,7 @@ pub(crate) struct Graph {
     /// What waits at each node.
     frames: [Box<Vector>; NODES],
     /// One bit for each node that has something to do.
-    pending: u32,
+    pending: u64,
     nexts: Box<Nexts>,
     /// An empty vector.
     spare: Box<Vector>,
@@ -143,7 +152,7 @@ impl Graph {
         // How many runs this one's clocks stand for; 0: it is not timed.
         let mut weight = if self.is_sample() { u64::from(TIMED_EVERY) } else { 0 };
         let mut clock = if weight > 0 { clocks() } else { 0 };
-        self.pending = 1 << source as u32;
+        self.pending = 1 << source as u64;
         while let Some(&node) = Node::ALL.get(self.pending.trailing_zeros() as usize) {
             self.pending &= self.pending - 1;
             let packets = &mut *self.frames[node as usize];
@@ -155,9 +164,10 @@ impl Graph {
             let handled = given.max(packets.len());
             self.forward(node, cx);
             if !cx.made.is_empty() {
-                // A node that makes packets comes after interface-output, so that nothing waits there.
-                core::mem::swap(&mut self.frames[Node::InterfaceOutput as usize], cx.made);
-                self.pending |= 1 << Node::InterfaceOutput as u32;
+                // A node that makes packets comes after where they go, so that nothing waits there.
+                let to = if node == Node::TunnelFragment { Node::EspEncrypt } else { Node::InterfaceOutput };
+                core::mem::swap(&mut self.frames[to as usize], cx.made);
+                self.pending |= 1 << to as u64;
             }
             let now = if weight > 0 { clocks() } else { clock };
             cx.counters.nodes[node as usize].record(handled, now.wrapping_sub(clock) * weight);
@@ -183,7 +193,7 @@ impl Graph {
         let differ = nexts.iter().fold(0, |differ, next| differ | (*next as u8 ^ first as u8));
         if differ == 0 && self.frames[first as usize].is_empty() {
             self.frames.swap(node as usize, first as usize);
-            self.pending |= 1 << first as u32;
+            self.pending |= 1 << first as u64;
         } else {
             self.scatter(node, cx);
         }
@@ -193,7 +203,7 @@ impl Graph {
     fn scatter(&mut self, node: Node, cx: &mut Context<'_>) {
         core::mem::swap(&mut self.frames[node as usize], &mut self.spare);
         for (packet, &next) in self.spare.drain(..).zip(self.nexts.iter()) {
-            self.pending |= 1 << next as u32;
+            self.pending |= 1 << next as u64;
             if let Err(packet) = self.frames[next as usize].push(packet) {
                 debug_assert!(false, "more than a vector waits at {next:?}");
                 cx.counters.drops[DropReason::Unspecified as usize].add(1);

@@ -44,6 +44,8 @@ pub struct Shared {
     tables: SpinMutex<Arc<Tables>>,
     /// Replaced tables that a worker still holds, so that no worker is the one to free them.
     retired: SpinMutex<Vec<Arc<Tables>>>,
+    ipsec: SpinMutex<Arc<ipsec::Snapshot>>,
+    retired_ipsec: SpinMutex<Vec<Arc<ipsec::Snapshot>>>,
     fib4: Arc<Fib4>,
     fib6: Arc<Fib6>,
     flow_key: FlowKey,
@@ -89,6 +91,8 @@ impl Shared {
             generation: AtomicU64::new(0),
             tables: SpinMutex::new(Arc::default()),
             retired: SpinMutex::default(),
+            ipsec: SpinMutex::new(Arc::default()),
+            retired_ipsec: SpinMutex::default(),
             fib4,
             fib6,
             flow_key: FlowKey::new(seed),
@@ -121,6 +125,7 @@ impl Shared {
     pub fn publish(&self, tables: Tables) -> u64 {
         for worker in &self.workers {
             worker.counters.interfaces.grow(tables.interfaces.len());
+            worker.counters.tunnels.grow(tables.interfaces.len());
             worker.counters.adjacencies.grow(tables.adjacencies.len());
         }
         // Workers wait for this lock: it is held for an exchange of pointers.
@@ -136,6 +141,23 @@ impl Shared {
     /// stays until it wakes up.
     pub fn free_retired(&self) {
         self.retired.lock().retain(|tables| Arc::strong_count(tables) > 1);
+        self.retired_ipsec.lock().retain(|snapshot| Arc::strong_count(snapshot) > 1);
+    }
+
+    /// Replaces the IPsec databases; workers take them at their next poll. Returns the new generation. Interfaces and
+    /// adjacencies of tunnels are in the tables, and either may be published first: meanwhile packets are dropped.
+    pub fn publish_ipsec(&self, snapshot: ipsec::Snapshot) -> u64 {
+        let snapshot = Arc::new(snapshot);
+        let replaced = core::mem::replace(&mut *self.ipsec.lock(), snapshot);
+        self.retired_ipsec.lock().push(replaced);
+        let generation = self.advance();
+        self.free_retired();
+        generation
+    }
+
+    /// The IPsec databases published last.
+    pub fn ipsec(&self) -> Arc<ipsec::Snapshot> {
+        self.ipsec.lock().clone()
     }
 
     /// Begins a new generation without new tables, so that a change of a route table can be waited for.
@@ -213,9 +235,12 @@ impl Shared {
 impl Shared {
     /// What an interface did, all workers together.
     pub fn interface_counters(&self, id: InterfaceId) -> InterfaceCounters {
-        let counters =
-            self.workers.iter().filter_map(|worker| worker.counters.interfaces.get(usize::from(id.0)));
-        counters.fold(InterfaceCounters::default(), |total, counter| InterfaceCounters {
+        let place = usize::from(id.0);
+        let counters = self
+            .workers
+            .iter()
+            .flat_map(|worker| [worker.counters.interfaces.get(place), worker.counters.tunnels.get(place)]);
+        counters.flatten().fold(InterfaceCounters::default(), |total, counter| InterfaceCounters {
             rx: total.rx + counter.rx.get(),
             tx: total.tx + counter.tx.get(),
             rx_drops: total.rx_drops + counter.rx_drops.get(),

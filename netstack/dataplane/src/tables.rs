@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use buffer::Buf;
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
+use ipsec::TunnelId;
 use packet::ethernet::{ETHERTYPE_VLAN, multicast_mac_ipv4, multicast_mac_ipv6};
 
 /// Interfaces that a node has at most.
@@ -77,6 +78,12 @@ pub enum Attachment {
         /// 1 to 4094.
         vlan_id: u16,
     },
+    /// An IPsec tunnel: packets without link layer, encrypted by whatever SA the tunnel has at the time (see
+    /// [`crate::Shared::publish_ipsec`]).
+    Ipsec {
+        /// The tunnel.
+        tunnel: TunnelId,
+    },
 }
 
 /// What to do with a packet once its next hop is known, as control describes it. One serves both families.
@@ -92,6 +99,11 @@ pub enum Adjacency {
     /// A neighbour that is not resolved, or a connected network: control resolves it.
     Unresolved {
         /// The interface towards it.
+        interface: InterfaceId,
+    },
+    /// The other end of an IPsec tunnel.
+    Ipsec {
+        /// The tunnel's interface.
         interface: InterfaceId,
     },
     /// An address of this node.
@@ -182,11 +194,12 @@ pub(crate) struct InterfaceRow {
 #[repr(C, align(32))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AdjacencyRow {
-    /// Destination and source MAC address, VLAN tag if `header_len` is 18; the EtherType comes after it.
+    /// Destination and source MAC address, VLAN tag if `header_len` is 18; the EtherType comes after it. If `header_len` is
+    /// 0, the number of an IPsec tunnel in the machine's byte order.
     pub(crate) rewrite: [u8; 16],
     pub(crate) tx_interface: u16,
     pub(crate) mtu: u16,
-    /// Bytes of Ethernet header: 14 or 18.
+    /// Bytes of Ethernet header: 14 or 18; 0 for a tunnel.
     pub(crate) header_len: u8,
     /// Where lookup sends IPv4 packets.
     pub(crate) next4: Node,
@@ -336,7 +349,14 @@ impl AdjacencyRow {
         drop6: DropReason::Ip6NoRoute,
     };
 
-    /// Puts the Ethernet header before a packet, and says where it leaves.
+    /// The IPsec tunnel that it leads into.
+    #[inline(always)]
+    pub(crate) fn tunnel(&self) -> Option<TunnelId> {
+        let [a, b, c, d, ..] = self.rewrite;
+        (self.header_len == 0).then(|| TunnelId(u32::from_ne_bytes([a, b, c, d])))
+    }
+
+    /// Puts the Ethernet header before a packet, or leads it into its tunnel, and says where it goes.
     #[inline(always)]
     pub(crate) fn push_ethernet(&self, packet: &mut Buf, ethertype: u16) -> Node {
         packet.meta_mut().tx_interface = self.tx_interface;
@@ -344,6 +364,9 @@ impl AdjacencyRow {
             let Ok(header) = packet.push_array::<14>() else { return no_headroom(packet) };
             header[..12].copy_from_slice(&self.rewrite[..12]);
             header[12..].copy_from_slice(&ethertype.to_be_bytes());
+        } else if let Some(tunnel) = self.tunnel() {
+            packet.meta_mut().opaque[1] = u64::from(tunnel.0);
+            return Node::EspEncrypt;
         } else {
             let Ok(header) = packet.push_array::<18>() else { return no_headroom(packet) };
             header[..16].copy_from_slice(&self.rewrite);
@@ -430,6 +453,24 @@ fn compile_adjacency(adjacency: &Adjacency, interfaces: &[Option<InterfaceRow>])
             next6: Node::Unresolved,
             ..AdjacencyRow::NO_ROUTE
         },
+        Adjacency::Ipsec { interface } => {
+            let Attachment::Ipsec { tunnel } = on(interface)?.description.attachment else { return None };
+            let mut rewrite = [0; 16];
+            rewrite[..4].copy_from_slice(&tunnel.0.to_ne_bytes());
+            let up = on(interface)?.description.up;
+            let (next4, next6) =
+                if up { (Node::Ip4Rewrite, Node::Ip6Rewrite) } else { (Node::Drop, Node::Drop) };
+            AdjacencyRow {
+                rewrite,
+                tx_interface: interface.0,
+                mtu: on(interface)?.description.mtu,
+                header_len: 0,
+                next4,
+                next6,
+                drop4: DropReason::InterfaceDown,
+                drop6: DropReason::InterfaceDown,
+            }
+        }
         Adjacency::Local => {
             AdjacencyRow { next4: Node::Ip4Local, next6: Node::Ip6Local, ..AdjacencyRow::NO_ROUTE }
         }

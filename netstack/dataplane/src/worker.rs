@@ -18,6 +18,7 @@ pub struct Worker {
     ports: Vec<WorkerPort>,
     cache: BufferCache,
     tables: Arc<Tables>,
+    ipsec: Arc<ipsec::Snapshot>,
     generation: u64,
     awake: bool,
     graph: Graph,
@@ -62,6 +63,7 @@ impl Worker {
         let port = |(interface, queue)| WorkerPort { interface, queue, waiting: Box::default() };
         Self {
             tables: shared.tables(),
+            ipsec: shared.ipsec(),
             // Generations are counted up from 0: the first poll takes the tables.
             generation: u64::MAX,
             outbox: Outbox::new(shared.workers()),
@@ -88,6 +90,7 @@ impl Worker {
         let mut cx = Context {
             shared: &self.shared,
             tables: &self.tables,
+            ipsec: &self.ipsec,
             counters: self.shared.counters(self.id),
             cache: &mut self.cache,
             ports: &mut self.ports,
@@ -126,6 +129,7 @@ impl Worker {
         let generation = self.shared.generation();
         if generation != self.generation {
             self.tables = self.shared.tables();
+            self.ipsec = self.shared.ipsec();
             self.generation = generation;
             self.shared.reached(self.id, generation);
         }

@@ -44,6 +44,8 @@ esp_errors! {
     BadPadding = "bad-padding",
     /// A dummy packet for traffic flow confidentiality (next header 59); not an error.
     Dummy = "dummy",
+    /// A NAT keepalive (RFC 3948 §2.3); not an error.
+    Keepalive = "keepalive",
     /// What is inside is not what the SA's mode carries, or its IP header is not valid.
     BadInner = "bad-inner",
     /// The inner packet is outside the SA's selectors (RFC 4301 §5.2, step 4).

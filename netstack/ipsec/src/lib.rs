@@ -3,7 +3,7 @@
 //! Main path:
 //! 1. control describes a security association ([`SaParameters`]), and [`Sa::new`] checks it and makes its keys ready;
 //! 2. it keeps them in a [`Database`] with tunnels and policies, and publishes a [`Snapshot`] of it after each change;
-//! 3. workers find the SA of a packet in the snapshot and hand whole vectors to encapsulation and decapsulation;
+//! 3. workers find the SA of a packet in the snapshot and hand whole vectors to [`encapsulate`] and [`decapsulate`];
 //! 4. control asks [`Database::poll`] what expired, and reads each SA's [`SaCounters`].
 //!
 //! An [`Sa`] is shared by all workers and by successive snapshots: its sequence numbers and its anti-replay window are
@@ -14,13 +14,16 @@
 //! What it does not do: negotiate keys, route packets, reassemble fragments, or AH.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "nodes follow")]
 
 extern crate alloc;
 
 mod cipher;
 mod database;
+mod decapsulate;
+mod encapsulate;
 mod error;
+mod jobs;
+mod outer;
 mod params;
 mod policy;
 mod replay;
@@ -31,6 +34,8 @@ mod sequence;
 mod snapshot;
 
 pub use database::{Database, DatabaseError, Event, EventKind};
+pub use decapsulate::decapsulate;
+pub use encapsulate::encapsulate;
 pub use error::EspError;
 pub use params::{
     Algorithm, DfPolicy, Direction, DscpPolicy, EcnPolicy, Lifetimes, Limits, MAX_REPLAY_WINDOW,

@@ -77,6 +77,8 @@ pub struct Sa {
     /// In network byte order.
     pub(crate) spi: [u8; 4],
     pub(crate) salt: [u8; 4],
+    /// Ones' complement sum of an IPv4 template.
+    pub(crate) template_sum: u32,
     pub(crate) how: How,
     pub(crate) iv_base: u64,
     pub(crate) sequence: Sequence,
@@ -93,7 +95,7 @@ pub struct Sa {
     parameters: SaParameters,
 }
 
-const _: () = assert!(core::mem::offset_of!(Sa, sequence) <= 80);
+const _: () = assert!(core::mem::offset_of!(Sa, sequence) <= 88);
 
 /// How packets are treated: the parameters that the data path asks for.
 #[derive(Clone, Copy, Debug)]
@@ -180,6 +182,7 @@ impl Sa {
             block_bytes: algorithm.block_bytes() as u8,
             spi: parameters.spi.to_be_bytes(),
             salt,
+            template_sum: sum_words(&template),
             how: How::new(&parameters),
             iv_base: entropy.iv_base,
             sequence: Sequence::new(last, limit),
@@ -372,6 +375,12 @@ impl How {
             pad_to: parameters.tfc_pad_to_bytes.unwrap_or(0),
         }
     }
+}
+
+/// The sum of the 16-bit words of an IPv4 header without options, in the machine's byte order.
+fn sum_words(template: &[u8; MAX_OUTER_BYTES]) -> u32 {
+    let (words, _) = template[..size_of::<Ipv4>()].as_chunks::<2>();
+    words.iter().map(|word| u32::from(u16::from_ne_bytes(*word))).sum()
 }
 
 /// The headers before ESP as an empty packet of the SA has them, and how many bytes they are.

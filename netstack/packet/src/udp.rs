@@ -6,6 +6,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// Port of DHCP clients.
 pub const PORT_DHCP_CLIENT: u16 = 68;
 
+/// Port of IKE.
+pub const PORT_IKE: u16 = 500;
+/// Port of IKE and ESP behind a NAT (RFC 3948).
+pub const PORT_IPSEC_NAT_T: u16 = 4500;
+
 /// A UDP header.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

@@ -62,7 +62,7 @@ impl Router {
         };
         let parent_mac = match attachment {
             Attachment::Vlan { parent, .. } => self.links.get(parent).map(Link::mac),
-            Attachment::Port => None,
+            Attachment::Port | Attachment::Ipsec { .. } => None,
         };
         let id = match self.links.id(&interface.name) {
             Some(id) => Some(id),
@@ -143,6 +143,7 @@ impl Router {
         let Some(link) = self.links.get(id) else { return };
         let link_up = match link.attachment {
             Attachment::Port => link.port_up,
+            Attachment::Ipsec { .. } => true,
             Attachment::Vlan { parent, .. } => self.links.get(parent).is_some_and(|parent| {
                 parent.port_up && parent.settings.as_ref().is_none_or(|settings| settings.enabled)
             }),

@@ -270,7 +270,7 @@ impl Links {
     pub(crate) fn compile(&self) -> Vec<Option<Interface>> {
         let parent_of = |link: &Link| match link.attachment {
             Attachment::Vlan { parent, .. } => Some(parent),
-            Attachment::Port => None,
+            Attachment::Port | Attachment::Ipsec { .. } => None,
         };
         let carries_vlans = |id| self.iter().any(|(_, link)| parent_of(link) == Some(id));
         let numbered = self.links.iter().enumerate();

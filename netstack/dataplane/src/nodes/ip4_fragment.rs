@@ -2,8 +2,8 @@
 //!
 //! The packet is copied into fresh buffers, whatever chain it fills. Its TTL is already decremented.
 
-use super::drop_for;
 use super::ip4_local::fill_checksum;
+use super::{drop_for, esp_encrypt};
 use crate::DropReason;
 use crate::context::Context;
 use crate::counters::AdjacencyRun;
@@ -20,14 +20,38 @@ const MAX_HEADER_LEN: usize = 60;
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+    let tables = cx.tables;
+    cut(cx, packets, nexts, Node::Ip4Fragment, |packet| {
+        let row = tables.adjacency(packet.meta().adjacency);
+        Cut { mtu: row.mtu, to: Some(row) }
+    });
+}
+
+/// How long fragments may be, and where they go.
+pub(super) struct Cut<'a> {
+    pub(super) mtu: u16,
+    /// The adjacency whose Ethernet header they get. None: they are for the packet's tunnel.
+    pub(super) to: Option<&'a AdjacencyRow>,
+}
+
+/// Cuts a vector's packets. Those for which there is no room wait at `node`.
+#[inline(always)]
+pub(super) fn cut<'a>(
+    cx: &mut Context<'_>,
+    packets: &mut Vector,
+    nexts: &mut Nexts,
+    node: Node,
+    how: impl Fn(&Buf) -> Cut<'a>,
+) {
     let mut given = core::mem::take(packets);
     for mut packet in given.drain(..) {
-        let row = cx.tables.adjacency(packet.meta().adjacency);
-        let next = match Plan::new(&packet, row.mtu) {
+        let Cut { mtu, to } = how(&packet);
+        let next = match Plan::new(&packet, mtu) {
             None => drop_for(&mut packet, DropReason::Ip4BadLength),
             // At the smallest MTU the longest packet has fewer fragments than an empty vector takes.
-            Some(plan) if plan.fragments > VECTOR_SIZE - cx.made.len() => Node::Ip4Fragment,
-            Some(plan) => match fragment(cx, &mut packet, &plan, row) {
+            Some(plan) if plan.fragments > VECTOR_SIZE => drop_for(&mut packet, DropReason::Ip4BadLength),
+            Some(plan) if plan.fragments > VECTOR_SIZE - cx.made.len() => node,
+            Some(plan) => match fragment(cx, &mut packet, &plan, to) {
                 Ok(()) => {
                     cx.cache.free_one(packet);
                     continue;
@@ -67,7 +91,7 @@ fn fragment(
     cx: &mut Context<'_>,
     packet: &mut Buf,
     plan: &Plan,
-    row: &AdjacencyRow,
+    to: Option<&AdjacencyRow>,
 ) -> Result<(), DropReason> {
     packet.complete_checksum().map_err(|_| DropReason::Ip4BadLength)?;
     let mut made = 0;
@@ -75,7 +99,10 @@ fn fragment(
     for offset in (0..plan.payload).step_by(plan.step) {
         match one_fragment(cx.cache, packet, plan, offset) {
             Some(mut piece) => {
-                let _: Node = row.push_ethernet(&mut piece, ETHERTYPE_IPV4);
+                match to {
+                    Some(row) => drop(row.push_ethernet(&mut piece, ETHERTYPE_IPV4)),
+                    None => piece.meta_mut().opaque[1] |= esp_encrypt::CUT,
+                }
                 let _ = cx.made.push(piece);
                 made += 1;
             }

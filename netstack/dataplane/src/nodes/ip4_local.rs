@@ -1,4 +1,4 @@
-//! IPv4 packets for this node: echo is answered here, everything else goes to control.
+//! IPv4 packets for this node: echo is answered here, ESP decrypted, everything else goes to control.
 
 use super::{drop_for, punt_for};
 use crate::DropReason;
@@ -10,6 +10,7 @@ use packet::checksum::{self, Sum};
 use packet::icmpv4::{ECHO_REPLY, ECHO_REQUEST, Icmpv4};
 use packet::ipv4::Ipv4;
 use packet::protocol;
+use packet::udp::{PORT_IPSEC_NAT_T, Udp};
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -30,6 +31,9 @@ fn deliver(packet: &mut Buf) -> Node {
     if header.is_fragment() {
         return drop_for(packet, DropReason::Ip4FragmentForUs);
     }
+    if is_esp(packet, header.protocol, header.header_len()) {
+        return Node::EspDecrypt;
+    }
     if header.protocol == protocol::ICMP {
         let at = header.header_len();
         let Some(Ok((icmp, _))) = packet.data().get(at..).map(Icmpv4::read_from_prefix) else {
@@ -48,6 +52,19 @@ fn deliver(packet: &mut Buf) -> Node {
         return drop_for(packet, DropReason::Ip4BadLength);
     }
     punt_for(packet, PuntReason::Local4)
+}
+
+/// True for ESP, and for what is in UDP to port 4500 and not IKE, which begins with four zero bytes (RFC 3948 §2.2).
+/// `at` is where the protocol starts.
+#[inline(always)]
+pub(super) fn is_esp(packet: &Buf, protocol: u8, at: usize) -> bool {
+    if protocol == protocol::UDP {
+        let datagram = packet.data().get(at..).unwrap_or_default();
+        let Ok((udp, payload)) = Udp::ref_from_prefix(datagram) else { return false };
+        let is_ike = payload.first_chunk::<4>().is_some_and(|marker| *marker == [0; 4]);
+        return udp.destination_port.get() == PORT_IPSEC_NAT_T && !is_ike && !payload.is_empty();
+    }
+    protocol == protocol::ESP
 }
 
 /// Turns an echo request into its reply: addresses exchanged, type changed; options stay.

@@ -1,7 +1,7 @@
 //! IPv4 route lookup: destination to next-hop group, group to adjacency by flow hash.
 
 use super::unresolved::is_directed_broadcast;
-use super::{drop_for, icmp4_error};
+use super::{drop_for, icmp4_error, ipsec_policy};
 use crate::DropReason;
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
@@ -23,15 +23,19 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     cx.shared.fib4().lookup_batch(destinations, groups);
 
     let (tables, key) = (cx.tables, cx.shared.flow_key());
-    for ((packet, next), group) in packets.iter_mut().zip(nexts).zip(groups) {
+    let redirected = &mut nexts[..packets.len()];
+    for ((packet, next), group) in packets.iter_mut().zip(&mut *redirected).zip(groups) {
         let group = tables.group(*group);
         let id = if group.mask == 0 { group.first } else { tables.bucket(group, key.ipv4(packet)) };
         packet.meta_mut().adjacency = id;
         let row = tables.adjacency(id);
         *next = row.next4;
-        if row.next4 != Node::Ip4Rewrite {
+        if row.next4 != Node::Ip4Rewrite && row.next4 != Node::Ip4Local {
             *next = not_forwarded(tables, packet, row);
         }
+    }
+    if cx.ipsec.has_policies() {
+        ipsec_policy::redirect(packets, redirected);
     }
 }
 

@@ -1,4 +1,4 @@
-//! TTL, checksum, MTU, Ethernet header.
+//! TTL, checksum, MTU, Ethernet header or tunnel.
 
 use super::{drop_for, icmp4_error};
 use crate::DropReason;
@@ -24,21 +24,23 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         } else {
             forward(packet, row)
         };
-        if *next == Node::InterfaceOutput {
+        if matches!(*next, Node::InterfaceOutput | Node::EspEncrypt) {
             counted.add(id, packet.total_len());
         }
     }
     counted.finish();
 }
 
-/// True for a packet that another node made, that has hops left and fits; its TTL is decremented then.
+/// True for a packet that has hops left and fits; its TTL is decremented then, unless this node made it.
 #[inline(always)]
 fn is_plain(packet: &mut Buf, row: &AdjacencyRow) -> bool {
-    let plain =
-        !packet.meta().flags.contains(Flags::ORIGINATED) & (packet.total_len() <= usize::from(row.mtu));
+    let originated = packet.meta().flags.contains(Flags::ORIGINATED);
+    let fits = packet.total_len() <= usize::from(row.mtu);
     match Ipv4::mut_from_prefix(packet.data_mut()) {
-        Ok((header, _)) if plain && header.ttl > 1 => {
-            header.decrement_ttl();
+        Ok((header, _)) if fits & (originated | (header.ttl > 1)) => {
+            if !originated {
+                header.decrement_ttl();
+            }
             true
         }
         _ => false,
@@ -62,10 +64,24 @@ fn forward(packet: &mut Buf, row: &AdjacencyRow) -> Node {
     if !originated {
         header.decrement_ttl();
     }
+    if too_long && row.tunnel().is_some() {
+        return cut_for_tunnel(packet, row);
+    }
     if too_long {
         return Node::Ip4Fragment;
     }
     row.push_ethernet(packet, ETHERTYPE_IPV4)
+}
+
+/// Has a packet cut before it is encrypted. What was encrypted already is not cut again: that would be a tunnel in a
+/// tunnel whose MTU does not take the other into account.
+fn cut_for_tunnel(packet: &mut Buf, row: &AdjacencyRow) -> Node {
+    if packet.meta().flags.contains(Flags::ENCAPSULATED) {
+        return drop_for(packet, DropReason::EspTooLong);
+    }
+    let _: Node = row.push_ethernet(packet, ETHERTYPE_IPV4);
+    packet.meta_mut().opaque[0] = u64::from(row.mtu);
+    Node::TunnelFragment
 }
 
 /// Tells the sender the MTU (RFC 1191 §4).

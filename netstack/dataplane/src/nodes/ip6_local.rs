@@ -1,6 +1,6 @@
 //! IPv6 packets for this node: echo is answered here, neighbour discovery and everything else goes to control.
 
-use super::ip4_local::sum_from;
+use super::ip4_local::{is_esp, sum_from};
 use super::ip6_headers::{Upper, upper_layer};
 use super::{drop_for, icmp6_error, punt_for};
 use crate::DropReason;
@@ -28,6 +28,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
 fn deliver(tables: &Tables, packet: &mut Buf) -> Node {
     match upper_layer(packet.data()) {
         Upper::Protocol(protocol::ICMPV6, at) => deliver_icmp(tables, packet, at),
+        Upper::Protocol(protocol, at) if is_esp(packet, protocol, at) => Node::EspDecrypt,
         Upper::Protocol(..) if packet.complete_checksum().is_ok() => punt_for(packet, PuntReason::Local6),
         Upper::Protocol(..) | Upper::Malformed => drop_for(packet, DropReason::Ip6BadLength),
         Upper::Fragment => drop_for(packet, DropReason::Ip6FragmentForUs),

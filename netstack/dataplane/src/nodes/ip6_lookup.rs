@@ -1,6 +1,6 @@
 //! IPv6 route lookup: destination to next-hop group, group to adjacency by flow hash.
 
-use super::{drop_for, icmp6_error};
+use super::{drop_for, icmp6_error, ipsec_policy};
 use crate::DropReason;
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
@@ -22,15 +22,19 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     cx.shared.fib6().lookup_batch(destinations, groups);
 
     let (tables, key) = (cx.tables, cx.shared.flow_key());
-    for ((packet, next), group) in packets.iter_mut().zip(nexts).zip(groups) {
+    let redirected = &mut nexts[..packets.len()];
+    for ((packet, next), group) in packets.iter_mut().zip(&mut *redirected).zip(groups) {
         let group = tables.group(*group);
         let id = if group.mask == 0 { group.first } else { tables.bucket(group, key.ipv6(packet)) };
         packet.meta_mut().adjacency = id;
         let row = tables.adjacency(id);
         *next = row.next6;
-        if row.next6 != Node::Ip6Rewrite {
+        if row.next6 != Node::Ip6Rewrite && row.next6 != Node::Ip6Local {
             *next = not_forwarded(packet, row);
         }
+    }
+    if cx.ipsec.has_policies() {
+        ipsec_policy::redirect(packets, redirected);
     }
 }
 

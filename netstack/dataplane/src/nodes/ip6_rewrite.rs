@@ -1,4 +1,4 @@
-//! Hop limit, MTU, Ethernet header.
+//! Hop limit, MTU, Ethernet header or tunnel.
 
 use super::{drop_for, icmp6_error};
 use crate::DropReason;
@@ -24,21 +24,21 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         } else {
             forward(packet, row)
         };
-        if *next == Node::InterfaceOutput {
+        if matches!(*next, Node::InterfaceOutput | Node::EspEncrypt) {
             counted.add(id, packet.total_len());
         }
     }
     counted.finish();
 }
 
-/// True for a packet that another node made, that has hops left and fits; its hop limit is decremented then.
+/// True for a packet that has hops left and fits; its hop limit is decremented then, unless this node made it.
 #[inline(always)]
 fn is_plain(packet: &mut Buf, row: &AdjacencyRow) -> bool {
-    let plain =
-        !packet.meta().flags.contains(Flags::ORIGINATED) & (packet.total_len() <= usize::from(row.mtu));
+    let originated = packet.meta().flags.contains(Flags::ORIGINATED);
+    let fits = packet.total_len() <= usize::from(row.mtu);
     match Ipv6::mut_from_prefix(packet.data_mut()) {
-        Ok((header, _)) if plain && header.hop_limit > 1 => {
-            header.hop_limit -= 1;
+        Ok((header, _)) if fits & (originated | (header.hop_limit > 1)) => {
+            header.hop_limit -= u8::from(!originated);
             true
         }
         _ => false,

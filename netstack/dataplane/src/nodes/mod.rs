@@ -2,6 +2,8 @@
 
 pub(crate) mod arp_input;
 pub(crate) mod drop;
+pub(crate) mod esp_decrypt;
+pub(crate) mod esp_encrypt;
 pub(crate) mod ethernet_input;
 pub(crate) mod handoff_input;
 pub(crate) mod icmp4_error;
@@ -18,16 +20,18 @@ pub(crate) mod ip6_input;
 pub(crate) mod ip6_local;
 pub(crate) mod ip6_lookup;
 pub(crate) mod ip6_rewrite;
+pub(crate) mod ipsec_policy;
 mod partial_checksum;
 pub(crate) mod port_input;
 pub(crate) mod punt;
+pub(crate) mod tunnel_fragment;
 pub(crate) mod unresolved;
 
 use crate::DropReason;
 use crate::exchange::PuntReason;
 use crate::graph::Node;
 use crate::tables::AdjacencyId;
-use buffer::Buf;
+use buffer::{Buf, BufferCache};
 
 /// How many packets ahead of its work a node that touches cold lines asks for them.
 const PREFETCH_AHEAD: usize = 8;
@@ -36,6 +40,15 @@ const PREFETCH_AHEAD: usize = 8;
 fn drop_for(packet: &mut Buf, reason: DropReason) -> Node {
     packet.meta_mut().drop_reason = reason as u8;
     Node::Drop
+}
+
+/// Brings packets of several segments into one each, where there is room.
+fn linearise(cache: &mut BufferCache, packets: &mut [Buf]) {
+    for packet in packets.iter_mut().filter(|packet| packet.is_chained()) {
+        if let Ok(Some(rest)) = packet.linearise() {
+            cache.free_one(rest);
+        }
+    }
 }
 
 /// An ICMP or ICMPv6 error: type, code, and the second word of its header.

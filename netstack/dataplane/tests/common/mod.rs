@@ -15,6 +15,10 @@ pub const ETH0: InterfaceId = InterfaceId(0);
 pub const ETH1: InterfaceId = InterfaceId(1);
 pub const ETH1_VLAN: InterfaceId = InterfaceId(2);
 pub const VLAN_ID: u16 = 100;
+/// An IPsec tunnel, which has no SA unless a test gives it one.
+pub const IPSEC0: InterfaceId = InterfaceId(3);
+pub const TUNNEL: ipsec::TunnelId = ipsec::TunnelId(5);
+pub const TUNNEL_MTU: u16 = 1400;
 /// MAC addresses of the router's ports.
 pub const MAC0: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
 pub const MAC1: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
@@ -104,13 +108,15 @@ fn interface(attachment: Attachment, mac: [u8; 6], number: u16, mtu: u16) -> Int
     }
 }
 
-/// Interfaces: eth0 (10.0.0.1/24), eth1 (10.0.1.1/24), eth1.100 (10.0.100.1/24), and the like in `2001:db8:N::/64`.
+/// Interfaces: eth0 (10.0.0.1/24), eth1 (10.0.1.1/24), eth1.100 (10.0.100.1/24), ipsec0 (10.0.7.1/24), and the like in `2001:db8:N::/64`.
 pub fn interfaces(mtu1: u16) -> Vec<Option<Interface>> {
     let vlan = Attachment::Vlan { parent: ETH1, vlan_id: VLAN_ID };
+    let tunnel = Attachment::Ipsec { tunnel: TUNNEL };
     vec![
         Some(interface(Attachment::Port, MAC0, 0, 1500)),
         Some(interface(Attachment::Port, MAC1, 1, mtu1)),
         Some(interface(vlan, MAC1, VLAN_ID, mtu1)),
+        Some(interface(tunnel, [0; 6], 7, TUNNEL_MTU)),
     ]
 }
 
@@ -121,7 +127,8 @@ pub const VIA_VLAN: u32 = 4;
 pub const UNRESOLVED: u32 = 5;
 pub const BLACKHOLE: u32 = 6;
 pub const PROHIBITED: u32 = 7;
-pub const SHARED: u32 = 8;
+pub const INTO_TUNNEL: u32 = 8;
+pub const SHARED: u32 = 9;
 
 pub fn tables(mtu1: u16) -> Tables {
     let adjacencies = [
@@ -132,6 +139,7 @@ pub fn tables(mtu1: u16) -> Tables {
         Adjacency::Unresolved { interface: ETH1 },
         Adjacency::Drop(DropReason::Blackhole),
         Adjacency::Drop(DropReason::Prohibited),
+        Adjacency::Ipsec { interface: IPSEC0 },
     ];
     let mut groups = vec![NextHopGroup::default()];
     groups.extend((0..adjacencies.len()).map(|index| NextHopGroup::single(AdjacencyId(index as u32))));
@@ -151,6 +159,8 @@ const ROUTES: &[(&str, u8, u32)] = &[
     ("10.3.0.0", 16, SHARED),
     ("10.4.0.0", 16, BLACKHOLE),
     ("10.5.0.0", 16, PROHIBITED),
+    ("10.9.0.0", 16, INTO_TUNNEL),
+    ("2001:db8:1009::", 48, INTO_TUNNEL),
     ("2001:db8:0::1", 128, LOCAL),
     ("2001:db8:1::1", 128, LOCAL),
     ("2001:db8:0::", 64, VIA_ETH0),

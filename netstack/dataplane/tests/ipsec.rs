@@ -1,0 +1,399 @@
+//! Packets through IPsec tunnels: by route and by policy, against a peer made of the crate `ipsec` alone.
+
+mod common;
+
+use buffer::{Buf, BufferPool};
+use common::*;
+use crypto::gcm::Gcm;
+use dataplane::{DropReason, Inject, InjectTo};
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
+use ipnet::IpNet;
+use ipsec::{
+    Action, Algorithm, Database, DfPolicy, Direction, Entropy, EspError, Mode, NatT, Policy, SaParameters,
+    Selector, Snapshot, Tunnel,
+};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+const LOCAL4: &str = "10.0.1.1";
+/// Behind eth1's neighbour.
+const PEER4: &str = "10.0.1.9";
+const LOCAL6: &str = "2001:db8:1::1";
+const PEER6: &str = "2001:db8:1001::9";
+const OUT_SPI: u32 = 0x1000;
+const IN_SPI: u32 = 0x2000;
+const ENTROPY: Entropy = Entropy { iv_base: 77, iv_key: [9; 16] };
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("a literal address")
+}
+
+/// An SA as this router has it; the peer's is the same with ends and direction exchanged.
+fn parameters(spi: u32, direction: Direction, ipv6: bool) -> SaParameters {
+    let ends = if ipv6 { (ip(LOCAL6), ip(PEER6)) } else { (ip(LOCAL4), ip(PEER4)) };
+    let key = vec![spi as u8 + 3; Algorithm::Aes128Gcm.key_bytes()].into();
+    SaParameters { tunnel: TUNNEL, ..SaParameters::new(spi, direction, ends, Algorithm::Aes128Gcm, key) }
+}
+
+fn mirrored(mut parameters: SaParameters) -> SaParameters {
+    core::mem::swap(&mut parameters.local, &mut parameters.remote);
+    parameters.direction = match parameters.direction {
+        Direction::Inbound => Direction::Outbound,
+        Direction::Outbound => Direction::Inbound,
+    };
+    parameters
+}
+
+/// A database with an SA each way, and a tunnel.
+fn database(outbound: SaParameters, inbound: SaParameters, interface: Option<u16>) -> Database {
+    let mut database = Database::new(Gcm::best());
+    let sa = database.add(outbound, &ENTROPY, 0).expect("a valid SA");
+    let _ = database.add(inbound, &ENTROPY, 0).expect("a valid SA");
+    let tunnel = Tunnel { interface, outbound: Some(sa.id()), clamp_mss: false };
+    database.set_tunnel(TUNNEL, tunnel).expect("a valid tunnel");
+    database
+}
+
+/// A router with a tunnel, and its peer.
+struct Site {
+    bed: Testbed,
+    database: Database,
+    peer: Arc<Snapshot>,
+    pool: &'static BufferPool,
+}
+
+impl Site {
+    fn new(ipv6: bool, change: impl Fn(&mut SaParameters)) -> Self {
+        let mut outbound = parameters(OUT_SPI, Direction::Outbound, ipv6);
+        let mut inbound = parameters(IN_SPI, Direction::Inbound, ipv6);
+        change(&mut outbound);
+        change(&mut inbound);
+        let (to_us, from_us) = (mirrored(inbound.clone()), mirrored(outbound.clone()));
+        let peer = Arc::new(database(to_us, from_us, None).snapshot());
+        let database = database(outbound, inbound, Some(IPSEC0.0));
+        let bed = Testbed::new();
+        let _ = bed.shared.publish_ipsec(database.snapshot());
+        Self { bed, database, peer, pool: BufferPool::from_heap(64) }
+    }
+
+    fn publish(&self) {
+        let _ = self.bed.shared.publish_ipsec(self.database.snapshot());
+    }
+
+    fn packet(&self, bytes: &[u8]) -> Buf {
+        let mut packet = self.pool.cache().allocate().expect("the pool is large enough");
+        packet.append(bytes).expect("it fits");
+        packet
+    }
+
+    /// What the peer makes of an outer packet of ours.
+    fn peer_opens(&self, outer: &[u8]) -> Result<Vec<u8>, EspError> {
+        let mut packets = [self.packet(outer)];
+        let mut results = [Err(EspError::Malformed)];
+        ipsec::decapsulate(&self.peer, &mut packets, 0, &mut results);
+        results[0].map(|_| packets[0].data().to_vec())
+    }
+
+    /// The frame that the peer sends for an inner packet.
+    fn peer_seals(&self, inner: &[u8]) -> Vec<u8> {
+        let mut packets = [self.packet(inner)];
+        let mut results = [Ok(())];
+        let sas = [self.peer.outbound(TUNNEL)];
+        ipsec::encapsulate(self.peer.gcm(), &mut packets, &sas, 0, &mut results);
+        results[0].expect("it is sealed");
+        let ethertype: u16 = if packets[0].data()[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
+        [&MAC1[..], &HOST1, &ethertype.to_be_bytes(), packets[0].data()].concat()
+    }
+}
+
+/// A packet from behind the tunnel to a host at port 0, without its Ethernet header.
+fn from_behind(ipv6: bool) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let result = if ipv6 {
+        let (source, destination) = (ip("2001:db8:1009::5"), ip("2001:db8::77"));
+        let (IpAddr::V6(source), IpAddr::V6(destination)) = (source, destination) else { unreachable!() };
+        let builder = PacketBuilder::ipv6(source.octets(), destination.octets(), 9).udp(7, 8);
+        builder.write(&mut packet, &pattern(33))
+    } else {
+        let builder = PacketBuilder::ipv4([10, 9, 0, 5], [10, 0, 0, 77], 9).udp(7, 8);
+        builder.write(&mut packet, &pattern(33))
+    };
+    result.expect("a vector takes all");
+    packet
+}
+
+fn towards_tunnel(ipv6: bool, payload: usize) -> Vec<u8> {
+    if ipv6 { udp6("2001:db8:1009::77", 64, payload) } else { udp4([10, 9, 0, 77], 64, payload) }
+}
+
+/// What a forwarded packet is behind the hop.
+fn after_hop(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    if frame[12..14] == [8, 0] {
+        frame[22] -= 1;
+        fix_ipv4_checksum(&mut frame);
+    } else {
+        frame[21] -= 1;
+    }
+    frame[14..].to_vec()
+}
+
+#[test]
+fn a_route_leads_into_a_tunnel_and_out_of_it_in_all_families() {
+    for (outer6, inner6) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut site = Site::new(outer6, |_| {});
+        let frame = towards_tunnel(inner6, 100);
+        site.bed.send(0, &frame);
+        let sent = site.bed.only_sent(1);
+        assert_eq!(sent[..12], [HOST1, MAC1].concat());
+        let sliced = SlicedPacket::from_ethernet(&sent).expect("a well-formed frame");
+        match sliced.net {
+            Some(NetSlice::Ipv4(header)) if !outer6 => {
+                assert_eq!((header.header().ttl(), header.header().protocol().0), (64, 50));
+                assert_eq!(header.header().destination_addr(), ip(PEER4));
+            }
+            Some(NetSlice::Ipv6(header)) if outer6 => {
+                assert_eq!((header.header().hop_limit(), header.header().next_header().0), (64, 50));
+                assert_eq!(header.header().destination_addr(), ip(PEER6));
+            }
+            _ => panic!("{sliced:?}"),
+        }
+        assert_eq!(site.peer_opens(&sent[14..]), Ok(after_hop(&frame)));
+        assert_eq!(site.peer_opens(&sent[14..]), Err(EspError::Replayed));
+
+        let inner = from_behind(inner6);
+        let frame = site.peer_seals(&inner);
+        site.bed.send(1, &frame);
+        let with_header = [&[0; 12][..], if inner6 { &[0x86, 0xdd] } else { &[8, 0] }, &inner].concat();
+        assert_eq!(site.bed.only_sent(0)[14..], after_hop(&with_header));
+        let counters = site.bed.shared.interface_counters(IPSEC0);
+        assert_eq!((counters.tx.packets, counters.rx.packets, counters.rx.bytes), (1, 1, inner.len() as u64));
+
+        site.bed.send(1, &frame);
+        site.bed.assert_nothing_sent();
+        assert_eq!(site.bed.drops(), [(DropReason::EspReplayed, 1)]);
+        site.bed.assert_balanced();
+    }
+}
+
+#[test]
+fn vectors_of_every_size_pass_both_ways() {
+    for count in [1usize, 2, 67, 256] {
+        let mut site = Site::new(false, |_| {});
+        let frames: Vec<_> = (0..count).map(|n| towards_tunnel(n % 3 == 1, n * 5)).collect();
+        for (n, frame) in frames.iter().enumerate() {
+            // Some that are not for the tunnel, so that vectors are scattered.
+            let plain = udp4([10, 1, 2, 3], 64, 10);
+            assert!(site.bed.wires[0].send(if n % 5 == 4 { &plain } else { frame }));
+        }
+        assert_eq!(site.bed.worker.poll(site.bed.now_ns), count);
+        let sent = site.bed.sent(1);
+        assert_eq!(sent.len(), count);
+        let esp = sent.iter().filter(|frame| frame[23] == 50);
+        let opened: Vec<_> = esp.map(|frame| site.peer_opens(&frame[14..]).expect("ours")).collect();
+        // Each family keeps its order.
+        for version in [4, 6] {
+            let given =
+                frames.iter().enumerate().filter(|(n, _)| n % 5 != 4).map(|(_, frame)| after_hop(frame));
+            let given = given.filter(|packet| packet[0] >> 4 == version);
+            assert!(opened.iter().filter(|packet| packet[0] >> 4 == version).cloned().eq(given));
+        }
+        let frames: Vec<_> = (0..count).map(|n| site.peer_seals(&from_behind(n % 3 == 1))).collect();
+        assert!(frames.iter().all(|frame| site.bed.wires[1].send(frame)));
+        assert_eq!(site.bed.worker.poll(site.bed.now_ns), count);
+        assert_eq!(site.bed.sent(0).len(), count);
+        site.bed.assert_balanced();
+    }
+}
+
+#[test]
+fn what_is_too_long_is_cut_before_or_refused() {
+    let mut site = Site::new(false, |_| {});
+    // 1,428 bytes with the IP header, and the tunnel takes 1,400.
+    let frame = towards_tunnel(false, 1400);
+    site.bed.send(0, &frame);
+    let sent = site.bed.sent(1);
+    assert_eq!(sent.len(), 2);
+    let pieces: Vec<_> = sent.iter().map(|frame| site.peer_opens(&frame[14..]).expect("ours")).collect();
+    assert!(pieces.iter().all(|piece| piece.len() <= usize::from(TUNNEL_MTU)));
+    assert_eq!([&pieces[0][20..], &pieces[1][20..]].concat(), frame[34..]);
+    site.bed.send(0, &towards_tunnel(true, 1400));
+    let error = site.bed.only_sent(0);
+    assert_eq!((error[54], &error[58..62]), (2, &u32::from(TUNNEL_MTU).to_be_bytes()[..]));
+    assert_eq!(site.bed.drops(), [(DropReason::Ip6PacketTooBig, 1)]);
+    site.bed.assert_balanced();
+}
+
+#[test]
+fn a_tunnel_without_sa_drops() {
+    let mut site = Site::new(false, |_| {});
+    let id = site.peer.outbound(TUNNEL).map(|_| site.database.sas().next().expect("two").id());
+    let _ = site.database.remove(id.expect("an SA")).expect("it exists");
+    site.publish();
+    site.bed.send(0, &towards_tunnel(false, 100));
+    site.bed.assert_nothing_sent();
+    assert_eq!(site.bed.drops(), [(DropReason::EspNoSa, 1)]);
+    site.bed.assert_balanced();
+}
+
+#[test]
+fn a_tunnel_into_itself_is_a_loop() {
+    let mut site = Site::new(false, |parameters| parameters.remote = ip("10.9.0.1"));
+    site.bed.send(0, &towards_tunnel(false, 100));
+    site.bed.assert_nothing_sent();
+    assert_eq!(site.bed.drops(), [(DropReason::IpsecLoop, 1)]);
+    site.bed.assert_balanced();
+}
+
+#[test]
+fn udp_encapsulation_leaves_ike_alone() {
+    let mut site = Site::new(false, |parameters| {
+        parameters.nat_t = Some(NatT { local_port: 4500, remote_port: 4500 });
+    });
+    let frame = towards_tunnel(false, 100);
+    site.bed.send(0, &frame);
+    let sent = site.bed.only_sent(1);
+    assert_eq!((sent[23], &sent[34..38], &sent[40..42]), (17, &[0x11, 0x94, 0x11, 0x94][..], &[0, 0][..]));
+    assert_eq!(site.peer_opens(&sent[14..]), Ok(after_hop(&frame)));
+    let frame = site.peer_seals(&from_behind(false));
+    site.bed.send(1, &frame);
+    assert_eq!(site.bed.only_sent(0).len(), 14 + from_behind(false).len());
+
+    for (payload, punted) in [(&[0, 0, 0, 0, 9, 9][..], true), (&[0xff], false)] {
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2(HOST1, MAC1).ipv4([10, 0, 1, 9], [10, 0, 1, 1], 9);
+        builder.udp(4500, 4500).write(&mut frame, payload).expect("a vector takes all");
+        site.bed.send(1, &frame);
+        assert_eq!(!site.bed.punts().is_empty(), punted);
+    }
+    assert_eq!(site.bed.drops(), [(DropReason::EspKeepalive, 1)]);
+    site.bed.assert_balanced();
+}
+
+#[test]
+fn a_peers_new_port_is_followed_once_it_is_authentic() {
+    let mut site = Site::new(false, |parameters| {
+        parameters.nat_t = Some(NatT { local_port: 4500, remote_port: 4500 });
+    });
+    let mut forged = site.peer_seals(&from_behind(false));
+    forged[34..36].copy_from_slice(&777u16.to_be_bytes());
+    *forged.last_mut().expect("not empty") ^= 1;
+    site.bed.send(1, &forged);
+    assert_eq!(site.database.poll(0), []);
+    let mut moved = site.peer_seals(&from_behind(false));
+    moved[34..36].copy_from_slice(&40_000u16.to_be_bytes());
+    site.bed.send(1, &moved);
+    assert_eq!(site.bed.sent(0).len(), 1);
+    let events = site.database.poll(0);
+    assert!(matches!(events[..], [ipsec::Event { kind: ipsec::EventKind::PeerMoved { port: 40_000 }, .. }]));
+    site.bed.send(0, &towards_tunnel(false, 10));
+    assert_eq!(site.bed.only_sent(1)[36..38], 40_000u16.to_be_bytes());
+    site.bed.assert_balanced();
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("a literal prefix")
+}
+
+#[test]
+fn policies_protect_pass_and_discard() {
+    let mut site = Site::new(false, |_| {});
+    let selector = |destination| Selector::between(net("0.0.0.0/0"), net(destination));
+    let out = |destination, action| Policy {
+        direction: Direction::Outbound,
+        selector: selector(destination),
+        action,
+    };
+    let from = |source, action| Policy {
+        direction: Direction::Inbound,
+        selector: Selector::between(net(source), net("0.0.0.0/0")),
+        action,
+    };
+    site.database.set_policies(vec![
+        out("10.1.1.0/24", Action::Bypass),
+        out("10.1.2.0/24", Action::Discard),
+        out("10.1.0.0/16", Action::Protect(TUNNEL)),
+        from("10.9.0.0/16", Action::Protect(TUNNEL)),
+    ]);
+    site.publish();
+    let protected = udp4([10, 1, 7, 7], 64, 50);
+    site.bed.send(0, &protected);
+    let sent = site.bed.only_sent(1);
+    assert_eq!(site.peer_opens(&sent[14..]), Ok(after_hop(&protected)));
+    site.bed.send(0, &udp4([10, 1, 1, 7], 64, 50));
+    assert_eq!(site.bed.only_sent(1)[30..34], [10, 1, 1, 7]);
+    site.bed.send(0, &udp4([10, 1, 2, 7], 64, 50));
+    // In the clear from where only encrypted packets may come; and encrypted.
+    let mut clear = Vec::new();
+    let builder = PacketBuilder::ethernet2(HOST1, MAC1).ipv4([10, 9, 0, 5], [10, 0, 0, 77], 9).udp(7, 8);
+    builder.write(&mut clear, &[]).expect("a vector takes all");
+    site.bed.send(1, &clear);
+    site.bed.assert_nothing_sent();
+    let frame = site.peer_seals(&from_behind(false));
+    site.bed.send(1, &frame);
+    assert_eq!(site.bed.only_sent(0)[30..34], [10, 0, 0, 77]);
+    let drops = [(DropReason::IpsecDiscarded, 1), (DropReason::IpsecUnprotected, 1)];
+    assert_eq!(site.bed.drops(), drops);
+
+    // What is too long is cut to what the neighbour takes of the outer packet, and the hop is counted once.
+    let long = udp4([10, 1, 7, 7], 64, 1440);
+    site.bed.send(0, &long);
+    let pieces = site.bed.sent(1);
+    assert_eq!(pieces.len(), 2);
+    assert!(pieces.iter().all(|piece| piece.len() <= 1514));
+    assert_eq!(site.peer_opens(&pieces[0][14..]).expect("ours")[8], 63);
+    site.bed.assert_balanced();
+}
+
+#[test]
+fn must_encrypt_prefixes_are_never_reached_in_the_clear() {
+    let mut site = Site::new(false, |_| {});
+    site.database.set_must_encrypt(vec![net("10.9.0.0/16"), net("10.1.0.0/16"), net("10.0.1.0/24")]);
+    site.publish();
+    site.bed.send(0, &towards_tunnel(false, 10));
+    assert_eq!(site.bed.only_sent(1)[23], 50);
+    site.bed.send(0, &udp4([10, 1, 7, 7], 64, 50));
+    // Also where the neighbour is not known, and what control sends.
+    site.bed.send(0, &udp4([10, 0, 1, 200], 64, 50));
+    let bytes = &udp4([10, 1, 7, 7], 64, 50)[14..];
+    let inject = Inject::copy(&mut site.bed.pool.cache(), bytes, InjectTo::Forward4).expect("a buffer");
+    assert!(site.bed.shared.inject(inject));
+    site.bed.run();
+    site.bed.assert_nothing_sent();
+    assert_eq!(site.bed.drops(), [(DropReason::IpsecMustEncrypt, 3)]);
+    site.bed.assert_balanced();
+}
+
+#[test]
+fn transport_mode_protects_between_hosts() {
+    let mut site = Site::new(false, |parameters| {
+        parameters.mode = Mode::Transport;
+        parameters.df = DfPolicy::Set;
+    });
+    let any = Selector::between(net("10.0.1.1/32"), net("10.0.1.9/32"));
+    site.database.set_policies(vec![Policy {
+        direction: Direction::Outbound,
+        selector: any,
+        action: Action::Protect(TUNNEL),
+    }]);
+    site.publish();
+    let mut packet = Vec::new();
+    let builder = PacketBuilder::ipv4([10, 0, 1, 1], [10, 0, 1, 9], 64).udp(9, 9);
+    builder.write(&mut packet, b"hello").expect("a vector takes all");
+    let inject = Inject::copy(&mut site.bed.pool.cache(), &packet, InjectTo::Forward4).expect("a buffer");
+    assert!(site.bed.shared.inject(inject));
+    site.bed.run();
+    let sent = site.bed.only_sent(1);
+    assert_eq!((sent[23], &sent[26..34]), (50, &packet[12..20]));
+    assert_eq!(site.peer_opens(&sent[14..]), Ok(packet));
+
+    let mut packet = Vec::new();
+    let builder = PacketBuilder::ipv4([10, 0, 1, 9], [10, 0, 1, 1], 64).udp(9, 10);
+    builder.write(&mut packet, b"hello yourself").expect("a vector takes all");
+    let frame = site.peer_seals(&packet);
+    site.bed.send(1, &frame);
+    let punts = site.bed.punts();
+    assert_eq!((punts.len(), punts[0].packet.data()), (1, &packet[..]));
+    drop(punts);
+    site.bed.assert_balanced();
+}

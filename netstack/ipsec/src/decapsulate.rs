@@ -1,0 +1,296 @@
+//! Decapsulation of a vector of packets (RFC 4303 §3.4).
+//!
+//! In chunks of a vector: the SAs of all packets, so that cache misses overlap; checks before any key is used; one call
+//! for all ciphertexts; then, of what is authentic, window, padding, inner packet.
+
+use crate::jobs::{self, CHUNK, Task};
+use crate::outer::{PROTOCOL_IPV4, PROTOCOL_IPV6, Place, combine_ecn, rewrite_ip};
+use crate::params::EcnPolicy;
+use crate::sa::{ESP_HEADER_BYTES, PEER_MOVED, TRAILER_BYTES};
+use crate::{EspError, PacketFacts, Sa, Snapshot};
+use buffer::{Buf, Flags, prefetch_read, prefetch_write};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::sync::atomic::Ordering::Relaxed;
+use packet::ipv4::Ipv4;
+use packet::ipv6::Ipv6;
+use packet::protocol;
+use zerocopy::FromBytes;
+
+/// Decrypts each packet, which is in one segment and starts at the IP header of an ESP packet to this node, by the SA of its SPI. A packet
+/// with a result is the inner packet, in one segment, its lengths checked as far as the selectors need them; it has
+/// [`Flags::DECRYPTED`] and its tunnel in [`buffer::Meta::opaque`]. A packet with an error is to be dropped.
+///
+/// `results` has a place for each packet.
+pub fn decapsulate<'s>(
+    snapshot: &'s Snapshot,
+    packets: &mut [Buf],
+    now_ns: u64,
+    results: &mut [Result<&'s Sa, EspError>],
+) {
+    for (packets, results) in packets.chunks_mut(CHUNK).zip(results.chunks_mut(CHUNK)) {
+        chunk(snapshot, packets, now_ns, results);
+    }
+}
+
+#[inline(always)]
+fn chunk<'s>(
+    snapshot: &'s Snapshot,
+    packets: &mut [Buf],
+    now_ns: u64,
+    results: &mut [Result<&'s Sa, EspError>],
+) {
+    let mut places = [Err(EspError::Malformed); CHUNK];
+    for (packet, place) in packets.iter().zip(&mut places) {
+        *place = locate(packet);
+        if let Ok((_, spi)) = place {
+            snapshot.prefetch_inbound(*spi);
+        }
+    }
+    for (place, result) in places.iter().zip(&mut *results) {
+        *result = place.and_then(|(_, spi)| snapshot.inbound(spi).ok_or(EspError::UnknownSpi));
+        if let Ok(sa) = result {
+            prefetch_read(*sa);
+            prefetch_write(&sa.sequence);
+            prefetch_read(&sa.window);
+        }
+    }
+    let mut tasks = [const { None }; CHUNK];
+    for (((packet, place), result), task) in
+        packets.iter_mut().zip(&places).zip(&mut *results).zip(&mut tasks)
+    {
+        let (Ok(sa), Ok((place, _))) = (*result, *place) else { continue };
+        match examine(sa, packet, place, now_ns) {
+            Ok(number) => *task = Some(Task::new(sa, number, place.esp)),
+            Err(error) => {
+                sa.refuse(error);
+                *result = Err(error);
+            }
+        }
+    }
+    let authentic = jobs::run::<false>(snapshot.gcm(), packets, &tasks[..packets.len()]);
+    finish(packets, &places, &tasks, authentic, now_ns, results);
+}
+
+/// What follows the cipher.
+#[inline(always)]
+fn finish(
+    packets: &mut [Buf],
+    places: &[Result<(Place, u32), EspError>],
+    tasks: &[Option<Task<'_>>],
+    authentic: u64,
+    now_ns: u64,
+    results: &mut [Result<&Sa, EspError>],
+) {
+    let mut counted = Counted::default();
+    for (index, packet) in packets.iter_mut().enumerate() {
+        let (Some(task), Ok((place, _))) = (&tasks[index], places[index]) else { continue };
+        let checked = if authentic >> index & 1 == 1 {
+            accept(task, packet, place)
+        } else {
+            Err(EspError::AuthenticationFailed)
+        };
+        match checked {
+            Ok(()) => counted.add(task.sa, packet.len(), now_ns),
+            Err(error) => {
+                task.sa.refuse(error);
+                results[index] = Err(error);
+            }
+        }
+    }
+    counted.flush(now_ns);
+}
+
+/// Packets of one SA in a row, to be counted together.
+#[derive(Default)]
+struct Counted<'a> {
+    sa: Option<&'a Sa>,
+    packets: u64,
+    bytes: u64,
+}
+
+impl<'a> Counted<'a> {
+    #[inline(always)]
+    fn add(&mut self, sa: &'a Sa, bytes: usize, now_ns: u64) {
+        if !self.sa.is_some_and(|counted| core::ptr::eq(counted, sa)) {
+            self.flush(now_ns);
+            *self = Self { sa: Some(sa), packets: 0, bytes: 0 };
+        }
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+
+    #[inline(always)]
+    fn flush(&self, now_ns: u64) {
+        if let Some(sa) = self.sa {
+            sa.count(self.packets, self.bytes, now_ns);
+        }
+    }
+}
+
+/// Where ESP starts, and the SPI.
+#[inline(always)]
+fn locate(packet: &Buf) -> Result<(Place, u32), EspError> {
+    if packet.is_chained() {
+        return Err(EspError::TooLong);
+    }
+    let bytes = packet.data();
+    let place = Place::of(bytes)?;
+    let esp = bytes.get(usize::from(place.esp)..).unwrap_or_default();
+    match esp.first_chunk::<4>() {
+        Some(spi) => Ok((place, u32::from_be_bytes(*spi))),
+        // A NAT keepalive (RFC 3948 §2.3).
+        None if place.is_in_udp() && *esp == [0xff] => Err(EspError::Keepalive),
+        None => Err(EspError::Malformed),
+    }
+}
+
+/// What can be refused before a key is used; the extended sequence number.
+#[inline(always)]
+fn examine(sa: &Sa, packet: &Buf, place: Place, now_ns: u64) -> Result<u64, EspError> {
+    let bytes = packet.data();
+    let esp = bytes.get(usize::from(place.esp)..).ok_or(EspError::Malformed)?;
+    let fixed = ESP_HEADER_BYTES + usize::from(sa.iv_bytes) + usize::from(sa.icv_bytes);
+    let text = esp.len().checked_sub(fixed).ok_or(EspError::Malformed)?;
+    let block = usize::from(sa.block_bytes);
+    if text == 0 || text & (block - 1) != 0 {
+        return Err(EspError::Malformed);
+    }
+    if place.is_in_udp() != sa.how.udp || !is_addressed_to(sa, bytes) {
+        return Err(EspError::WrongEncapsulation);
+    }
+    if !sa.is_usable(now_ns) {
+        return Err(EspError::Expired);
+    }
+    let low = esp.get(4..8).and_then(|bytes| bytes.first_chunk()).ok_or(EspError::Malformed)?;
+    let low = u32::from_be_bytes(*low);
+    let number = if sa.how.esn { sa.window.infer(low) } else { u64::from(low) };
+    sa.window.check(number)?;
+    Ok(number)
+}
+
+/// True if the outer destination is the SA's own address.
+#[inline(always)]
+fn is_addressed_to(sa: &Sa, bytes: &[u8]) -> bool {
+    // Inbound: the template's source is our address.
+    if sa.how.outer_v6 {
+        bytes.get(24..40) == sa.template.get(8..24)
+    } else {
+        bytes.get(16..20) == sa.template.get(12..16)
+    }
+}
+
+/// What is left to do with an authentic packet: window, trailer, inner packet.
+#[inline(always)]
+fn accept(task: &Task<'_>, packet: &mut Buf, place: Place) -> Result<(), EspError> {
+    let sa = task.sa;
+    sa.window.accept(task.number)?;
+    if sa.how.udp {
+        follow_peer(sa, packet.data(), place, task.number);
+    }
+    let outer_class = class_of(packet.data());
+    let end = packet.len() - usize::from(sa.icv_bytes);
+    let start = usize::from(place.esp) + ESP_HEADER_BYTES + usize::from(sa.iv_bytes);
+    let text = packet.data().get(start..end).ok_or(EspError::Malformed)?;
+    let (payload, next) = payload(text)?;
+    packet.shorten(start + payload);
+    match next {
+        protocol::NO_NEXT_HEADER => return Err(EspError::Dummy),
+        PROTOCOL_IPV4 | PROTOCOL_IPV6 if sa.how.tunnel_mode => {
+            packet.pull_front(start).map_err(|_| EspError::Malformed)?;
+            cut_to_inner(packet, next)?;
+            if sa.how.ecn == EcnPolicy::Copy {
+                combine_ecn(packet.data_mut(), outer_class)?;
+            }
+        }
+        _ if !sa.how.tunnel_mode => unwrap_transport(packet, place, start, next)?,
+        _ => return Err(EspError::BadInner),
+    }
+    if sa.how.has_selectors && !is_selected(sa, packet.data()) {
+        return Err(EspError::SelectorMismatch);
+    }
+    let meta = packet.meta_mut();
+    meta.flags = (meta.flags & Flags::TRACED) | Flags::DECRYPTED;
+    meta.opaque[1] = u64::from(sa.parameters().tunnel.0);
+    Ok(())
+}
+
+/// DSCP and ECN of an outer header.
+#[inline(always)]
+fn class_of(bytes: &[u8]) -> u8 {
+    match *bytes {
+        [first, second, ..] if first >> 4 == 6 => first << 4 | second >> 4,
+        [_, second, ..] => second,
+        _ => 0,
+    }
+}
+
+/// The bytes of payload, and what they are, of a decrypted text; its padding is checked.
+#[inline(always)]
+fn payload(text: &[u8]) -> Result<(usize, u8), EspError> {
+    let &[.., padding, next] = text else { return Err(EspError::BadPadding) };
+    let payload = text.len().checked_sub(TRAILER_BYTES + usize::from(padding)).ok_or(EspError::BadPadding)?;
+    let bytes = text.get(payload..payload + usize::from(padding)).ok_or(EspError::BadPadding)?;
+    if bytes.iter().zip(1u8..).any(|(byte, number)| *byte != number) {
+        return Err(EspError::BadPadding);
+    }
+    Ok((payload, next))
+}
+
+/// Cuts what follows the inner packet (RFC 4303 §2.7), whose version must be what the trailer says.
+#[inline(always)]
+fn cut_to_inner(packet: &mut Buf, next: u8) -> Result<(), EspError> {
+    let bytes = packet.data();
+    let length = if next == PROTOCOL_IPV4 {
+        let (header, _) = Ipv4::ref_from_prefix(bytes).map_err(|_| EspError::BadInner)?;
+        let length = usize::from(header.total_length.get());
+        (header.version() == 4 && length >= size_of::<Ipv4>()).then_some(length)
+    } else {
+        let (header, _) = Ipv6::ref_from_prefix(bytes).map_err(|_| EspError::BadInner)?;
+        (header.version() == 6).then(|| size_of::<Ipv6>() + usize::from(header.payload_length.get()))
+    };
+    let length = length.filter(|length| *length <= packet.len()).ok_or(EspError::BadInner)?;
+    packet.shorten(length);
+    Ok(())
+}
+
+/// Takes ESP out from between a packet's IP headers and its payload, which starts at `start`.
+#[inline(never)]
+fn unwrap_transport(packet: &mut Buf, place: Place, start: usize, next: u8) -> Result<(), EspError> {
+    let ip_bytes = usize::from(place.ip_bytes);
+    let bytes = packet.data_mut();
+    if start > bytes.len() || ip_bytes > start {
+        return Err(EspError::Malformed);
+    }
+    bytes.copy_within(..ip_bytes, start - ip_bytes);
+    packet.pull_front(start - ip_bytes).map_err(|_| EspError::Malformed)?;
+    rewrite_ip(packet.data_mut(), place, next)
+}
+
+/// True if an inner packet is one that the SA is for.
+#[inline(never)]
+fn is_selected(sa: &Sa, bytes: &[u8]) -> bool {
+    let facts = PacketFacts::of(bytes);
+    facts.is_some_and(|facts| sa.parameters().selectors.iter().any(|selector| selector.matches(&facts)))
+}
+
+/// Tells control if the newest authentic packet came from another port of the same peer.
+#[inline(always)]
+fn follow_peer(sa: &Sa, bytes: &[u8], place: Place, number: u64) {
+    let at = usize::from(place.ip_bytes);
+    let Some(port) = bytes.get(at..).and_then(|bytes| bytes.first_chunk::<2>()) else { return };
+    let port = u16::from_be_bytes(*port);
+    if port != sa.peer_port.load(Relaxed) && number == sa.window.top() && is_from_peer(sa, bytes) {
+        sa.moved_to_port.store(port, Relaxed);
+        sa.raise(PEER_MOVED);
+    }
+}
+
+#[cold]
+fn is_from_peer(sa: &Sa, bytes: &[u8]) -> bool {
+    let source: Option<IpAddr> = if sa.how.outer_v6 {
+        Ipv6::ref_from_prefix(bytes).ok().map(|(header, _)| Ipv6Addr::from(header.source).into())
+    } else {
+        Ipv4::ref_from_prefix(bytes).ok().map(|(header, _)| Ipv4Addr::from(header.source).into())
+    };
+    source == Some(sa.parameters().remote)
+}

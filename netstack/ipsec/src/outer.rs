@@ -1,0 +1,255 @@
+//! Outer headers: what is copied from the inner packet and what comes back into it (RFC 4301 §5.1.2, RFC 6040).
+
+use crate::params::{DfPolicy, EcnPolicy};
+use crate::{EspError, Sa};
+use core::sync::atomic::Ordering::Relaxed;
+use packet::ipv4::{DONT_FRAGMENT, Ipv4};
+use packet::ipv6::Ipv6;
+use packet::udp::Udp;
+use packet::{checksum, protocol};
+use zerocopy::FromBytes;
+use zerocopy::network_endian::{U16, U32};
+
+const UDP_BYTES: usize = size_of::<Udp>();
+
+/// What of an inner packet the outer header or the trailer shows.
+#[derive(Clone, Copy)]
+pub(crate) struct Inner {
+    /// Next header: 4 or 41.
+    pub(crate) protocol: u8,
+    /// DSCP and ECN.
+    class: u8,
+    ttl: u8,
+    dont_fragment: bool,
+}
+
+/// IPv4 in IP, as a next header.
+pub(crate) const PROTOCOL_IPV4: u8 = 4;
+/// IPv6 in IP, as a next header.
+pub(crate) const PROTOCOL_IPV6: u8 = 41;
+
+impl Inner {
+    /// Of a packet that starts at its IP header; None if it is none.
+    #[inline(always)]
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        let &[version_ihl, class, _, _, _, _, flags, limit, ttl, ..] = bytes.first_chunk::<20>()?;
+        match version_ihl >> 4 {
+            4 => Some(Self { protocol: PROTOCOL_IPV4, class, ttl, dont_fragment: flags & 0x40 != 0 }),
+            6 => {
+                let class = version_ihl << 4 | class >> 4;
+                Some(Self { protocol: PROTOCOL_IPV6, class, ttl: limit, dont_fragment: true })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Sa {
+    /// Writes the outer IP header, and the UDP header behind it, of a packet of `total` bytes.
+    #[inline(always)]
+    pub(crate) fn write_outer(
+        &self,
+        bytes: &mut [u8],
+        inner: Inner,
+        number: u64,
+        total: usize,
+    ) -> Option<()> {
+        let how = &self.how;
+        let ecn = if how.ecn == EcnPolicy::Copy { inner.class & 3 } else { 0 };
+        let class = how.dscp.map_or(inner.class & !3, |dscp| dscp << 2) | ecn;
+        let ttl = if how.ttl == 0 { inner.ttl } else { how.ttl };
+        if how.outer_v6 {
+            self.write_ipv6(bytes, class, ttl, total)
+        } else {
+            let dont_fragment = match how.df {
+                DfPolicy::Copy => inner.dont_fragment,
+                DfPolicy::Set => true,
+                DfPolicy::Clear => false,
+            };
+            self.write_ipv4(bytes, class, ttl, dont_fragment.then_some(()).ok_or(number as u16), total)
+        }
+    }
+
+    /// `identification`: Ok if fragments are forbidden, so that none is needed (RFC 6864 §4.1).
+    #[inline(always)]
+    fn write_ipv4(
+        &self,
+        bytes: &mut [u8],
+        class: u8,
+        ttl: u8,
+        identification: Result<(), u16>,
+        total: usize,
+    ) -> Option<()> {
+        let (header, rest) = Ipv4::mut_from_prefix(bytes).ok()?;
+        let (template, _) = Ipv4::ref_from_prefix(&self.template).ok()?;
+        *header = *template;
+        header.dscp_ecn = class;
+        header.total_length = U16::new(total as u16);
+        match identification {
+            Ok(()) => header.flags_fragment = U16::new(DONT_FRAGMENT),
+            Err(number) => header.identification = U16::new(number),
+        }
+        header.ttl = ttl;
+        // The words that differ from the template, all of which it has as zero.
+        let word = |bytes| u32::from(u16::from_ne_bytes(bytes));
+        let flags = if self.how.df == DfPolicy::Set { 0 } else { word(header.flags_fragment.to_bytes()) };
+        let sum = self.template_sum
+            + word([0, class])
+            + word(header.total_length.to_bytes())
+            + word(header.identification.to_bytes())
+            + flags
+            + word([ttl, 0]);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        header.checksum = U16::from_bytes((!(sum as u16)).to_ne_bytes());
+        if self.how.udp { self.write_udp(rest, total - size_of::<Ipv4>()) } else { Some(()) }
+    }
+
+    #[inline(always)]
+    fn write_ipv6(&self, bytes: &mut [u8], class: u8, hop_limit: u8, total: usize) -> Option<()> {
+        let (header, rest) = Ipv6::mut_from_prefix(bytes).ok()?;
+        let (template, _) = Ipv6::ref_from_prefix(&self.template).ok()?;
+        *header = *template;
+        header.version_class_flow = U32::new(6 << 28 | u32::from(class) << 20);
+        header.payload_length = U16::new((total - size_of::<Ipv6>()) as u16);
+        header.hop_limit = hop_limit;
+        if self.how.udp { self.write_udp(rest, total - size_of::<Ipv6>()) } else { Some(()) }
+    }
+
+    /// The checksum stays 0 (RFC 3948 §2.1, RFC 6935 §5 for IPv6).
+    pub(crate) fn write_udp(&self, bytes: &mut [u8], length: usize) -> Option<()> {
+        let template = self.template.get(usize::from(self.outer_bytes).checked_sub(UDP_BYTES)?..)?;
+        let (udp, _) = Udp::mut_from_prefix(bytes).ok()?;
+        *udp = *Udp::ref_from_prefix(template).ok()?.0;
+        udp.destination_port = U16::new(self.peer_port.load(Relaxed));
+        udp.length = U16::new(length as u16);
+        Some(())
+    }
+}
+
+/// Combines the ECN field that arrived outside into that of the inner packet (RFC 6040 §4.2, figure 4).
+#[inline(always)]
+pub(crate) fn combine_ecn(packet: &mut [u8], outer: u8) -> Result<(), EspError> {
+    const NOT_ECT: u8 = 0;
+    const ECT_1: u8 = 1;
+    const ECT_0: u8 = 2;
+    const CE: u8 = 3;
+    let outer = outer & 3;
+    if outer == NOT_ECT || outer == ECT_0 {
+        return Ok(());
+    }
+    let inner = Inner::of(packet).ok_or(EspError::BadInner)?.class & 3;
+    let result = match (inner, outer) {
+        (NOT_ECT, CE) => return Err(EspError::EcnDropped),
+        (ECT_0 | ECT_1, CE) => CE,
+        (ECT_0, ECT_1) => ECT_1,
+        _ => return Ok(()),
+    };
+    set_ecn(packet, result);
+    Ok(())
+}
+
+fn set_ecn(packet: &mut [u8], ecn: u8) {
+    if packet.first().is_some_and(|first| first >> 4 == 6) {
+        if let Some(byte) = packet.get_mut(1) {
+            *byte = *byte & !0x30 | ecn << 4;
+        }
+    } else if let Ok((header, _)) = Ipv4::mut_from_prefix(packet) {
+        let old = u16::from_be_bytes([header.version_ihl, header.dscp_ecn]);
+        header.dscp_ecn = header.dscp_ecn & !3 | ecn;
+        let new = u16::from_be_bytes([header.version_ihl, header.dscp_ecn]);
+        header.checksum = checksum::update(header.checksum, old, new);
+    }
+}
+
+/// Where ESP starts in a packet, and what precedes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Offset of the SPI.
+    pub(crate) esp: u16,
+    /// Bytes of IP headers.
+    pub(crate) ip_bytes: u16,
+    /// Offset of the protocol or next-header field that says ESP or UDP.
+    pub(crate) protocol_at: u16,
+}
+
+/// Extension headers before ESP that are looked at.
+const MAX_EXTENSIONS: usize = 8;
+
+impl Place {
+    /// In a packet that starts at its IP header and is addressed to this node.
+    #[inline(always)]
+    pub(crate) fn of(bytes: &[u8]) -> Result<Self, EspError> {
+        let (ip_bytes, protocol_at) = Self::ip_headers(bytes)?;
+        let esp = match bytes.get(protocol_at) {
+            Some(&protocol::ESP) => ip_bytes,
+            Some(&protocol::UDP) => ip_bytes + UDP_BYTES,
+            _ => return Err(EspError::Malformed),
+        };
+        Ok(Self { esp: esp as u16, ip_bytes: ip_bytes as u16, protocol_at: protocol_at as u16 })
+    }
+
+    /// Where the payload of any packet starts, which is where transport mode puts ESP.
+    pub(crate) fn of_payload(bytes: &[u8]) -> Result<Self, EspError> {
+        let (ip_bytes, protocol_at) = Self::ip_headers(bytes)?;
+        Ok(Self { esp: ip_bytes as u16, ip_bytes: ip_bytes as u16, protocol_at: protocol_at as u16 })
+    }
+
+    /// Bytes of IP headers, and the offset of the field that says what follows.
+    #[inline(always)]
+    fn ip_headers(bytes: &[u8]) -> Result<(usize, usize), EspError> {
+        match bytes.first().ok_or(EspError::Malformed)? >> 4 {
+            4 => {
+                let (header, _) = Ipv4::ref_from_prefix(bytes).map_err(|_| EspError::Malformed)?;
+                if header.is_fragment() {
+                    return Err(EspError::Fragment);
+                }
+                Ok((header.header_len(), 9))
+            }
+            6 => Self::ipv6_headers(bytes),
+            _ => Err(EspError::Malformed),
+        }
+    }
+
+    fn ipv6_headers(bytes: &[u8]) -> Result<(usize, usize), EspError> {
+        let (mut at, mut protocol_at) = (size_of::<Ipv6>(), 6);
+        for _ in 0..MAX_EXTENSIONS {
+            match bytes.get(protocol_at) {
+                Some(&(protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS)) => {
+                    let length = *bytes.get(at + 1).ok_or(EspError::Malformed)?;
+                    (at, protocol_at) = (at + (usize::from(length) + 1) * 8, at);
+                }
+                Some(&protocol::FRAGMENT) => return Err(EspError::Fragment),
+                _ => return Ok((at, protocol_at)),
+            }
+        }
+        Err(EspError::Malformed)
+    }
+
+    /// True if ESP is in UDP.
+    #[inline(always)]
+    pub(crate) fn is_in_udp(self) -> bool {
+        self.esp != self.ip_bytes
+    }
+}
+
+/// Writes the protocol and the length of a transport-mode packet whose IP headers take `ip_bytes`, and the checksum of
+/// IPv4.
+pub(crate) fn rewrite_ip(packet: &mut [u8], place: Place, protocol: u8) -> Result<(), EspError> {
+    let total = packet.len();
+    *packet.get_mut(usize::from(place.protocol_at)).ok_or(EspError::Malformed)? = protocol;
+    let header = packet.get_mut(..usize::from(place.ip_bytes)).ok_or(EspError::Malformed)?;
+    if header.first().is_some_and(|first| first >> 4 == 6) {
+        let (header, _) = Ipv6::mut_from_prefix(header).map_err(|_| EspError::Malformed)?;
+        let payload = u16::try_from(total - size_of::<Ipv6>()).map_err(|_| EspError::TooLong)?;
+        header.payload_length = U16::new(payload);
+        return Ok(());
+    }
+    let (fixed, _) = Ipv4::mut_from_prefix(header).map_err(|_| EspError::Malformed)?;
+    fixed.total_length = U16::new(u16::try_from(total).map_err(|_| EspError::TooLong)?);
+    fixed.checksum = U16::ZERO;
+    let checksum = checksum::of(header);
+    let (fixed, _) = Ipv4::mut_from_prefix(header).map_err(|_| EspError::Malformed)?;
+    fixed.checksum = checksum;
+    Ok(())
+}
