@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::lb::LbCommand;
+use crate::policy::PolicyCommand;
 use crate::run::RunArgs;
 
 /// Manages Fairlead nodes, and runs the dataplane as a Linux process.
@@ -96,6 +97,9 @@ pub enum Command {
     /// Add, remove and load dynamic routes
     #[command(subcommand)]
     Routes(RoutesCommand),
+    /// Check network policies and ask what they allow, without a node
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Restart the node
     Reboot {
         /// Do not ask

@@ -1,7 +1,8 @@
 //! The `fairlead` command: manages appliances over their HTTP API, and runs the same dataplane as a Linux process.
 //!
 //! A reader's way through: [`cli`] is every command and flag; [`manage`] carries out what talks to a node, over
-//! [`manage::client`] (HTTP) and [`manage::source`] (YAML and JSON with positions); [`output`] is how things are shown.
+//! [`manage::client`] (HTTP) and [`manage::source`] (YAML and JSON with positions); [`output`] is how things are shown. [`policy`] answers questions
+//! about network policies without a node.
 //!
 //! It does not keep state of its own besides a file of contexts, and decides nothing that the node decides:
 //! validation here is the node's own `config` crate.
@@ -13,6 +14,7 @@ mod failure;
 mod lb;
 mod manage;
 mod output;
+mod policy;
 mod run;
 
 use std::process::ExitCode;

@@ -45,6 +45,7 @@ pub fn carry_out(arguments: Cli) -> Result<()> {
         Command::Logs(args) => logs::logs(&node(global)?, &args),
         Command::Lb(command) => crate::lb::carry_out(global.output, &command),
         Command::Routes(command) => routes::carry_out(&node(global)?, &command),
+        Command::Policy(command) => crate::policy::carry_out(&command, global.output),
         Command::Run(args) => crate::run::run(&args, global.token.clone()),
         Command::Save => save(&node(global)?),
         Command::Reboot { yes } => reboot(&node(global)?, yes),

@@ -1,0 +1,267 @@
+//! The classifier against the reference evaluator: random policies, random packets, the same verdict by the same rule.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use policy::classifier::Classifier;
+use policy::model::{
+    Action, DefaultAction, Direction, Endpoint, EndpointKind, Hook, Icmp, IpVersion, Match, Model, NamedPort,
+    Networks, Order, Packet, Policy, PolicyId, Ports, Profile, Rule, Set, Side, Tier,
+};
+use policy::reference::{self, Stage};
+use policy::{Labels, Selector};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+const PORTS: [u16; 7] = [0, 22, 53, 80, 81, 8080, 65535];
+const NAMES: [&str; 2] = ["web", "dns"];
+const PROTOCOLS: [u8; 7] = [1, 6, 17, 58, 132, 136, 253];
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        3 => (0..3u8, 0..6u8).prop_map(|(c, d)| IpAddr::from([10, 0, c, d])),
+        1 => (0..6u16).prop_map(|d| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, d])),
+        1 => select(vec![IpAddr::from([0, 0, 0, 0]), IpAddr::from([255; 4]), IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 1])]),
+    ]
+}
+
+fn net() -> impl Strategy<Value = IpNet> {
+    (address(), 0..=6usize).prop_map(|(address, len)| {
+        let lens =
+            if address.is_ipv4() { [0, 8, 22, 24, 30, 31, 32] } else { [0, 8, 64, 120, 126, 127, 128] };
+        IpNet::new(address, lens[len]).unwrap().trunc()
+    })
+}
+
+fn selector() -> impl Strategy<Value = Selector> {
+    let key = || select(vec!["a", "b", "c"]).prop_map(String::from);
+    let value = || select(vec!["x", "y", "xy"]).prop_map(String::from);
+    let leaf = prop_oneof![
+        Just(Selector::All),
+        key().prop_map(Selector::Has),
+        (key(), value()).prop_map(|(k, v)| Selector::Equals(k, v)),
+        (key(), value()).prop_map(|(k, v)| Selector::Differs(k, v)),
+        key().prop_map(|k| Selector::In(k, vec!["x".into(), "y".into()])),
+        key().prop_map(|k| Selector::NotIn(k, vec!["x".into(), "y".into()])),
+        (key(), value()).prop_map(|(k, v)| Selector::Contains(k, v)),
+        (key(), value()).prop_map(|(k, v)| Selector::StartsWith(k, v)),
+        (key(), value()).prop_map(|(k, v)| Selector::EndsWith(k, v)),
+    ];
+    leaf.prop_recursive(2, 6, 2, |inner| {
+        prop_oneof![
+            inner.clone().prop_map(|operand| Selector::Not(operand.into())),
+            vec(inner.clone(), 1..3).prop_map(Selector::And),
+            vec(inner, 1..3).prop_map(Selector::Or),
+        ]
+    })
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    let value = || option::of(select(vec!["x", "y", "xy"]));
+    (value(), value()).prop_map(|(a, b)| {
+        let both = [("a", a), ("b", b)].into_iter();
+        both.filter_map(|(key, value)| Some((key.to_string(), value?.to_string()))).collect()
+    })
+}
+
+fn set() -> impl Strategy<Value = Set> {
+    prop_oneof![
+        4 => selector().prop_map(Set::Selected),
+        1 => selector().prop_map(Set::Nodes),
+        1 => vec(net(), 0..3).prop_map(Set::Members),
+    ]
+}
+
+fn ports() -> impl Strategy<Value = Ports> {
+    prop_oneof![
+        3 => (select(PORTS.to_vec()), select(PORTS.to_vec())).prop_map(|(a, b)| Ports::Range(a.min(b), a.max(b))),
+        2 => (select(NAMES.to_vec()), option::of(select(vec![6u8, 17]))).prop_map(|(n, p)| Ports::Named(n.into(), p)),
+        1 => vec((net(), select(vec![6u8, 17]), select(PORTS.to_vec())), 0..3).prop_map(Ports::Members),
+    ]
+}
+
+/// Mostly nothing, so that rules overlap.
+fn few<T: std::fmt::Debug + Clone>(one: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<T>> {
+    prop_oneof![4 => Just(()).prop_map(|()| Vec::new()), 2 => vec(one, 1..3)]
+}
+
+fn side() -> impl Strategy<Value = Side> {
+    let rare = |nets| prop_oneof![6 => Just(Vec::new()), 1 => nets];
+    (few(net()), rare(vec(net(), 1..3)), few(set()), few(set()), few(ports()), few(ports())).prop_map(
+        |(nets, not_nets, sets, not_sets, ports, not_ports)| Side {
+            nets,
+            not_nets,
+            sets,
+            not_sets,
+            ports,
+            not_ports,
+        },
+    )
+}
+
+fn icmp() -> impl Strategy<Value = Option<Icmp>> {
+    let icmp = (select(vec![0u8, 8, 255]), option::of(select(vec![0u8, 3])))
+        .prop_map(|(kind, code)| Icmp { kind, code });
+    option::weighted(0.15, icmp)
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let version = option::weighted(0.15, select(vec![IpVersion::V4, IpVersion::V6]));
+    let protocol = option::weighted(0.5, select(PROTOCOLS.to_vec()));
+    let not_protocol = option::weighted(0.1, select(PROTOCOLS.to_vec()));
+    let action =
+        select(vec![Action::Allow, Action::Allow, Action::Deny, Action::Deny, Action::Pass, Action::Log]);
+    let quiet = || prop_oneof![2 => Just(Side::default()), 3 => side()];
+    (action, version, protocol, not_protocol, icmp(), icmp(), quiet(), quiet()).prop_map(
+        |(action, ip_version, protocol, not_protocol, icmp, not_icmp, source, destination)| Rule {
+            action,
+            matches: Match { ip_version, protocol, not_protocol, icmp, not_icmp, source, destination },
+            index: 0,
+            name: None,
+        },
+    )
+}
+
+fn rules() -> impl Strategy<Value = Vec<Rule>> {
+    vec(rule(), 0..6).prop_map(|mut rules| {
+        rules.iter_mut().enumerate().for_each(|(index, rule)| rule.index = index);
+        rules
+    })
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let hook =
+        select(vec![Hook::Normal, Hook::Normal, Hook::Normal, Hook::Forward, Hook::PreDnat, Hook::Untracked]);
+    (
+        selector(),
+        hook,
+        prop::bool::weighted(0.1),
+        option::weighted(0.8, rules()),
+        option::weighted(0.6, rules()),
+    )
+        .prop_map(|(subject, hook, staged, ingress, egress)| Policy {
+            id: PolicyId { name: String::new(), namespace: None, kind: "GlobalNetworkPolicy" },
+            order: Order(None),
+            staged,
+            subject,
+            hook,
+            ingress,
+            egress,
+        })
+}
+
+fn tier() -> impl Strategy<Value = Tier> {
+    (select(vec![DefaultAction::Deny, DefaultAction::Pass]), vec(policy(), 0..4)).prop_map(
+        |(default_action, policies)| Tier {
+            name: String::new(),
+            order: Order(None),
+            default_action,
+            policies,
+        },
+    )
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let kind = select(vec![EndpointKind::Workload, EndpointKind::Workload, EndpointKind::Host]);
+    let port = (select(NAMES.to_vec()), select(vec![6u8, 17]), select(PORTS.to_vec()))
+        .prop_map(|(name, protocol, port)| NamedPort { name: name.into(), protocol, port });
+    let profiles = vec(select(vec!["p", "q", "missing"]).prop_map(String::from), 0..3);
+    (kind, labels(), vec(address(), 0..3), vec(port, 0..3), profiles).prop_map(
+        |(kind, labels, addresses, ports, profiles)| Endpoint {
+            name: String::new(),
+            kind,
+            labels,
+            addresses,
+            ports,
+            profiles,
+        },
+    )
+}
+
+fn model() -> impl Strategy<Value = Model> {
+    let networks = (any::<bool>(), labels(), vec(net(), 0..4)).prop_map(|(node, labels, nets)| Networks {
+        name: String::new(),
+        node,
+        labels,
+        nets,
+    });
+    let profile = || {
+        let without_pass = |mut rules: Vec<Rule>| {
+            rules.retain(|rule| rule.action != Action::Pass);
+            rules
+        };
+        (rules(), rules()).prop_map(move |(ingress, egress)| Profile {
+            ingress: without_pass(ingress),
+            egress: without_pass(egress),
+        })
+    };
+    (vec(tier(), 0..4), profile(), profile(), vec(endpoint(), 1..6), vec(networks, 0..4)).prop_map(
+        |(mut tiers, p, q, endpoints, networks)| {
+            for (number, tier) in tiers.iter_mut().enumerate() {
+                tier.name = format!("tier{number}");
+                for (number, policy) in tier.policies.iter_mut().enumerate() {
+                    policy.id.name = format!("policy{number}");
+                }
+            }
+            let profiles = BTreeMap::from([("p".to_string(), p), ("q".to_string(), q)]);
+            Model { tiers, profiles, endpoints, networks }
+        },
+    )
+}
+
+fn packet() -> impl Strategy<Value = Packet> {
+    let pair = (address(), address()).prop_map(|(source, destination)| {
+        if source.is_ipv4() == destination.is_ipv4() { (source, destination) } else { (source, source) }
+    });
+    let icmp = (select(vec![0u8, 8, 255]), select(vec![0u8, 3]));
+    (pair, select(PROTOCOLS.to_vec()), select(PORTS.to_vec()), select(PORTS.to_vec()), icmp).prop_map(
+        |((source, destination), protocol, source_port, destination_port, icmp)| {
+            let has_ports = matches!(protocol, 6 | 17 | 132 | 136);
+            let is_icmp = matches!(protocol, 1 | 58);
+            Packet {
+                source,
+                destination,
+                protocol,
+                source_port: if has_ports { source_port } else { 0 },
+                destination_port: if has_ports { destination_port } else { 0 },
+                icmp: if is_icmp { icmp } else { (0, 0) },
+            }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_classifier_says_what_the_reference_says(model in model(), packets in vec(packet(), 1..64)) {
+        let classifier = Classifier::new(Arc::new(model.clone())).unwrap();
+        for packet in &packets {
+            for (number, endpoint) in model.endpoints.iter().enumerate() {
+                for direction in [Direction::Ingress, Direction::Egress] {
+                    for stage in stages(endpoint.kind) {
+                        let wanted = reference::judge(&model, endpoint, direction, *stage, packet);
+                        let found = classifier.judge(number, direction, *stage, packet);
+                        prop_assert_eq!(&found, &wanted, "{:?} {:?} {:?} {:?}", endpoint, direction, stage, packet);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn stages(kind: EndpointKind) -> &'static [Stage] {
+    match kind {
+        EndpointKind::Workload => &[Stage::Normal],
+        EndpointKind::Host => &[Stage::Normal, Stage::Forward, Stage::PreDnat, Stage::Untracked],
+    }
+}
+
+/// Each case asks some hundred questions. `POLICY_CASES=100000` is for an afternoon.
+fn cases() -> u32 {
+    std::env::var("POLICY_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(600)
+}
