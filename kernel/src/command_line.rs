@@ -7,6 +7,7 @@
 //! | `config=module` | the boot module's configuration goes before the one in the store |
 //! | `config={...}` | this configuration (JSON, to the end of the line) in place of a boot module |
 //! | `cores=N` | use at most so many cores |
+//! | `rings=packed` | packed virtqueues where a card offers them; split ones otherwise |
 //! | `crash=KIND@CORE` | crash on purpose, unless the run before crashed, see [`Crash`] |
 
 use core::num::NonZeroUsize;
@@ -25,6 +26,8 @@ pub struct CommandLine<'a> {
     pub config: Option<&'a str>,
     /// Most cores to use.
     pub cores: Option<NonZeroUsize>,
+    /// Packed virtqueues where a card offers them.
+    pub packed_rings: bool,
     /// Crash on purpose.
     pub crash: Option<Crash>,
     /// The first word that means nothing.
@@ -88,6 +91,7 @@ impl<'a> CommandLine<'a> {
             "token" => self.token = Some(value).filter(|token| !token.is_empty()),
             "config" if value == "module" => self.prefer_module = true,
             "cores" => self.cores = Some(value.parse().ok()?),
+            "rings" if value == "packed" => self.packed_rings = true,
             "crash" => self.crash = Some(crash(value)?),
             _ => return None,
         }
@@ -115,7 +119,8 @@ mod tests {
 
     #[test]
     fn reads_every_word() {
-        let line = CommandLine::parse(b" log=debug  token=s3cret config=module cores=2 crash=stack@1 ");
+        let line =
+            CommandLine::parse(b" log=debug  token=s3cret config=module cores=2 rings=packed crash=stack@1 ");
         assert_eq!(
             line,
             CommandLine {
@@ -124,6 +129,7 @@ mod tests {
                 prefer_module: true,
                 config: None,
                 cores: NonZeroUsize::new(2),
+                packed_rings: true,
                 crash: Some(Crash { kind: CrashKind::Stack, core: 1 }),
                 unknown: None,
             }
@@ -140,8 +146,7 @@ mod tests {
 
     #[test]
     fn words_without_meaning_are_named() {
-        for word in ["quiet", "log=loud", "cores=0", "crash=panic", "crash=boom@1", "config=http://x", "a=b"]
-        {
+        for word in ["quiet", "log=loud", "cores=0", "crash=panic", "crash=boom@1", "rings=x", "a=b"] {
             let text = format!("{word} log=info other");
             let line = CommandLine::parse(text.as_bytes());
             assert_eq!(line.unknown, Some(word));

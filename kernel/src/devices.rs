@@ -42,13 +42,13 @@ pub fn disk(devices: &[Arc<PciDevice>]) -> Option<BlockDevice> {
 
 /// Opens every network card with a queue pair for each of up to `workers` workers, or as many as it has, and says what was
 /// planned for: fewer workers where memory does not suffice for their queues.
-pub fn ports(devices: &[Arc<PciDevice>], workers: u16, free_bytes: u64) -> (Ports, Plan) {
+pub fn ports(devices: &[Arc<PciDevice>], workers: u16, free_bytes: u64, packed: bool) -> (Ports, Plan) {
     let cards: Vec<_> = of_kind(devices, DeviceKind::Net).take(MAX_PORTS).collect();
     let plan = sizing::plan(free_bytes, cards.len() as u16, workers);
     if plan.workers < workers {
         info!(target: "devices", "memory suffices for {} workers on {} cards", plan.workers, cards.len());
     }
-    let ports = open_ports(&cards, &plan);
+    let ports = open_ports(&cards, &plan, packed);
     for port in &ports.controls {
         let info = port.info();
         let [a, b, c, d, e, f] = info.mac;
@@ -61,15 +61,14 @@ pub fn ports(devices: &[Arc<PciDevice>], workers: u16, free_bytes: u64) -> (Port
     (ports, plan)
 }
 
-fn open_ports(cards: &[&Arc<PciDevice>], plan: &Plan) -> Ports {
+fn open_ports(cards: &[&Arc<PciDevice>], plan: &Plan, packed: bool) -> Ports {
     let mut ports = Ports { controls: Vec::new(), queues: Vec::new() };
     for (index, card) in cards.iter().enumerate() {
-        // Packed rings do not pay where the device is QEMU's, and do not survive a link that goes down there.
         let options = NetOptions {
             name: format!("eth{index}"),
             queue_pairs: plan.workers,
             queue_size: plan.ring,
-            packed: false,
+            packed,
             fallback_mac: random_mac(),
         };
         match net::open((*card).clone(), &options) {

@@ -89,7 +89,7 @@ extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
         token: command_line.token.map(String::from),
         prefer_module: command_line.prefer_module,
     };
-    node::run(&devices, boot, command_line.log)
+    node::run(&devices, boot, command_line.log, command_line.packed_rings)
 }
 
 /// Has a core crash, as the command line wants it.

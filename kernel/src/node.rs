@@ -17,12 +17,13 @@ use log::{LevelFilter, info};
 /// Page size of what is mapped with one entry.
 const LARGE_PAGE_BYTES: u64 = 2 << 20;
 
-/// Runs the node on these devices, as it was asked to at boot; `log` is the level that the command line wants.
-pub fn run(pci: &[Arc<PciDevice>], boot: Boot, log: Option<LevelFilter>) -> ! {
+/// Runs the node on these devices, as it was asked to at boot; `log` is the level that the command line wants, and
+/// `packed` whether it wants packed rings.
+pub fn run(pci: &[Arc<PciDevice>], boot: Boot, log: Option<LevelFilter>, packed: bool) -> ! {
     random::init(devices::entropy(pci));
     let (free_bytes, _) = memory::usage();
     let wanted = cores::workers().min(MAX_WORKERS) as u16;
-    let (Ports { controls, queues }, plan) = devices::ports(pci, wanted, free_bytes);
+    let (Ports { controls, queues }, plan) = devices::ports(pci, wanted, free_bytes, packed);
     let count = usize::from(plan.workers);
     boot_stages::reached("devices");
 

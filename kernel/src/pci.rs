@@ -131,13 +131,16 @@ impl Msix {
     pub const ENTRY_BYTES: usize = 16;
 }
 
-/// Everything on `buses` of `segment`. A bus that no bridge leads to and that somebody answers on is the root of a
-/// tree of its own: machines have several, and only ACPI's byte code tells which. Bridges are switched on.
+/// Everything on `buses` of `segment`. A bus that no bridge leads to is the root of a tree of its own if its device 0
+/// answers: machines have several, and only ACPI's byte code tells which. Looking for other devices too would take some
+/// thousand reads, each of which may be a detour through a hypervisor. Bridges are switched on.
 pub fn scan(space: &impl ConfigSpace, segment: u16, buses: RangeInclusive<u8>) -> Tree {
     let mut tree = Tree::default();
     let mut seen = [false; 256];
-    for root in buses {
-        if seen[usize::from(root)] {
+    for root in buses.clone() {
+        let first = Address { segment, bus: root, device: 0, function: 0 };
+        let nothing = root != *buses.start() && space.read16(first, register::VENDOR) == 0xffff;
+        if nothing || seen[usize::from(root)] {
             continue;
         }
         let before = tree.functions.len() + tree.bridges.len();
@@ -407,7 +410,9 @@ mod tests {
             (at(1, 0, 1), nic()), // not there: function 0 does not say that it has siblings
             (at(1, 4, 0), loop_back),
             (at(3, 0, 0), nic()), // not there: no bridge leads to this bus
+            (at(0x80, 0, 0), Model::new(0)),
             (at(0x80, 31, 0), nic()),
+            (at(0x81, 1, 0), nic()), // not there: its bus has no device 0
         ]);
         space
     }
@@ -418,7 +423,7 @@ mod tests {
         let tree = scan(&space, 0, 0..=255);
         let functions = tree.functions;
         let found: Vec<Address> = functions.iter().map(|f| f.at).collect();
-        assert_eq!(found, [at(0, 1, 0), at(0, 2, 3), at(1, 0, 0), at(0x80, 31, 0)]);
+        assert_eq!(found, [at(0, 1, 0), at(0, 2, 3), at(1, 0, 0), at(0x80, 0, 0), at(0x80, 31, 0)]);
         assert_eq!(tree.roots, [0, 0x80]);
         assert_eq!(tree.bridges, [Bridge { at: at(0, 2, 0), buses: 1..=3 }]);
         assert_eq!(space.read16(at(0, 2, 0), 4), 6, "the bridge lets memory and bus masters through");

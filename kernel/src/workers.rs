@@ -26,6 +26,9 @@ const NAP_NS: u64 = 2_000_000;
 /// Set when something waits for control.
 static CONTROL_DUE: AtomicBool = AtomicBool::new(false);
 
+/// The worker of a core that has control too, while control has the core.
+static RESTING: spin::Mutex<Option<Box<Sleeper>>> = spin::Mutex::new(None);
+
 /// Whether a packet was forwarded since boot.
 static FORWARDED: AtomicBool = AtomicBool::new(false);
 
@@ -143,8 +146,18 @@ pub fn run_control(mut poll: impl FnMut(u64) -> u64) -> ! {
     }
 }
 
+/// What control calls while it waits for a device: where it shares its core with the worker, packets go on.
+pub fn forward_meanwhile(now_ns: u64) {
+    if let Some(mut resting) = RESTING.try_lock()
+        && let Some(worker) = resting.as_mut()
+    {
+        let _ = worker.poll(now_ns);
+    }
+}
+
 /// Runs control and the only worker in turn on this core.
-pub fn run_both(mut worker: Sleeper, mut poll: impl FnMut(u64) -> u64) -> ! {
+pub fn run_both(worker: Sleeper, mut poll: impl FnMut(u64) -> u64) -> ! {
+    let mut worker = Box::new(worker);
     let mut polled_ns = 0;
     let mut deadline_ns = 0;
     loop {
@@ -154,7 +167,12 @@ pub fn run_both(mut worker: Sleeper, mut poll: impl FnMut(u64) -> u64) -> ! {
         if CONTROL_DUE.swap(false, Ordering::Acquire) || late {
             // Under load this core never sleeps, and would never hear of a link that changes.
             cores::take_interrupts();
+            *RESTING.lock() = Some(worker);
             deadline_ns = poll(now_ns);
+            worker = match RESTING.lock().take() {
+                Some(worker) => worker,
+                None => unreachable!("nobody else takes it"),
+            };
             polled_ns = now_ns;
         } else if idle {
             worker.sleep(Some(deadline_ns), || CONTROL_DUE.load(Ordering::Acquire));

@@ -10,7 +10,8 @@ use super::split::Split;
 use super::{Error, feature};
 use crate::bus::Device;
 
-/// The unit of addresses (§5.2.4), whatever the disk's own block size.
+/// The unit of addresses (§5.2.4), whatever the disk's own block size. A disk of larger blocks takes whole ones only:
+/// what is around the sectors that are written is read before.
 pub const SECTOR_BYTES: usize = 512;
 
 /// When a request that is not answered makes the device count as broken.
@@ -20,6 +21,7 @@ const TIMEOUT_NS: u64 = 10_000_000_000;
 mod blk_feature {
     pub const SIZE_MAX: u64 = 1 << 1;
     pub const RO: u64 = 1 << 5;
+    pub const BLK_SIZE: u64 = 1 << 6;
     pub const FLUSH: u64 = 1 << 9;
 }
 
@@ -27,6 +29,7 @@ mod blk_feature {
 mod config {
     pub const CAPACITY: usize = 0;
     pub const SIZE_MAX: usize = 8;
+    pub const BLK_SIZE: usize = 20;
 }
 
 /// A request (§5.2.6) in its memory: header, answer, data.
@@ -54,7 +57,9 @@ pub struct BlockDevice {
     queue: Queue<(), Split<()>>,
     memory: RequestMemory,
     sectors: u64,
-    /// Data of one request at most, whole sectors.
+    /// What the disk reads and writes at least, in sectors: a power of two.
+    block_sectors: u64,
+    /// Data of one request at most, whole blocks.
     max_data_bytes: usize,
     read_only: bool,
     /// Writes are safe only after a flush.
@@ -68,7 +73,7 @@ impl BlockDevice {
     /// The device is not a disk that follows the specification; it is left reset.
     pub fn open(device: Arc<dyn Device>) -> Result<Self, Error> {
         const QUEUE_SIZE: u16 = 4;
-        let own = blk_feature::SIZE_MAX | blk_feature::RO | blk_feature::FLUSH;
+        let own = blk_feature::SIZE_MAX | blk_feature::RO | blk_feature::BLK_SIZE | blk_feature::FLUSH;
         let transport = Arc::new(Transport::start(device, PATIENT, |_| own | feature::COMMON)?);
         let queue = transport.queue::<(), Split<()>>(0, QUEUE_SIZE, NO_VECTOR)?;
         let memory = RequestMemory::new(transport.clone(), DATA + MAX_DATA_BYTES)?;
@@ -79,11 +84,14 @@ impl BlockDevice {
         if sectors > u64::MAX / SECTOR_BYTES as u64 {
             return Err(Error::Config("impossible capacity"));
         }
+        let block_bytes = block_bytes(&transport)?;
+        let block_sectors = (block_bytes / SECTOR_BYTES) as u64;
         let device = Self {
             queue,
             memory,
-            sectors,
-            max_data_bytes: max_data_bytes(&transport)?,
+            sectors: sectors / block_sectors * block_sectors,
+            block_sectors,
+            max_data_bytes: max_data_bytes(&transport, block_bytes)?,
             read_only: transport.has(blk_feature::RO),
             has_cache: transport.has(blk_feature::FLUSH),
         };
@@ -109,11 +117,14 @@ impl BlockDevice {
     /// Out of range, failed by the device, or not answered in time: then the device is out of use.
     pub fn read(&mut self, sector: u64, out: &mut [u8], clock: &dyn Fn() -> u64) -> Result<(), Error> {
         self.check_range(sector, out.len())?;
-        let mut at = sector;
-        for part in out.chunks_mut(self.max_data_bytes) {
-            self.request(Kind::Read, at, part.len(), clock)?;
-            self.memory.read(DATA, part);
+        let (mut at, mut rest) = (sector, out);
+        while !rest.is_empty() {
+            let Blocks { first, skip, len } = self.blocks(at, rest.len());
+            self.request(Kind::Read, first, len, clock)?;
+            let (part, after) = rest.split_at_mut((len - skip).min(rest.len()));
+            self.memory.read(DATA + skip, part);
             at += (part.len() / SECTOR_BYTES) as u64;
+            rest = after;
         }
         Ok(())
     }
@@ -127,13 +138,27 @@ impl BlockDevice {
         if self.read_only {
             return Err(Error::Unsupported);
         }
-        let mut at = sector;
-        for part in data.chunks(self.max_data_bytes) {
-            self.memory.write(DATA, part);
-            self.request(Kind::Write, at, part.len(), clock)?;
+        let (mut at, mut rest) = (sector, data);
+        while !rest.is_empty() {
+            let Blocks { first, skip, len } = self.blocks(at, rest.len());
+            let (part, after) = rest.split_at((len - skip).min(rest.len()));
+            if part.len() < len {
+                self.request(Kind::Read, first, len, clock)?;
+            }
+            self.memory.write(DATA + skip, part);
+            self.request(Kind::Write, first, len, clock)?;
             at += (part.len() / SECTOR_BYTES) as u64;
+            rest = after;
         }
         Ok(())
+    }
+
+    /// The blocks of the first request of a transfer of `len_bytes` from `sector` on.
+    fn blocks(&self, sector: u64, len_bytes: usize) -> Blocks {
+        let first = sector / self.block_sectors * self.block_sectors;
+        let skip = (sector - first) as usize * SECTOR_BYTES;
+        let whole = (skip + len_bytes).next_multiple_of(self.block_sectors as usize * SECTOR_BYTES);
+        Blocks { first, skip, len: whole.min(self.max_data_bytes) }
     }
 
     /// Makes what was written survive a loss of power. A device without `VIRTIO_BLK_F_FLUSH` has no cache that
@@ -178,14 +203,34 @@ impl BlockDevice {
     }
 }
 
-/// Data that fits into one segment, whole sectors.
-fn max_data_bytes(transport: &Transport) -> Result<usize, Error> {
+/// Whole blocks on the disk.
+struct Blocks {
+    /// Their first sector.
+    first: u64,
+    /// Bytes in them before what is wanted.
+    skip: usize,
+    /// Their bytes.
+    len: usize,
+}
+
+/// The unit of requests.
+fn block_bytes(transport: &Transport) -> Result<usize, Error> {
+    if !transport.has(blk_feature::BLK_SIZE) {
+        return Ok(SECTOR_BYTES);
+    }
+    let bytes = transport.config(|config| config.read32(config::BLK_SIZE)) as usize;
+    let possible = bytes.is_power_of_two() && (SECTOR_BYTES..=MAX_DATA_BYTES).contains(&bytes);
+    if possible { Ok(bytes) } else { Err(Error::Config("impossible block size")) }
+}
+
+/// Data that fits into one segment, whole blocks.
+fn max_data_bytes(transport: &Transport, block_bytes: usize) -> Result<usize, Error> {
     if !transport.has(blk_feature::SIZE_MAX) {
         return Ok(MAX_DATA_BYTES);
     }
     let size_max = transport.config(|config| config.read32(config::SIZE_MAX)) as usize;
-    match size_max.min(MAX_DATA_BYTES) / SECTOR_BYTES {
-        0 => Err(Error::Config("segments smaller than a sector")),
-        sectors => Ok(sectors * SECTOR_BYTES),
+    match size_max.min(MAX_DATA_BYTES) / block_bytes {
+        0 => Err(Error::Config("segments smaller than a block")),
+        blocks => Ok(blocks * block_bytes),
     }
 }

@@ -13,11 +13,14 @@ const SECTORS: usize = 400;
 const RO: u64 = 1 << 5;
 const FLUSH: u64 = 1 << 9;
 const SIZE_MAX: u64 = 1 << 1;
+const BLK_SIZE: u64 = 1 << 6;
 
 fn disk(features: u64) -> Arc<Model> {
     let contents = (0..SECTORS * 512).map(|at| (at / 512 * 3 + at) as u8).collect();
     let mut config = (SECTORS as u64).to_le_bytes().to_vec();
-    config.extend(3000u32.to_le_bytes());
+    config.extend(9000u32.to_le_bytes());
+    config.extend([0; 8]);
+    config.extend(4096u32.to_le_bytes());
     let (queues, queue_size, msix) = (1, 128, true);
     Model::new(Setup { kind: Kind::Block(contents), features, queues, queue_size, config, msix })
 }
@@ -47,7 +50,8 @@ fn functions_are_told_apart() {
 
 #[test]
 fn what_was_written_is_read() {
-    for features in [FLUSH, FLUSH | feature::EVENT_IDX, FLUSH | SIZE_MAX] {
+    for features in [0, feature::EVENT_IDX, SIZE_MAX, BLK_SIZE, BLK_SIZE | SIZE_MAX].map(|bits| bits | FLUSH)
+    {
         let model = disk(features);
         let mut disk = BlockDevice::open(model.clone()).expect("a correct disk");
         assert_eq!((disk.sectors(), disk.is_read_only()), (SECTORS as u64, false));
@@ -61,6 +65,30 @@ fn what_was_written_is_read() {
         assert!((0..50 * 512).all(|at| all[at] == (at / 512 * 3 + at) as u8));
         let flushes = model.state().commands.iter().filter(|command| command[0] == 4).count();
         assert_eq!(flushes, 1);
+    }
+}
+
+#[test]
+fn a_disk_of_large_blocks_keeps_what_is_around_a_sector() {
+    let model = disk(FLUSH | BLK_SIZE);
+    let mut disk = BlockDevice::open(model.clone()).expect("a correct disk");
+    let mut expected = vec![0; SECTORS * 512];
+    disk.read(0, &mut expected, &clock()).expect("inside");
+    for (sector, sectors) in [(0, 1), (7, 2), (9, 1), (16, 8), (15, 30), (393, 7), (399, 1)] {
+        let data: Vec<u8> = (0..sectors * 512).map(|at| (at * 11 + sector) as u8).collect();
+        disk.write(sector as u64, &data, &clock()).expect("inside");
+        expected[sector * 512..(sector + sectors) * 512].copy_from_slice(&data);
+        let mut part = vec![0; data.len()];
+        disk.read(sector as u64, &mut part, &clock()).expect("inside");
+        assert_eq!(part, data);
+    }
+    let mut all = vec![0; SECTORS * 512];
+    disk.read(0, &mut all, &clock()).expect("inside");
+    assert!(all == expected);
+    for impossible in [0u32, 256, 1000, 1 << 17] {
+        model.state().config[20..24].copy_from_slice(&impossible.to_le_bytes());
+        let error = BlockDevice::open(model.clone()).err();
+        assert_eq!(error, Some(Error::Config("impossible block size")));
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use lab::frame::{self, Payload, Seen};
 use lab::gateway::{self, LEFT, RIGHT, Stations};
-use lab::{Api, Station};
+use lab::{Api, Nic, Station};
 use qemu_tests::Experiment;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -119,6 +119,57 @@ pub fn link_down_and_up(experiment: &Experiment) -> Result<()> {
     // A packet that was on its way when the cable was pulled may arrive late and stands for the first.
     let _ = crosses(&stations, destination, LIMIT)?;
     ensure!(crosses(&stations, destination, LIMIT)?, "nothing crosses after the cable is back");
+    Ok(())
+}
+
+pub fn link_down_under_load(experiment: &Experiment) -> Result<()> {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (mut vm, stations) = experiment.gateway_with(|machine| machine.smp(1), Nic::without_capture)?;
+    let api = vm.api(gateway::TOKEN)?;
+    let gateway_mac = stations.left.resolve(LEFT.nodes()[0])?;
+    let ends = stations.left.ends(gateway_mac, RIGHT.hosts()[0], 64);
+    let (done, left) = (AtomicBool::new(false), &stations.left);
+    // The only core never sleeps while this lasts, so that no interrupt comes by itself.
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if left.wire().send(&frame::udp(&ends, 1000, PORT, b"flood")).is_err() {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let changes = [false, true, false].into_iter().try_for_each(|up| {
+            vm.qmp().set_link("nic2", up)?;
+            wait_for_link(&api, RIGHT.interface, up)
+        });
+        done.store(true, Ordering::Relaxed);
+        let _ = flood.join();
+        changes
+    })
+}
+
+pub fn a_card_that_fails_is_reset(experiment: &Experiment) -> Result<()> {
+    // A packed ring of QEMU's loses count when something is sent over a link that is down: the card asks for a reset.
+    let packed = |nic: Nic| nic.option("packed=on");
+    let (mut vm, stations) = experiment.gateway_with(|machine| machine.argument("rings=packed"), packed)?;
+    let api = vm.api(gateway::TOKEN)?;
+    let destination = RIGHT.hosts()[0];
+    for _ in 0..2 {
+        ensure!(crosses(&stations, destination, LIMIT)?, "nothing crosses");
+        vm.qmp().set_link("nic2", false)?;
+        // Sent before the node has heard of it.
+        for _ in 0..20 {
+            let _ = crosses(&stations, destination, Duration::from_millis(5))?;
+        }
+        wait_for_link(&api, RIGHT.interface, false)?;
+        vm.qmp().set_link("nic2", true)?;
+        wait_for_link(&api, RIGHT.interface, true)?;
+        let _ = crosses(&stations, destination, LIMIT)?;
+        ensure!(crosses(&stations, destination, LIMIT)?, "nothing crosses after the reset");
+    }
+    let metrics = api.get("/metrics")?.body;
+    let resets = metrics.lines().filter(|line| line.starts_with("fairlead_port_resets_total"));
+    experiment.measured(format!("{:?}", resets.collect::<Vec<_>>()));
     Ok(())
 }
 

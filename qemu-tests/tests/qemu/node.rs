@@ -65,5 +65,13 @@ pub fn crash_record_is_told_after_the_restart(experiment: &Experiment) -> Result
     let record = vm.api(gateway::TOKEN)?.json("/v1/crash")?;
     let text = record["crash"].as_str().unwrap_or_default();
     ensure!(text.contains("on purpose") && text.contains("kernel::"), "the record is {record}");
+    // The record is still there when the node is restarted in order.
+    let _ = vm.api(gateway::TOKEN)?.post("/v1/reboot", "application/json", b"")?.accepted()?;
+    let _ = vm.console().wait_for("1 runs went well since the last crash", LIMIT)?;
+    let api = vm.api(gateway::TOKEN)?;
+    api.wait_until_healthy(LIMIT)?;
+    let record = api.json("/v1/crash")?;
+    let text = record["crash"].as_str().unwrap_or_default();
+    ensure!(text.contains("on purpose") && text.contains("went well since: 1"), "the record is {record}");
     super::forwarding::datagrams_cross(&stations)
 }

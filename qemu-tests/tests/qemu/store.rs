@@ -80,3 +80,20 @@ pub fn survives_a_kill_at_any_moment(experiment: &Experiment) -> Result<()> {
     experiment.measured(format!("killed {ROUNDS} times while storing, {stored} is what was stored last"));
     Ok(())
 }
+
+pub fn on_a_disk_of_4_kib_blocks(experiment: &Experiment) -> Result<()> {
+    let file = empty_disk(experiment)?;
+    let disk = |machine: lab::VmBuilder| {
+        let drive = format!("if=none,id=large,format=raw,file={}", file.display());
+        let device = "virtio-blk-pci,drive=large,logical_block_size=4096,physical_block_size=4096";
+        let machine = machine.nic(Nic::user(0).without_capture());
+        ["-drive", &drive, "-device", device].into_iter().fold(machine, lab::VmBuilder::qemu_argument)
+    };
+    let vm = experiment.start(disk(experiment.machine("stores").config(named("large-blocks"))))?;
+    store(&vm.api(TOKEN)?)?;
+    drop(vm);
+    let vm = experiment.start(disk(experiment.machine("finds")))?;
+    let found = hostname(&vm.api(TOKEN)?)?;
+    ensure!(found == "large-blocks", "{found} was stored");
+    Ok(())
+}

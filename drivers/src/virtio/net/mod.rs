@@ -96,8 +96,10 @@ pub struct NetOptions {
     /// transmit queue up to that many until it is used again.
     pub queue_size: u16,
     /// Whether to use packed virtqueues where the device offers them. They save a device behind a bus two of
-    /// three reads. QEMU's own device gains nothing and (to 10.0 at least) loses count of its queue when
-    /// something is sent while the link is down: it then asks to be reset, and is stopped.
+    /// three reads. QEMU's own device gains nothing, and (to 10.0 at least) asks to be reset when something is sent
+    /// while its link is down: what it drops then, `virtqueue_packed_drop_all` of its `hw/virtio/virtio.c` gives back
+    /// without having counted it as taken, as the split variant does, so that the count of what it has falls below
+    /// zero and the next chain seems to be one too many.
     pub packed: bool,
     /// The MAC address of a card that has none: of one station ([`MULTICAST`]), and [`LOCALLY_ADMINISTERED`].
     pub fallback_mac: [u8; 6],

@@ -339,6 +339,11 @@ impl State {
                 let kind = u32::from_le_bytes(request[..4].try_into().expect("a header"));
                 let sector = u64::from_le_bytes(request[8..16].try_into().expect("a header"));
                 let at = sector as usize * 512;
+                if self.driver_features & 1 << 6 != 0 {
+                    let block = u64::from_le_bytes([self.config[20], self.config[21], 0, 0, 0, 0, 0, 0]);
+                    let data = chain.pieces.iter().map(|p| u64::from(p.len)).sum::<u64>() - 17;
+                    assert!(sector * 512 % block == 0 && data % block == 0, "whole blocks only");
+                }
                 let room: usize =
                     chain.pieces.iter().filter(|p| p.device_writes).map(|p| p.len as usize).sum();
                 let mut reply = Vec::new();

@@ -122,6 +122,9 @@ impl From<BlockError> for StoreError {
     }
 }
 
+/// Sectors of the largest blocks that disks have, 4 KiB.
+const BLOCK_SECTORS: u64 = 8;
+
 /// The store on a device, for one operation.
 pub struct Store<'a> {
     device: &'a mut dyn BlockDevice,
@@ -134,7 +137,8 @@ impl<'a> Store<'a> {
     /// # Errors
     /// [`StoreError::TooSmall`].
     pub fn open(device: &'a mut dyn BlockDevice) -> Result<Self, StoreError> {
-        let slot_sectors = (device.sectors() / 2).min(MAX_SLOT_SECTORS);
+        // No block of a disk may belong to both slots.
+        let slot_sectors = (device.sectors() / 2).min(MAX_SLOT_SECTORS) / BLOCK_SECTORS * BLOCK_SECTORS;
         if slot_sectors < MIN_SLOT_SECTORS {
             let device_bytes = device.sectors().saturating_mul(SECTOR_BYTES as u64);
             return Err(StoreError::TooSmall { device_bytes });
