@@ -7,8 +7,10 @@
 //! The header of 12 bytes that the device wants before each frame lies in the same memory as the frame:
 //! in the first bytes of a received buffer, in the headroom of a sent one. So a frame of one buffer takes
 //! one descriptor. Longer frames are chains of buffers: on receive by mergeable buffers, on transmit by as
-//! many descriptors. Indirect descriptors are not used: they save ring slots for chains only, and cost a
-//! second table that both sides must touch.
+//! many descriptors. Indirect descriptors are not used. They concern chains alone, and there they were tried: frames
+//! of 9,000 bytes in 5 buffers take 77 clocks to send at 32 a burst without them and 78 to 83 with them, 143 to 155
+//! against 132 to 136 at 8 a burst (split rings, the model's device, best of six runs); the device has to map and read
+//! a second table for each. What they save is ring slots, which frames of an ordinary MTU do not run short of.
 //!
 //! Not done: segmentation offloads, receive-side scaling by our own key, filters (every frame is let in, the
 //! dataplane looks at destination addresses itself).
