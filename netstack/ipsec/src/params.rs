@@ -11,8 +11,6 @@ use crypto::cbc_hmac::Hash;
 pub const MIN_REPLAY_WINDOW: u32 = 64;
 /// Largest anti-replay window, in packets.
 pub const MAX_REPLAY_WINDOW: u32 = 8192;
-/// SPIs up to this one are reserved (RFC 4303 §2.1).
-const LAST_RESERVED_SPI: u32 = 255;
 
 /// Names an SA; [`crate::Database`] gives the numbers and uses none twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,7 +171,7 @@ pub struct Lifetimes {
 pub struct SaParameters {
     /// What people call it.
     pub name: String,
-    /// Security parameters index, above 255. Inbound ones are unique in a node.
+    /// Security parameters index, not 0. Inbound ones are unique in a node.
     pub spi: u32,
     /// Which way it works.
     pub direction: Direction,
@@ -250,8 +248,9 @@ impl SaParameters {
     /// What is wrong with it, if anything.
     pub fn check(&self) -> Result<(), SaError> {
         let refuse = |field, problem| Err(SaError { field, problem });
-        if self.spi <= LAST_RESERVED_SPI {
-            return refuse("spi", "SPIs up to 255 are reserved");
+        // Those from 1 to 255 are reserved for the IANA (RFC 4303 §2.1), but are met with keys that people enter.
+        if self.spi == 0 {
+            return refuse("spi", "is 0, which is never on a wire");
         }
         if self.local.is_ipv4() != self.remote.is_ipv4() {
             return refuse("remote", "is not of the family of local");

@@ -1,0 +1,109 @@
+//! The anti-replay window against a naive one, and against many workers.
+
+use ipsec::{EspError, Window};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// RFC 4303 §3.4.3 by the letter.
+struct Naive {
+    size: u64,
+    top: u64,
+    seen: BTreeSet<u64>,
+}
+
+impl Naive {
+    fn new(size: u32, last: u64) -> Self {
+        let size = u64::from(size);
+        Self { size, top: last, seen: (last.saturating_sub(size)..=last).collect() }
+    }
+
+    fn accept(&mut self, number: u64) -> bool {
+        let fresh = number + self.size > self.top && self.seen.insert(number);
+        self.top = self.top.max(number);
+        fresh
+    }
+}
+
+/// RFC 4303 appendix A2.2, as a search: the number with this low half that is next to the window.
+fn nearest(top: u64, size: u64, low: u32) -> u64 {
+    let bottom = (top + 1).saturating_sub(size);
+    let candidate = bottom & !0xffff_ffff | u64::from(low);
+    if candidate < bottom { candidate + (1 << 32) } else { candidate }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn it_is_the_naive_one(
+        size in 64u32..=8192,
+        last in prop::sample::select(vec![0, 1, 31, 32, 1000, (1u64 << 32) - 3, 1 << 32, (1 << 37) + 7, 1 << 60]),
+        steps in prop::collection::vec((any::<bool>(), 0u64..20_000, 0u64..70), 1..400),
+    ) {
+        let (window, mut naive) = (Window::new(size, last), Naive::new(size, last));
+        for (back, far, near) in steps {
+            let top = naive.top;
+            let number = if back { top.saturating_sub(far % (u64::from(size) + 40)) } else { top + near + far % 3 * near };
+            prop_assert_eq!(window.infer(number as u32), nearest(top, u64::from(size), number as u32));
+            let checked = window.check(number);
+            let accepted = window.accept(number);
+            prop_assert_eq!(accepted.is_ok(), naive.accept(number), "{} below {}", number, top);
+            prop_assert_eq!(checked, accepted);
+            prop_assert_eq!(window.top(), naive.top);
+        }
+    }
+
+    #[test]
+    fn great_leaps_forget_everything_behind(size in 64u32..=8192, leap in 8192u64..(1 << 35)) {
+        let window = Window::new(size, 0);
+        for number in 1..=40 {
+            prop_assert_eq!(window.accept(number), Ok(()));
+        }
+        prop_assert_eq!(window.accept(40 + leap), Ok(()));
+        for number in (1..=40).chain([40 + leap]) {
+            prop_assert_eq!(window.accept(number), Err(EspError::Replayed));
+        }
+        prop_assert_eq!(window.accept(41 + leap), Ok(()));
+        prop_assert_eq!(window.accept(39 + leap), Ok(()));
+    }
+}
+
+/// Sebastiano Vigna's `SplitMix64`.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Ten million numbers, shuffled and doubled, offered by four workers at once, across the edge of the low half.
+#[test]
+fn nothing_is_accepted_twice_by_any_workers() {
+    const NUMBERS: usize = 2_500_000;
+    const WORKERS: u64 = 4;
+    let first = (1u64 << 32) - NUMBERS as u64 / 2;
+    let window = Window::new(1024, first - 1);
+    let times: Vec<AtomicU8> = (0..NUMBERS).map(|_| AtomicU8::new(0)).collect();
+    std::thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let (window, times) = (&window, &times);
+            let _ = scope.spawn(move || {
+                let mut state = worker;
+                for index in 0..NUMBERS as u64 {
+                    // Each worker offers about every number, out of order by some hundreds, many of them twice.
+                    let index = (index + random(&mut state) % 600).min(NUMBERS as u64 - 1);
+                    let number = first + index;
+                    // What is far behind is taken for a number of the next subspace, and then is not authentic.
+                    let is_authentic = window.infer(number as u32) == number;
+                    if is_authentic && window.check(number).is_ok() && window.accept(number).is_ok() {
+                        let _ = times[index as usize].fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let accepted = times.iter().filter(|count| count.load(Ordering::Relaxed) == 1).count();
+    assert!(times.iter().all(|count| count.load(Ordering::Relaxed) <= 1), "a number was accepted twice");
+    assert!(accepted > NUMBERS / 2, "{accepted} of {NUMBERS}");
+}

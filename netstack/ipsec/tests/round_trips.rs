@@ -1,0 +1,386 @@
+//! Every mode, family, algorithm and kind of sequence number; limits, lifetimes, policies of headers, hostile input.
+
+mod common;
+
+use common::*;
+use ipnet::IpNet;
+use ipsec::{
+    Algorithm, DfPolicy, Direction, DscpPolicy, EcnPolicy, EspError, EventKind, Lifetimes, Limits, Mode,
+    NatT, SaParameters, Selector, TtlPolicy,
+};
+use proptest::prelude::*;
+
+/// Every combination of what an SA may be.
+fn every_kind() -> Vec<SaParameters> {
+    let mut all = Vec::new();
+    for algorithm in ALGORITHMS {
+        for bits in 0..16u8 {
+            let mut parameters = parameters(algorithm, bits & 1 != 0);
+            parameters.esn = bits & 2 != 0;
+            parameters.mode = if bits & 4 != 0 { Mode::Transport } else { Mode::Tunnel };
+            parameters.nat_t = (bits & 8 != 0).then_some(NatT { local_port: 4500, remote_port: 4500 });
+            all.push(parameters);
+        }
+    }
+    all
+}
+
+#[test]
+fn everything_comes_back_and_is_as_long_as_announced() {
+    for parameters in every_kind() {
+        let (transport, outer6) = (parameters.mode == Mode::Transport, parameters.local.is_ipv6());
+        let what =
+            format!("{:?} {:?} v6 {outer6} esn {}", parameters.algorithm, parameters.mode, parameters.esn);
+        let pair = Pair::new(parameters);
+        for payload in [0, 1, 2, 3, 15, 16, 17, 63, 64, 65, 255, 1000, 1372] {
+            for inner6 in [false, true] {
+                if transport && inner6 != outer6 {
+                    continue;
+                }
+                let packet = if transport { between_ends(inner6, payload) } else { inner(inner6, payload) };
+                let outer = pair.seal(&packet).expect(&what);
+                assert_eq!(outer.len(), packet.len() + pair.outbound().overhead(packet.len()), "{what}");
+                assert!(
+                    !outer.windows(12).any(|w| payload >= 12 && w == &packet[packet.len() - 12..]),
+                    "{what}"
+                );
+                if !outer6 {
+                    assert_eq!(packet::checksum::of(&outer[..20]).get(), 0, "{what}");
+                    assert_eq!(u16::from_be_bytes([outer[2], outer[3]]) as usize, outer.len());
+                } else {
+                    assert_eq!(u16::from_be_bytes([outer[4], outer[5]]) as usize + 40, outer.len());
+                }
+                assert_eq!(pair.open(&outer), Ok(packet), "{what}");
+                assert_eq!(pair.open(&outer), Err(EspError::Replayed), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_longest_inner_packet_fits_exactly() {
+    for parameters in every_kind() {
+        let transport6 = parameters.mode == Mode::Transport && parameters.local.is_ipv6();
+        let pair = Pair::new(parameters);
+        let sa = pair.outbound();
+        for mtu in (200..400).chain([1280, 1500, 9000]) {
+            let longest = sa.max_inner_len(mtu);
+            assert!(longest > if transport6 { 40 } else { 20 });
+            assert!(longest + sa.overhead(longest) <= mtu, "{sa:?} {mtu}");
+            assert!(longest + 1 + sa.overhead(longest + 1) > mtu, "{sa:?} {mtu}");
+        }
+        assert_eq!(sa.max_inner_len(10), 0);
+    }
+    // RFC 4106 over IPv4 at 1,500 bytes, without and with UDP.
+    let mut parameters = parameters(Algorithm::Aes128Gcm, false);
+    assert_eq!(Pair::new(parameters.clone()).outbound().max_inner_len(1500), 1446);
+    parameters.nat_t = Some(NatT { local_port: 4500, remote_port: 4500 });
+    assert_eq!(Pair::new(parameters).outbound().max_inner_len(1500), 1438);
+}
+
+#[test]
+fn sequence_numbers_end_without_repeating() {
+    for algorithm in [Algorithm::Aes128Gcm, Algorithm::ChaCha20Poly1305, ALGORITHMS[3]] {
+        let mut parameters = SaParameters { esn: false, ..parameters(algorithm, false) };
+        parameters.last_sequence = u64::from(u32::MAX) - 2;
+        let mut pair = Pair::new(parameters.clone());
+        for _ in 0..2 {
+            let outer = pair.seal(&inner(false, 10)).expect("numbers are left");
+            assert_eq!(pair.open(&outer), Ok(inner(false, 10)));
+        }
+        for _ in 0..3 {
+            assert_eq!(pair.seal(&inner(false, 10)), Err(EspError::SequenceExhausted));
+        }
+        let counters = pair.outbound().counters();
+        assert_eq!((counters.packets, counters.last_sequence), (2, u64::from(u32::MAX)));
+        assert_eq!(counters.errors[EspError::SequenceExhausted as usize], 3);
+        assert_eq!(counters.last_error, Some(EspError::SequenceExhausted));
+        let events: Vec<_> = pair.database.poll(0).iter().map(|event| event.kind).collect();
+        assert_eq!(events, [EventKind::HardExpired]);
+        assert_eq!(pair.database.poll(0), []);
+
+        // Extended numbers go on over the same edge.
+        let pair = Pair::new(SaParameters { esn: true, ..parameters });
+        for _ in 0..200 {
+            let outer = pair.seal(&inner(false, 10)).expect("numbers are left");
+            assert_eq!(pair.open(&outer), Ok(inner(false, 10)));
+        }
+        assert_eq!(pair.inbound().counters().last_sequence, u64::from(u32::MAX) + 198);
+    }
+}
+
+#[test]
+fn late_packets_are_accepted_across_the_edge_of_extended_numbers() {
+    let mut parameters = parameters(Algorithm::Aes256Gcm, false);
+    parameters.last_sequence = u64::from(u32::MAX) - 50;
+    let pair = Pair::new(parameters);
+    let sealed: Vec<_> = (0..100).map(|n| pair.seal(&inner(false, n)).expect("numbers are left")).collect();
+    for (n, outer) in sealed.iter().enumerate().rev() {
+        assert_eq!(pair.open(outer), Ok(inner(false, n)));
+    }
+    assert!(sealed.iter().all(|outer| pair.open(outer) == Err(EspError::Replayed)));
+}
+
+#[test]
+fn lifetimes_warn_and_end() {
+    let limits = |seconds, bytes, packets| Limits { seconds, bytes, packets };
+    let lasting = |soft, hard| SaParameters {
+        lifetimes: Lifetimes { soft, hard },
+        ..parameters(Algorithm::Aes128Gcm, false)
+    };
+    let second = 1_000_000_000;
+    let packet = inner(false, 72);
+    assert_eq!(packet.len(), 100);
+    for (soft, hard) in [
+        (limits(None, Some(300), None), limits(None, Some(500), None)),
+        (limits(None, None, Some(3)), limits(None, None, Some(5))),
+        (limits(Some(3), None, None), limits(Some(5), None, None)),
+    ] {
+        let mut pair = Pair::new(lasting(soft, hard));
+        let mut kinds = Vec::new();
+        for n in 0..7 {
+            let sealed = pair.seal_at(&packet, n * second);
+            assert_eq!(sealed.is_ok(), n < 5, "{n} {soft:?}");
+            assert!(n < 5 || sealed == Err(EspError::Expired));
+            let outbound = pair.outbound().id();
+            let events = pair.database.poll(n * second);
+            let own = events.iter().filter(|event| event.sa == outbound);
+            kinds.extend(own.map(|event| (n, event.kind)));
+        }
+        assert_eq!(kinds.len(), 2, "{kinds:?}");
+        assert!(matches!(kinds[0], (2 | 3, EventKind::SoftExpired)), "{kinds:?}");
+        assert!(matches!(kinds[1], (4 | 5, EventKind::HardExpired)), "{kinds:?}");
+    }
+}
+
+#[test]
+fn outer_headers_follow_their_policies() {
+    let mut packet = inner(false, 30);
+    (packet[1], packet[6]) = (0b1011_1010, 0x40);
+    let packet_with = |ttl| {
+        let mut packet = packet.clone();
+        packet[8] = ttl;
+        packet
+    };
+    let outer = |change: &dyn Fn(&mut SaParameters)| {
+        let mut parameters = parameters(Algorithm::Aes128Gcm, false);
+        change(&mut parameters);
+        Pair::new(parameters).seal(&packet_with(33)).expect("it is sealed")
+    };
+    let plain = outer(&|_| {});
+    assert_eq!((plain[1], plain[6], plain[8]), (0b1011_1010, 0x40, 64));
+    assert_eq!(outer(&|p| p.dscp = DscpPolicy::Set(5))[1], 5 << 2 | 2);
+    assert_eq!(outer(&|p| p.ecn = EcnPolicy::Clear)[1], 0b1011_1000);
+    let cleared = outer(&|p| p.df = DfPolicy::Clear);
+    assert_eq!((cleared[6], &cleared[4..6]), (0, &[0, 1][..]));
+    assert_eq!(packet::checksum::of(&outer(&|p| p.df = DfPolicy::Set)[..20]).get(), 0);
+    assert_eq!(outer(&|p| p.ttl = TtlPolicy::Set(9))[8], 9);
+    assert_eq!(outer(&|p| p.ttl = TtlPolicy::Copy)[8], 33);
+    let padded = outer(&|p| p.tfc_pad_to_bytes = Some(700));
+    assert_eq!(padded.len(), 700 + 56);
+}
+
+#[test]
+fn padding_for_confidentiality_is_taken_off() {
+    for algorithm in ALGORITHMS {
+        let mut parameters = parameters(algorithm, false);
+        parameters.tfc_pad_to_bytes = Some(700);
+        let pair = Pair::new(parameters);
+        for ipv6 in [false, true] {
+            let outer = pair.seal(&inner(ipv6, 50)).expect("it is sealed");
+            assert!(outer.len() > 700);
+            assert_eq!(pair.open(&outer), Ok(inner(ipv6, 50)));
+        }
+    }
+}
+
+/// RFC 6040, figure 4: by inner and outer codepoint, what is delivered.
+#[test]
+fn congestion_marks_come_inside() {
+    const NOT_ECT: u8 = 0;
+    const ECT_1: u8 = 1;
+    const ECT_0: u8 = 2;
+    const CE: u8 = 3;
+    for (inside, expected) in [
+        (NOT_ECT, [Some(NOT_ECT), Some(NOT_ECT), Some(NOT_ECT), None]),
+        (ECT_1, [Some(ECT_1), Some(ECT_1), Some(ECT_1), Some(CE)]),
+        (ECT_0, [Some(ECT_0), Some(ECT_1), Some(ECT_0), Some(CE)]),
+        (CE, [Some(CE); 4]),
+    ] {
+        for (outside, expected) in expected.into_iter().enumerate() {
+            for ipv6 in [false, true] {
+                let pair = Pair::new(parameters(Algorithm::Aes128Gcm, false));
+                let mut packet = inner(ipv6, 20);
+                let at = |packet: &[u8]| if ipv6 { packet[1] >> 4 & 3 } else { packet[1] & 3 };
+                packet[1] |= if ipv6 { inside << 4 } else { inside };
+                if !ipv6 {
+                    packet[10..12].fill(0);
+                    let checksum = packet::checksum::of(&packet[..20]);
+                    packet[10..12].copy_from_slice(&checksum.get().to_be_bytes());
+                }
+                let mut outer = pair.seal(&packet).expect("it is sealed");
+                assert_eq!(outer[1] & 3, inside);
+                outer[1] = outside as u8;
+                let opened = pair.open(&outer);
+                assert_eq!(opened.as_deref().ok().map(at), expected, "{inside} in {outside}");
+                assert!(opened.is_ok() || opened == Err(EspError::EcnDropped));
+                if let (Ok(opened), false) = (&opened, ipv6) {
+                    assert_eq!(packet::checksum::of(&opened[..20]).get(), 0);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn selectors_are_held_against_what_was_inside() {
+    let net = |text: &str| -> IpNet { text.parse().expect("a literal prefix") };
+    let mut parameters = parameters(Algorithm::Aes128Gcm, false);
+    let mut selector = Selector::between(net("10.0.0.0/24"), net("10.0.0.0/24"));
+    selector.protocol = Some(17);
+    selector.destination_ports = (0x1002, 0x1002);
+    parameters.selectors = vec![selector];
+    let pair = Pair::new(parameters);
+    let opened = |packet: &[u8]| pair.open(&pair.seal(packet).expect("it is sealed"));
+    assert_eq!(opened(&inner(false, 9)), Ok(inner(false, 9)));
+    for (at, byte) in [(12, 11), (18, 7), (9, 6), (23, 3), (7, 1)] {
+        let mut packet = inner(false, 9);
+        packet[at] = byte;
+        assert_eq!(opened(&packet), Err(EspError::SelectorMismatch), "byte {at}");
+    }
+    assert_eq!(opened(&inner(true, 9)), Err(EspError::SelectorMismatch));
+    assert_eq!(pair.inbound().counters().errors[EspError::SelectorMismatch as usize], 6);
+}
+
+#[test]
+fn every_changed_bit_is_noticed() {
+    for algorithm in ALGORITHMS {
+        for esn in [false, true] {
+            let pair = Pair::new(SaParameters { esn, ..parameters(algorithm, false) });
+            let outer = pair.seal(&inner(false, 20)).expect("it is sealed");
+            for bit in 20 * 8..outer.len() * 8 {
+                let mut changed = outer.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                let opened = pair.open(&changed);
+                let expected = match bit / 8 {
+                    20..24 => opened == Err(EspError::UnknownSpi),
+                    // A number that is far behind is not worth a decryption.
+                    24..28 => matches!(opened, Err(EspError::AuthenticationFailed | EspError::Replayed)),
+                    _ => opened == Err(EspError::AuthenticationFailed),
+                };
+                assert!(expected, "{algorithm:?} bit {bit}: {opened:?}");
+            }
+            assert_eq!(pair.open(&outer), Ok(inner(false, 20)), "the window did not move");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_the_sas_is_refused() {
+    let pair = Pair::new(parameters(Algorithm::Aes128Gcm, false));
+    let outer = pair.seal(&inner(false, 20)).expect("it is sealed");
+    let mut elsewhere = outer.clone();
+    elsewhere[19] = 77;
+    assert_eq!(pair.open(&elsewhere), Err(EspError::WrongEncapsulation));
+    let mut in_udp = outer.clone();
+    in_udp[9] = 17;
+    drop(in_udp.splice(20..20, [0x11, 0x94, 0x11, 0x94, 0, 0, 0, 0]));
+    assert_eq!(pair.open(&in_udp), Err(EspError::WrongEncapsulation));
+    let mut fragment = outer.clone();
+    fragment[6] = 0x20;
+    assert_eq!(pair.open(&fragment), Err(EspError::Fragment));
+    for len in 0..outer.len() {
+        assert!(pair.open(&outer[..len]).is_err(), "{len}");
+    }
+    assert_eq!(pair.open(&outer), Ok(inner(false, 20)));
+}
+
+#[test]
+fn vectors_with_many_sas_keep_them_apart() {
+    for count in [1usize, 2, 67, 256] {
+        let mut pair = Pair::new(parameters(Algorithm::Aes128Gcm, false));
+        let mut outbound = Vec::new();
+        for (n, algorithm) in ALGORITHMS.into_iter().enumerate() {
+            let spi = 0x4000 + n as u32;
+            let out = SaParameters { spi, ..parameters(algorithm, false) };
+            let (local, remote) = (out.remote, out.local);
+            let inbound = SaParameters { direction: Direction::Inbound, local, remote, ..out.clone() };
+            outbound.push(pair.database.add(out, &ENTROPY, 0).expect("a valid SA"));
+            let _ = pair.database.add(inbound, &ENTROPY, 0).expect("a valid SA");
+        }
+        let snapshot = pair.database.snapshot();
+        let given: Vec<_> = (0..count).map(|n| inner(n % 2 == 0, n)).collect();
+        let mut packets: Vec<_> = given.iter().map(|bytes| pair.packet(bytes)).collect();
+        let sas: Vec<_> =
+            (0..count).map(|n| (n % 7 != 6).then(|| &*outbound[n * n % outbound.len()])).collect();
+        let mut results = vec![Ok(()); count];
+        ipsec::encapsulate(snapshot.gcm(), &mut packets, &sas, 0, &mut results);
+        for (n, result) in results.iter().enumerate() {
+            assert_eq!(*result, if n % 7 == 6 { Err(EspError::NoSa) } else { Ok(()) });
+        }
+        let mut opened = vec![Err(EspError::Malformed); count];
+        ipsec::decapsulate(&snapshot, &mut packets, 0, &mut opened);
+        for n in 0..count {
+            assert_eq!(opened[n].is_ok(), n % 7 != 6, "{n}: {:?}", opened[n]);
+            assert_eq!(packets[n].data(), &given[n][..], "packet {n}");
+        }
+    }
+}
+
+#[test]
+fn impossible_sas_are_refused_by_field() {
+    let refused = |change: &dyn Fn(&mut SaParameters)| {
+        let mut parameters = parameters(Algorithm::Aes128Gcm, false);
+        change(&mut parameters);
+        parameters.check().err().map(|error| error.field)
+    };
+    assert_eq!(refused(&|_| {}), None);
+    assert_eq!(refused(&|p| p.spi = 0), Some("spi"));
+    assert_eq!(refused(&|p| p.remote = ip("2001:db8::9")), Some("remote"));
+    assert_eq!(refused(&|p| p.local = ip("224.0.0.1")), Some("local"));
+    assert_eq!(refused(&|p| p.key = vec![0; 16].into()), Some("key"));
+    assert_eq!(refused(&|p| p.replay_window = 63), Some("replay_window"));
+    assert_eq!(refused(&|p| p.replay_window = 8193), Some("replay_window"));
+    assert_eq!(refused(&|p| p.dscp = DscpPolicy::Set(64)), Some("dscp"));
+    assert_eq!(refused(&|p| p.ttl = TtlPolicy::Set(0)), Some("ttl"));
+    assert_eq!(refused(&|p| p.lifetimes.hard.bytes = Some(0)), Some("lifetimes.bytes"));
+    let limits = |packets| Limits { packets: Some(packets), ..Limits::default() };
+    let lifetimes = Lifetimes { soft: limits(2), hard: limits(1) };
+    assert_eq!(refused(&|p| p.lifetimes = lifetimes), Some("lifetimes.packets"));
+    let sequence = |p: &mut SaParameters| (p.esn, p.last_sequence) = (false, 1 << 32);
+    assert_eq!(refused(&sequence), Some("last_sequence"));
+}
+
+#[test]
+fn secrets_are_in_no_text() {
+    let pair = Pair::new(parameters(Algorithm::Aes256Gcm, false));
+    let text = format!("{:?} {:?}", pair.outbound(), pair.database);
+    assert!(text.contains("SecretBytes") && !text.contains("[0, 1, 2"), "{text}");
+    assert!(pair.outbound().parameters().key.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn hostile_bytes_are_refused(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..200),
+        algorithm in 0usize..9,
+        known in any::<bool>(),
+        version in prop::sample::select(vec![0x45u8, 0x46, 0x60]),
+        protocol in prop::sample::select(vec![50u8, 17, 0, 43, 60, 44]),
+    ) {
+        let pair = Pair::new(parameters(ALGORITHMS[algorithm], version == 0x60));
+        if bytes.len() > 60 {
+            bytes[0] = version;
+            (bytes[6], bytes[7], bytes[9]) = (0, 0, protocol);
+            if version == 0x60 {
+                bytes[6] = protocol;
+            }
+            if known {
+                let at = if version == 0x60 { 40 } else { 20 };
+                bytes[at..at + 4].copy_from_slice(&SPI.to_be_bytes());
+            }
+        }
+        prop_assert!(pair.open(&bytes).is_err());
+        let _ = pair.seal(&bytes);
+    }
+}
