@@ -106,6 +106,13 @@ pub enum Adjacency {
         /// The tunnel's interface.
         interface: InterfaceId,
     },
+    /// One of several peers behind the interface of an IPsec tunnel, each with a tunnel of its own.
+    IpsecPeer {
+        /// The interface.
+        interface: InterfaceId,
+        /// The peer's tunnel.
+        tunnel: TunnelId,
+    },
     /// An address of this node.
     Local,
     /// Drop, for this reason. [`DropReason::Unreachable`], [`DropReason::Prohibited`] and the families' no-route
@@ -453,8 +460,12 @@ fn compile_adjacency(adjacency: &Adjacency, interfaces: &[Option<InterfaceRow>])
             next6: Node::Unresolved,
             ..AdjacencyRow::NO_ROUTE
         },
-        Adjacency::Ipsec { interface } => {
+        Adjacency::Ipsec { interface } | Adjacency::IpsecPeer { interface, .. } => {
             let Attachment::Ipsec { tunnel } = on(interface)?.description.attachment else { return None };
+            let tunnel = match *adjacency {
+                Adjacency::IpsecPeer { tunnel, .. } => tunnel,
+                _ => tunnel,
+            };
             let mut rewrite = [0; 16];
             rewrite[..4].copy_from_slice(&tunnel.0.to_ne_bytes());
             let up = on(interface)?.description.up;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use bench::report::{self, Machine};
-use bench::{aead, calibration, counters, measure, workload};
+use bench::{aead, calibration, counters, esp, measure, workload};
 use clap::Parser;
 use std::path::PathBuf;
 
@@ -28,11 +28,13 @@ fn main() -> Result<()> {
     let aeads: Vec<String> = aead::names().iter().map(|name| format!("aead/{name}")).collect();
     if arguments.list {
         all.iter().for_each(|workload| println!("{}", workload.name()));
+        esp::all().iter().for_each(|workload| println!("{}", workload.name()));
         aeads.iter().for_each(|name| println!("{name}"));
         return Ok(());
     }
     for wanted in &arguments.workloads {
         let known = all.iter().any(|workload| workload.is_meant_by(wanted))
+            || esp::all().iter().any(|workload| workload.is_meant_by(wanted))
             || wanted == "aead"
             || aeads.contains(wanted);
         ensure!(known, "there is no workload {wanted}; --list names them");
@@ -59,6 +61,15 @@ fn main() -> Result<()> {
             measurements.push(measurement);
         }
     }
+    let mut esp_rows = Vec::new();
+    for workload in esp::all() {
+        let meant = arguments.workloads.iter().any(|wanted| workload.is_meant_by(wanted));
+        if meant || arguments.workloads.is_empty() {
+            let row = workload.measure(arguments.rounds, &clock).with_context(|| workload.name())?;
+            print!("{row}");
+            esp_rows.push(row);
+        }
+    }
     let meant = |name: &str| {
         let mut wanted = arguments.workloads.iter();
         arguments.workloads.is_empty()
@@ -66,7 +77,7 @@ fn main() -> Result<()> {
     };
     let aead = if aead::names().iter().any(|name| meant(name)) { aead::run(meant) } else { Vec::new() };
     if let Some(path) = arguments.json {
-        std::fs::write(&path, report::json(&machine, &measurements, &aead)?)
+        std::fs::write(&path, report::json(&machine, &measurements, &esp_rows, &aead)?)
             .with_context(|| path.display().to_string())?;
     }
     Ok(())

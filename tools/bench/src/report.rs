@@ -1,8 +1,8 @@
 //! What a person and a program read of a measurement.
 
-use crate::aead;
 use crate::measure::Measurement;
 use crate::workload::FRAME_BYTES;
+use crate::{aead, esp};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -67,6 +67,7 @@ pub fn text(measurement: &Measurement) -> String {
 struct Json<'a> {
     machine: &'a Machine,
     workloads: Vec<JsonWorkload>,
+    esp: &'a [esp::Row],
     aead: &'a [aead::Row],
 }
 
@@ -91,6 +92,7 @@ struct JsonWorkload {
 pub fn json(
     machine: &Machine,
     measurements: &[Measurement],
+    esp: &[esp::Row],
     aead: &[aead::Row],
 ) -> serde_json::Result<String> {
     let workload = |measurement: &Measurement| JsonWorkload {
@@ -111,6 +113,7 @@ pub fn json(
     serde_json::to_string_pretty(&Json {
         machine,
         workloads: measurements.iter().map(workload).collect(),
+        esp,
         aead,
     })
 }

@@ -37,7 +37,7 @@ pub struct Rig {
     pub table_bytes: usize,
 }
 
-struct NoWake;
+pub(crate) struct NoWake;
 
 impl Wake for NoWake {
     fn wake_worker(&self, _: usize) {}

@@ -1,0 +1,383 @@
+//! ESP through the whole dataplane: a packet comes in, is routed into a tunnel, encrypted, routed and sent; or the other
+//! way round.
+
+use crate::measure::Clock;
+use crate::rig::NoWake;
+use crate::routes::Random;
+use anyhow::{Context, Result, anyhow, ensure};
+use buffer::{Buf, BufferCache, BufferPool, PortQueue, VECTOR_SIZE, Vector, clocks};
+use crypto::cbc_hmac::Hash;
+use crypto::gcm::Gcm;
+use dataplane::{
+    Adjacency, AdjacencyId, Attachment, Interface, InterfaceId, NextHopGroup, Node, Shared, Tables, Worker,
+};
+use fib::{Fib4Writer, Fib6Writer, Prefix};
+use ipsec::{Algorithm, Database, Direction, Entropy, EspError, SaParameters, Snapshot, Tunnel, TunnelId};
+use packet::ethernet::{ETHERTYPE_IPV4, Ethernet};
+use packet::ipv4::{Ipv4, VERSION_IHL};
+use packet::protocol;
+use serde::Serialize;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use zerocopy::IntoBytes;
+use zerocopy::network_endian::U16;
+
+const IN: InterfaceId = InterfaceId(0);
+const OUT: InterfaceId = InterfaceId(1);
+const IPSEC: InterfaceId = InterfaceId(2);
+const HOST: [u8; 6] = [2, 0, 0, 0, 1, 0];
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
+/// Our end of all tunnels, and the peer's.
+const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 9);
+/// What is behind tunnel n is 16.0.0.0 + n; what is behind the other port is 64.0.0.0/8.
+const BEHIND_TUNNELS: u32 = 16 << 24;
+const BEHIND_OUT: u32 = 64 << 24;
+const FIRST_SPI: u32 = 0x1_0000;
+/// Packets of a round.
+const ROUND_PACKETS: usize = 1 << 14;
+const WARM_UP_ROUNDS: usize = 4;
+
+/// What a packet goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// In the clear to encrypted.
+    Encrypt,
+    /// Encrypted to in the clear.
+    Decrypt,
+}
+
+/// One row of the report.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    way: Way,
+    cipher: &'static str,
+    algorithm: Algorithm,
+    /// Bytes of an inner packet.
+    bytes: usize,
+    sas: usize,
+}
+
+/// What one workload costs.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    name: String,
+    inner_bytes: usize,
+    security_associations: usize,
+    clocks_per_packet: f64,
+    clocks_per_packet_median: f64,
+    /// Clocks per packet of each node in the best round.
+    nodes: Vec<(&'static str, f64)>,
+    /// Clocks per packet to beat, where there is a published or measured figure.
+    to_beat: Option<f64>,
+    /// What we aim at.
+    aim: Option<f64>,
+}
+
+/// Everything that can be measured.
+pub fn all() -> Vec<Workload> {
+    let ciphers = [
+        ("aes-128-gcm", Algorithm::Aes128Gcm),
+        ("aes-256-gcm", Algorithm::Aes256Gcm),
+        ("chacha20-poly1305", Algorithm::ChaCha20Poly1305),
+        ("aes-128-cbc-sha256", Algorithm::Aes128CbcHmac(Hash::Sha256)),
+    ];
+    let mut all = Vec::new();
+    for way in [Way::Encrypt, Way::Decrypt] {
+        for (cipher, algorithm) in ciphers {
+            all.extend([64, 512, 1400].map(|bytes| Workload { way, cipher, algorithm, bytes, sas: 1 }));
+        }
+        let (cipher, algorithm) = ciphers[0];
+        all.extend([64, 1400].map(|bytes| Workload { way, cipher, algorithm, bytes, sas: 10_000 }));
+    }
+    all
+}
+
+impl Workload {
+    fn group(&self) -> &'static str {
+        match self.way {
+            Way::Encrypt => "esp-encrypt",
+            Way::Decrypt => "esp-decrypt",
+        }
+    }
+
+    /// Its full name.
+    pub fn name(&self) -> String {
+        let many = if self.sas > 1 { format!("-{}-sas", self.sas) } else { String::new() };
+        format!("{}/{}-{}{many}", self.group(), self.cipher, self.bytes)
+    }
+
+    /// True if a person who says `wanted` means it: its full name, its group's, or `esp`.
+    pub fn is_meant_by(&self, wanted: &str) -> bool {
+        wanted == "esp" || wanted == self.group() || wanted == self.name()
+    }
+
+    /// What FD.io VPP 26.06 takes on a machine of this kind, and about half of it.
+    fn figures(&self) -> (Option<f64>, Option<f64>) {
+        let (to_beat, aim) = match (self.way, self.algorithm, self.bytes, self.sas) {
+            (Way::Encrypt, Algorithm::Aes128Gcm, 64, 1) => (215.0, 110.0),
+            (Way::Encrypt, Algorithm::Aes128Gcm, 512, 1) => (323.0, 190.0),
+            (Way::Encrypt, Algorithm::Aes128Gcm, 1400, 1) => (473.0, 330.0),
+            (Way::Encrypt, Algorithm::Aes256Gcm, 64, 1) => (224.0, 115.0),
+            (Way::Encrypt, Algorithm::Aes256Gcm, 512, 1) => (351.0, 215.0),
+            (Way::Encrypt, Algorithm::Aes256Gcm, 1400, 1) => (531.0, 390.0),
+            _ => return (None, None),
+        };
+        (Some(to_beat), Some(aim))
+    }
+
+    /// Measures it for `rounds` rounds.
+    pub fn measure(&self, rounds: usize, clock: &Clock) -> Result<Row> {
+        let mut rig = Rig::new(self)?;
+        // Slow ciphers and many SAs are measured as long, in fewer rounds.
+        let rounds = rounds.div_ceil(4);
+        for _ in 0..WARM_UP_ROUNDS {
+            let _ = rig.round(clock)?;
+        }
+        let mut results = (0..rounds).map(|_| rig.round(clock)).collect::<Result<Vec<_>>>()?;
+        results.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (to_beat, aim) = self.figures();
+        Ok(Row {
+            name: self.name(),
+            inner_bytes: self.bytes,
+            security_associations: self.sas,
+            clocks_per_packet: results[0].0,
+            clocks_per_packet_median: results[results.len() / 2].0,
+            nodes: results.swap_remove(0).1,
+            to_beat,
+            aim,
+        })
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, clocks_per_packet, clocks_per_packet_median, .. } = self;
+        write!(
+            f,
+            "{name:<40} {clocks_per_packet:7.1} clocks per packet (median {clocks_per_packet_median:.1}"
+        )?;
+        if let (Some(to_beat), Some(aim)) = (self.to_beat, self.aim) {
+            write!(f, "; to beat {to_beat}, aim {aim}")?;
+        }
+        write!(f, ")")?;
+        for (index, (node, clocks)) in self.nodes.iter().enumerate() {
+            write!(f, "{}{node} {clocks:.1}", if index == 0 { "\n    " } else { ", " })?;
+        }
+        writeln!(f)
+    }
+}
+
+/// A router with tunnels.
+struct Rig {
+    shared: Arc<Shared>,
+    worker: Worker,
+    generator_clocks: Arc<AtomicU64>,
+}
+
+impl Rig {
+    fn new(workload: &Workload) -> Result<Self> {
+        let mut fib4 = Fib4Writer::new().context("IPv4 route table")?;
+        let fib6 = Fib6Writer::new().context("IPv6 route table")?;
+        let mut insert = |address: u32, len, group| -> Result<()> {
+            let prefix = Prefix::new(address, len).context("a prefix is too long")?;
+            let _ = fib4.insert(prefix, group).context("a route does not fit")?;
+            Ok(())
+        };
+        insert(LOCAL.to_bits(), 32, 1)?;
+        insert(PEER.to_bits(), 32, 2)?;
+        insert(BEHIND_OUT, 8, 2)?;
+        for n in 0..workload.sas as u32 {
+            insert(BEHIND_TUNNELS + n, 32, 3 + n)?;
+        }
+        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(NoWake));
+        let _ = shared.publish(tables(workload.sas)?);
+        let (ours, peers) = databases(workload)?;
+        let _ = shared.publish_ipsec(ours);
+        let pool = BufferPool::from_heap(8 * VECTOR_SIZE);
+        let generator = Generator::new(workload, peers);
+        let generator_clocks = generator.clocks.clone();
+        let ports: Vec<(InterfaceId, Box<dyn PortQueue>)> =
+            vec![(IN, Box::new(generator)), (OUT, Box::new(crate::generator::Sink))];
+        let worker = Worker::new(shared.clone(), 0, ports, pool.cache());
+        Ok(Self { shared, worker, generator_clocks })
+    }
+
+    /// Clocks per packet, in all and of each node.
+    fn round(&mut self, clock: &Clock) -> Result<(f64, Vec<(&'static str, f64)>)> {
+        let before: Vec<_> = self.shared.node_counters(0).collect();
+        let sent = |rig: &Self| rig.shared.interface_counters(OUT).tx.packets;
+        let (sent_before, generator) = (sent(self), self.generator_clocks.load(Relaxed));
+        let polls = ROUND_PACKETS / VECTOR_SIZE;
+        let start = clocks();
+        for poll in 0..polls {
+            let _ = self.worker.poll(poll as u64);
+        }
+        let spent = clocks() - start - (self.generator_clocks.load(Relaxed) - generator);
+        let packets = (sent(self) - sent_before) as f64;
+        let drops: Vec<_> = self.shared.drop_counters().filter(|(_, count)| *count > 0).collect();
+        ensure!(drops.is_empty(), "packets were dropped: {drops:?}");
+        ensure!(packets == (polls * VECTOR_SIZE) as f64, "{packets} packets left");
+        let nodes = self.shared.node_counters(0).zip(before);
+        let nodes = nodes.filter(|((node, after), (_, before))| {
+            *node != Node::PortInput && after.packets > before.packets
+        });
+        let nodes = nodes.map(|((node, after), (_, before))| {
+            (node.name(), (after.clocks - before.clocks) as f64 / packets)
+        });
+        Ok(((spent as f64 - polls as f64 * clock.read) / packets, nodes.collect()))
+    }
+}
+
+/// Group 1 is the node itself, group 2 the neighbour, those from 3 on are the tunnels.
+fn tables(tunnels: usize) -> Result<Tables> {
+    let interface = |attachment, number| Interface {
+        attachment,
+        mac: MAC,
+        mtu: 1500,
+        up: true,
+        dhcp_client: false,
+        ipv4: vec![(Ipv4Addr::new(10, 0, number, 1), 24)],
+        ipv6: Vec::new(),
+        groups4: Vec::new(),
+        groups6: Vec::new(),
+    };
+    let tunnel = Attachment::Ipsec { tunnel: TunnelId(0) };
+    let interfaces = [(Attachment::Port, 0), (Attachment::Port, 1), (tunnel, 2)];
+    let interfaces = interfaces.map(|(attachment, number)| Some(interface(attachment, number)));
+    let mut adjacencies = vec![Adjacency::Local, Adjacency::Neighbour { interface: OUT, mac: HOST }];
+    let peer = |n| Adjacency::IpsecPeer { interface: IPSEC, tunnel: TunnelId(n) };
+    adjacencies.extend((0..tunnels as u32).map(peer));
+    let mut groups = vec![NextHopGroup::default()];
+    groups.extend((0..adjacencies.len()).map(|index| NextHopGroup::single(AdjacencyId(index as u32))));
+    Tables::new(interfaces.into(), &adjacencies, &groups).map_err(|error| anyhow!("tables: {error}"))
+}
+
+/// The router's database, and that of whoever encrypts for it.
+fn databases(workload: &Workload) -> Result<(Snapshot, Snapshot)> {
+    let near = if workload.way == Way::Decrypt { (PEER, LOCAL) } else { (LOCAL, PEER) };
+    let (mut ours, mut peers) = (Database::new(Gcm::best()), Database::new(Gcm::best()));
+    let entropy = Entropy { iv_base: 1, iv_key: [7; 16] };
+    for n in 0..workload.sas as u32 {
+        let key: Vec<u8> = (0..workload.algorithm.key_bytes()).map(|at| at as u8 ^ n as u8).collect();
+        let ends = (near.0.into(), near.1.into());
+        let algorithm = workload.algorithm;
+        let outbound = SaParameters::new(FIRST_SPI + n, Direction::Outbound, ends, algorithm, key.into());
+        let inbound = SaParameters {
+            direction: Direction::Inbound,
+            local: outbound.remote,
+            remote: outbound.local,
+            tunnel: TunnelId(n),
+            ..outbound.clone()
+        };
+        let sender = if workload.way == Way::Decrypt { &mut peers } else { &mut ours };
+        let sa = sender.add(outbound, &entropy, 0)?.id();
+        let tunnel = Tunnel { outbound: Some(sa), ..Tunnel::default() };
+        sender.set_tunnel(TunnelId(n), tunnel)?;
+        let _ = ours.add(inbound, &entropy, 0)?;
+        let outbound = if workload.way == Way::Decrypt { None } else { Some(sa) };
+        ours.set_tunnel(TunnelId(n), Tunnel { interface: Some(IPSEC.0), outbound, clamp_mss: false })?;
+    }
+    Ok((ours.snapshot(), peers.snapshot()))
+}
+
+/// Makes frames: in the clear, or encrypted by the peers.
+struct Generator {
+    way: Way,
+    packet: Vec<u8>,
+    /// Tunnels in random order.
+    order: Vec<u32>,
+    next: usize,
+    peers: Snapshot,
+    clocks: Arc<AtomicU64>,
+}
+
+impl Generator {
+    fn new(workload: &Workload, peers: Snapshot) -> Self {
+        let header = Ipv4 {
+            version_ihl: VERSION_IHL,
+            dscp_ecn: 0,
+            total_length: U16::new(workload.bytes as u16),
+            identification: U16::ZERO,
+            flags_fragment: U16::ZERO,
+            ttl: 64,
+            protocol: protocol::UDP,
+            checksum: U16::ZERO,
+            source: [10, 0, 0, 5],
+            destination: [0; 4],
+        };
+        let ethernet = Ethernet { destination: MAC, source: HOST, ethertype: U16::new(ETHERTYPE_IPV4) };
+        let mut packet = [ethernet.as_bytes(), header.as_bytes()].concat();
+        packet.resize(size_of::<Ethernet>() + workload.bytes, 0x55);
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut order: Vec<u32> = (0..workload.sas as u32).collect();
+        for at in (1..order.len()).rev() {
+            order.swap(at, random.bits() as usize % (at + 1));
+        }
+        Self { way: workload.way, packet, order, next: 0, peers, clocks: Arc::default() }
+    }
+
+    fn frame(&mut self, cache: &mut BufferCache, tunnel: u32) -> Option<Buf> {
+        let destination = match self.way {
+            Way::Encrypt => BEHIND_TUNNELS + tunnel,
+            Way::Decrypt => BEHIND_OUT + tunnel,
+        };
+        let ip = self.packet.get_mut(size_of::<Ethernet>()..)?;
+        let header = ip.first_chunk_mut::<20>()?;
+        header[16..].copy_from_slice(&destination.to_be_bytes());
+        header[10..12].fill(0);
+        let checksum = packet::checksum::of(header);
+        header[10..12].copy_from_slice(checksum.as_bytes());
+        let mut packet = cache.allocate()?;
+        packet.append(&self.packet).ok()?;
+        Some(packet)
+    }
+
+    /// Has the peers encrypt a vector of frames.
+    fn encrypt(&self, packets: &mut [Buf], tunnels: &[u32]) -> Option<()> {
+        for packet in packets.iter_mut() {
+            packet.pull_front(size_of::<Ethernet>()).ok()?;
+        }
+        let sas: Vec<_> = tunnels.iter().map(|tunnel| self.peers.outbound(TunnelId(*tunnel))).collect();
+        let mut results: [Result<(), EspError>; VECTOR_SIZE] = [Ok(()); VECTOR_SIZE];
+        let results = &mut results[..packets.len()];
+        ipsec::encapsulate(self.peers.gcm(), packets, &sas, 0, results);
+        for packet in packets.iter_mut() {
+            let header = self.packet.first_chunk::<{ size_of::<Ethernet>() }>()?;
+            *packet.push_array().ok()? = *header;
+        }
+        Some(())
+    }
+}
+
+impl PortQueue for Generator {
+    fn receive(&mut self, cache: &mut BufferCache, out: &mut Vector) -> usize {
+        let start = clocks();
+        let before = out.len();
+        let mut tunnels = [0; VECTOR_SIZE];
+        for tunnel in &mut tunnels {
+            *tunnel = self.order[self.next];
+            self.next = (self.next + 1) % self.order.len();
+            let Some(packet) = self.frame(cache, *tunnel) else { break };
+            let _ = out.push(packet);
+        }
+        if self.way == Way::Decrypt {
+            let _ = self.encrypt(&mut out[before..], &tunnels[..]);
+        }
+        let spent = clocks().wrapping_sub(start);
+        self.clocks.store(self.clocks.load(Relaxed).wrapping_add(spent), Relaxed);
+        out.len() - before
+    }
+
+    fn transmit(&mut self, cache: &mut BufferCache, packets: &mut Vector) {
+        cache.free(packets);
+    }
+
+    fn arm(&mut self) -> bool {
+        true
+    }
+
+    fn disarm(&mut self) {}
+}
