@@ -2,16 +2,18 @@
 
 use crate::dhcp;
 use crate::net::{
-    Stack,
+    self, Stack,
     direct::{Direct, Stream},
+    echo,
+    reassembly::{self, Reassembler},
     server::Server,
 };
 use crate::node::Node;
 use crate::platform::{Boot, Platform};
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use buffer::{Buf, BufferCache, PortControl};
+use buffer::{Buf, BufferCache, Flags, PortControl};
 use core::net::IpAddr;
-use dataplane::{Inject, InjectTo, InterfaceId, Punt, PuntReason, Shared};
+use dataplane::{Inject, InjectTo, InterfaceId, Punt, Refusal, Shared, TokenBucket};
 use fib::{Fib4Writer, Fib6Writer};
 use router::{Limits, Output, Port, Router};
 
@@ -53,6 +55,11 @@ pub struct Control {
     /// Link of each port when it was last asked.
     links: Vec<bool>,
     links_due_ns: u64,
+    reassembler: Reassembler,
+    /// Packets that nobody takes, whose senders are told.
+    refusals: TokenBucket,
+    /// Pings that came in fragments, which cost more than others.
+    echo_replies: TokenBucket,
 }
 
 impl Control {
@@ -69,7 +76,19 @@ impl Control {
         let node = Node::new(platform, shared.clone(), router, ports, &boot, now_ns);
         let mut stack = Stack::new(stack_seed, now_ns);
         let server = Server::new(&mut stack, node.running.config().api.port);
-        Self { node, stack, server, direct: Direct::new(), cache, shared, links, links_due_ns: now_ns }
+        Self {
+            node,
+            stack,
+            server,
+            direct: Direct::new(),
+            cache,
+            shared,
+            links,
+            links_due_ns: now_ns,
+            reassembler: Reassembler::default(),
+            refusals: TokenBucket::new(1000, 100),
+            echo_replies: TokenBucket::new(100, 20),
+        }
     }
 
     /// Serves the API over a stream that `peer` has opened to the machine rather than to the node's own addresses.
@@ -85,6 +104,7 @@ impl Control {
         self.ask_links(now_ns);
         let punts = self.take_punts(now_ns);
         let dhcp_ns = self.poll_dhcp(now_ns);
+        let fragments_ns = self.expire_fragments(now_ns);
         self.node.router.poll(now_ns);
         self.listen();
         let server_ns = self.server.poll(&mut self.stack, &mut self.node, now_ns);
@@ -96,7 +116,7 @@ impl Control {
             return now_ns;
         }
         let router_ns = self.node.router.next_deadline_ns(now_ns).unwrap_or(u64::MAX);
-        [node_ns, self.links_due_ns, dhcp_ns, server_ns, direct_ns, router_ns]
+        [node_ns, self.links_due_ns, dhcp_ns, fragments_ns, server_ns, direct_ns, router_ns]
             .into_iter()
             .fold(u64::MAX, u64::min)
     }
@@ -141,16 +161,66 @@ impl Control {
     }
 
     fn take_local(&mut self, punt: Punt, now_ns: u64) {
-        let packet = bytes_of(&punt.packet);
-        self.cache.free_one(punt.packet);
-        if punt.reason == PuntReason::Local4 && dhcp::is_for_client(&packet) {
-            if let Some(client) = self.node.dhcp.get_mut(&punt.interface) {
-                let (output, event) = client.receive(&packet, now_ns);
-                self.take_dhcp(punt.interface, output, event);
+        let bytes = bytes_of(&punt.packet);
+        if reassembly::is_fragment(&bytes) {
+            self.cache.free_one(punt.packet);
+            if let Some(whole) = self.reassembler.receive(&bytes, now_ns) {
+                self.take_reassembled(&whole, punt.interface, now_ns);
             }
             return;
         }
-        self.stack.receive(packet);
+        let is_to_group = punt.packet.meta().flags.contains(Flags::LINK_MULTICAST);
+        match self.offer(&bytes, punt.interface, now_ns) {
+            Some(refusal) if !is_to_group && self.refusals.take(now_ns) => {
+                self.pass(Inject { packet: punt.packet, to: InjectTo::Refuse(refusal) });
+            }
+            _ => self.cache.free_one(punt.packet),
+        }
+    }
+
+    fn take_reassembled(&mut self, packet: &[u8], interface: InterfaceId, now_ns: u64) {
+        if let Some(replies) = echo::reply(packet) {
+            if self.echo_replies.take(now_ns) {
+                let to = if packet[0] >> 4 == 6 { InjectTo::Forward6 } else { InjectTo::Forward4 };
+                replies.iter().for_each(|reply| self.inject(reply, to));
+            }
+        } else if let Some(refusal) = self.offer(packet, interface, now_ns) {
+            self.refuse(packet, refusal, now_ns);
+        }
+    }
+
+    /// Gives a whole packet to whom it is for. Returns why nobody takes it, if its sender is to be told.
+    fn offer(&mut self, packet: &[u8], interface: InterfaceId, now_ns: u64) -> Option<Refusal> {
+        if dhcp::is_for_client(packet)
+            && let Some(client) = self.node.dhcp.get_mut(&interface)
+        {
+            let (output, event) = client.receive(packet, now_ns);
+            self.take_dhcp(interface, output, event);
+            return None;
+        }
+        self.stack.receive(packet.to_vec());
+        net::refusal(packet)
+    }
+
+    /// Has the sender of a packet that is in no buffer any more told that nobody takes it.
+    fn refuse(&mut self, packet: &[u8], refusal: Refusal, now_ns: u64) {
+        if self.refusals.take(now_ns)
+            && let Some(mut inject) = Inject::copy(&mut self.cache, packet, InjectTo::Refuse(refusal))
+        {
+            let meta = inject.packet.meta_mut();
+            (meta.flags, meta.rx_interface) = (Flags::empty(), u16::MAX);
+            self.pass(inject);
+        }
+    }
+
+    /// Gives up packets whose fragments did not come; when to look again.
+    fn expire_fragments(&mut self, now_ns: u64) -> u64 {
+        while let Some(first) = self.reassembler.expire(now_ns) {
+            if !first.is_empty() {
+                self.refuse(&first, Refusal::ReassemblyTime, now_ns);
+            }
+        }
+        self.reassembler.next_deadline_ns()
     }
 
     fn poll_dhcp(&mut self, now_ns: u64) -> u64 {

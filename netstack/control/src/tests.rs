@@ -316,3 +316,81 @@ fn a_million_routes_are_loaded_listed_and_looked_up() {
     let (_, all) = world.talk(node, 80, || request.take());
     assert!(all.iter().filter(|&&byte| byte == b'\n').count() > ROUTES as usize);
 }
+
+/// An IP packet from the host to the node, in a frame.
+fn to_node(ethertype: u16, packet: &[u8]) -> Vec<u8> {
+    [&port(0).info().mac[..], &HOST_MAC, &ethertype.to_be_bytes(), packet].concat()
+}
+
+fn icmp4(kind: u8, id: u8, data: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, 0, id, 0, 1];
+    message.extend(data);
+    let checksum = packet::checksum::of(&message).get();
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    message
+}
+
+fn ipv4(protocol: u8, flags_fragment: u16, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0];
+    packet.extend((20 + payload.len() as u16).to_be_bytes());
+    packet.extend([0, 9]);
+    packet.extend(flags_fragment.to_be_bytes());
+    packet.extend([64, protocol, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1]);
+    let checksum = packet::checksum::of(&packet).get();
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet.extend(payload);
+    packet
+}
+
+/// The IPv4 packets among frames, without their Ethernet headers.
+fn ipv4_of(frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    frames.into_iter().filter(|frame| frame[12..14] == [8, 0]).map(|frame| frame[14..].to_vec()).collect()
+}
+
+#[test]
+fn pings_in_fragments_are_answered_in_fragments() {
+    let mut world = World::new(&Machine::default(), Some(config()), "10.0.0.2/24", "10.0.0.1");
+    world.run(10);
+    // The host answers when it is asked for its MAC address.
+    let _ = world.ask("10.0.0.1", "GET", "/v1/health", "");
+    world.seen = Some(Vec::new());
+    let data: Vec<u8> = (0..5000).map(|n| n as u8).collect();
+    let message = icmp4(8, 7, &data);
+    for (n, piece) in message.chunks(1480).enumerate() {
+        let more = if n < 3 { 0x2000 } else { 0 };
+        let frame = to_node(0x0800, &ipv4(1, (n * 185) as u16 | more, piece));
+        assert!(world.wires[0].send(&frame));
+    }
+    world.run(10);
+    let replies = ipv4_of(world.seen.take().unwrap());
+    assert_eq!(replies.len(), 4);
+    let mut reassembler = crate::net::reassembly::Reassembler::default();
+    let whole = replies.iter().find_map(|reply| reassembler.receive(reply, 0)).unwrap();
+    assert_eq!((&whole[12..16], &whole[16..20], whole[20]), (&[10, 0, 0, 1][..], &[10, 0, 0, 2][..], 0));
+    assert_eq!(whole[28..], data);
+}
+
+#[test]
+fn who_asks_for_what_is_not_there_is_told() {
+    let mut world = World::new(&Machine::default(), Some(config()), "10.0.0.2/24", "10.0.0.1");
+    world.run(10);
+    let _ = world.ask("10.0.0.1", "GET", "/v1/health", "");
+    let datagram = [0, 53, 1, 2, 0, 12, 0, 0, 1, 2, 3, 4];
+    for (packet, code) in [(ipv4(17, 0, &datagram), 3), (ipv4(132, 0, &datagram), 2)] {
+        world.seen = Some(Vec::new());
+        let frame = to_node(0x0800, &packet);
+        assert!(world.wires[0].send(&frame));
+        world.run(10);
+        let told = ipv4_of(world.seen.take().unwrap());
+        assert_eq!((told.len(), told[0][9], &told[0][20..22]), (1, 1, &[3, code][..]));
+        assert_eq!(told[0][28..], packet);
+    }
+    // A fragment that stays alone.
+    world.seen = Some(Vec::new());
+    let frame = to_node(0x0800, &ipv4(17, 0x2000, &[0; 16]));
+    assert!(world.wires[0].send(&frame));
+    world.run(61_000);
+    let told: Vec<_> =
+        ipv4_of(world.seen.take().unwrap()).into_iter().filter(|packet| packet[9] == 1).collect();
+    assert_eq!((told.len(), &told[0][20..22]), (1, &[11, 1][..]));
+}

@@ -10,6 +10,7 @@ use crate::trace::WorkerTrace;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use buffer::{Buf, BufferCache, PortQueue, VECTOR_SIZE, Vector};
+use core::array;
 
 /// What a node has at hand while it runs.
 pub(crate) struct Context<'a> {
@@ -71,6 +72,8 @@ impl Scratch {
     }
 }
 
+const UNRESOLVED_BUCKETS: usize = 16;
+
 /// How often a worker does what a stranger makes it do.
 pub(crate) struct Limits {
     /// ICMP and ICMPv6 errors (RFC 1812 §4.3.2.8, RFC 4443 §2.4 f).
@@ -78,8 +81,9 @@ pub(crate) struct Limits {
     /// Those that tell an MTU: without them a sender's packets vanish for good (RFC 2923 §2.1), so that other errors
     /// must not use them up.
     too_big_errors: TokenBucket,
-    /// Packets for neighbours that control must resolve.
-    pub(crate) unresolved: TokenBucket,
+    /// Packets for neighbours that control must resolve, by the interface they came in on (modulo so many), so that who
+    /// scans a network from one does not keep others' neighbours from being resolved.
+    unresolved: [TokenBucket; UNRESOLVED_BUCKETS],
 }
 
 impl Limits {
@@ -87,8 +91,14 @@ impl Limits {
         Self {
             icmp_errors: TokenBucket::new(1000, 100),
             too_big_errors: TokenBucket::new(1000, 100),
-            unresolved: TokenBucket::new(2000, 256),
+            unresolved: array::from_fn(|_| TokenBucket::new(1000, 128)),
         }
+    }
+
+    /// Takes a token for a packet whose neighbour is not resolved.
+    pub(crate) fn take_unresolved(&mut self, packet: &Buf, now_ns: u64) -> bool {
+        let bucket = usize::from(packet.meta().rx_interface) % UNRESOLVED_BUCKETS;
+        self.unresolved[bucket].take(now_ns)
     }
 
     /// Takes a token for the error about a packet, by the reason that it is dropped for.

@@ -83,7 +83,7 @@ drop_reasons! {
     Ip4TtlExpired = "ip4-ttl-expired",
     /// The packet is longer than the MTU and must not be fragmented.
     Ip4FragmentationNeeded = "ip4-fragmentation-needed",
-    /// A fragment for this node itself; it reassembles none.
+    /// A fragment to a group or to everybody; only those to an address of this node are reassembled.
     Ip4FragmentForUs = "ip4-fragment-for-us",
     /// The IPv6 packet is shorter than its header, or its lengths disagree.
     Ip6BadLength = "ip6-bad-length",
@@ -109,7 +109,7 @@ drop_reasons! {
     Ip6HopLimitExpired = "ip6-hop-limit-expired",
     /// The packet is longer than the MTU.
     Ip6PacketTooBig = "ip6-packet-too-big",
-    /// A fragment for this node itself; it reassembles none.
+    /// A fragment to a group; only those to an address of this node are reassembled.
     Ip6FragmentForUs = "ip6-fragment-for-us",
     /// The route says to drop silently.
     Blackhole = "blackhole",
@@ -121,7 +121,13 @@ drop_reasons! {
     IcmpMalformed = "icmp-malformed",
     /// A neighbour discovery packet that crossed a router, or with a wrong code (RFC 4861 §6.1, §7.1).
     NdMalformed = "nd-malformed",
-    /// The queue of packets for control is full.
+    /// UDP to a port of this node that nobody listens at.
+    LocalPortUnreachable = "local-port-unreachable",
+    /// A protocol above IP that this node does not speak.
+    LocalProtocolUnreachable = "local-protocol-unreachable",
+    /// Fragments of a packet for this node did not come in time.
+    ReassemblyTimeout = "reassembly-timeout",
+    /// The queue of packets of this kind for control is full.
     PuntQueueFull = "punt-queue-full",
     /// Too many packets for neighbours that are not resolved yet.
     PuntRateLimited = "punt-rate-limited",

@@ -55,7 +55,7 @@ graph! {
     /// Takes a vector of frames from a port.
     PortInput = "port-input", port_input => [EthernetInput];
     /// Takes packets from control.
-    Inject = "inject", inject => [Ip4Lookup, Ip6Lookup, InterfaceOutput, Drop];
+    Inject = "inject", inject => [Ip4Lookup, Ip6Lookup, InterfaceOutput, Icmp4Error, Icmp6Error, Drop];
     /// Takes a vector of frames from another worker, which has no queue of their port.
     HandoffInput = "handoff-input", handoff_input => [InterfaceOutput];
     /// Destination MAC address, VLAN, EtherType.

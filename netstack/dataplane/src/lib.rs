@@ -29,7 +29,7 @@ mod worker;
 
 pub use counters::{Combined, InterfaceCounters, NodeCounters, PacketTotals};
 pub use drop_reason::DropReason;
-pub use exchange::{Inject, InjectTo, Punt, PuntReason};
+pub use exchange::{Inject, InjectTo, Punt, PuntReason, Refusal};
 pub use graph::Node;
 pub use handoff::MAX_WORKERS;
 pub use shared::{Shared, Wake};
@@ -37,5 +37,6 @@ pub use tables::{
     Adjacency, AdjacencyId, Attachment, GroupId, Interface, InterfaceId, MAX_ADJACENCIES, MAX_INTERFACES,
     MAX_MTU, MAX_NEXT_HOPS, MIN_MTU, NextHopGroup, Tables, TablesError,
 };
+pub use token_bucket::TokenBucket;
 pub use trace::{MAX_TRACED_PACKETS, TRACED_BYTES, TraceRecord, TraceRequest};
 pub use worker::{Worker, deal};

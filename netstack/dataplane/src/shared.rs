@@ -8,7 +8,7 @@ use crate::DropReason;
 use crate::counters::{
     Chunked, Combined, Counter, InterfaceCounters, NodeCounter, NodeCounters, PacketTotals, WorkerCounters,
 };
-use crate::exchange::{Inject, InjectTo, Punt};
+use crate::exchange::{Inject, InjectTo, Punt, PuntKind};
 use crate::flow_hash::FlowKey;
 use crate::graph::Node;
 use crate::handoff::{Inbox, MAX_WORKERS};
@@ -18,13 +18,14 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use buffer::Vector;
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::array;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use crossbeam_queue::ArrayQueue;
 use fib::{Fib4, Fib6};
 use spin::mutex::SpinMutex;
 
-/// Packets that wait for control at most.
-const PUNT_QUEUE: usize = 1024;
+/// Packets of a kind that wait for control at most.
+const PUNT_QUEUE: usize = 256;
 /// Packets that wait for one worker at most.
 const INJECT_QUEUE: usize = 1024;
 /// What a sleeping worker shows in place of a generation.
@@ -49,7 +50,10 @@ pub struct Shared {
     fib4: Arc<Fib4>,
     fib6: Arc<Fib6>,
     flow_key: FlowKey,
-    punts: ArrayQueue<Punt>,
+    /// One for each kind.
+    punts: [ArrayQueue<Punt>; PuntKind::COUNT],
+    /// The kind whose turn it is; only control looks.
+    punt_turn: AtomicUsize,
     trace: Trace,
     wake: Box<dyn Wake>,
     workers: Box<[WorkerShare]>,
@@ -96,7 +100,8 @@ impl Shared {
             fib4,
             fib6,
             flow_key: FlowKey::new(seed),
-            punts: ArrayQueue::new(PUNT_QUEUE),
+            punts: array::from_fn(|_| ArrayQueue::new(PUNT_QUEUE)),
+            punt_turn: AtomicUsize::new(0),
             trace: Trace::new(),
             wake,
             workers: (0..workers).map(share).collect(),
@@ -178,9 +183,15 @@ impl Shared {
         self.tables.lock().clone()
     }
 
-    /// Takes the oldest packet for control.
+    /// Takes the next packet for control: the oldest of its kind, and of all kinds that have any in turn.
     pub fn next_punt(&self) -> Option<Punt> {
-        self.punts.pop()
+        let turn = self.punt_turn.load(Ordering::Relaxed);
+        let mut kinds = (turn..turn + PuntKind::COUNT).map(|kind| kind % PuntKind::COUNT);
+        kinds.find_map(|kind| {
+            let punt = self.punts[kind].pop()?;
+            self.punt_turn.store((kind + 1) % PuntKind::COUNT, Ordering::Relaxed);
+            Some(punt)
+        })
     }
 
     /// Gives a packet to a worker. False: its queue is full, the packet is lost.
@@ -196,6 +207,7 @@ impl Shared {
     fn worker_for(&self, inject: &Inject) -> usize {
         let hash = match inject.to {
             _ if self.workers.len() < 2 => return 0,
+            InjectTo::Refuse(_) => return 0,
             InjectTo::Forward4 => self.flow_key.ipv4(&inject.packet),
             InjectTo::Forward6 => self.flow_key.ipv6(&inject.packet),
             InjectTo::Transmit(interface) => {
@@ -352,7 +364,7 @@ impl Shared {
     }
 
     pub(crate) fn punt(&self, punt: Punt) -> Result<(), Punt> {
-        self.punts.push(punt)
+        self.punts[PuntKind::of(&punt) as usize].push(punt)
     }
 
     pub(crate) fn wake_control(&self) {

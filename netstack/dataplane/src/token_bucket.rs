@@ -1,7 +1,8 @@
 //! A token bucket: so many a second, so many at once.
 
 /// A token bucket.
-pub(crate) struct TokenBucket {
+#[derive(Clone, Debug)]
+pub struct TokenBucket {
     /// Nanoseconds that one token takes to appear.
     token_ns: u64,
     /// Nanoseconds' worth of tokens it holds at most.
@@ -12,13 +13,13 @@ pub(crate) struct TokenBucket {
 
 impl TokenBucket {
     /// `rate` tokens a second, at most `burst` at once.
-    pub(crate) const fn new(rate: u64, burst: u64) -> Self {
+    pub const fn new(rate: u64, burst: u64) -> Self {
         let token_ns = 1_000_000_000 / rate;
         Self { token_ns, depth_ns: token_ns * burst, full_at_ns: 0 }
     }
 
     /// Takes a token if there is one. `now_ns` is monotonic.
-    pub(crate) fn take(&mut self, now_ns: u64) -> bool {
+    pub fn take(&mut self, now_ns: u64) -> bool {
         let full_at_ns = self.full_at_ns.max(now_ns).saturating_add(self.token_ns);
         let taken = full_at_ns <= now_ns.saturating_add(self.depth_ns);
         if taken {

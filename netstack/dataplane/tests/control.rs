@@ -4,7 +4,8 @@ mod common;
 
 use common::*;
 use dataplane::{
-    AdjacencyId, DropReason, Inject, InjectTo, InterfaceId, Node, PuntReason, TraceRecord, TraceRequest,
+    AdjacencyId, DropReason, Inject, InjectTo, InterfaceId, Node, PuntReason, Refusal, TraceRecord,
+    TraceRequest,
 };
 use etherparse::{PacketBuilder, TcpHeader};
 
@@ -28,12 +29,13 @@ fn packets_for_the_node_reach_control() {
     let punts = bed.punts();
     let reasons: Vec<_> = punts.iter().map(|punt| punt.reason).collect();
     let unresolved = PuntReason::Unresolved(AdjacencyId(4));
-    let expected = [PuntReason::Arp, PuntReason::Local4, PuntReason::Local4, PuntReason::Local6, unresolved];
+    // Kinds take turns.
+    let expected = [PuntReason::Arp, PuntReason::Local4, unresolved, PuntReason::Local4, PuntReason::Local6];
     assert_eq!(reasons, expected);
     assert!(punts.iter().all(|punt| punt.interface == ETH0));
     assert_eq!(punts[0].packet.data()[..2], [0, 1]);
     assert_eq!(punts[1].packet.data(), &udp4([10, 0, 1, 1], 64, 10)[14..]);
-    assert_eq!(punts[4].packet.data()[8], 64, "the TTL of what waits for a neighbour is as it came");
+    assert_eq!(punts[2].packet.data()[8], 64, "the TTL of what waits for a neighbour is as it came");
     assert_eq!(bed.shared.interface_counters(ETH0).punts, 5);
     drop(punts);
     bed.assert_balanced();
@@ -103,19 +105,89 @@ fn strangers_cannot_flood_control() {
     for _ in 0..300 {
         bed.send(0, &udp4([10, 0, 1, 77], 64, 10));
     }
-    assert_eq!(bed.punts().len(), 256);
-    assert_eq!(bed.drops(), [(DropReason::Ip4DirectedBroadcast, 1), (DropReason::PuntRateLimited, 44)]);
+    assert_eq!(bed.punts().len(), 128);
+    assert_eq!(bed.drops(), [(DropReason::Ip4DirectedBroadcast, 1), (DropReason::PuntRateLimited, 172)]);
+    // Who comes in elsewhere has a budget of his own.
+    let mut elsewhere = udp4([10, 0, 1, 77], 64, 10);
+    elsewhere[..6].copy_from_slice(&MAC1);
+    bed.send(1, &elsewhere);
+    assert_eq!(bed.punts().len(), 1);
     bed.assert_balanced();
 }
 
 #[test]
-fn a_full_queue_to_control_drops() {
-    let mut bed = Testbed::new();
-    for _ in 0..1100 {
-        bed.send(0, &udp4([10, 0, 1, 1], 64, 10));
+fn a_flood_of_one_kind_keeps_no_other_from_control() {
+    let tcp = |destination_port| {
+        let mut frame = Vec::new();
+        let builder = to_router().ipv4([10, 0, 0, 5], [10, 0, 0, 1], 64).tcp(1, destination_port, 3, 4);
+        builder.write(&mut frame, &[]).expect("a vector takes all");
+        frame
+    };
+    let mut fragment = udp4([10, 0, 1, 1], 64, 10);
+    fragment[20] = 0x20;
+    fix_ipv4_checksum(&mut fragment);
+    let floods = [udp4([10, 0, 1, 1], 64, 10), fragment, tcp(80), arp_request()];
+    for (flooded, flood) in floods.iter().enumerate() {
+        let mut bed = Testbed::new();
+        for _ in 0..300 {
+            bed.send(0, flood);
+        }
+        assert_eq!(bed.drops(), [(DropReason::PuntQueueFull, 44)]);
+        for other in floods.iter().enumerate().filter(|(other, _)| *other != flooded) {
+            bed.send(0, other.1);
+        }
+        // All others are among the first.
+        let first: Vec<_> = bed.punts().into_iter().take(7).map(|punt| punt.packet.data().to_vec()).collect();
+        for frame in &floods {
+            assert!(first.contains(&frame[14..].to_vec()), "{frame:?}");
+        }
+        bed.assert_balanced();
     }
-    assert_eq!(bed.punts().len(), 1024);
-    assert_eq!(bed.drops(), [(DropReason::PuntQueueFull, 76)]);
+}
+
+#[test]
+fn senders_of_what_nobody_takes_are_told() {
+    let mut bed = Testbed::new();
+    let refused = |bed: &mut Testbed, frame: &[u8], refusal| {
+        bed.send(0, frame);
+        for punt in bed.punts() {
+            assert!(bed.shared.inject(Inject { packet: punt.packet, to: InjectTo::Refuse(refusal) }));
+        }
+        bed.run();
+        bed.sent(0)
+    };
+    let v4 = udp4([10, 0, 1, 1], 64, 10);
+    let v6 = udp6("2001:db8:1::1", 64, 10);
+    let mut behind = udp6("2001:db8:1::1", 64, 16);
+    behind[20] = 60;
+    behind[54..62].copy_from_slice(&[132, 0, 1, 4, 0, 0, 0, 0]);
+    // Type and code, and the pointer of a parameter problem.
+    let expected4 =
+        [(Refusal::Port, [3, 3]), (Refusal::Protocol, [3, 2]), (Refusal::ReassemblyTime, [11, 1])];
+    for (refusal, kind) in expected4 {
+        let sent = refused(&mut bed, &v4, refusal);
+        assert_eq!((sent.len(), &sent[0][34..36]), (1, &kind[..]));
+        assert_eq!(sent[0][26..30], [10, 0, 1, 1], "the address that was asked answers");
+        assert_eq!(sent[0][42..], v4[14..]);
+    }
+    let expected6 = [
+        (&v6, Refusal::Port, [1, 4], 0),
+        (&v6, Refusal::Protocol, [4, 1], 6),
+        (&behind, Refusal::Protocol, [4, 1], 40),
+        (&v6, Refusal::ReassemblyTime, [3, 1], 0),
+    ];
+    for (frame, refusal, kind, pointer) in expected6 {
+        let sent = refused(&mut bed, frame, refusal);
+        assert_eq!((sent.len(), &sent[0][54..56], sent[0][61]), (1, &kind[..], pointer));
+        assert_eq!((&sent[0][22..38], &sent[0][62..]), (&frame[38..54], &frame[14..]));
+    }
+    // Not about what was for everybody.
+    assert_eq!(refused(&mut bed, &udp4([255; 4], 64, 10), Refusal::Port).len(), 0);
+    let mut broadcast = udp4([255; 4], 64, 10);
+    broadcast[..6].fill(0xff);
+    assert_eq!(refused(&mut bed, &broadcast, Refusal::Port).len(), 0);
+    let drops = bed.drops();
+    assert!(drops.contains(&(DropReason::LocalPortUnreachable, 4)), "{drops:?}");
     bed.assert_balanced();
 }
 

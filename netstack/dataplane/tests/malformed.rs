@@ -210,7 +210,8 @@ fn ipv6_reasons() {
 
 #[test]
 fn what_is_for_us_and_cannot_be_taken() {
-    let mut fragment = udp4([10, 0, 0, 1], 64, 30);
+    let mut fragment = udp4([255; 4], 64, 30);
+    fragment[..6].fill(0xff);
     fragment[20] = 0x20;
     fix_ipv4_checksum(&mut fragment);
     assert_eq!(reason(&fragment), DropReason::Ip4FragmentForUs);
@@ -220,7 +221,10 @@ fn what_is_for_us_and_cannot_be_taken() {
         frame[54..58].copy_from_slice(&first);
         frame
     };
-    assert_eq!(reason(&to_us(44, [17, 0, 0, 1])), DropReason::Ip6FragmentForUs);
+    let mut fragment = to_us(44, [17, 0, 0, 1]);
+    fragment[..6].copy_from_slice(&[0x33, 0x33, 0, 0, 0, 1]);
+    fragment[38..54].copy_from_slice(&[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    assert_eq!(reason(&fragment), DropReason::Ip6FragmentForUs);
     assert_eq!(reason(&to_us(43, [17, 0, 0, 1])), DropReason::Ip6RoutingHeader);
     assert_eq!(reason(&to_us(60, [17, 200, 0, 0])), DropReason::Ip6BadLength);
     assert_eq!(reason(&to_us(58, [128, 0, 1, 2])), DropReason::IcmpMalformed);

@@ -33,6 +33,9 @@ pub const UNREACHABLE_SOURCE_ROUTE: u8 = 5;
 /// Code of [`UNREACHABLE`]: communication administratively prohibited (RFC 1812 §5.2.7.1).
 pub const UNREACHABLE_PROHIBITED: u8 = 13;
 
+/// Code of [`TIME_EXCEEDED`]: fragment reassembly.
+pub const TIME_EXCEEDED_REASSEMBLY: u8 = 1;
+
 /// An ICMP header with its type-dependent second word.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

@@ -26,6 +26,8 @@ pub const UNREACHABLE_BEYOND_SCOPE: u8 = 2;
 pub const UNREACHABLE_ADDRESS: u8 = 3;
 /// Code of [`UNREACHABLE`]: port.
 pub const UNREACHABLE_PORT: u8 = 4;
+/// Code of [`TIME_EXCEEDED`]: fragment reassembly.
+pub const TIME_EXCEEDED_REASSEMBLY: u8 = 1;
 /// Code of [`PARAMETER_PROBLEM`]: erroneous header field.
 pub const PARAMETER_HEADER_FIELD: u8 = 0;
 /// Code of [`PARAMETER_PROBLEM`]: unrecognised next header.

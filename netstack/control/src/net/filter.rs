@@ -2,7 +2,12 @@
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use dataplane::Refusal;
+use packet::ipv4::Ipv4;
+use packet::ipv6::{Extension, Ipv6};
+use packet::protocol;
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
+use zerocopy::FromBytes;
 
 /// A filter of IP packets.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +34,36 @@ impl Filter {
             && is_host(destination)
             && self.addresses.as_ref().is_none_or(|addresses| addresses.contains(&destination))
     }
+}
+
+/// Why nobody takes a whole packet for the node that is not TCP, whose sender is to be told; None: there is nothing to tell.
+pub(crate) fn refusal(packet: &[u8]) -> Option<Refusal> {
+    match upper_layer(packet)? {
+        protocol::TCP | protocol::ICMP | protocol::ICMPV6 | protocol::IGMP | protocol::NO_NEXT_HEADER => None,
+        protocol::UDP => Some(Refusal::Port),
+        _ => Some(Refusal::Protocol),
+    }
+}
+
+/// The protocol above IP; None if the headers cannot be read, or the destination is no host.
+fn upper_layer(packet: &[u8]) -> Option<u8> {
+    const MAX_EXTENSIONS: usize = 8;
+    if let Ok((header, _)) = Ipv4::ref_from_prefix(packet)
+        && header.version() == 4
+    {
+        return (header.destination[0] < 224).then_some(header.protocol);
+    }
+    let (header, mut rest) = Ipv6::ref_from_prefix(packet).ok()?;
+    let mut next = header.next_header;
+    for _ in 0..MAX_EXTENSIONS {
+        if !matches!(next, protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS | protocol::ROUTING) {
+            return (header.destination[0] != 0xff).then_some(next);
+        }
+        let (extension, _) = Extension::ref_from_prefix(rest).ok()?;
+        next = extension.next_header;
+        rest = rest.get(extension.header_len()..)?;
+    }
+    None
 }
 
 /// Source and destination of a packet that is one whole TCP segment.
@@ -90,12 +125,29 @@ mod tests {
         assert!(only.accepts(&v4(a, [10, 0, 0, 9], 6, 0)));
     }
 
+    #[test]
+    fn who_sends_what_nobody_takes_is_told() {
+        let (a, b) = ([10, 0, 0, 2], [10, 0, 0, 1]);
+        assert_eq!(refusal(&v4(a, b, 17, 0)), Some(Refusal::Port));
+        assert_eq!(refusal(&v4(a, b, 89, 0)), Some(Refusal::Protocol));
+        assert_eq!(refusal(&v4(a, [224, 0, 0, 5], 89, 0)), None);
+        assert_eq!([1, 2, 6].map(|protocol| refusal(&v4(a, b, protocol, 0))), [None; 3]);
+        let host = "2001:db8::2".parse().unwrap();
+        assert_eq!(refusal(&v6(host, 17)), Some(Refusal::Port));
+        assert_eq!(refusal(&v6(host, 132)), Some(Refusal::Protocol));
+        assert_eq!([58, 59, 6].map(|protocol| refusal(&v6(host, protocol))), [None; 3]);
+        let behind_options = [v6(host, 60), vec![17, 0, 1, 4, 0, 0, 0, 0]].concat();
+        assert_eq!(refusal(&behind_options), Some(Refusal::Port));
+        assert_eq!(refusal(&behind_options[..41]), None);
+    }
+
     proptest! {
         #[test]
         fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..80), version in prop_oneof![Just(0x45u8), Just(0x60)]) {
             let filter = Filter::default();
             let _ = filter.accepts(&bytes);
-            let _ = filter.accepts(&[vec![version], bytes].concat());
+            let packet = [vec![version], bytes].concat();
+            let _ = (filter.accepts(&packet), refusal(&packet));
         }
     }
 }

@@ -1,12 +1,15 @@
 //! The node's own TCP/IP: a smoltcp interface that sees IP packets only.
 //!
 //! Packets for the node come from the dataplane ([`Stack::receive`]) and its own go back to it ([`Stack::transmit`]), which
-//! routes them and resolves neighbours: there is one route table and one ARP in the house. [`server`] runs HTTP
+//! routes them and resolves neighbours: there is one route table and one ARP in the house. [`reassembly`] makes packets of
+//! fragments before, [`echo`] answers such pings. [`server`] runs HTTP
 //! connections over a fixed pool of sockets, [`direct`] those that come by another way.
 
 mod device;
 pub(crate) mod direct;
+pub(crate) mod echo;
 mod filter;
+pub(crate) mod reassembly;
 pub(crate) mod server;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -16,7 +19,7 @@ mod tests;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use device::PacketQueues;
-pub(crate) use filter::Filter;
+pub(crate) use filter::{Filter, refusal};
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketSet};
 use smoltcp::time::Instant;
 use smoltcp::wire::HardwareAddress;

@@ -5,7 +5,7 @@
 //! 3. The error is routed like any packet that this node makes.
 
 use super::ip4_local::DEFAULT_TTL;
-use super::{IcmpError, drop};
+use super::{IcmpError, drop, was_for_us};
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
 use crate::tables::{InterfaceId, Tables};
@@ -40,8 +40,11 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     }
 }
 
-/// The address of the interface that the packet came in on, else of any.
+/// The address that a refused packet was sent to, or that of the interface that the packet came in on, else of any.
 fn source_address(cx: &Context<'_>, packet: &Buf) -> Option<Ipv4Addr> {
+    if was_for_us(packet) {
+        return Ipv4::ref_from_prefix(packet.data()).ok().map(|(header, _)| header.destination.into());
+    }
     let rx = cx.tables.row(InterfaceId(packet.meta().rx_interface));
     let mut addresses = rx.into_iter().chain(cx.tables.rows()).flat_map(|row| &row.description.ipv4);
     addresses.next().map(|(address, _)| *address)

@@ -6,7 +6,7 @@
 
 use super::ip6_headers::may_be_icmp_error;
 use super::ip6_local::DEFAULT_HOP_LIMIT;
-use super::{IcmpError, drop};
+use super::{IcmpError, drop, was_for_us};
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
 use crate::tables::InterfaceId;
@@ -37,8 +37,12 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     }
 }
 
-/// A global address of the interface that the packet came in on, else of any.
+/// The address that a refused packet was sent to, or a global one of the interface that the packet came in on, else of
+/// any.
 fn source_address(cx: &Context<'_>, packet: &Buf) -> Option<Ipv6Addr> {
+    if was_for_us(packet) {
+        return Ipv6::ref_from_prefix(packet.data()).ok().map(|(header, _)| header.destination.into());
+    }
     let rx = cx.tables.row(InterfaceId(packet.meta().rx_interface));
     let addresses = rx.into_iter().chain(cx.tables.rows()).flat_map(|row| &row.description.ipv6);
     addresses.map(|(address, _)| *address).find(|address| !address.is_unicast_link_local())

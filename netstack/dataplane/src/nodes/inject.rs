@@ -1,13 +1,15 @@
 //! Takes packets from control.
 
-use super::drop_for;
+use super::ip6_headers::upper_layer_field;
+use super::{drop_for, icmp4_error, icmp6_error};
 use crate::DropReason;
 use crate::context::Context;
-use crate::exchange::{Inject, InjectTo};
+use crate::exchange::{Inject, InjectTo, Refusal};
 use crate::graph::{Nexts, Node};
 use crate::tables::{InterfaceId, Tables};
 use buffer::{Buf, Flags, Vector};
 use packet::ethernet::{ETHERTYPE_VLAN, Ethernet};
+use packet::{icmpv4, icmpv6};
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
@@ -31,8 +33,39 @@ fn accept(packet: &mut Buf, to: InjectTo, tables: &Tables) -> Node {
     match to {
         InjectTo::Forward4 if packet.len() >= 20 => Node::Ip4Lookup,
         InjectTo::Forward6 if packet.len() >= 40 => Node::Ip6Lookup,
+        InjectTo::Refuse(refusal) => refuse(packet, refusal),
         InjectTo::Transmit(interface) if packet.len() >= size_of::<Ethernet>() => {
             transmit(packet, interface, tables)
+        }
+        _ => drop_for(packet, DropReason::InjectMalformed),
+    }
+}
+
+/// Has the sender of a packet told that nobody takes it.
+fn refuse(packet: &mut Buf, refusal: Refusal) -> Node {
+    use {icmpv4 as v4, icmpv6 as v6};
+    let reason = match refusal {
+        Refusal::Port => DropReason::LocalPortUnreachable,
+        Refusal::Protocol => DropReason::LocalProtocolUnreachable,
+        Refusal::ReassemblyTime => DropReason::ReassemblyTimeout,
+    };
+    match packet.data().first().map(|byte| byte >> 4) {
+        Some(4) if packet.len() >= 20 => {
+            let (kind, code) = match refusal {
+                Refusal::Port => (v4::UNREACHABLE, v4::UNREACHABLE_PORT),
+                Refusal::Protocol => (v4::UNREACHABLE, v4::UNREACHABLE_PROTOCOL),
+                Refusal::ReassemblyTime => (v4::TIME_EXCEEDED, v4::TIME_EXCEEDED_REASSEMBLY),
+            };
+            icmp4_error(packet, reason, kind, code, 0)
+        }
+        Some(6) if packet.len() >= 40 => {
+            let field = upper_layer_field(packet.data()).unwrap_or_default();
+            let (kind, code, rest) = match refusal {
+                Refusal::Port => (v6::UNREACHABLE, v6::UNREACHABLE_PORT, 0),
+                Refusal::Protocol => (v6::PARAMETER_PROBLEM, v6::PARAMETER_NEXT_HEADER, field),
+                Refusal::ReassemblyTime => (v6::TIME_EXCEEDED, v6::TIME_EXCEEDED_REASSEMBLY, 0),
+            };
+            icmp6_error(packet, reason, kind, code, rest)
         }
         _ => drop_for(packet, DropReason::InjectMalformed),
     }

@@ -28,8 +28,13 @@ fn deliver(packet: &mut Buf) -> Node {
     let Ok((header, _)) = Ipv4::read_from_prefix(packet.data()) else {
         return drop_for(packet, DropReason::Ip4BadLength);
     };
+    let is_unicast = !packet.meta().flags.contains(Flags::LINK_MULTICAST) && header.destination[0] < 224;
     if header.is_fragment() {
-        return drop_for(packet, DropReason::Ip4FragmentForUs);
+        return if is_unicast {
+            punt_for(packet, PuntReason::Local4)
+        } else {
+            drop_for(packet, DropReason::Ip4FragmentForUs)
+        };
     }
     if is_esp(packet, header.protocol, header.header_len()) {
         return Node::EspDecrypt;
@@ -43,7 +48,6 @@ fn deliver(packet: &mut Buf) -> Node {
             return drop_for(packet, DropReason::IcmpMalformed);
         }
         // Only what was sent to one of our addresses is answered (RFC 1122 §3.2.2.6).
-        let is_unicast = !packet.meta().flags.contains(Flags::LINK_MULTICAST) && header.destination[0] < 224;
         if icmp.kind == ECHO_REQUEST && is_unicast {
             return reply(packet, at, icmp);
         }

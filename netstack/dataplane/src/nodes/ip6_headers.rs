@@ -10,7 +10,7 @@ const MAX_EXTENSIONS: usize = 8;
 
 /// What follows the extension headers of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Upper {
+pub(crate) enum Upper {
     /// An upper-layer protocol, from this offset of the packet.
     Protocol(u8, usize),
     /// A fragment header.
@@ -22,7 +22,7 @@ pub(super) enum Upper {
 }
 
 /// Finds the upper layer of a packet whose first segment is `data`, starting at the IPv6 header.
-pub(super) fn upper_layer(data: &[u8]) -> Upper {
+pub(crate) fn upper_layer(data: &[u8]) -> Upper {
     let Ok((header, _)) = Ipv6::ref_from_prefix(data) else { return Upper::Malformed };
     let mut next = header.next_header;
     let mut at = size_of::<Ipv6>();
@@ -44,6 +44,19 @@ pub(super) fn upper_layer(data: &[u8]) -> Upper {
         at += extension.header_len();
     }
     Upper::Malformed
+}
+
+/// Offset of the field that names the upper-layer protocol of a packet, whose extension headers [`upper_layer`] can walk.
+pub(super) fn upper_layer_field(data: &[u8]) -> Option<u32> {
+    const NEXT_HEADER: usize = core::mem::offset_of!(Ipv6, next_header);
+    let Upper::Protocol(_, upper) = upper_layer(data) else { return None };
+    let (mut field, mut at) = (NEXT_HEADER, size_of::<Ipv6>());
+    while at < upper {
+        let (extension, _) = Extension::ref_from_prefix(data.get(at..)?).ok()?;
+        field = at;
+        at += extension.header_len();
+    }
+    Some(field as u32)
 }
 
 /// True if a packet is, or could be as far as its headers can be read, an ICMPv6 message that no error may be about

@@ -31,7 +31,10 @@ fn deliver(tables: &Tables, packet: &mut Buf) -> Node {
         Upper::Protocol(protocol, at) if is_esp(packet, protocol, at) => Node::EspDecrypt,
         Upper::Protocol(..) if packet.complete_checksum().is_ok() => punt_for(packet, PuntReason::Local6),
         Upper::Protocol(..) | Upper::Malformed => drop_for(packet, DropReason::Ip6BadLength),
-        Upper::Fragment => drop_for(packet, DropReason::Ip6FragmentForUs),
+        Upper::Fragment if packet.meta().flags.contains(Flags::LINK_MULTICAST) => {
+            drop_for(packet, DropReason::Ip6FragmentForUs)
+        }
+        Upper::Fragment => punt_for(packet, PuntReason::Local6),
         // The pointer is to the routing type that is not recognised, the third byte (RFC 8200 §4.4).
         Upper::Routing(at) => {
             let (kind, code) = (icmpv6::PARAMETER_PROBLEM, icmpv6::PARAMETER_HEADER_FIELD);

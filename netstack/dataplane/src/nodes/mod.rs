@@ -27,6 +27,8 @@ pub(crate) mod punt;
 pub(crate) mod tunnel_fragment;
 pub(crate) mod unresolved;
 
+pub(crate) use ip6_headers::{Upper, upper_layer};
+
 use crate::DropReason;
 use crate::exchange::PuntReason;
 use crate::graph::Node;
@@ -72,6 +74,19 @@ impl IcmpError {
         let word = packet.meta().opaque[0];
         Self { kind: (word >> 40) as u8, code: (word >> 32) as u8, rest: word as u32 }
     }
+}
+
+/// True for a packet to an address of this node that was refused.
+fn was_for_us(packet: &Buf) -> bool {
+    let reason = DropReason::from_number(packet.meta().drop_reason);
+    matches!(
+        reason,
+        Some(
+            DropReason::LocalPortUnreachable
+                | DropReason::LocalProtocolUnreachable
+                | DropReason::ReassemblyTimeout
+        )
+    )
 }
 
 /// Sends an IPv4 packet to be dropped with an ICMP error to its sender.

@@ -21,7 +21,7 @@ fn resolve(cx: &mut Context<'_>, packet: &mut Buf) -> Node {
     if is_directed_broadcast(cx.tables, packet) {
         return drop_for(packet, DropReason::Ip4DirectedBroadcast);
     }
-    if !cx.limits.unresolved.take(cx.now_ns) {
+    if !cx.limits.take_unresolved(packet, cx.now_ns) {
         return drop_for(packet, DropReason::PuntRateLimited);
     }
     let adjacency = AdjacencyId(packet.meta().adjacency);
