@@ -16,15 +16,19 @@ use core::sync::atomic::{
 
 use once_cell::race::OnceBox;
 
+use crate::{Key, node};
+
 /// Words of 32 bits in a line.
 pub(crate) const LINE_WORDS: u32 = 16;
 const CHUNK_LINES: usize = 4096;
 const CHUNKS: usize = 4096;
+/// Bytes of a chunk.
+pub(crate) const CHUNK_BYTES: usize = CHUNK_LINES * size_of::<Line>();
 const PAGE_LINES: usize = 64;
 const CHUNK_PAGES: usize = CHUNK_LINES / PAGE_LINES;
 
 /// Lines of a block by size class. A page of 64 lines holds blocks of one class, so that a page that became empty can
-/// serve another; the largest class is a compact node of 256 runs (269 words).
+/// serve another; the largest class is more than a wide node (272 words) so that pages are filled.
 const CLASS_LINES: [u32; 11] = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 21];
 
 /// One cache line of words.
@@ -54,30 +58,27 @@ impl Arena {
         Some(Self { chunks: boxed(OnceBox::new)? })
     }
 
+    /// What a reader uses, at hand in a register.
     #[inline(always)]
-    fn line(&self, line: u32) -> Option<&Line> {
-        let chunk = self.chunks[line as usize / CHUNK_LINES % CHUNKS].get()?;
-        Some(&chunk[line as usize % CHUNK_LINES])
+    pub(crate) fn lines(&self) -> Lines<'_> {
+        Lines(&self.chunks)
     }
 
-    /// Asks the processor for a line.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, line: u32) {
-        if let Some(line) = self.line(line) {
-            buffer::prefetch_read(line);
-        }
+    fn line(&self, line: u32) -> Option<&Line> {
+        self.lines().line(line)
     }
 
     /// The first line of a block; a reader looks at several words of it.
     #[inline(always)]
     pub(crate) fn header(&self, block: u32) -> Option<&[AtomicU32; LINE_WORDS as usize]> {
-        self.line(block).map(|line| &line.0)
+        self.lines().header(block)
     }
 
     /// Word `word` counted from the start of line 0; 0 where there is no memory.
     #[inline(always)]
     pub(crate) fn load(&self, word: u32) -> u32 {
-        self.line(word / LINE_WORDS).map_or(0, |line| line.0[(word % LINE_WORDS) as usize].load(Acquire))
+        self.lines().load(word)
     }
 
     /// Sets a word that readers may be looking at: everything written before is visible to who sees it.
@@ -103,6 +104,47 @@ impl Arena {
     }
 }
 
+/// The lines of an arena.
+#[derive(Clone, Copy)]
+pub(crate) struct Lines<'a>(&'a [OnceBox<Chunk>; CHUNKS]);
+
+impl<'a> Lines<'a> {
+    #[inline(always)]
+    fn line(self, line: u32) -> Option<&'a Line> {
+        let chunk = self.0[line as usize / CHUNK_LINES % CHUNKS].get()?;
+        Some(&chunk[line as usize % CHUNK_LINES])
+    }
+
+    /// Asks the processor for a line.
+    #[inline(always)]
+    pub(crate) fn prefetch(self, line: u32) {
+        if let Some(line) = self.line(line) {
+            buffer::prefetch_read(line);
+        }
+    }
+
+    /// Asks for the lines of a node that a lookup of `key` will need, as far as its entry tells.
+    #[inline(always)]
+    pub(crate) fn prefetch_node<K: Key>(self, entry: u32, key: K) {
+        self.prefetch(node::block_of(entry));
+        if let Some(line) = node::second_line(entry, key) {
+            self.prefetch(line);
+        }
+    }
+
+    /// The first line of a block; a reader looks at several words of it.
+    #[inline(always)]
+    pub(crate) fn header(self, block: u32) -> Option<&'a [AtomicU32; LINE_WORDS as usize]> {
+        self.line(block).map(|line| &line.0)
+    }
+
+    /// Word `word` counted from the start of line 0; 0 where there is no memory.
+    #[inline(always)]
+    pub(crate) fn load(self, word: u32) -> u32 {
+        self.line(word / LINE_WORDS).map_or(0, |line| line.0[(word % LINE_WORDS) as usize].load(Acquire))
+    }
+}
+
 /// 64 lines cut into blocks of one class.
 struct Page {
     class: u8,
@@ -125,11 +167,24 @@ pub(crate) struct Blocks {
     retired: VecDeque<(u64, Vec<u32>)>,
     used_lines: usize,
     unlinked_lines: usize,
+    /// Chunks there may be.
+    limit: usize,
 }
+
+/// Pages that only changes may use which give back as much as they take. As many as there are classes: while a change
+/// that takes a block gives back one of no smaller class, and takes a larger one where its own class has none, there is
+/// always one left for each class, in whatever order they come.
+const KEPT_PAGES: usize = CLASS_LINES.len();
 
 impl Blocks {
     pub(crate) fn new() -> Self {
+        Self::with_limit(CHUNKS)
+    }
+
+    /// With at most `limit` chunks.
+    pub(crate) fn with_limit(limit: usize) -> Self {
         Self {
+            limit,
             pages: Vec::new(),
             empty: BTreeSet::new(),
             partial: Default::default(),
@@ -140,11 +195,15 @@ impl Blocks {
         }
     }
 
-    /// Sees to it that the next `pages` blocks can be allocated, whatever their size.
-    pub(crate) fn reserve(&mut self, arena: &Arena, pages: usize) -> bool {
-        while self.empty.len() < pages {
+    /// Sees to it that the next `blocks` blocks can be allocated, whatever their size, and still leave what is kept for
+    /// changes that need no more memory.
+    pub(crate) fn reserve(&mut self, arena: &Arena, blocks: usize) -> bool {
+        while self.empty.len() < blocks + KEPT_PAGES {
             let first = self.pages.len();
-            if self.pages.try_reserve(CHUNK_PAGES).is_err() || !arena.grow(first / CHUNK_PAGES) {
+            if first / CHUNK_PAGES >= self.limit
+                || self.pages.try_reserve(CHUNK_PAGES).is_err()
+                || !arena.grow(first / CHUNK_PAGES)
+            {
                 return false;
             }
             self.pages.resize_with(first + CHUNK_PAGES, || Page { class: 0, free: 0 });
@@ -154,16 +213,25 @@ impl Blocks {
         true
     }
 
+    /// Whether a block of any size can be allocated frugally.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.empty.is_empty() || !self.partial[CLASS_LINES.len() - 1].is_empty()
+    }
+
     /// A block of at least `words` words; `None` if none was reserved or it would be larger than the largest class.
-    pub(crate) fn allocate(&mut self, words: u32) -> Option<u32> {
-        let class = CLASS_LINES.iter().position(|lines| lines * LINE_WORDS >= words)?;
-        let number = if let Some(number) = self.partial[class].first() {
-            *number
-        } else {
-            let number = self.empty.pop_first()?;
-            self.pages[number as usize] = Page { class: class as u8, free: blocks_of_page(class) };
-            let _ = self.partial[class].insert(number);
-            number
+    /// `frugal`: rather a larger block than a new page.
+    pub(crate) fn allocate(&mut self, words: u32, frugal: bool) -> Option<u32> {
+        let fitting = CLASS_LINES.iter().position(|lines| lines * LINE_WORDS >= words)?;
+        let last = if frugal { CLASS_LINES.len() - 1 } else { fitting };
+        let partial = (fitting..=last).find_map(|class| Some((class, *self.partial[class].first()?)));
+        let (class, number) = match partial {
+            Some(found) => found,
+            None => {
+                let number = self.empty.pop_first()?;
+                self.pages[number as usize] = Page { class: fitting as u8, free: blocks_of_page(fitting) };
+                let _ = self.partial[fitting].insert(number);
+                (fitting, number)
+            }
         };
         let page = &mut self.pages[number as usize];
         let index = page.free.trailing_zeros();
@@ -242,7 +310,7 @@ mod tests {
         for n in 0..5000u32 {
             assert!(blocks.reserve(&arena, 1));
             let words = n * 7919 % 336 + 1;
-            let block = blocks.allocate(words).unwrap();
+            let block = blocks.allocate(words, n % 2 == 0).unwrap();
             assert!(block != 0 && blocks.capacity_words(block) >= words);
             for line in block..block + blocks.capacity_words(block) / LINE_WORDS {
                 assert_eq!(owner.insert(line, n), None);
@@ -251,7 +319,7 @@ mod tests {
             all.push(block);
         }
         assert!(owner.iter().all(|(line, n)| arena.load(line * LINE_WORDS) == *n));
-        assert!(blocks.allocate(337).is_none());
+        assert!(blocks.allocate(337, true).is_none());
         all.iter().for_each(|block| blocks.unlink(*block));
         blocks.reclaim(u64::MAX);
         assert_eq!(blocks.bytes().1, 0);
@@ -267,7 +335,7 @@ mod tests {
     #[test]
     fn nothing_is_there_before_the_first_chunk() {
         let arena = Arena::new().unwrap();
-        arena.prefetch(u32::MAX);
+        arena.lines().prefetch(u32::MAX);
         assert_eq!(arena.load(u32::MAX), 0);
         assert!(arena.header(0).is_none() && !arena.grow(CHUNKS));
     }

@@ -7,8 +7,6 @@ pub(crate) mod sealed {
     pub trait Layout: Sized {
         /// Whether nodes may skip bits that all routes below share.
         const SKIPS: bool;
-        /// Words of a compact node before its values.
-        const HEADER_WORDS: u32;
         /// The first 16 bits.
         fn top(self) -> usize;
         /// The 64 bits of the address that bit `level` lies in; IPv4 fills the upper half of it.
@@ -21,7 +19,6 @@ pub(crate) mod sealed {
 
     impl Layout for u32 {
         const SKIPS: bool = false;
-        const HEADER_WORDS: u32 = 11;
 
         #[inline(always)]
         fn top(self) -> usize {
@@ -45,7 +42,6 @@ pub(crate) mod sealed {
 
     impl Layout for u128 {
         const SKIPS: bool = true;
-        const HEADER_WORDS: u32 = 13;
 
         #[inline(always)]
         fn top(self) -> usize {

@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicU32, Ordering::Acquire};
 
 use crate::{
     Key,
-    arena::{Arena, LINE_WORDS, boxed},
-    node::{block_of, dense_word, find, is_node, is_value},
+    arena::{Arena, LINE_WORDS, Lines, boxed},
+    node::{block_of, dense_word, fallback, find, is_node, is_value},
 };
 
 /// What a lookup gives where no route covers the destination.
@@ -29,6 +29,9 @@ const WORTH_GROUPING: usize = 3;
 /// Levels a lookup can pass; a bound on the loops of a reader.
 const LEVELS: usize = 16;
 
+/// How often a lookup that changes came between begins again.
+const RETRIES: usize = 8;
+
 /// A table of routes, read by any number of threads while its [`Writer`](crate::Writer) changes it.
 pub struct Fib<K: Key> {
     /// The value for an address that no other route covers.
@@ -38,6 +41,9 @@ pub struct Fib<K: Key> {
     /// By the first 16 bits: the value of the longest prefix of 1 to 16 bits, or 0.
     pub(crate) short: Box<[AtomicU32; TOPS]>,
     pub(crate) arena: Arena,
+    /// Number of changes so far, counted when one begins. A lookup that sees the same number before and after has met at most
+    /// one change; one that has met more may have seen neither what they took nor what they gave.
+    pub(crate) changes: AtomicU32,
     family: core::marker::PhantomData<K>,
 }
 
@@ -49,6 +55,7 @@ impl<K: Key> Fib<K> {
             tops: boxed(|| AtomicU32::new(0))?,
             short: boxed(|| AtomicU32::new(0))?,
             arena: Arena::new()?,
+            changes: AtomicU32::new(0),
             family: core::marker::PhantomData,
         })
     }
@@ -57,22 +64,47 @@ impl<K: Key> Fib<K> {
     #[must_use]
     #[inline]
     pub fn lookup(&self, destination: K) -> u32 {
-        let mut entry = self.tops[destination.top()].load(Acquire);
+        let before = self.changes.load(Acquire);
+        match self.look(destination) {
+            (value, true) => value,
+            (value, false) if self.changes.load(Acquire) == before => value,
+            (_, false) => self.look_again(destination),
+        }
+    }
+
+    /// [`Fib::lookup`] after a change came in between.
+    #[cold]
+    fn look_again(&self, destination: K) -> u32 {
+        let mut value = NO_ROUTE;
+        for _ in 0..RETRIES {
+            let before = self.changes.load(Acquire);
+            let whole;
+            (value, whole) = self.look(destination);
+            if whole || self.changes.load(Acquire) == before {
+                break;
+            }
+        }
+        value
+    }
+
+    /// The value for a key, and whether it came from one place.
+    #[inline]
+    fn look(&self, key: K) -> (u32, bool) {
+        let mut entry = self.tops[key.top()].load(Acquire);
         if is_node(entry) {
-            entry = self.arena.load(dense_word(block_of(entry), destination.byte(16)));
+            entry = self.arena.load(dense_word(entry, key.byte(16)));
         }
         let mut best = 0;
         for _ in 0..LEVELS {
             if !is_node(entry) {
                 break;
             }
-            let block = block_of(entry);
-            let Some(header) = self.arena.header(block) else { break };
-            let (word, fallback) = find(header, block, destination);
+            let Some(header) = self.arena.header(block_of(entry)) else { break };
+            entry = find(self.arena.lines(), header, entry, key);
+            let fallback = fallback(header);
             best = if fallback == 0 { best } else { fallback };
-            entry = self.arena.load(word);
         }
-        if is_value(entry) { entry } else { self.decide(destination, best) }
+        if is_value(entry) { (entry, true) } else { (self.decide(key, best), false) }
     }
 
     /// The value for a key that matched no longer prefix than that of `best`.
@@ -96,62 +128,81 @@ impl<K: Key> Fib<K> {
         }
     }
 
-    /// Looks up a group one step for all keys at a time. A step leaves in `values` the entries it came to, and asks for
-    /// the lines of the next.
+    /// Looks up a group one step for all keys at a time. A step leaves in `values` the entries it came to, asks for the
+    /// lines of the next, and notes which keys go on, without a branch that a processor would have to guess.
     #[inline]
     fn lookup_group(&self, keys: &[K], values: &mut [u32]) {
-        let default = self.default.load(Acquire);
-        let mut open = false;
+        let before = self.changes.load(Acquire);
+        let lines = self.arena.lines();
         for (key, value) in keys.iter().zip(values.iter_mut()) {
-            let entry = self.tops[key.top()].load(Acquire);
-            *value = if entry == 0 { default } else { entry };
-            if is_node(entry) {
-                self.arena.prefetch(dense_word(block_of(entry), key.byte(16)) / LINE_WORDS);
-                open = true;
+            *value = self.tops[key.top()].load(Acquire);
+            if is_node(*value) {
+                lines.prefetch(dense_word(*value, key.byte(16)) / LINE_WORDS);
             }
         }
-        if open {
-            open = false;
-            for (key, value) in keys.iter().zip(values.iter_mut()).filter(|(_, value)| is_node(**value)) {
-                let entry = self.arena.load(dense_word(block_of(*value), key.byte(16)));
-                open |= is_node(entry);
-                *value = self.settle(*key, entry, 0);
-            }
-        }
-        if open {
-            self.descend(keys, values);
-        }
-    }
-
-    /// Replaces every node in `values`, all compact, by what is found under it.
-    fn descend(&self, keys: &[K], values: &mut [u32]) {
-        let mut best = [0; GROUP];
-        for _ in 0..LEVELS {
-            let mut open = false;
-            for ((key, value), best) in keys.iter().zip(values.iter_mut()).zip(&mut best) {
-                if !is_node(*value) {
-                    continue;
+        let (mut lanes, mut open, mut whole) = ([0; GROUP], 0, true);
+        for ((key, value), lane) in keys.iter().zip(values.iter_mut()).zip(0..) {
+            if is_node(*value) {
+                *value = lines.load(dense_word(*value, key.byte(16)));
+                if is_node(*value) {
+                    lines.prefetch_node(*value, *key);
                 }
-                let block = block_of(*value);
-                let Some(header) = self.arena.header(block) else { continue };
-                let (word, fallback) = find(header, block, *key);
-                *best = if fallback == 0 { *best } else { fallback };
-                let entry = self.arena.load(word);
-                open |= is_node(entry);
-                *value = self.settle(*key, entry, *best);
             }
-            if !open {
-                return;
-            }
+            lanes[open % GROUP] = lane;
+            open += usize::from(is_node(*value));
+            whole &= *value != 0;
+        }
+        if open > 0 {
+            whole &= descend(lines, keys, values, &mut lanes, open);
+        }
+        if !whole {
+            self.finish(keys, values, before);
         }
     }
 
-    /// The value an entry means, or the entry of a node itself, whose line is asked for.
-    #[inline(always)]
-    fn settle(&self, key: K, entry: u32, best: u32) -> u32 {
-        if is_node(entry) {
-            self.arena.prefetch(block_of(entry));
+    /// Looks up again, one by one, what matched nothing. Should there have been changes since `before`, then all: what they
+    /// took away and what they gave instead may both have been overlooked.
+    fn finish(&self, keys: &[K], values: &mut [u32], before: u32) {
+        let changed = self.changes.load(Acquire) != before;
+        for (key, value) in keys.iter().zip(values).filter(|(_, value)| changed || !is_value(**value)) {
+            *value = self.lookup(*key);
         }
-        if entry == 0 { self.decide(key, best) } else { entry }
     }
+}
+
+/// Follows the `open` keys whose numbers `lanes` has from node to node. False: some value is not from a slot.
+#[inline]
+fn descend<K: Key>(
+    lines: Lines<'_>,
+    keys: &[K],
+    values: &mut [u32],
+    lanes: &mut [u8; GROUP],
+    mut open: usize,
+) -> bool {
+    let mut whole = true;
+    for _ in 0..LEVELS {
+        let mut still = 0;
+        for index in 0..open {
+            let lane = lanes[index % GROUP];
+            let (Some(key), Some(value)) = (keys.get(usize::from(lane)), values.get_mut(usize::from(lane)))
+            else {
+                continue;
+            };
+            let Some(header) = lines.header(block_of(*value)) else { continue };
+            let slot = find(lines, header, *value, *key);
+            let fallback = fallback(header);
+            whole &= slot != 0;
+            *value = if slot == 0 { fallback } else { slot };
+            lanes[still % GROUP] = lane;
+            if is_node(slot) {
+                lines.prefetch_node(slot, *key);
+                still += 1;
+            }
+        }
+        open = still;
+        if open == 0 {
+            return whole;
+        }
+    }
+    false
 }

@@ -16,8 +16,8 @@ use core::{
 
 use crate::{
     Fib, Key, NO_ROUTE, Prefix,
-    arena::{Blocks, LINE_WORDS, boxed},
-    node::{self, DENSE_WORDS, Runs, SLOTS, Slots, block_of, is_node, node_entry},
+    arena::{Blocks, CHUNK_BYTES, LINE_WORDS, boxed},
+    node::{self, DENSE_WORDS, Kind, Runs, SLOTS, Slots, block_of, is_node},
     table::TOPS,
 };
 
@@ -33,7 +33,7 @@ pub type Fib6Writer = Writer<u128>;
 /// keep more than 64 skipped bits.
 const MIDDLE: u8 = 56;
 
-/// Blocks one insertion may allocate: per node it makes (at most a fork, the middle and its own) the node and a new
+/// Blocks one new route may allocate: per node it makes (at most a fork, the middle and its own) the node and a new
 /// copy of the one above or below.
 const BLOCKS_PER_CHANGE: usize = 8;
 
@@ -42,7 +42,7 @@ const BLOCKS_PER_CHANGE: usize = 8;
 pub enum Error {
     /// The value is 0 or above [`VALUE_MAX`].
     Value(u32),
-    /// There is no memory, or the table has reached its limit of 1 GiB; what is unlinked and not reclaimed counts.
+    /// There is no memory, or the table has reached its limit, 1 GiB if it was given none; what is unlinked and not reclaimed counts.
     Memory,
 }
 
@@ -68,13 +68,6 @@ pub struct Memory {
     pub unlinked_bytes: usize,
 }
 
-/// A node on the way to a route.
-#[derive(Clone, Copy)]
-struct Step {
-    block: u32,
-    level: u8,
-}
-
 /// The one that changes a table.
 pub struct Writer<K: Key> {
     fib: Arc<Fib<K>>,
@@ -83,7 +76,8 @@ pub struct Writer<K: Key> {
     routes: [BTreeMap<Prefix<K>, u32>; 16],
     /// By the first 16 bits: the length of the prefix whose value is in `short`.
     short_len: alloc::boxed::Box<[u8; TOPS]>,
-    path: Vec<Step>,
+    /// The entries of the nodes on the way to a route.
+    path: Vec<u32>,
 }
 
 /// Which of the maps a route is in.
@@ -102,9 +96,21 @@ impl<K: Key> Writer<K> {
     /// # Errors
     /// [`Error::Memory`].
     pub fn new() -> Result<Self, Error> {
+        Self::with_blocks(Blocks::new())
+    }
+
+    /// An empty table whose nodes take at most `limit_bytes`, in steps of 256 KiB and at least one.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn with_limit(limit_bytes: usize) -> Result<Self, Error> {
+        Self::with_blocks(Blocks::with_limit((limit_bytes / CHUNK_BYTES).max(1)))
+    }
+
+    fn with_blocks(blocks: Blocks) -> Result<Self, Error> {
         Ok(Self {
             fib: Arc::new(Fib::new().ok_or(Error::Memory)?),
-            blocks: Blocks::new(),
+            blocks,
             routes: Default::default(),
             short_len: boxed(|| 0).ok_or(Error::Memory)?,
             path: Vec::with_capacity(16),
@@ -161,21 +167,30 @@ impl<K: Key> Writer<K> {
     /// Adds a route or replaces its value; the former value comes back.
     ///
     /// # Errors
-    /// [`Error`]; nothing has changed then.
+    /// [`Error`]; nothing has changed then. A value can always be replaced, if need be after [`Writer::reclaim`].
     pub fn insert(&mut self, prefix: Prefix<K>, value: u32) -> Result<Option<u32>, Error> {
         if value == NO_ROUTE || value > VALUE_MAX {
             return Err(Error::Value(value));
         }
-        if prefix.len() > 16 && !self.blocks.reserve(&self.fib.arena, BLOCKS_PER_CHANGE) {
-            return Err(Error::Memory);
+        let before = self.get(prefix);
+        if before == Some(value) {
+            return Ok(before);
         }
-        let before = self.routes[map_of(prefix.len())].insert(prefix, value);
-        if before != Some(value) {
-            match prefix.len() {
-                0 => self.fib.default.store(value, Release),
-                1..=16 => self.paint_short(prefix, value, prefix.len(), |len| len <= prefix.len()),
-                _ => self.insert_long(prefix),
+        if prefix.len() > 16 {
+            let room = match before {
+                Some(_) => self.blocks.has_room(),
+                None => self.blocks.reserve(&self.fib.arena, BLOCKS_PER_CHANGE),
+            };
+            if !room {
+                return Err(Error::Memory);
             }
+        }
+        self.begin();
+        let _ = self.routes[map_of(prefix.len())].insert(prefix, value);
+        match prefix.len() {
+            0 => self.fib.default.store(value, Release),
+            1..=16 => self.paint_short(prefix, value, prefix.len(), |len| len <= prefix.len()),
+            _ => self.insert_long(prefix, before.is_some()),
         }
         Ok(before)
     }
@@ -183,12 +198,15 @@ impl<K: Key> Writer<K> {
     /// Removes a route; its value comes back.
     ///
     /// # Errors
-    /// [`Error::Memory`]; nothing has changed then.
+    /// [`Error::Memory`]; nothing has changed then, and after [`Writer::reclaim`] it will succeed: a removal takes no more
+    /// memory than it unlinks, and what it needs until that is free is kept for it.
     pub fn remove(&mut self, prefix: Prefix<K>) -> Result<Option<u32>, Error> {
-        if prefix.len() > 16 && !self.blocks.reserve(&self.fib.arena, BLOCKS_PER_CHANGE) {
+        let Some(before) = self.get(prefix) else { return Ok(None) };
+        if prefix.len() > 16 && !self.blocks.has_room() {
             return Err(Error::Memory);
         }
-        let Some(before) = self.routes[map_of(prefix.len())].remove(&prefix) else { return Ok(None) };
+        self.begin();
+        let _ = self.routes[map_of(prefix.len())].remove(&prefix);
         match prefix.len() {
             0 => self.fib.default.store(NO_ROUTE, Release),
             1..=16 => {
@@ -200,6 +218,12 @@ impl<K: Key> Writer<K> {
             _ => self.remove_long(prefix),
         }
         Ok(Some(before))
+    }
+
+    /// Lets readers know that another change begins.
+    fn begin(&self) {
+        let changes = &self.fib.changes;
+        changes.store(changes.load(Relaxed).wrapping_add(1), Release);
     }
 
     /// Gives `value`, of a prefix of `len` bits, to the first halves under `prefix` whose length now is `replaces`.
@@ -215,12 +239,12 @@ impl<K: Key> Writer<K> {
         }
     }
 
-    /// Brings the nodes up to date with `prefix`, which is new in the map or has a new value there.
-    fn insert_long(&mut self, prefix: Prefix<K>) {
+    /// Brings the nodes up to date with `prefix`, which is new in the map or, if `replaced`, has a new value there.
+    fn insert_long(&mut self, prefix: Prefix<K>, replaced: bool) {
         let (address, target) = (prefix.address(), level_of(prefix.len()));
         self.path.clear();
-        while self.path.last().is_none_or(|step| step.level < target) {
-            let above = self.path.last().map_or(8, |step| step.level);
+        while self.path.last().is_none_or(|node| node::level_of(*node) < target) {
+            let above = self.path.last().map_or(8, |node| node::level_of(*node));
             let wanted = match above {
                 8 => 16,
                 16..MIDDLE => target.min(MIDDLE),
@@ -230,11 +254,11 @@ impl<K: Key> Writer<K> {
             if !is_node(entry) {
                 self.add_node(address, wanted, entry);
             } else if !self.step_into(entry, address, wanted) {
-                self.fork(address, wanted, block_of(entry));
-            } else if self.path.last().is_some_and(|step| step.level == target) {
+                self.fork(address, wanted, entry);
+            } else if node::level_of(entry) == target {
                 let first = address.byte(target);
                 let affected = first..first + (1 << (target + 8 - prefix.len()));
-                self.rebuild(address, self.path.len() - 1, affected, None);
+                self.rebuild(address, self.path.len() - 1, affected, None, replaced);
             }
         }
     }
@@ -243,68 +267,66 @@ impl<K: Key> Writer<K> {
     fn entry_below(&self, address: K) -> u32 {
         match self.path.last() {
             None => self.fib.tops[address.top()].load(Relaxed),
-            Some(step) => self.fib.arena.load(self.word_in(*step, self.path.len() == 1, address)),
+            Some(node) => self.fib.arena.load(self.word_in(*node, address)),
         }
     }
 
-    /// The word for `address` in a node of the path; the first is dense.
-    fn word_in(&self, step: Step, first: bool, address: K) -> u32 {
-        self.word(step.block, first, address.byte(step.level))
+    /// The word for `address` in a node of the path.
+    fn word_in(&self, node: u32, address: K) -> u32 {
+        node::slot_word(&self.fib.arena, node, address.byte(node::level_of(node)))
     }
 
-    /// The word of a slot of a node.
-    fn word(&self, block: u32, dense: bool, slot: usize) -> u32 {
-        if dense { node::dense_word(block, slot) } else { node::slot_word::<K>(&self.fib.arena, block, slot) }
-    }
-
-    /// Adds the node of `entry` to the path, if it is on the way to `address` at bit `wanted`.
-    fn step_into(&mut self, entry: u32, address: K, wanted: u8) -> bool {
-        let block = block_of(entry);
-        let level = if self.path.is_empty() { 16 } else { node::level::<K>(&self.fib.arena, block) };
-        if level > wanted || (K::SKIPS && level > 16 && node::common(&self.fib.arena, block, address) < level)
+    /// Adds a node to the path, if it is on the way to `address` at bit `wanted`.
+    fn step_into(&mut self, node: u32, address: K, wanted: u8) -> bool {
+        let level = node::level_of(node);
+        if level > wanted || (K::SKIPS && level > 16 && node::common(&self.fib.arena, node, address) < level)
         {
             return false;
         }
-        self.path.push(Step { block, level });
+        self.path.push(node);
         true
     }
 
     /// Makes the node at bit `level` of the way to `address`, in place of the value `entry`.
     fn add_node(&mut self, address: K, level: u8, entry: u32) {
-        let dense = self.path.is_empty();
         let slots = self.painted(address, level);
         // What a node under the first 16 bits falls back to is in `short`.
-        let fallback = if self.path.is_empty() { 0 } else { entry };
-        let Some(block) = self.write(address, level, &slots, fallback, dense) else { return };
-        self.link(address, block);
-        self.path.push(Step { block, level });
+        let node = if self.path.is_empty() {
+            self.write_dense(level, &slots)
+        } else {
+            self.write(address, level, &slots, entry, 0, false)
+        };
+        let Some(node) = node else { return };
+        self.link(address, node);
+        self.path.push(node);
     }
 
-    /// Makes the node where the way to `address` leaves that to the node in `below`, at bit `wanted` at the latest.
+    /// Makes the node where the way to `address` leaves that to the node `below`, at bit `wanted` at the latest.
     fn fork(&mut self, address: K, wanted: u8, below: u32) {
         let arena = &self.fib.arena;
         let level = (node::common(arena, below, address) / 8 * 8).min(wanted);
         let fallback = arena.load(node::fallback_word(below));
-        let slot = arena.header(below).map_or(0, |header| node::byte_of(header, level));
+        let slot = arena.header(block_of(below)).map_or(0, |header| node::byte_of(header, level));
         let mut slots = self.painted(address, level);
         // Under the fork, `below` has fewer addresses and another fallback. A reader may still be on the old way to it,
         // so it is copied, not changed.
         let Some(copy) = self.copy(below, slots[slot]) else { return };
-        slots[slot] = node_entry(copy);
-        let Some(block) = self.write(address, level, &slots, fallback, false) else { return };
-        self.relink(address, self.path.len(), node_entry(block));
-        self.blocks.unlink(below);
-        self.path.push(Step { block, level });
+        slots[slot] = copy;
+        let Some(fork) = self.write(address, level, &slots, fallback, 1, false) else { return };
+        self.relink(address, self.path.len(), fork);
+        self.blocks.unlink(block_of(below));
+        self.path.push(fork);
     }
 
-    /// A copy of a compact node with another fallback.
-    fn copy(&mut self, block: u32, fallback: u32) -> Option<u32> {
-        let words = self.blocks.capacity_words(block);
-        let copy = self.blocks.allocate(words)?;
+    /// A copy of a node with another fallback.
+    fn copy(&mut self, node: u32, fallback: u32) -> Option<u32> {
+        let words = self.blocks.capacity_words(block_of(node));
+        let copy = self.blocks.allocate(words, false)?;
         let arena = &self.fib.arena;
         for word in 0..words {
-            arena.store(copy * LINE_WORDS + word, arena.load(block * LINE_WORDS + word));
+            arena.store(copy * LINE_WORDS + word, arena.load(block_of(node) * LINE_WORDS + word));
         }
+        let copy = node::moved(node, copy);
         arena.store(node::fallback_word(copy), fallback);
         Some(copy)
     }
@@ -326,30 +348,39 @@ impl<K: Key> Writer<K> {
         self.routes[usize::from(level / 8 - 1)].range(range)
     }
 
-    /// Writes a new node and gives its block.
-    fn write(&mut self, address: K, level: u8, slots: &Slots, fallback: u32, dense: bool) -> Option<u32> {
-        let arena = &self.fib.arena;
-        if dense {
-            let block = self.blocks.allocate(DENSE_WORDS)?;
-            for (slot, entry) in slots.iter().enumerate() {
-                arena.store(node::dense_word(block, slot), *entry);
-            }
-            return Some(block);
+    /// Writes a new dense node and gives its entry.
+    fn write_dense(&mut self, level: u8, slots: &Slots) -> Option<u32> {
+        let node = node::node_entry(self.blocks.allocate(DENSE_WORDS, false)?, Kind::Dense, level);
+        for (slot, entry) in slots.iter().enumerate() {
+            self.fib.arena.store(node::dense_word(node, slot), *entry);
         }
-        let runs = Runs::of(slots);
-        let block = self.blocks.allocate(runs.words::<K>())?;
-        runs.write(arena, block, level, address, fallback);
-        Some(block)
+        Some(node)
     }
 
-    /// Puts the node in `block` into the slot for `address` of the last node of the path.
-    fn link(&mut self, address: K, block: u32) {
+    /// Writes a new node that has so many nodes below, and gives its entry. `frugal`: in place of one that is as large.
+    fn write(
+        &mut self,
+        address: K,
+        level: u8,
+        slots: &Slots,
+        fallback: u32,
+        below: usize,
+        frugal: bool,
+    ) -> Option<u32> {
+        let words = node::words_at_most(self.own_routes(address, level).count() + below);
+        let runs = Runs::of(slots);
+        let block = self.blocks.allocate(words.max(runs.words()), frugal)?;
+        Some(runs.write(&self.fib.arena, block, level, address, fallback))
+    }
+
+    /// Puts a node into the slot for `address` of the last node of the path.
+    fn link(&mut self, address: K, node: u32) {
         let depth = self.path.len();
         if depth > 0 && !is_node(self.entry_below(address)) {
-            let slot = address.byte(self.path[depth - 1].level);
-            self.rebuild(address, depth - 1, slot..slot + 1, Some(node_entry(block)));
+            let slot = address.byte(node::level_of(self.path[depth - 1]));
+            self.rebuild(address, depth - 1, slot..slot + 1, Some(node), false);
         } else {
-            self.relink(address, depth, node_entry(block));
+            self.relink(address, depth, node);
         }
     }
 
@@ -357,26 +388,35 @@ impl<K: Key> Writer<K> {
     fn relink(&self, address: K, depth: usize, entry: u32) {
         match depth.checked_sub(1).and_then(|above| self.path.get(above)) {
             None => self.fib.tops[address.top()].store(entry, Release),
-            Some(step) => self.fib.arena.publish(self.word_in(*step, depth == 1, address), entry),
+            Some(above) => self.fib.arena.publish(self.word_in(*above, address), entry),
         }
     }
 
     /// Brings the `affected` slots of the node at `depth` of the path up to date with its routes. If there is a `below`, the
     /// one affected slot leads to that node, or, being 0, no longer to one.
-    fn rebuild(&mut self, address: K, depth: usize, affected: Range<usize>, below: Option<u32>) {
-        let Some(Step { block, level }) = self.path.get(depth).copied() else { return };
-        let dense = depth == 0;
+    fn rebuild(
+        &mut self,
+        address: K,
+        depth: usize,
+        affected: Range<usize>,
+        below: Option<u32>,
+        frugal: bool,
+    ) {
+        let Some(node) = self.path.get(depth).copied() else { return };
+        let (dense, level) = (depth == 0, node::level_of(node));
         let mut slots = self.painted(address, level);
+        let mut nodes = 0;
         let arena = &self.fib.arena;
         for (slot, painted) in
             slots.iter_mut().enumerate().filter(|(slot, _)| !dense || affected.contains(slot))
         {
-            let word = self.word(block, dense, slot);
+            let word = node::slot_word(arena, node, slot);
             let before = arena.load(word);
-            let node = below.filter(|_| affected.contains(&slot)).unwrap_or(before);
-            if is_node(node) {
-                arena.publish(node::fallback_word(block_of(node)), *painted);
-                *painted = node;
+            let entry = below.filter(|_| affected.contains(&slot)).unwrap_or(before);
+            if is_node(entry) {
+                arena.publish(node::fallback_word(entry), *painted);
+                *painted = entry;
+                nodes += 1;
             }
             if dense && before != *painted {
                 arena.publish(word, *painted);
@@ -386,16 +426,17 @@ impl<K: Key> Writer<K> {
             return;
         }
         let runs = Runs::of(&slots);
-        if runs.same_shape(arena, block) {
-            runs.publish_values::<K>(arena, block);
+        let room = node::words_at_most(self.own_routes(address, level).count() + nodes);
+        if runs.same_shape(arena, node) && room <= self.blocks.capacity_words(block_of(node)) {
+            runs.publish_values(arena, node);
             return;
         }
-        let fallback = arena.load(node::fallback_word(block));
-        let Some(new) = self.write(address, level, &slots, fallback, false) else { return };
-        self.relink(address, depth, node_entry(new));
-        self.blocks.unlink(block);
+        let fallback = arena.load(node::fallback_word(node));
+        let Some(new) = self.write(address, level, &slots, fallback, nodes, frugal) else { return };
+        self.relink(address, depth, new);
+        self.blocks.unlink(block_of(node));
         if let Some(step) = self.path.get_mut(depth) {
-            step.block = new;
+            *step = new;
         }
     }
 
@@ -403,7 +444,7 @@ impl<K: Key> Writer<K> {
     fn remove_long(&mut self, prefix: Prefix<K>) {
         let (address, target) = (prefix.address(), level_of(prefix.len()));
         self.path.clear();
-        while self.path.last().is_none_or(|step| step.level < target) {
+        while self.path.last().is_none_or(|node| node::level_of(*node) < target) {
             let entry = self.entry_below(address);
             if !is_node(entry) || !self.step_into(entry, address, target) {
                 return;
@@ -412,30 +453,31 @@ impl<K: Key> Writer<K> {
         let first = address.byte(target);
         let mut affected = first..first + (1 << (target + 8 - prefix.len()));
         let mut gone = None;
-        while let Some(Step { block, level }) = self.path.last().copied() {
+        while let Some(node) = self.path.last().copied() {
             let depth = self.path.len() - 1;
+            let level = node::level_of(node);
             let own = self.own_routes(address, level).next().is_some();
             let skip = gone.and(Some(affected.start));
+            let arena = &self.fib.arena;
             let entries = (0..SLOTS).filter(|slot| Some(*slot) != skip);
-            let mut nodes = entries.map(|slot| self.fib.arena.load(self.word(block, depth == 0, slot)));
+            let mut nodes = entries.map(|slot| arena.load(node::slot_word(arena, node, slot)));
             match (own, nodes.find(|entry| is_node(*entry)), nodes.find(|entry| is_node(*entry))) {
                 (false, None, _) => {
-                    self.blocks.unlink(block);
+                    self.blocks.unlink(block_of(node));
                     let _ = self.path.pop();
-                    match self.path.last() {
-                        Some(above) => affected = address.byte(above.level)..address.byte(above.level) + 1,
+                    match self.path.last().map(|above| address.byte(node::level_of(*above))) {
+                        Some(slot) => affected = slot..slot + 1,
                         None => self.relink(address, 0, self.fib.short[address.top()].load(Relaxed)),
                     }
                     gone = Some(0);
                 }
                 (false, Some(only), None) if K::SKIPS && level != 16 && level != MIDDLE => {
-                    let fallback = self.fib.arena.load(node::fallback_word(block));
-                    self.fib.arena.publish(node::fallback_word(block_of(only)), fallback);
+                    arena.publish(node::fallback_word(only), arena.load(node::fallback_word(node)));
                     self.relink(address, depth, only);
-                    self.blocks.unlink(block);
+                    self.blocks.unlink(block_of(node));
                     return;
                 }
-                _ => return self.rebuild(address, depth, affected, gone),
+                _ => return self.rebuild(address, depth, affected, gone, true),
             }
         }
     }

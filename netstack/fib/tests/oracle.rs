@@ -307,3 +307,57 @@ fn ipv6_readers_see_before_or_after() {
     }
     readers_and_writer(&covers, &details);
 }
+
+/// A wide and a narrow route take turns, the next being there before the last goes: some route always covers the key.
+fn turns_leave_no_gap<K: Key>(wide: Prefix<K>, narrow: Prefix<K>, others: &[Prefix<K>]) {
+    let mut writer = Writer::<K>::new().unwrap();
+    for other in others {
+        let _ = writer.insert(*other, 9).unwrap();
+    }
+    let _ = writer.insert(wide, 1).unwrap();
+    let fib: Arc<Fib<K>> = writer.fib().clone();
+    let (stop, reached, generation) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(1));
+    std::thread::scope(|scope| {
+        let _ = scope.spawn(|| {
+            let keys = [narrow.address(); 31];
+            let mut values = [0; 31];
+            let mut distinct: Vec<K> = keys.to_vec();
+            distinct.extend(others.first().map(|other| other.address()));
+            while !stop.load(Ordering::Relaxed) {
+                reached.store(generation.load(Ordering::Acquire), Ordering::Release);
+                fib.lookup_batch(&distinct, &mut values);
+                assert!(values.iter().all(|value| matches!(value, 1 | 2)), "{values:?}");
+                assert!(matches!(fib.lookup(narrow.address()), 1 | 2));
+            }
+            reached.store(u64::MAX, Ordering::Release);
+        });
+        for _ in 0..100_000 {
+            let _ = writer.insert(narrow, 2).unwrap();
+            let _ = writer.remove(wide).unwrap();
+            let _ = writer.insert(wide, 1).unwrap();
+            let _ = writer.remove(narrow).unwrap();
+            writer.retire(generation.fetch_add(1, Ordering::AcqRel) + 1);
+            writer.reclaim(reached.load(Ordering::Acquire));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn ipv4_turns_leave_no_gap() {
+    let prefix = |address: u32, len| Prefix::new(address, len).unwrap();
+    let others = [prefix(0x0a01_0180, 28), prefix(0x0a01_0240, 32)];
+    turns_leave_no_gap(prefix(0, 0), prefix(0x0a00_0000, 12), &[]);
+    turns_leave_no_gap(prefix(0, 0), prefix(0x0a01_0100, 27), &others);
+    turns_leave_no_gap(prefix(0x0a01_0000, 20), prefix(0x0a01_0100, 27), &others);
+}
+
+#[test]
+fn ipv6_turns_leave_no_gap() {
+    let site: u128 = 0x2001_0db8 << 96;
+    let prefix = |address: u128, len| Prefix::new(address, len).unwrap();
+    let others = [prefix(site | 1 << 72, 64), prefix(site | 9 << 40, 128)];
+    turns_leave_no_gap(prefix(0, 0), prefix(site, 48), &others);
+    turns_leave_no_gap(prefix(site, 32), prefix(site, 64), &others);
+    turns_leave_no_gap(prefix(site, 44), prefix(site | 1, 126), &others);
+}

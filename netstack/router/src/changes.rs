@@ -7,7 +7,7 @@
 //!
 //! So a worker never meets a group number in a route table that its tables do not have, or have for something else.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 
 use buffer::Buf;
 use dataplane::{GroupId, Tables};
@@ -17,7 +17,7 @@ use crate::{
     NeighbourState, Output, Router,
     adjacencies::{BLACKHOLE, LOCAL},
     groups::{Group, NeighbourKey, Target},
-    routes::Family,
+    routes::{AnyPrefix, Family},
 };
 
 /// Changes that may wait before bulk changes are refused.
@@ -66,6 +66,9 @@ pub(crate) struct Changes {
     /// A generation that every worker is known to have reached.
     safe: u64,
     route_changes: u32,
+    /// Prefixes whose new routes found no memory. They are tried again when routes went and what they took has come back.
+    failed: BTreeSet<AnyPrefix>,
+    routes_went: bool,
 }
 
 impl Changes {
@@ -78,6 +81,8 @@ impl Changes {
             publish_ns: 0,
             safe: 0,
             route_changes: 0,
+            failed: BTreeSet::new(),
+            routes_went: false,
         }
     }
 
@@ -122,6 +127,7 @@ impl Router {
             }
         }
         self.reclaim();
+        self.try_again();
     }
 
     /// Compiles and publishes the tables.
@@ -173,10 +179,36 @@ impl Router {
                 Ok(())
             }
             (Ok(true), _) => Ok(()),
-            (Err(error), _) => {
-                log::error!("a route is not in the table: {error}");
+            (Err(error), change) => {
+                self.try_later(&change, error);
                 Ok(())
             }
+        }
+    }
+
+    /// Keeps a route for which there is no memory now. Nothing of its prefix is in the table.
+    fn try_later(&mut self, change: &Change, error: fib::Error) {
+        if self.changes.failed.is_empty() {
+            log::error!("routes are not in the table: {error}");
+        }
+        let _ = match change {
+            Change::Sync4(prefix) => self.changes.failed.insert(AnyPrefix::V4(*prefix)),
+            Change::Sync6(prefix) => self.changes.failed.insert(AnyPrefix::V6(*prefix)),
+            Change::FreeGroup(_) | Change::Release(_) => false,
+        };
+    }
+
+    /// Tries routes again that found no memory, once what other routes took has come back.
+    fn try_again(&mut self) {
+        if !self.changes.routes_went || self.changes.failed.is_empty() || self.unlinked_bytes() > 0 {
+            return;
+        }
+        self.changes.routes_went = false;
+        for prefix in core::mem::take(&mut self.changes.failed) {
+            self.changes.push(match prefix {
+                AnyPrefix::V4(prefix) => Change::Sync4(prefix),
+                AnyPrefix::V6(prefix) => Change::Sync6(prefix),
+            });
         }
     }
 
@@ -203,7 +235,7 @@ impl Router {
         Ok(())
     }
 
-    /// False: the group is not known to all workers yet.
+    /// False: the group is not known to all workers yet, or memory must come back first.
     fn sync_now<K: Family>(&mut self, prefix: Prefix<K>) -> Result<bool, fib::Error> {
         let group = self.selected(prefix).map(|(_, id)| id);
         if let Some(id) = group {
@@ -213,13 +245,16 @@ impl Router {
             }
         }
         let writer = K::writer(self);
-        match group {
-            Some(id) => {
-                let _ = writer.insert(prefix, id.0)?;
-            }
-            None => {
-                let _ = writer.remove(prefix)?;
-            }
+        let result = match group {
+            Some(id) => writer.insert(prefix, id.0),
+            None => writer.remove(prefix),
+        };
+        match result {
+            Ok(before) => self.changes.routes_went |= before.is_some() && group.is_none(),
+            // What is in the table can be replaced and removed as soon as unlinked memory has come back. Not to wait
+            // would leave it there, with the number of a group that is used for something else.
+            Err(fib::Error::Memory) if writer.get(prefix).is_some() => return Ok(false),
+            Err(error) => return Err(error),
         }
         self.changes.route_changes += 1;
         if self.changes.route_changes.is_multiple_of(RECLAIM_EVERY) {

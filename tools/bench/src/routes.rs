@@ -74,6 +74,8 @@ pub trait Family: Key + std::hash::Hash {
     fn random(random: &mut Random) -> Self;
     /// This address with the bits after the first `len` from `bits`.
     fn filled(self, len: u8, bits: Self) -> Self;
+    /// Whether packets to this address may leave their link.
+    fn is_forwarded(self) -> bool;
     /// A random route as the Internet has them.
     fn internet(random: &mut Random, allocations: &[Self]) -> (Self, u8);
     /// A random route of such a length anywhere.
@@ -111,6 +113,7 @@ impl<K: Family> Plan<K> {
         let destinations = distinct(count, || {
             let prefix = prefixes[random.below(prefixes.len() as u64) as usize];
             Some(prefix.address().filled(prefix.len(), K::random(random)))
+                .filter(|address| address.is_forwarded())
         });
         Self { prefixes, destinations }
     }
@@ -144,6 +147,10 @@ impl Family for u32 {
         self | bits & u32::MAX.checked_shr(len.into()).unwrap_or(0)
     }
 
+    fn is_forwarded(self) -> bool {
+        self >> 16 != 0xa9fe
+    }
+
     fn internet(random: &mut Random, _: &[Self]) -> (Self, u8) {
         Self::scattered(random)
     }
@@ -175,6 +182,10 @@ impl Family for u128 {
 
     fn filled(self, len: u8, bits: Self) -> Self {
         self | bits & u128::MAX.checked_shr(len.into()).unwrap_or(0)
+    }
+
+    fn is_forwarded(self) -> bool {
+        true
     }
 
     fn internet(random: &mut Random, allocations: &[Self]) -> (Self, u8) {

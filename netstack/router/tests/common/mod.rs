@@ -51,7 +51,10 @@ pub fn host_mac(host: u8) -> [u8; 6] {
 
 impl Node {
     pub fn new(ports: u8, limits: Limits) -> Self {
-        let (fib4, fib6) = (Fib4Writer::new().unwrap(), Fib6Writer::new().unwrap());
+        Self::with_tables(ports, limits, Fib4Writer::new().unwrap(), Fib6Writer::new().unwrap())
+    }
+
+    pub fn with_tables(ports: u8, limits: Limits, fib4: Fib4Writer, fib6: Fib6Writer) -> Self {
         let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(Awake));
         let pool = BufferPool::from_heap(1024);
         let mut queues: Vec<(InterfaceId, Box<dyn PortQueue>)> = Vec::new();
