@@ -43,4 +43,4 @@ mod tests;
 pub use entry::Entry;
 pub use key::{Key, V4, V6};
 pub use state::{Observed, State, Timeouts};
-pub use table::{Config, Counts, Error, FlowTable, Refused, Slot};
+pub use table::{Config, Counts, Error, FlowTable, Home, Refused, Slot};

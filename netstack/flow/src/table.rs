@@ -65,6 +65,22 @@ pub enum Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(pub(crate) u32);
 
+impl Slot {
+    /// The number, to be kept where there is room for no more.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The slot of a number that was kept. Whose it is now, the key of its entry tells.
+    pub fn from_number(number: u32) -> Slot {
+        Slot(number)
+    }
+}
+
+/// Where a key's search begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Home(u32);
+
 /// What happened, since the table was made; and how many flows there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -129,6 +145,29 @@ impl<K: Key> FlowTable<K> {
         self.lookup_from(self.home(key), key, observed, ticks(now_ns))
     }
 
+    /// Finds the flow of a key without a packet of it: its state and time stay.
+    pub fn peek(&self, key: &K, now_ns: u64) -> Option<Slot> {
+        let place = probe::find(&self.lines, self.home(key), key)?;
+        let entry = probe::at(&self.lines, place)?;
+        self.is_alive(entry, ticks(now_ns)).then(|| slot::<K>(place))
+    }
+
+    /// Asks for the line that a search of `key` will look at first.
+    #[inline]
+    pub fn prefetch(&self, key: &K) -> Home {
+        let home = self.home(key);
+        if let Some(line) = self.lines.get(home) {
+            buffer::prefetch_write(line);
+        }
+        Home(home as u32)
+    }
+
+    /// [`FlowTable::lookup`] of a key that was prefetched.
+    #[inline]
+    pub fn lookup_at(&mut self, home: Home, key: &K, observed: Observed, now_ns: u64) -> Option<Slot> {
+        self.lookup_from(home.0 as usize, key, observed, ticks(now_ns))
+    }
+
     /// Looks up a vector of packets, as [`FlowTable::lookup`] one after the other would, with the cache misses of 256 at
     /// a time overlapping. As many results are written as the shortest slice has room for.
     #[inline]
@@ -142,16 +181,12 @@ impl<K: Key> FlowTable<K> {
         let now = ticks(now_ns);
         let chunks = keys.chunks(BATCH).zip(observed.chunks(BATCH)).zip(found.chunks_mut(BATCH));
         for ((keys, observed), found) in chunks {
-            let mut homes = [0u32; BATCH];
+            let mut homes = [Home::default(); BATCH];
             for (key, home) in keys.iter().zip(&mut homes) {
-                let line = self.home(key);
-                if let Some(line) = self.lines.get(line) {
-                    buffer::prefetch_write(line);
-                }
-                *home = line as u32;
+                *home = self.prefetch(key);
             }
             for (((key, observed), home), found) in keys.iter().zip(observed).zip(&homes).zip(found) {
-                *found = self.lookup_from(*home as usize, key, *observed, now);
+                *found = self.lookup_from(home.0 as usize, key, *observed, now);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! A flow's key as both families have it.
 
+use core::net::{IpAddr, SocketAddr};
+
 use flow::{V4, V6};
 
 /// The key of an IPv4 or an IPv6 flow.
@@ -33,6 +35,43 @@ impl Tuple {
         }
     }
 
+    /// The same flow from another source; `None` if that is of the other family.
+    #[must_use]
+    pub fn with_source(self, source: SocketAddr) -> Option<Tuple> {
+        Some(self.reversed().with_destination(source)?.reversed())
+    }
+
+    /// The same flow to another destination; `None` if that is of the other family.
+    #[must_use]
+    pub fn with_destination(self, destination: SocketAddr) -> Option<Tuple> {
+        let destination_port = destination.port();
+        match (self, destination.ip()) {
+            (Tuple::V4(key), IpAddr::V4(address)) => {
+                Some(Tuple::V4(V4 { destination: address.octets(), destination_port, ..key }))
+            }
+            (Tuple::V6(key), IpAddr::V6(address)) => {
+                Some(Tuple::V6(V6 { destination: address.octets(), destination_port, ..key }))
+            }
+            _ => None,
+        }
+    }
+
+    /// Source address and port.
+    pub fn source(&self) -> SocketAddr {
+        match self {
+            Tuple::V4(key) => SocketAddr::new(key.source.into(), key.source_port),
+            Tuple::V6(key) => SocketAddr::new(key.source.into(), key.source_port),
+        }
+    }
+
+    /// Destination address and port.
+    pub fn destination(&self) -> SocketAddr {
+        match self {
+            Tuple::V4(key) => SocketAddr::new(key.destination.into(), key.destination_port),
+            Tuple::V6(key) => SocketAddr::new(key.destination.into(), key.destination_port),
+        }
+    }
+
     /// Source and destination port.
     pub fn ports(&self) -> (u16, u16) {
         match self {
@@ -46,6 +85,42 @@ impl Tuple {
         match self {
             Tuple::V4(key) => key.protocol,
             Tuple::V6(key) => key.protocol,
+        }
+    }
+}
+
+impl From<V4> for Tuple {
+    fn from(key: V4) -> Self {
+        Tuple::V4(key)
+    }
+}
+
+impl From<V6> for Tuple {
+    fn from(key: V6) -> Self {
+        Tuple::V6(key)
+    }
+}
+
+impl TryFrom<Tuple> for V4 {
+    /// It is the other one.
+    type Error = Tuple;
+
+    fn try_from(tuple: Tuple) -> Result<Self, Tuple> {
+        match tuple {
+            Tuple::V4(key) => Ok(key),
+            Tuple::V6(_) => Err(tuple),
+        }
+    }
+}
+
+impl TryFrom<Tuple> for V6 {
+    /// It is the other one.
+    type Error = Tuple;
+
+    fn try_from(tuple: Tuple) -> Result<Self, Tuple> {
+        match tuple {
+            Tuple::V6(key) => Ok(key),
+            Tuple::V4(_) => Err(tuple),
         }
     }
 }

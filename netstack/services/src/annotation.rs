@@ -8,11 +8,18 @@ use maglev::TableSize;
 
 use crate::object::Metadata;
 use crate::objects::Checker;
+use crate::virtual_service::Forwarding;
 
 /// What they begin with.
 const PREFIX: &str = "fairlead.dev/";
 /// On a Service: number of slots of its tables.
 pub(crate) const TABLE_SIZE: &str = "fairlead.dev/table-size";
+/// On a Service: how packets reach its backends.
+pub(crate) const FORWARDING: &str = "fairlead.dev/forwarding";
+/// What is known on a Service.
+pub(crate) const ON_SERVICE: &[&str] = &[TABLE_SIZE, FORWARDING];
+/// What is known on an `EndpointSlice`.
+pub(crate) const ON_SLICE: &[&str] = &[WEIGHT];
 /// On an `EndpointSlice`: weight of each of its endpoints, 1 without it.
 pub(crate) const WEIGHT: &str = "fairlead.dev/weight";
 /// Weights beyond this make a table whose lighter backends have no slot.
@@ -28,17 +35,25 @@ pub(crate) fn weight(metadata: &Metadata) -> u32 {
     value(metadata, WEIGHT).and_then(|text| parse_weight(text).ok()).unwrap_or(1)
 }
 
+/// How packets of a service reach its backends.
+pub(crate) fn forwarding(metadata: &Metadata) -> Forwarding {
+    value(metadata, FORWARDING).and_then(|text| parse_forwarding(text).ok()).unwrap_or_default()
+}
+
 /// Checks the annotations, of which `known` are ours.
-pub(crate) fn check(checker: &mut Checker<'_>, metadata: &Metadata, known: &str) {
+pub(crate) fn check(checker: &mut Checker<'_>, metadata: &Metadata, known: &[&str]) {
     let all: &BTreeMap<String, String> = match &metadata.annotations {
         Some(all) => all,
         None => return,
     };
     for (name, text) in all.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
         let checked = match name.as_str() {
-            TABLE_SIZE if known == TABLE_SIZE => parse_size(text).map(drop),
-            WEIGHT if known == WEIGHT => parse_weight(text).map(drop),
-            _ => Err(format!("is not a known annotation here; known is {known}")),
+            name if !known.contains(&name) => {
+                Err(format!("is not a known annotation here; known are {}", known.join(", ")))
+            }
+            TABLE_SIZE => parse_size(text).map(drop),
+            FORWARDING => parse_forwarding(text).map(drop),
+            _ => parse_weight(text).map(drop),
         };
         if let Err(message) = checked {
             checker.add(&format!("/metadata/annotations/{}", name.replace('/', "~1")), message);
@@ -61,5 +76,16 @@ fn parse_weight(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(weight) if weight <= MAX_WEIGHT => Ok(weight),
         _ => Err(format!("must be a whole number from 0 to {MAX_WEIGHT}")),
+    }
+}
+
+fn parse_forwarding(text: &str) -> Result<Forwarding, String> {
+    match text {
+        "nat" => Ok(Forwarding::Nat),
+        "full-nat" => Ok(Forwarding::FullNat),
+        "direct" => Ok(Forwarding::Direct),
+        "ipip" => Ok(Forwarding::Ipip),
+        "gue" => Ok(Forwarding::Gue),
+        _ => Err(String::from("must be nat, full-nat, direct, ipip or gue")),
     }
 }

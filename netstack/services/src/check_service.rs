@@ -18,7 +18,7 @@ const MAX_TIMEOUT_SECONDS: u32 = 86_400;
 pub(crate) fn check(source: &Source, service: &Service, faults: &mut Vec<Fault>) {
     let checker = &mut Checker { source, faults };
     let spec = &service.spec;
-    annotation::check(checker, &service.metadata, annotation::TABLE_SIZE);
+    annotation::check(checker, &service.metadata, annotation::ON_SERVICE);
     if spec.service_type == ServiceType::ExternalName {
         checker.require(
             spec.external_name.is_some(),

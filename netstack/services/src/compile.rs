@@ -158,7 +158,8 @@ impl Compiler<'_> {
         let backends = endpoints::choose(&key, &port_name, self.slices, self.site, distribution);
         let affinity = affinity(&self.service.spec);
         let table_size = annotation::table_size(metadata);
-        self.compiled.pools.push(Pool { key, port_name, backends, table_size, affinity });
+        let forwarding = annotation::forwarding(metadata);
+        self.compiled.pools.push(Pool { key, port_name, backends, table_size, affinity, forwarding });
         self.compiled.pools.len() - 1
     }
 }

@@ -27,5 +27,5 @@ mod virtual_service;
 pub use compile::compile;
 pub use objects::{Fault, Objects, Source};
 pub use virtual_service::{
-    Affinity, Backend, Compiled, Exposure, Frontend, Pool, PoolKey, Protocol, Scope, Site, State,
+    Affinity, Backend, Compiled, Exposure, Forwarding, Frontend, Pool, PoolKey, Protocol, Scope, Site, State,
 };

@@ -304,3 +304,18 @@ fn two_services_cannot_share_an_address_and_port() {
     assert_eq!(places, [(1, "/spec"), (2, "/metadata/name")]);
     assert_eq!(faults[0].problem.message, "10.96.0.1 port 80 TCP is another service's too");
 }
+
+#[test]
+fn annotations_say_table_size_and_forwarding() {
+    let mut web = service(json!({"ports": [{"port": 80}], "ipFamilies": ["IPv4"]}));
+    web["metadata"]["annotations"] =
+        json!({"fairlead.dev/table-size": "251", "fairlead.dev/forwarding": "gue"});
+    let pool = compiled(core::slice::from_ref(&web), &here()).pools.remove(0);
+    assert_eq!((pool.table_size.slots(), pool.forwarding), (251, Forwarding::Gue));
+    for (name, value) in [("table-size", "250"), ("forwarding", "pigeon"), ("weight", "3")] {
+        let mut wrong = web.clone();
+        wrong["metadata"]["annotations"] = json!({});
+        wrong["metadata"]["annotations"][alloc::format!("fairlead.dev/{name}")] = json!(value);
+        assert_eq!(fault(&wrong).0, alloc::format!("/metadata/annotations/fairlead.dev~1{name}"));
+    }
+}

@@ -102,6 +102,24 @@ pub struct Pool {
     pub table_size: TableSize,
     /// Whether a client keeps its backend.
     pub affinity: Option<Affinity>,
+    /// How packets reach a backend.
+    pub forwarding: Forwarding,
+}
+
+/// How packets reach a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwarding {
+    /// Its address and port take the place of the service's; answers come back the same way.
+    #[default]
+    Nat,
+    /// The same, and one of our own addresses takes the client's place, so that answers come back in any case.
+    FullNat,
+    /// As they are, to its link-layer address. It has the service's address and answers clients itself.
+    Direct,
+    /// In an IP packet to it; it has the service's address and answers clients itself.
+    Ipip,
+    /// The same, with UDP between.
+    Gue,
 }
 
 /// One of a pool's backends.

@@ -1,0 +1,159 @@
+//! Control's side: compiled services become snapshots, and backends keep their numbers.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use hashbrown::HashTable;
+use maglev::{FlowHasher, Seed};
+use services::object::IpFamily;
+use services::{Compiled, Pool, PoolKey};
+
+use crate::snapshot::{Backend, Frontend, INDEX_BITS, Service, Snapshot, place};
+
+/// What is the node's own, besides services.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Shared with all nodes that balance the same services.
+    pub seed: Seed,
+    /// The node's addresses: where node ports are.
+    pub node_addresses: Vec<IpAddr>,
+    /// Source addresses of full NAT.
+    pub source_addresses: Vec<IpAddr>,
+    /// Source address of tunnels over IPv4.
+    pub tunnel4: Option<Ipv4Addr>,
+    /// Source address of tunnels over IPv6.
+    pub tunnel6: Option<Ipv6Addr>,
+    /// Destination port of GUE.
+    pub gue_port: u16,
+}
+
+/// What a backend is known by.
+type Name = (PoolKey, SocketAddr);
+
+/// Makes snapshots, one after the other.
+pub struct Builder {
+    settings: Settings,
+    numbers: BTreeMap<Name, u32>,
+    /// Indexes that nobody has, the one longest free first.
+    free: VecDeque<u32>,
+    /// Of each index, the generation it is or was used with.
+    generations: Vec<u16>,
+}
+
+impl Builder {
+    /// A builder that has numbered nobody yet.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, numbers: BTreeMap::new(), free: VecDeque::new(), generations: Vec::new() }
+    }
+
+    /// The snapshot of some services. Pools too large for numbers or tables have no backends.
+    pub fn build(&mut self, compiled: &Compiled) -> Snapshot {
+        self.forget_those_gone(compiled);
+        let settings = &self.settings;
+        let of = |v4: bool| move |address: &&IpAddr| address.is_ipv4() == v4;
+        let pool = |v4| settings.source_addresses.iter().filter(of(v4)).copied().collect();
+        let mut snapshot = Snapshot {
+            hasher: FlowHasher::new(&settings.seed),
+            frontends: HashTable::new(),
+            addresses: HashTable::new(),
+            services: Vec::new(),
+            backends: Vec::new(),
+            pool4: pool(true),
+            pool6: pool(false),
+            tunnel4: settings.tunnel4.map(|address| address.octets()),
+            tunnel6: settings.tunnel6.map(|address| address.octets()),
+            gue_port: settings.gue_port,
+        };
+        for pool in &compiled.pools {
+            self.add_service(&mut snapshot, pool);
+        }
+        for frontend in &compiled.frontends {
+            let Some(pool) = compiled.pools.get(frontend.pool) else { continue };
+            let is_ours = |address: &&IpAddr| address.is_ipv4() == (pool.key.family == IpFamily::V4);
+            let node = self.settings.node_addresses.iter().filter(is_ours).copied();
+            let addresses: Vec<IpAddr> =
+                frontend.address.map_or_else(|| node.collect(), |address| [address].into());
+            for address in addresses {
+                add_frontend(&mut snapshot, frontend, pool, address);
+            }
+        }
+        snapshot
+    }
+
+    /// Frees the numbers of backends that are not there any more.
+    fn forget_those_gone(&mut self, compiled: &Compiled) {
+        let there: BTreeSet<(&PoolKey, SocketAddr)> = compiled
+            .pools
+            .iter()
+            .flat_map(|pool| pool.backends.iter().map(move |backend| (&pool.key, backend.address)))
+            .collect();
+        let free = &mut self.free;
+        self.numbers.retain(|(key, address), number| {
+            let stays = there.contains(&(key, *address));
+            if !stays {
+                free.push_back(*number & ((1 << INDEX_BITS) - 1));
+            }
+            stays
+        });
+    }
+
+    fn add_service(&mut self, snapshot: &mut Snapshot, pool: &Pool) {
+        let mut service = Service { table: None, backends: Vec::new(), by_client: pool.affinity.is_some() };
+        for backend in &pool.backends {
+            let Some(number) = self.number(&pool.key, backend.address) else { break };
+            let index = (number & ((1 << INDEX_BITS) - 1)) as usize;
+            if snapshot.backends.len() <= index {
+                snapshot.backends.resize(index + 1, None);
+            }
+            if let Some(place) = snapshot.backends.get_mut(index) {
+                let generation = (number >> INDEX_BITS) as u16;
+                *place = Some(Backend { generation, address: backend.address, forwarding: pool.forwarding });
+            }
+            service.backends.push(number);
+        }
+        if service.backends.len() == pool.backends.len() {
+            service.table = pool.table(&self.settings.seed).ok();
+        }
+        snapshot.services.push(service);
+    }
+
+    /// The number of a backend, the one it has or a new one. An index is used again with another generation, so that a flow's
+    /// number never means somebody else.
+    fn number(&mut self, key: &PoolKey, address: SocketAddr) -> Option<u32> {
+        let name = (key.clone(), address);
+        if let Some(number) = self.numbers.get(&name) {
+            return Some(*number);
+        }
+        let index = match self.free.pop_front() {
+            Some(index) => {
+                let generation = self.generations.get_mut(index as usize)?;
+                *generation = (*generation + 1) & ((1 << (32 - INDEX_BITS)) - 1);
+                index
+            }
+            None => {
+                let index =
+                    u32::try_from(self.generations.len()).ok().filter(|index| index >> INDEX_BITS == 0)?;
+                self.generations.push(0);
+                index
+            }
+        };
+        let generation = *self.generations.get(index as usize)?;
+        let number = u32::from(generation) << INDEX_BITS | index;
+        let _ = self.numbers.insert(name, number);
+        Some(number)
+    }
+}
+
+fn add_frontend(snapshot: &mut Snapshot, frontend: &services::Frontend, pool: &Pool, address: IpAddr) {
+    let at = SocketAddr::new(address, frontend.port);
+    let protocol = pool.key.protocol.number();
+    let hasher = snapshot.hasher;
+    let entry =
+        Frontend { at, protocol, service: frontend.pool, source_ranges: frontend.source_ranges.clone() };
+    let place_of = |frontend: &Frontend| place(&hasher, frontend.at, frontend.protocol);
+    let _ = snapshot.frontends.insert_unique(place_of(&entry), entry, place_of);
+    let place_of = |address: &IpAddr| place(&hasher, SocketAddr::new(*address, 0), 0);
+    let _ =
+        snapshot.addresses.entry(place_of(&address), |known| *known == address, place_of).or_insert(address);
+}

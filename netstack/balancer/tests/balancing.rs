@@ -1,0 +1,359 @@
+//! Packets of clients and backends through balancers.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+
+use balancer::{Balancer, Builder, Reason, Settings, Snapshot, Verdict};
+use etherparse::{Icmpv4Type, PacketBuilder, icmpv4};
+use flow::{Config, Timeouts};
+use rewrite::View;
+use serde_json::{Value, json};
+use services::{Objects, Site, compile};
+
+const MS: u64 = 1_000_000;
+const VIP: [u8; 4] = [10, 96, 0, 10];
+
+/// A service on the VIP over backends 10.1.0.x.
+fn snapshot(builder: &mut Builder, spec: &Value, forwarding: &str, backends: &[u8]) -> Snapshot {
+    let mut service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "web", "annotations": {"fairlead.dev/forwarding": forwarding}},
+        "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 80}]},
+    });
+    for (name, value) in spec.as_object().unwrap() {
+        service["spec"][name] = value.clone();
+    }
+    if spec["type"] == "LoadBalancer" {
+        service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.5"}]}});
+    }
+    let endpoints: Vec<Value> =
+        backends.iter().map(|b| json!({"addresses": [format!("10.1.0.{b}")]})).collect();
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "web", "labels": {"kubernetes.io/service-name": "web"}},
+        "ports": [{"port": 8080}], "endpoints": endpoints,
+    });
+    let mut objects = Objects::default();
+    objects.add(0, &service).unwrap();
+    objects.add(1, &slice).unwrap();
+    builder.build(&compile(&objects, &Site::default()).unwrap())
+}
+
+fn builder() -> Builder {
+    Builder::new(Settings {
+        node_addresses: vec!["192.0.2.1".parse().unwrap()],
+        source_addresses: vec!["192.0.2.9".parse().unwrap()],
+        tunnel4: Some("192.0.2.1".parse().unwrap()),
+        gue_port: 6080,
+        ..Settings::default()
+    })
+}
+
+fn balancer() -> Balancer {
+    let config = Config { capacity: 10_000, secret: [1, 2], timeouts: Timeouts::default() };
+    Balancer::new((&config, &config), (0, 1), (20_000, 60_000)).unwrap()
+}
+
+fn tcp(from: ([u8; 4], u16), to: ([u8; 4], u16), flags: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut builder = PacketBuilder::ipv4(from.0, to.0, 60).tcp(from.1, to.1, 1, 100);
+    if flags & 2 != 0 {
+        builder = builder.syn();
+    }
+    if flags & 16 != 0 {
+        builder = builder.ack(9);
+    }
+    builder.write(&mut bytes, b"hello").unwrap();
+    bytes
+}
+
+fn one(balancer: &mut Balancer, snapshot: &Snapshot, packet: &mut [u8], now_ns: u64) -> Verdict {
+    let mut verdicts = [Verdict::NotOurs];
+    balancer.process(snapshot, &mut [packet], now_ns, &mut verdicts);
+    let [verdict] = verdicts;
+    verdict
+}
+
+fn ends(packet: &[u8]) -> (SocketAddr, SocketAddr) {
+    let tuple = View::parse(packet).unwrap().tuple;
+    (tuple.source(), tuple.destination())
+}
+
+fn client(number: u16) -> ([u8; 4], u16) {
+    ([198, 51, (number >> 8) as u8, number as u8], 1000 + number)
+}
+
+/// Sends a client's packet and says which backend it went to.
+fn backend_of(balancer: &mut Balancer, snapshot: &Snapshot, client: ([u8; 4], u16), flags: u8) -> SocketAddr {
+    let mut packet = tcp(client, (VIP, 80), flags);
+    assert_eq!(one(balancer, snapshot, &mut packet, 0), Verdict::Route);
+    let (source, destination) = ends(&packet);
+    assert_eq!(source, SocketAddr::from(client));
+    // The rewritten packet is what its sender would have sent there itself.
+    let IpAddr::V4(address) = destination.ip() else { panic!("{destination}") };
+    assert_eq!(packet, tcp(client, (address.octets(), destination.port()), flags));
+    destination
+}
+
+#[test]
+fn nat_goes_there_and_back() {
+    let (mut balancer, mut builder) = (balancer(), builder());
+    let snapshot = snapshot(&mut builder, &json!({}), "nat", &[1, 2, 3]);
+    let mut used = HashSet::new();
+    for number in 0..100 {
+        let backend = backend_of(&mut balancer, &snapshot, client(number), 2);
+        assert_eq!(backend.port(), 8080);
+        let IpAddr::V4(address) = backend.ip() else { panic!("{backend}") };
+        let mut answer = tcp((address.octets(), 8080), client(number), 18);
+        assert_eq!(one(&mut balancer, &snapshot, &mut answer, 0), Verdict::Route);
+        assert_eq!(answer, tcp((VIP, 80), client(number), 18));
+        assert_eq!(backend_of(&mut balancer, &snapshot, client(number), 16), backend);
+        let _ = used.insert(backend);
+    }
+    assert_eq!(used.len(), 3);
+    let mut other = tcp(client(1), ([10, 96, 0, 11], 80), 2);
+    let before = other.clone();
+    assert_eq!(one(&mut balancer, &snapshot, &mut other, 0), Verdict::NotOurs);
+    assert_eq!(other, before);
+}
+
+#[test]
+fn another_node_sends_flows_to_the_same_backends() {
+    let (mut first, mut builder) = (balancer(), builder());
+    let here = snapshot(&mut builder, &json!({}), "nat", &[1, 2, 3, 4, 5]);
+    // It learnt of others before, and in another order.
+    let mut elsewhere = self::builder();
+    let _ = snapshot(&mut elsewhere, &json!({}), "nat", &[9, 5, 7]);
+    let there = snapshot(&mut elsewhere, &json!({}), "nat", &[5, 4, 3, 2, 1]);
+    let mut second = balancer();
+    for number in 0..500 {
+        let backend = backend_of(&mut first, &here, client(number), 2);
+        assert_eq!(backend_of(&mut second, &there, client(number), 16), backend);
+    }
+}
+
+#[test]
+fn flows_stay_while_backends_come_and_go_and_move_when_theirs_is_gone() {
+    let (mut balancer, mut builder) = (balancer(), builder());
+    let before = snapshot(&mut builder, &json!({}), "nat", &[1, 2, 3, 4]);
+    let was: Vec<_> = (0..400).map(|n| backend_of(&mut balancer, &before, client(n), 2)).collect();
+    let more = snapshot(&mut builder, &json!({}), "nat", &[1, 2, 3, 4, 5, 6, 7, 8]);
+    let now: Vec<_> = (0..400).map(|n| backend_of(&mut balancer, &more, client(n), 16)).collect();
+    assert_eq!(was, now);
+    // Number 2 goes, and its number is used again: nobody takes the newcomer for it.
+    let gone = SocketAddr::from(([10, 1, 0, 2], 8080));
+    let less = snapshot(&mut builder, &json!({}), "nat", &[1, 3, 4]);
+    let next = snapshot(&mut builder, &json!({}), "nat", &[1, 3, 4, 9]);
+    for (number, was) in was.iter().enumerate() {
+        let now =
+            backend_of(&mut balancer, if number % 2 == 0 { &less } else { &next }, client(number as u16), 16);
+        assert!(now == *was || (*was == gone && now != gone), "{was} became {now}");
+    }
+}
+
+#[test]
+fn full_nat_and_hairpin_use_our_own_source() {
+    let (mut balancer, mut builder) = (balancer(), builder());
+    let full = snapshot(&mut builder, &json!({}), "full-nat", &[1, 2]);
+    let own: IpAddr = "192.0.2.9".parse().unwrap();
+    let mut sources = HashSet::new();
+    for number in 0..200 {
+        let mut packet = tcp(client(number), (VIP, 80), 2);
+        assert_eq!(one(&mut balancer, &full, &mut packet, 0), Verdict::Route);
+        let (source, backend) = ends(&packet);
+        assert_eq!(source.ip(), own);
+        assert!((20_000..=60_000).contains(&source.port()));
+        assert!(sources.insert((source, backend)));
+        let mut again = tcp(client(number), (VIP, 80), 16);
+        assert_eq!(one(&mut balancer, &full, &mut again, 0), Verdict::Route);
+        assert_eq!(ends(&again), (source, backend));
+        let IpAddr::V4(address) = backend.ip() else { panic!("{backend}") };
+        let mut answer = tcp((address.octets(), 8080), ([192, 0, 2, 9], source.port()), 18);
+        assert_eq!(one(&mut balancer, &full, &mut answer, 0), Verdict::Route);
+        assert_eq!(answer, tcp((VIP, 80), client(number), 18));
+    }
+    // A backend that calls its own service, and is chosen for it.
+    let hairpin = snapshot(&mut builder, &json!({}), "nat", &[1]);
+    let mut packet = tcp(([10, 1, 0, 1], 5000), (VIP, 80), 2);
+    assert_eq!(one(&mut balancer, &hairpin, &mut packet, 0), Verdict::Route);
+    let (source, destination) = ends(&packet);
+    assert_eq!((source.ip(), destination), (own, SocketAddr::from(([10, 1, 0, 1], 8080))));
+    let mut answer = tcp(([10, 1, 0, 1], 8080), ([192, 0, 2, 9], source.port()), 18);
+    assert_eq!(one(&mut balancer, &hairpin, &mut answer, 0), Verdict::Route);
+    assert_eq!(answer, tcp((VIP, 80), ([10, 1, 0, 1], 5000), 18));
+}
+
+#[test]
+fn packets_are_brought_to_backends_that_answer_themselves() {
+    for (forwarding, overhead) in [("direct", 0), ("ipip", 20), ("gue", 28)] {
+        let (mut balancer, mut builder) = (balancer(), builder());
+        let snapshot = snapshot(&mut builder, &json!({}), forwarding, &[7]);
+        for flags in [2, 16] {
+            let mut packet = tcp(client(1), (VIP, 80), flags);
+            let before = packet.clone();
+            match one(&mut balancer, &snapshot, &mut packet, 0) {
+                Verdict::SendTo(address) => assert_eq!((address, overhead), ("10.1.0.7".parse().unwrap(), 0)),
+                Verdict::Encapsulate(header) => {
+                    assert_eq!((header.len(), &header[16..20]), (overhead, &[10, 1, 0, 7][..]));
+                }
+                verdict => panic!("{verdict:?}"),
+            }
+            assert_eq!(packet, before);
+        }
+        assert_eq!(balancer.flows4().counts().live, 1);
+    }
+}
+
+/// "Fragmentation needed" from a router to the sender of a packet.
+fn too_big(about: &[u8]) -> Vec<u8> {
+    let kind = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 };
+    let to: [u8; 4] = about[12..16].try_into().unwrap();
+    let mut bytes = Vec::new();
+    let builder = PacketBuilder::ipv4([203, 0, 113, 99], to, 60);
+    builder.icmpv4(Icmpv4Type::DestinationUnreachable(kind)).write(&mut bytes, &about[..28]).unwrap();
+    bytes
+}
+
+#[test]
+fn errors_reach_who_sent_the_packet() {
+    let (mut balancer, mut builder) = (balancer(), builder());
+    let snapshot = snapshot(&mut builder, &json!({}), "nat", &[1, 2, 3]);
+    let backend = backend_of(&mut balancer, &snapshot, client(1), 2);
+    let IpAddr::V4(address) = backend.ip() else { panic!("{backend}") };
+    let answer = || (tcp((VIP, 80), client(1), 16), tcp((address.octets(), 8080), client(1), 16));
+    // About the service's answer, from the client's side; about the client's packet, from the backend's.
+    let (seen, sent) = answer();
+    let mut error = too_big(&seen);
+    assert_eq!(one(&mut balancer, &snapshot, &mut error, 0), Verdict::Route);
+    assert_eq!(error, too_big(&sent));
+    let mut error = too_big(&tcp(client(1), (address.octets(), 8080), 16));
+    assert_eq!(one(&mut balancer, &snapshot, &mut error, 0), Verdict::Route);
+    assert_eq!(error, too_big(&tcp(client(1), (VIP, 80), 16)));
+    // A node that does not know the flow finds the same backend.
+    let mut error = too_big(&seen);
+    assert_eq!(one(&mut self::balancer(), &snapshot, &mut error, 0), Verdict::Route);
+    assert_eq!(error, too_big(&sent));
+    // Nothing to do with a service.
+    let mut error = too_big(&tcp(([9; 4], 1), ([8; 4], 2), 16));
+    assert_eq!(one(&mut balancer, &snapshot, &mut error, 0), Verdict::NotOurs);
+}
+
+/// A packet cut into two fragments.
+fn fragments(packet: &[u8]) -> [Vec<u8>; 2] {
+    let data = &packet[20..];
+    let make = |offset: usize, data: &[u8], more: u16| {
+        let mut header: [u8; 20] = packet[..20].try_into().unwrap();
+        header[2..4].copy_from_slice(&(20 + data.len() as u16).to_be_bytes());
+        header[4..6].copy_from_slice(&[0xab, 0xcd]);
+        header[6..8].copy_from_slice(&(more | (offset / 8) as u16).to_be_bytes());
+        header[10..12].fill(0);
+        let mut header = etherparse::Ipv4Header::from_slice(&header).unwrap().0;
+        header.header_checksum = header.calc_header_checksum();
+        [&header.to_bytes()[..], data].concat()
+    };
+    [make(0, &data[..24], 0x2000), make(24, &data[24..], 0)]
+}
+
+#[test]
+fn fragments_follow_the_first() {
+    let (mut balancer, mut builder) = (balancer(), builder());
+    let snapshot = snapshot(&mut builder, &json!({}), "nat", &[1, 2, 3]);
+    let [mut first, mut later] = fragments(&tcp(client(1), (VIP, 80), 16));
+    let mut early = later.clone();
+    assert_eq!(one(&mut balancer, &snapshot, &mut early, 0), Verdict::Drop(Reason::FragmentWithoutFirst));
+    assert_eq!(one(&mut balancer, &snapshot, &mut first, 0), Verdict::Route);
+    assert_eq!(one(&mut balancer, &snapshot, &mut later, 0), Verdict::Route);
+    let (_, backend) = ends(&first);
+    let IpAddr::V4(address) = backend.ip() else { panic!("{backend}") };
+    let expected = fragments(&tcp(client(1), (address.octets(), 8080), 16));
+    assert_eq!([first, later], expected);
+    // Of the answers too.
+    let [mut first, mut later] = fragments(&tcp((address.octets(), 8080), client(1), 16));
+    assert_eq!(one(&mut balancer, &snapshot, &mut first, 0), Verdict::Route);
+    assert_eq!(one(&mut balancer, &snapshot, &mut later, 0), Verdict::Route);
+    assert_eq!([first, later], fragments(&tcp((VIP, 80), client(1), 16)));
+    let [_, mut unrelated] = fragments(&tcp(([9; 4], 1), ([8; 4], 2), 16));
+    assert_eq!(one(&mut balancer, &snapshot, &mut unrelated, 0), Verdict::NotOurs);
+}
+
+#[test]
+fn a_client_keeps_its_backend_with_affinity() {
+    let (mut balancer, mut builder) = (balancer(), builder());
+    let snapshot =
+        snapshot(&mut builder, &json!({"sessionAffinity": "ClientIP"}), "nat", &[1, 2, 3, 4, 5, 6]);
+    let backends: HashSet<_> = (0..50)
+        .map(|port| backend_of(&mut balancer, &snapshot, ([198, 51, 100, 1], 2000 + port), 2))
+        .collect();
+    assert_eq!(backends.len(), 1);
+    let others: HashSet<_> = (0..50).map(|n| backend_of(&mut balancer, &snapshot, client(n), 2)).collect();
+    assert_eq!(others.len(), 6);
+}
+
+#[test]
+fn node_ports_source_ranges_and_empty_services() {
+    let (mut balancer, mut builder) = (balancer(), builder());
+    let spec = json!({
+        "type": "LoadBalancer", "loadBalancerSourceRanges": ["198.51.0.0/16"],
+        "ports": [{"port": 80, "nodePort": 30080}],
+    });
+    let open = snapshot(&mut builder, &spec, "nat", &[1]);
+    assert_eq!(open.frontends(), 3);
+    let mut verdict = |snapshot: &Snapshot, from: [u8; 4], to: ([u8; 4], u16)| {
+        one(&mut balancer, snapshot, &mut tcp((from, 9), to, 2), 0)
+    };
+    let balanced = ([203, 0, 113, 5], 80);
+    assert_eq!(verdict(&open, [198, 51, 1, 1], balanced), Verdict::Route);
+    assert_eq!(verdict(&open, [198, 52, 1, 1], balanced), Verdict::Drop(Reason::SourceRange));
+    assert_eq!(verdict(&open, [198, 52, 1, 1], ([192, 0, 2, 1], 30080)), Verdict::Route);
+    let empty = snapshot(&mut builder, &spec, "nat", &[]);
+    assert_eq!(verdict(&empty, [198, 51, 1, 1], balanced), Verdict::Drop(Reason::NoBackend));
+}
+
+#[test]
+fn vectors_of_any_length_are_balanced_as_single_packets_are() {
+    let mut builder = builder();
+    let snapshot = snapshot(&mut builder, &json!({}), "nat", &[1, 2, 3]);
+    for length in [1, 2, 67, 256, 300] {
+        let mut packets: Vec<_> = (0..length).map(|n| tcp(client(n % 40), (VIP, 80), 2)).collect();
+        let mut singles = packets.clone();
+        let mut verdicts = vec![Verdict::NotOurs; usize::from(length)];
+        let mut slices: Vec<&mut [u8]> = packets.iter_mut().map(Vec::as_mut_slice).collect();
+        balancer().process(&snapshot, &mut slices, 0, &mut verdicts);
+        let mut alone = balancer();
+        for packet in &mut singles {
+            assert_eq!(one(&mut alone, &snapshot, packet, 0), Verdict::Route);
+        }
+        assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Route));
+        assert_eq!(packets, singles);
+    }
+}
+
+#[test]
+fn a_full_table_costs_no_packet_and_quiet_flows_are_freed() {
+    let mut builder = builder();
+    let snapshot = snapshot(&mut builder, &json!({}), "nat", &[1, 2, 3]);
+    let config = Config { capacity: 8, secret: [1, 2], timeouts: Timeouts::default() };
+    let mut balancer = Balancer::new((&config, &config), (0, 1), (20_000, 60_000)).unwrap();
+    let first: Vec<_> = (0..200).map(|n| backend_of(&mut balancer, &snapshot, client(n), 2)).collect();
+    let again: Vec<_> = (0..200).map(|n| backend_of(&mut balancer, &snapshot, client(n), 16)).collect();
+    assert_eq!(first, again);
+    assert!(balancer.flows4().counts().live <= 8);
+    balancer.expire(3_600_000 * MS, usize::MAX);
+    assert_eq!((balancer.flows4().counts().live, balancer.flows6().counts().live), (0, 0));
+}
+
+#[test]
+fn no_bytes_do_harm() {
+    let (mut balancer, mut builder) = (balancer(), builder());
+    let snapshot = snapshot(&mut builder, &json!({}), "nat", &[1]);
+    let whole = too_big(&tcp((VIP, 80), client(1), 16));
+    for length in 0..whole.len() {
+        for bit in 0..8 {
+            let mut packet = whole[..length].to_vec();
+            if let Some(last) = packet.last_mut() {
+                *last ^= 1 << bit;
+            }
+            let _ = one(&mut balancer, &snapshot, &mut packet, 0);
+        }
+    }
+}
