@@ -63,16 +63,21 @@ pub fn ports(devices: &[Arc<PciDevice>], workers: u16, free_bytes: u64, packed: 
 
 fn open_ports(cards: &[&Arc<PciDevice>], plan: &Plan, packed: bool) -> Ports {
     let mut ports = Ports { controls: Vec::new(), queues: Vec::new() };
+    // Pairs are dealt to the workers in this order, see `dataplane::deal`.
+    let mut dealt = 0;
     for (index, card) in cards.iter().enumerate() {
         let options = NetOptions {
             name: format!("eth{index}"),
             queue_pairs: plan.workers,
+            first_worker: (dealt % usize::from(plan.workers)) as u16,
+            workers: plan.workers,
             queue_size: plan.ring,
             packed,
             fallback_mac: random_mac(),
         };
         match net::open((*card).clone(), &options) {
             Ok((control, queues)) => {
+                dealt += queues.len();
                 ports.controls.push(control);
                 ports.queues.push(queues);
             }

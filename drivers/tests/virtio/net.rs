@@ -1,9 +1,10 @@
 //! The network card: frames both ways, checksums, link, queue pairs, interrupts.
 
 use buffer::{Buf, Flags, Vector};
+use drivers::bus::InterruptTarget;
 use drivers::virtio::{feature, net};
 
-use crate::model::{Card, HEADER_BYTES, MAC, Memory, PAIRS, RINGS, model, offer};
+use crate::model::{Card, HEADER_BYTES, MAC, Memory, PAIRS, RINGS, model, offer, options};
 
 const PLAIN: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
 
@@ -404,4 +405,13 @@ fn what_was_sent_comes_back_though_nothing_else_is_sent() {
 fn a_card_without_an_address_gets_one() {
     let card = Card::open(offer::USUAL & !offer::MAC);
     assert_eq!(card.control.info().mac, [net::LOCALLY_ADMINISTERED, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_pair_wakes_the_worker_that_it_was_dealt_to() {
+    let model = model(offer::USUAL, 64, true);
+    let options = net::NetOptions { first_worker: 3, workers: 4, ..options(3) };
+    let _card = net::open(model.clone(), &options).expect("a correct card");
+    let workers = [3, 0, 1].map(InterruptTarget::Worker);
+    assert_eq!(model.state().targets, [&[InterruptTarget::Control][..], &workers].concat());
 }

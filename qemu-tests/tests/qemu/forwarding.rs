@@ -38,6 +38,17 @@ pub fn both_families_on_two_workers(experiment: &Experiment) -> Result<()> {
     Ok(())
 }
 
+/// Cards with one pair of queues each, which different workers have: a packet must wake the right one.
+pub fn both_families_on_four_cores(experiment: &Experiment) -> Result<()> {
+    let (_vm, stations) = experiment.gateway_with(|machine| machine.smp(4), |nic| nic)?;
+    for _ in 0..3 {
+        datagrams_cross(&stations)?;
+        // Long enough for every worker to fall asleep.
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    Ok(())
+}
+
 /// Datagrams of many sizes cross in both directions, unchanged but for what a router changes.
 pub fn datagrams_cross(stations: &Stations) -> Result<()> {
     let (left, right) = (&stations.left, &stations.right);

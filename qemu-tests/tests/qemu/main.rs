@@ -34,6 +34,7 @@ const TESTS: &[Test] = &[
     Test::new("forward_both_families_on_one_core", forwarding::both_families_on_one_core),
     Test::new("forward_both_families_on_two_cores", forwarding::both_families_on_two_cores),
     Test::new("forward_both_families_on_two_workers", forwarding::both_families_on_two_workers),
+    Test::new("forward_both_families_on_four_cores", forwarding::both_families_on_four_cores),
     Test::new("forward_expired_hop_limit_is_reported", forwarding::expired_hop_limit_is_reported),
     Test::new("forward_node_answers_echo_requests", forwarding::node_answers_echo_requests),
     Test::new("forward_over_every_variant_of_the_device", options::every_variant_forwards),

@@ -94,6 +94,11 @@ pub struct NetOptions {
     pub name: String,
     /// How many queue pairs: one for each worker. A device with fewer gives fewer.
     pub queue_pairs: u16,
+    /// The worker of the first pair; the pairs after it belong to the workers after that, of [`workers`](Self::workers)
+    /// around. An interrupt of a pair has to wake the worker who polls it.
+    pub first_worker: u16,
+    /// How many workers there are.
+    pub workers: u16,
     /// Descriptors of each queue at most. Each receive queue holds that many buffers of the pool, each
     /// transmit queue up to that many until it is used again.
     pub queue_size: u16,
@@ -117,7 +122,7 @@ pub type Net = (Box<dyn PortControl>, Vec<Box<dyn PortQueue>>);
 
 /// Opens a network card and lets it run.
 ///
-/// The queue pair of index N interrupts worker N, changes of the link interrupt control: a device with few
+/// Each queue pair interrupts its own worker, changes of the link interrupt control: a device with few
 /// MSI-X vectors gives few pairs. One with less than two does not interrupt at all: [`PortQueue::arm`] is
 /// always true then.
 ///
@@ -197,7 +202,7 @@ impl<F: Format> Card<F> {
         let has = |bits| transport.has(bits);
         let device_pairs = device_pairs(transport)?;
         let pairs = pairs_to_use(transport, options.queue_pairs.clamp(1, device_pairs));
-        let (config_interrupt, mut interrupts) = enable_interrupts(transport, pairs)?;
+        let (config_interrupt, mut interrupts) = enable_interrupts(transport, pairs, options)?;
         let mut rings = Vec::new();
         let mut tx_doorbells = Vec::new();
         for pair in 0..pairs {
@@ -261,11 +266,13 @@ fn pairs_to_use(transport: &Transport, wanted: u16) -> u16 {
 type Interrupts = (Option<Box<dyn Interrupt>>, alloc::vec::IntoIter<Box<dyn Interrupt>>);
 
 /// Vector 0 is for configuration changes, 1 + N for queue pair N; or none for anything.
-fn enable_interrupts(transport: &Transport, pairs: u16) -> Result<Interrupts, Error> {
+fn enable_interrupts(transport: &Transport, pairs: u16, options: &NetOptions) -> Result<Interrupts, Error> {
     if transport.device().msix_table_len() <= pairs {
         return Ok((None, Vec::new().into_iter()));
     }
-    let workers = (0..pairs).map(InterruptTarget::Worker);
+    let worker =
+        |pair: u16| (u32::from(options.first_worker) + u32::from(pair)) % u32::from(options.workers.max(1));
+    let workers = (0..pairs).map(|pair| InterruptTarget::Worker(worker(pair) as u16));
     let targets: Vec<_> = core::iter::once(InterruptTarget::Control).chain(workers).collect();
     let mut interrupts = transport.device().enable_msix(&targets)?.into_iter();
     transport.set_config_vector(0)?;

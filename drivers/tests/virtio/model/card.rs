@@ -50,7 +50,15 @@ pub fn model(features: u64, queue_size: u16, msix: bool) -> Arc<Model> {
 
 pub fn options(queue_pairs: u16) -> net::NetOptions {
     let fallback_mac = [net::LOCALLY_ADMINISTERED, 1, 2, 3, 4, 5];
-    net::NetOptions { name: "eth0".into(), queue_pairs, queue_size: 256, packed: true, fallback_mac }
+    net::NetOptions {
+        name: "eth0".into(),
+        queue_pairs,
+        first_worker: 0,
+        workers: queue_pairs,
+        queue_size: 256,
+        packed: true,
+        fallback_mac,
+    }
 }
 
 impl Card {

@@ -86,6 +86,8 @@ pub struct State {
     /// What a disk or card answers instead of success.
     pub answer: Option<u8>,
     pub commands: Vec<Vec<u8>>,
+    /// Who the entries of the MSI-X table wake.
+    pub targets: Vec<InterruptTarget>,
 }
 
 pub struct Model {
@@ -124,6 +126,7 @@ impl Model {
             short_reads: false,
             answer: None,
             commands: Vec::new(),
+            targets: Vec::new(),
         };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -431,6 +434,7 @@ impl Device for Model {
 
     fn enable_msix(&self, targets: &[InterruptTarget]) -> Result<Vec<Box<dyn Interrupt>>, BusError> {
         assert!(targets.len() <= usize::from(self.msix_table_len()));
+        self.state().targets = targets.to_vec();
         let fired = self.state().fired.clone().into_iter();
         Ok(fired.take(targets.len()).map(|flag| Box::new(Flag(flag)) as Box<dyn Interrupt>).collect())
     }
