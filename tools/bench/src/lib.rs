@@ -7,7 +7,8 @@
 //! 4. [`measure::measure`] polls the worker in many short rounds and keeps the best;
 //! 5. [`report`] prints a table, and JSON.
 //!
-//! [`esp`] has routers of its own, with IPsec tunnels. [`aead`] is apart from that: the cipher alone, without a router.
+//! [`esp`] has routers of its own, with IPsec tunnels. [`aead`] and [`policy`] are apart from that: the cipher alone,
+//! and the classifier alone, without a router.
 //!
 //! Clocks are those of the time stamp counter. The total of a row is what [`dataplane::Worker::poll`] takes, all of it, without
 //! the generator's own time: nodes from ethernet-input to the frames' return to the pool, the graph around them, and
@@ -24,6 +25,7 @@ pub mod counters;
 pub mod esp;
 pub mod generator;
 pub mod measure;
+pub mod policy;
 pub mod report;
 pub mod rig;
 pub mod routes;

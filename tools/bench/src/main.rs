@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use bench::report::{self, Machine};
-use bench::{aead, calibration, counters, esp, measure, workload};
+use bench::{aead, calibration, counters, esp, measure, policy, workload};
 use clap::Parser;
 use std::path::PathBuf;
 
@@ -26,17 +26,19 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let all = workload::all();
     let aeads: Vec<String> = aead::names().iter().map(|name| format!("aead/{name}")).collect();
+    let policies = policy::names();
     if arguments.list {
         all.iter().for_each(|workload| println!("{}", workload.name()));
         esp::all().iter().for_each(|workload| println!("{}", workload.name()));
-        aeads.iter().for_each(|name| println!("{name}"));
+        aeads.iter().chain(&policies).for_each(|name| println!("{name}"));
         return Ok(());
     }
     for wanted in &arguments.workloads {
         let known = all.iter().any(|workload| workload.is_meant_by(wanted))
             || esp::all().iter().any(|workload| workload.is_meant_by(wanted))
             || wanted == "aead"
-            || aeads.contains(wanted);
+            || aeads.contains(wanted)
+            || policies.iter().any(|name| is_meant_by(name, wanted));
         ensure!(known, "there is no workload {wanted}; --list names them");
     }
     ensure!(arguments.rounds > 0, "at least one round is needed");
@@ -76,9 +78,18 @@ fn main() -> Result<()> {
             || wanted.any(|wanted| wanted == "aead" || wanted.strip_prefix("aead/") == Some(name))
     };
     let aead = if aead::names().iter().any(|name| meant(name)) { aead::run(meant) } else { Vec::new() };
+    let meant = |name: &str| {
+        arguments.workloads.is_empty() || arguments.workloads.iter().any(|wanted| is_meant_by(name, wanted))
+    };
+    let policy = policy::run(meant, arguments.rounds)?;
     if let Some(path) = arguments.json {
-        std::fs::write(&path, report::json(&machine, &measurements, &esp_rows, &aead)?)
+        std::fs::write(&path, report::json(&machine, &measurements, &esp_rows, &aead, &policy)?)
             .with_context(|| path.display().to_string())?;
     }
     Ok(())
+}
+
+/// True if a person who says `wanted` means `name`, or the group before its slash.
+fn is_meant_by(name: &str, wanted: &str) -> bool {
+    name == wanted || name.split_once('/').is_some_and(|(group, _)| group == wanted)
 }

@@ -1,6 +1,7 @@
 //! What a person and a program read of a measurement.
 
 use crate::measure::Measurement;
+use crate::policy;
 use crate::workload::FRAME_BYTES;
 use crate::{aead, esp};
 use serde::Serialize;
@@ -69,6 +70,7 @@ struct Json<'a> {
     workloads: Vec<JsonWorkload>,
     esp: &'a [esp::Row],
     aead: &'a [aead::Row],
+    policy: &'a [policy::Row],
 }
 
 #[derive(Serialize)]
@@ -94,6 +96,7 @@ pub fn json(
     measurements: &[Measurement],
     esp: &[esp::Row],
     aead: &[aead::Row],
+    policy: &[policy::Row],
 ) -> serde_json::Result<String> {
     let workload = |measurement: &Measurement| JsonWorkload {
         name: measurement.workload.name(),
@@ -115,5 +118,6 @@ pub fn json(
         workloads: measurements.iter().map(workload).collect(),
         esp,
         aead,
+        policy,
     })
 }

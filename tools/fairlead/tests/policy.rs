@@ -171,3 +171,18 @@ fn a_flow_is_explained_from_both_ends() {
     assert_eq!(code, 1);
     assert!(err.contains("port is missing"), "{err}");
 }
+
+#[test]
+fn a_matrix_says_who_reaches_whom() {
+    let dir = scratch("matrix");
+    std::fs::write(dir.join("cluster.yaml"), CLUSTER).unwrap();
+    std::fs::write(dir.join("policies.json"), POLICIES).unwrap();
+    let ask = |more: &[&str]| fairlead(&[&["policy", "matrix", "-f", dir.to_str().unwrap()], more].concat());
+    let (code, out, err) = ask(&["--port", "22/tcp"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let cells: Vec<Vec<&str>> = out.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(cells, [["shop/api-0", ".", "."], ["shop/front-0", "X", "."]]);
+    let json: Value = serde_json::from_str(&ask(&["--port", "8080/tcp", "-o", "json"]).1).unwrap();
+    assert_eq!(json["shop/front-0"]["shop/api-0"], "allow");
+    assert!(ask(&["--port", "x/y"]).2.contains("protocol"));
+}

@@ -52,15 +52,24 @@ pub struct Pool {
     /// Where the list of each run begins; [`EMPTY`] if it has none.
     lists: Vec<u32>,
     candidates: Vec<Candidate>,
+    /// Of tables of many runs, for each first half of a key, where its page begins.
+    tops: Vec<u32>,
+    /// Pages: for each second half, where the list begins. Halves of the same runs share one.
+    pages: Vec<u32>,
 }
 
 const EMPTY: u32 = u32::MAX;
+/// From so many runs on a table has pages: a kilobyte and more, for two loads in place of a search.
+const PAGED_RUNS: usize = 24;
+const PAGE: usize = 256;
 
 /// One table: its runs in the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     first: u32,
     len: u32,
+    /// Where its tops begin, plus one; 0 if it has none.
+    tops: u32,
 }
 
 impl Pool {
@@ -102,7 +111,39 @@ impl Pool {
                 }
             }
         }
-        Table { first, len: self.starts.len() as u32 - first }
+        let runs = self.starts.len() - first as usize;
+        let tops = if runs < PAGED_RUNS { 0 } else { self.page(first as usize) };
+        Table { first, len: runs as u32, tops }
+    }
+
+    /// Turns the runs from `first` on into pages, and forgets them.
+    fn page(&mut self, first: usize) -> u32 {
+        let (starts, lists) = (self.starts.split_off(first), self.lists.split_off(first));
+        let tops = self.tops.len() as u32 + 1;
+        let mut shared: Option<(u32, usize)> = None;
+        for top in 0..PAGE {
+            let run_of = |low: usize| {
+                starts.partition_point(|start| usize::from(*start) <= top * PAGE + low).saturating_sub(1)
+            };
+            let (run, last) = (run_of(0), run_of(PAGE - 1));
+            if let Some((page, of)) = shared
+                && (run, last) == (of, of)
+            {
+                self.tops.push(page);
+                continue;
+            }
+            let page = self.pages.len() as u32;
+            let mut at = run;
+            for low in 0..PAGE {
+                while starts.get(at + 1).is_some_and(|start| usize::from(*start) <= top * PAGE + low) {
+                    at += 1;
+                }
+                self.pages.push(lists.get(at).copied().unwrap_or(EMPTY));
+            }
+            self.tops.push(page);
+            shared = (run == last).then_some((page, run));
+        }
+        tops
     }
 
     fn begin(&mut self, at: u16, list: &[Candidate]) {
@@ -115,12 +156,20 @@ impl Pool {
     /// The rules that may decide about a key.
     #[inline]
     pub fn find(&self, table: Table, key: u16) -> &[Candidate] {
-        let runs = table.first as usize..(table.first + table.len) as usize;
-        let starts = self.starts.get(runs.clone()).unwrap_or_default();
-        let run = starts.partition_point(|start| *start <= key);
-        let list = self.lists.get(runs).and_then(|lists| lists.get(run.wrapping_sub(1)));
-        match list {
-            Some(begins) if *begins != EMPTY => self.candidates.get(*begins as usize..).unwrap_or_default(),
+        let begins = match table.tops.checked_sub(1) {
+            Some(tops) => {
+                let page = self.tops.get(tops as usize + usize::from(key >> 8)).copied().unwrap_or_default();
+                self.pages.get(page as usize + usize::from(key & 0xff)).copied()
+            }
+            None => {
+                let runs = table.first as usize..(table.first + table.len) as usize;
+                let starts = self.starts.get(runs.clone()).unwrap_or_default();
+                let run = starts.partition_point(|start| *start <= key).wrapping_sub(1);
+                self.lists.get(runs).and_then(|lists| lists.get(run)).copied()
+            }
+        };
+        match begins {
+            Some(begins) if begins != EMPTY => self.candidates.get(begins as usize..).unwrap_or_default(),
             _ => &[],
         }
     }
@@ -211,5 +260,29 @@ mod tests {
         }
         assert!(places(&pool, other, 7).is_empty());
         assert!(places(&pool, Table::default(), 7).is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn tables_of_many_runs_say_the_same(
+            ranges in proptest::collection::vec((proptest::prelude::any::<u16>(), 0..900_u16), 1..60)
+        ) {
+            let ranges: Vec<[(u16, u16); 1]> =
+                ranges.into_iter().map(|(first, more)| [(first, first.saturating_add(more))]).collect();
+            let one = |(ranges, place)| Entry { tier_end: 100, passable: false, ..entry(place, ranges, Action::Allow) };
+            let entries: Vec<Entry<'_>> = ranges.iter().map(<[_; 1]>::as_slice).zip(0..).map(one).collect();
+            let mut pool = Pool::default();
+            let tables = [pool.make(&entries[..1]), pool.make(&entries)];
+            let edges = ranges.iter().flat_map(|[(first, last)]| {
+                [first.saturating_sub(1), *first, *last, last.saturating_add(1)]
+            });
+            for key in edges.chain([0, u16::MAX]) {
+                let about = |range: &[(u16, u16); 1]| (range[0].0..=range[0].1).contains(&key);
+                let wanted: Vec<u32> = ranges.iter().position(about).map(|place| place as u32).into_iter().collect();
+                proptest::prop_assert_eq!(places(&pool, tables[1], key), wanted);
+                let alone: Vec<u32> = about(&ranges[0]).then_some(0).into_iter().collect();
+                proptest::prop_assert_eq!(places(&pool, tables[0], key), alone);
+            }
+        }
     }
 }

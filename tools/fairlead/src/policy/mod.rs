@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use policy::classifier::Classifier;
-use policy::model::Direction;
+use policy::model::{Direction, Packet};
 use policy::{Cluster, flow};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::cli::Format;
 use crate::failure::{Failure, Message, Result};
@@ -27,6 +28,19 @@ pub enum PolicyCommand {
     Test(TestArgs),
     /// Say what policies do with one flow, and why
     Explain(ExplainArgs),
+    /// Say for all pods who reaches whom on a port
+    Matrix(MatrixArgs),
+}
+
+/// `fairlead policy matrix`.
+#[derive(Debug, Args)]
+pub struct MatrixArgs {
+    /// Files, or directories of them, as for `policy test`
+    #[arg(short, long = "file", required = true, num_args = 1.., value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Port and protocol, such as `443/tcp`; or a protocol without ports, such as `icmp`
+    #[arg(long, value_name = "PORT/PROTOCOL")]
+    pub port: String,
 }
 
 /// `fairlead policy explain`.
@@ -65,6 +79,7 @@ pub fn carry_out(command: &PolicyCommand, format: Format) -> Result<()> {
     match command {
         PolicyCommand::Test(args) => test(args, format),
         PolicyCommand::Explain(args) => explain(args, format),
+        PolicyCommand::Matrix(args) => matrix(args, format),
     }
 }
 
@@ -137,6 +152,44 @@ fn explain(args: &ExplainArgs, format: Format) -> Result<()> {
         line("sender", judgement.egress.allow, &answer.egress_rule),
         line("receiver", judgement.ingress.allow, &answer.ingress_rule)
     ))
+}
+
+/// Rows send, columns receive.
+fn matrix(args: &MatrixArgs, format: Format) -> Result<()> {
+    let cluster = resources::read(&args.files)?;
+    let ends = cluster.model.endpoints.iter().filter(|endpoint| !endpoint.addresses.is_empty());
+    let ends: Vec<String> = ends.map(|endpoint| endpoint.name.clone()).collect();
+    let packet = |from: &str, to: &str| Flow::between(from, to, &args.port).packet(&cluster);
+    let mut packets = Vec::new();
+    for from in &ends {
+        for to in &ends {
+            // Ends without addresses of the same version have no way to each other.
+            packets.push(packet(from, to).ok());
+        }
+    }
+    if let (Some(end), true) = (ends.first(), packets.iter().all(Option::is_none)) {
+        let _ = packet(end, end).map_err(Failure::operation)?;
+    }
+    let classifier = compile(cluster)?;
+    let reached = |packet: &Option<Packet>| packet.map(|packet| flow::classify(&classifier, &packet).allow());
+    let reached: Vec<Option<bool>> = packets.iter().map(reached).collect();
+    let rows = || ends.iter().zip(reached.chunks(ends.len().max(1)));
+    if format != Format::Table {
+        let row = |(from, row): (&String, &[Option<bool>])| {
+            let cells =
+                ends.iter().zip(row).filter_map(|(to, allow)| Some((to.clone(), word((*allow)?).into())));
+            (from.clone(), Value::Object(cells.collect()))
+        };
+        return output::show(format, &Value::Object(rows().map(row).collect()), output::json);
+    }
+    let mark = |allow: &Option<bool>| match allow {
+        Some(true) => ".".to_owned(),
+        Some(false) => "X".to_owned(),
+        None => "-".to_owned(),
+    };
+    let headings: Vec<&str> = ["from"].into_iter().chain(ends.iter().map(String::as_str)).collect();
+    let cells = rows().map(|(from, row)| [from.clone()].into_iter().chain(row.iter().map(mark)).collect());
+    output::emit(&output::table(&headings, &[], cells.collect()))
 }
 
 /// What decides for packets decides here.

@@ -1,0 +1,188 @@
+//! Workloads `policy-new` and `policy-compile`: the first packet of a flow against 10 to 10,000 rules, and how long it takes to
+//! make the tables.
+//!
+//! `policy-new` is the classifier alone, for packets that each hit another rule at random, a tenth of them none.
+
+use crate::routes::Random;
+use anyhow::{Result, anyhow};
+use policy::classifier::Classifier;
+use policy::model::{
+    Action, DefaultAction, Direction, Endpoint, EndpointKind, Hook, Match, Model, Order, Packet, Policy,
+    PolicyId, Ports, Rule, Set, Side, Tier, protocol,
+};
+use policy::reference::Stage;
+use policy::{Labels, Selector};
+use serde::Serialize;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+const RULES: [usize; 4] = [10, 100, 1_000, 10_000];
+const POLICIES: usize = 10_000;
+const ENDPOINTS: usize = 1_000;
+/// Packets that are gone through in each round.
+const PACKETS: usize = 4_096;
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Its full name.
+    pub name: String,
+    /// Clocks of one decision in the best round; none for a compilation.
+    pub clocks: Option<f64>,
+    /// The same in the median round.
+    pub clocks_median: Option<f64>,
+    /// Milliseconds of a compilation, the best of a few.
+    pub milliseconds: Option<f64>,
+}
+
+/// All names.
+pub fn names() -> Vec<String> {
+    let new = RULES.iter().map(|rules| format!("policy-new/{rules}-rules"));
+    new.chain([format!("policy-compile/{POLICIES}-policies")]).collect()
+}
+
+/// Measures what is meant, and prints it.
+pub fn run(meant: impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, rules) in names().into_iter().zip(RULES.map(Some).into_iter().chain([None])) {
+        if !meant(&name) {
+            continue;
+        }
+        let row = match rules {
+            Some(rules) => decisions(name, rules, rounds)?,
+            None => compilation(name)?,
+        };
+        let figure = match (row.clocks, row.clocks_median, row.milliseconds) {
+            (Some(clocks), Some(median), _) => {
+                format!("{clocks:6.1} clocks per decision (median {median:.1})")
+            }
+            (_, _, milliseconds) => {
+                format!("{:6.1} ms for {ENDPOINTS} endpoints", milliseconds.unwrap_or_default())
+            }
+        };
+        println!("{:<28} {figure}", row.name);
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn compile(model: Model) -> Result<Classifier> {
+    Classifier::new(Arc::new(model)).map_err(|_| anyhow!("no memory for the tables of addresses"))
+}
+
+fn decisions(name: String, rules: usize, rounds: usize) -> Result<Row> {
+    let classifier = compile(one_endpoint(rules))?;
+    let mut random = Random(7);
+    let packets: Vec<Packet> =
+        (0..PACKETS).map(|_| packet(random.bits() as usize % (rules + rules / 9))).collect();
+    let mut clocks = Vec::with_capacity(rounds);
+    let mut allowed = 0_usize;
+    for _ in 0..rounds + 4 {
+        let start = buffer::clocks();
+        for packet in &packets {
+            let decision = classifier.decide(0, Direction::Ingress, Stage::Normal, packet);
+            allowed += usize::from(decision.is_some_and(|decision| decision.allow));
+        }
+        clocks.push((buffer::clocks() - start) as f64 / PACKETS as f64);
+    }
+    anyhow::ensure!(allowed > 0 && allowed < PACKETS * (rounds + 4), "{allowed} packets were allowed");
+    clocks.sort_by(f64::total_cmp);
+    let (best, median) = (clocks.first().copied(), clocks.get(clocks.len() / 2).copied());
+    Ok(Row { name, clocks: best, clocks_median: median, milliseconds: None })
+}
+
+fn compilation(name: String) -> Result<Row> {
+    let model = many_endpoints();
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        let model = Arc::new(model.clone());
+        let start = Instant::now();
+        let classifier =
+            Classifier::new(model).map_err(|_| anyhow!("no memory for the tables of addresses"))?;
+        best = best.min(start.elapsed().as_secs_f64() * 1e3);
+        anyhow::ensure!(classifier.programs() > 0, "nothing was made");
+    }
+    Ok(Row { name, clocks: None, clocks_median: None, milliseconds: Some(best) })
+}
+
+/// The network and the port that rule `index` is about: every other rule is about any source.
+fn place(index: usize) -> (Option<Ipv4Addr>, u16) {
+    let number = index as u32;
+    let net = Ipv4Addr::from_bits(20 << 24 | number << 8);
+    (index.is_multiple_of(2).then_some(net), 1024 + (index % 50_000) as u16)
+}
+
+fn packet(index: usize) -> Packet {
+    let (net, port) = place(index);
+    let source = net.unwrap_or(Ipv4Addr::new(198, 51, 100, 7));
+    Packet {
+        source: IpAddr::from(Ipv4Addr::from_bits(source.to_bits() | 9)),
+        destination: IpAddr::from([10, 0, 0, 1]),
+        protocol: protocol::TCP,
+        source_port: 49_152,
+        destination_port: port,
+        icmp: (0, 0),
+    }
+}
+
+fn one_endpoint(rules: usize) -> Model {
+    let rule = |index: usize| {
+        let (net, port) = place(index);
+        let nets = net.map(|net| format!("{net}/24").parse()).and_then(Result::ok).into_iter().collect();
+        allow(Side { nets, ..Side::default() }, port)
+    };
+    let policies = (0..rules).map(|index| policy(index, Selector::All, rule(index))).collect();
+    model(policies, Vec::from([endpoint(0)]))
+}
+
+/// Endpoints of a hundred applications in ten zones, with a label of their own each. A policy is about an application,
+/// every other one in a single zone, and lets in another application on a port: 55 policies for each endpoint.
+fn many_endpoints() -> Model {
+    let equals = |key: &str, number: usize| Selector::Equals(key.into(), number.to_string());
+    let one = |index: usize| {
+        let app = equals("app", index / 2 % 100);
+        let subject = if index.is_multiple_of(2) { app } else { app.and(equals("zone", index / 200 % 10)) };
+        let source = Side { sets: vec![Set::Selected(equals("app", index * 7 % 100))], ..Side::default() };
+        policy(index, subject, allow(source, 1024 + (index % 50_000) as u16))
+    };
+    model((0..POLICIES).map(one).collect(), (0..ENDPOINTS).map(endpoint).collect())
+}
+
+fn endpoint(index: usize) -> Endpoint {
+    let label = |key: &str, number: usize| (key.to_string(), number.to_string());
+    let labels =
+        Labels::from([label("app", index % 100), label("zone", index / 100 % 10), label("name", index)]);
+    Endpoint {
+        name: format!("bench/{index}"),
+        kind: EndpointKind::Workload,
+        labels,
+        addresses: vec![IpAddr::from(Ipv4Addr::from_bits((10 << 24) + 1 + index as u32))],
+        ports: Vec::new(),
+        profiles: Vec::new(),
+    }
+}
+
+fn allow(source: Side, port: u16) -> Rule {
+    let destination = Side { ports: vec![Ports::Range(port, port)], ..Side::default() };
+    let matches = Match { protocol: Some(protocol::TCP), source, destination, ..Match::default() };
+    Rule { action: Action::Allow, matches, index: 0, name: None }
+}
+
+fn policy(index: usize, subject: Selector, rule: Rule) -> Policy {
+    Policy {
+        id: PolicyId { name: format!("policy-{index}"), namespace: None, kind: "GlobalNetworkPolicy" },
+        order: Order(None),
+        staged: false,
+        subject,
+        hook: Hook::Normal,
+        ingress: Some(vec![rule]),
+        egress: None,
+    }
+}
+
+fn model(policies: Vec<Policy>, endpoints: Vec<Endpoint>) -> Model {
+    let tier =
+        Tier { name: "default".into(), order: Order(None), default_action: DefaultAction::Deny, policies };
+    Model { tiers: vec![tier], endpoints, ..Model::default() }
+}
