@@ -6,6 +6,7 @@
 //! | `token=TEXT` | the API's token |
 //! | `config=module` | the boot module's configuration goes before the one in the store |
 //! | `config={...}` | this configuration (JSON, to the end of the line) in place of a boot module |
+//! | `crypto=NAME` | the implementation of AES-GCM, in place of the best one that the CPU runs |
 //! | `cores=N` | use at most so many cores |
 //! | `rings=packed` | packed virtqueues where a card offers them; split ones otherwise |
 //! | `crash=KIND@CORE` | crash on purpose, unless the run before crashed, see [`Crash`] |
@@ -24,6 +25,8 @@ pub struct CommandLine<'a> {
     pub prefer_module: bool,
     /// A configuration, as JSON.
     pub config: Option<&'a str>,
+    /// The implementation of AES-GCM.
+    pub crypto: Option<crypto::gcm::Kernel>,
     /// Most cores to use.
     pub cores: Option<NonZeroUsize>,
     /// Packed virtqueues where a card offers them.
@@ -90,6 +93,7 @@ impl<'a> CommandLine<'a> {
             "log" => self.log = Some(value.parse().ok()?),
             "token" => self.token = Some(value).filter(|token| !token.is_empty()),
             "config" if value == "module" => self.prefer_module = true,
+            "crypto" => self.crypto = Some(value.parse().ok()?),
             "cores" => self.cores = Some(value.parse().ok()?),
             "rings" if value == "packed" => self.packed_rings = true,
             "crash" => self.crash = Some(crash(value)?),
@@ -119,8 +123,9 @@ mod tests {
 
     #[test]
     fn reads_every_word() {
-        let line =
-            CommandLine::parse(b" log=debug  token=s3cret config=module cores=2 rings=packed crash=stack@1 ");
+        let line = CommandLine::parse(
+            b" log=debug token=s3cret config=module crypto=aesni cores=2 rings=packed crash=stack@1 ",
+        );
         assert_eq!(
             line,
             CommandLine {
@@ -128,6 +133,7 @@ mod tests {
                 token: Some("s3cret"),
                 prefer_module: true,
                 config: None,
+                crypto: Some(crypto::gcm::Kernel::AesNi),
                 cores: NonZeroUsize::new(2),
                 packed_rings: true,
                 crash: Some(Crash { kind: CrashKind::Stack, core: 1 }),
@@ -146,7 +152,17 @@ mod tests {
 
     #[test]
     fn words_without_meaning_are_named() {
-        for word in ["quiet", "log=loud", "cores=0", "crash=panic", "crash=boom@1", "rings=x", "a=b"] {
+        for word in [
+            "quiet",
+            "log=loud",
+            "cores=0",
+            "crypto=rot13",
+            "crash=panic",
+            "crash=boom@1",
+            "config=http://x",
+            "rings=x",
+            "a=b",
+        ] {
             let text = format!("{word} log=info other");
             let line = CommandLine::parse(text.as_bytes());
             assert_eq!(line.unknown, Some(word));

@@ -88,6 +88,7 @@ extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
         module: command_line.config.map(str::as_bytes).or(module).map(Box::from),
         token: command_line.token.map(String::from),
         prefer_module: command_line.prefer_module,
+        crypto: command_line.crypto,
     };
     node::run(&devices, boot, command_line.log, command_line.packed_rings)
 }

@@ -3,7 +3,7 @@
 use crate::{
     MacAddress,
     problem::{Problems, element, member},
-    schema::{Field, Format, Presence, Schema},
+    schema::{Field, Format, MAX_COUNT, Presence, Schema},
 };
 use alloc::{
     format,
@@ -35,6 +35,8 @@ pub(crate) fn check(value: &Value, schema: &Schema, pointer: &str, problems: &mu
         (Schema::Choice(names), Value::String(text)) if names.contains(&text.as_str()) => {}
         (Schema::Integer(min, max), Value::Number(number))
             if number.as_u64().is_some_and(|n| (u64::from(*min)..=u64::from(*max)).contains(&n)) => {}
+        (Schema::Count, Value::Number(number))
+            if number.as_u64().is_some_and(|n| (1..=MAX_COUNT).contains(&n)) => {}
         (Schema::Boolean, Value::Bool(_)) => {}
         _ => problems.add(pointer, format!("must be {}, not {}", expectation(schema), kind(value))),
     }
@@ -64,6 +66,7 @@ fn expectation(schema: &Schema) -> String {
         Schema::Text(_) => "a string".into(),
         Schema::Choice(names) => format!("one of {}", names.join(", ")),
         Schema::Integer(min, max) => format!("an integer from {min} to {max}"),
+        Schema::Count => format!("an integer from 1 to {MAX_COUNT}"),
         Schema::Boolean => "true or false".into(),
     }
 }
@@ -94,7 +97,30 @@ fn check_text(text: &str, format: Format) -> Result<(), String> {
             .parse::<IpAddr>()
             .map(drop)
             .map_err(|_| "is not an address; write for example 192.0.2.1 or 2001:db8::1".into()),
+        Format::Label => check_label(text),
+        Format::Key => check_key(text),
+        Format::Ports => crate::ports(text)
+            .map(drop)
+            .ok_or_else(|| "is not a port or a range of ports; write for example 80 or 1000-2000".into()),
     }
+}
+
+fn check_label(text: &str) -> Result<(), String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let ok = (1..=63).contains(&text.len())
+        && text.bytes().all(allowed)
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic());
+    ok.then_some(()).ok_or_else(|| {
+        "is not a name: 1 to 63 letters, digits, dots, underscores and hyphens, a letter first".into()
+    })
+}
+
+/// The message shows nothing of the key.
+fn check_key(text: &str) -> Result<(), String> {
+    let ok = (2..=256).contains(&text.len())
+        && text.len().is_multiple_of(2)
+        && text.bytes().all(|b| b.is_ascii_hexdigit());
+    ok.then_some(()).ok_or_else(|| "is not key material: an even number of hexadecimal digits".into())
 }
 
 fn check_hostname(text: &str) -> Result<(), String> {

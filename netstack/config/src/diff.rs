@@ -73,7 +73,13 @@ fn compare(schema: &Schema, item: &str, old: Option<&Value>, new: Option<&Value>
         (Schema::List { items, key, .. }, Some(Value::Array(old)), Some(Value::Array(new))) => {
             compare_lists(items, key, item, old, new, changes);
         }
-        _ => changes.push(change(item, old.cloned(), new.cloned())),
+        _ => {
+            changes.push(change(
+                item,
+                old.map(|old| hidden(schema, old)),
+                new.map(|new| hidden(schema, new)),
+            ));
+        }
     }
 }
 
@@ -83,8 +89,7 @@ fn compare_field(field: &Field, item: &str, old: &Value, new: &Value, changes: &
     if field.presence != Presence::Secret {
         compare(field.schema, &item, old, new, changes);
     } else if new.is_some() && old != new {
-        let hidden = || Some(Value::from("<secret>"));
-        changes.push(change(&item, old.and_then(|_| hidden()), hidden()));
+        changes.push(change(&item, old.map(|_| SECRET.into()), Some(SECRET.into())));
     }
 }
 
@@ -99,12 +104,37 @@ fn compare_lists(
     let (old_items, new_items) = (by_key(old, key), by_key(new, key));
     for (name, old) in &old_items {
         if !new_items.contains_key(name) {
-            changes.push(change(&format!("{item} {name}"), Some((*old).clone()), None));
+            changes.push(change(&format!("{item} {name}"), Some(hidden(schema, old)), None));
         }
     }
     for new in new {
         let Some(name) = key_of(new, key) else { continue };
         compare(schema, &format!("{item} {name}"), old_items.get(&name).copied(), Some(new), changes);
+    }
+}
+
+/// What stands for a secret.
+const SECRET: &str = "<secret>";
+
+/// The value with every secret in it hidden.
+fn hidden(schema: &Schema, value: &Value) -> Value {
+    match (schema, value) {
+        (Schema::Object(fields), Value::Object(members)) => {
+            let shown = members.iter().map(|(name, value)| {
+                let field = fields.iter().find(|field| field.name == name);
+                let shown = match field {
+                    Some(field) if field.presence == Presence::Secret => SECRET.into(),
+                    Some(field) => hidden(field.schema, value),
+                    None => value.clone(),
+                };
+                (name.clone(), shown)
+            });
+            Value::Object(shown.collect())
+        }
+        (Schema::List { items, .. }, Value::Array(values)) => {
+            values.iter().map(|value| hidden(items, value)).collect()
+        }
+        _ => value.clone(),
     }
 }
 
@@ -159,6 +189,26 @@ mod tests {
                 "+ routes 0.0.0.0/0 {\"blackhole\":true,\"prefix\":\"0.0.0.0/0\"}",
             ]
         );
+    }
+
+    #[test]
+    fn keys_of_new_and_removed_associations_stay_secret() {
+        let association = |spi: u32, key: &str| json!({"name": "a", "tunnel": "t", "direction": "out", "spi": spi, "algorithm": "aes128gcm16", "key": key.repeat(20)});
+        let with = |associations: Value| {
+            config(&json!({
+                "interfaces": [{"name": "eth0", "addresses": ["192.0.2.1/24"]}],
+                "ipsec": {"tunnels": [{"name": "t", "local": "192.0.2.1", "remote": "192.0.2.2"}], "associations": associations},
+            }))
+        };
+        let (none, old, new) =
+            (with(json!([])), with(json!([association(256, "ab")])), with(json!([association(257, "cd")])));
+        for (from, to) in [(&none, &old), (&old, &none), (&old, &new)] {
+            let text = serde_json::to_string(&diff(from, to)).unwrap();
+            assert!(!text.contains("abab") && !text.contains("cdcd") && text.contains("<secret>"), "{text}");
+        }
+        let shown = serde_json::to_string(&new.without_secrets()).unwrap();
+        assert!(!shown.contains("cdcd"), "{shown}");
+        assert_eq!(diff(&old, &old.without_secrets()), vec![]);
     }
 
     #[test]

@@ -21,19 +21,28 @@ extern crate std;
 
 mod check;
 mod diff;
+mod ipsec;
 mod mac;
 mod model;
 mod problem;
 pub mod schema;
+mod secret;
 pub mod table;
 mod validate;
 
 pub use diff::{Change, ChangeKind, diff};
 pub use ipnet::{self, IpNet, Ipv4Net, Ipv6Net};
+pub use ipsec::{
+    Association, AssociationDirection, DfHandling, EcnHandling, Ipsec, IpsecAlgorithm, IpsecMode, Lifetime,
+    NatTraversal, PolicyAction, SecurityPolicy, TrafficSelector, Tunnel, ports,
+};
 pub use mac::{BadMacAddress, MacAddress};
 pub use model::{Api, Config, Interface, Log, LogLevel, Neighbour, NextHop, Route, RouterAdvertisements};
 pub use problem::{MAX_PROBLEMS, Problem};
-pub use validate::{PortFacts, validate, validate_ports, validate_route};
+pub use secret::Secret;
+pub use validate::{
+    PortFacts, missing_secrets, validate, validate_association, validate_ports, validate_route,
+};
 
 use alloc::{format, vec, vec::Vec};
 use problem::Problems;
@@ -59,6 +68,16 @@ pub fn parse_route(json: &[u8]) -> Result<Route, Vec<Problem>> {
     let route: Route = parse_shape(json, table::route())?;
     let problems = validate_route(&route);
     if problems.is_empty() { Ok(route) } else { Err(problems) }
+}
+
+/// Reads one security association, as a key daemon gives it. Whether its tunnel is there is not looked at.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_association(json: &[u8]) -> Result<Association, Vec<Problem>> {
+    let association: Association = parse_shape(json, table::association())?;
+    let problems = validate_association(&association);
+    if problems.is_empty() { Ok(association) } else { Err(problems) }
 }
 
 fn parse_shape<T: DeserializeOwned>(json: &[u8], schema: &Schema) -> Result<T, Vec<Problem>> {

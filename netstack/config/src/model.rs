@@ -1,6 +1,6 @@
 //! The configuration as types. Every field is described, with its limits, in [`crate::table`]; a test holds the two together.
 
-use crate::MacAddress;
+use crate::{Association, Ipsec, MacAddress};
 use alloc::{string::String, vec::Vec};
 use core::{fmt, net::IpAddr};
 use ipnet::IpNet;
@@ -22,6 +22,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Static neighbours (ARP and ND entries).
     pub neighbours: Vec<Neighbour>,
+    /// ESP.
+    pub ipsec: Ipsec,
 }
 
 /// The management API.
@@ -137,9 +139,11 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NextHop {
-    /// The router's address, of the family of the route's prefix.
-    pub address: IpAddr,
-    /// Its interface; needed for an IPv6 link-local address and where DHCP gives the interface's network.
+    /// The router's address, of the family of the route's prefix. None where there is but one at the other end: on a
+    /// tunnel's interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// Its interface; needed for an IPv6 link-local address, where DHCP gives the interface's network, and for a tunnel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
     /// Share of the flows.
@@ -168,6 +172,7 @@ impl Default for Config {
             interfaces: Vec::new(),
             routes: Vec::new(),
             neighbours: Vec::new(),
+            ipsec: Ipsec::default(),
         }
     }
 }
@@ -222,6 +227,31 @@ impl Interface {
 }
 
 impl Config {
+    /// The same, for showing it to somebody.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        let mut shown = self.clone();
+        shown.api.token = None;
+        shown.ipsec.associations.iter_mut().for_each(|association| association.key = None);
+        shown
+    }
+
+    /// Fills in the secrets that a new document leaves out and the one before has: the token, and keys of associations of
+    /// the same name, direction, SPI and algorithm.
+    pub fn keep_secrets(&mut self, before: &Self) {
+        if self.api.token.is_none() {
+            self.api.token.clone_from(&before.api.token);
+        }
+        let same = |a: &Association, b: &Association| {
+            (&a.name, a.direction, a.spi, a.algorithm) == (&b.name, b.direction, b.spi, b.algorithm)
+        };
+        for association in self.ipsec.associations.iter_mut().filter(|association| association.key.is_none())
+        {
+            let known = before.ipsec.associations.iter().find(|known| same(known, association));
+            association.key = known.and_then(|known| known.key.clone());
+        }
+    }
+
     /// What a node does that was told nothing: its first port asks for an address by DHCP, for management.
     pub fn without_instructions(first_port: Option<&str>) -> Self {
         let interfaces = first_port.map(|name| Interface { dhcp4: true, ..Interface::new(name) });

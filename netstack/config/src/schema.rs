@@ -24,9 +24,14 @@ pub enum Schema {
     Choice(&'static [&'static str]),
     /// An integer within bounds, both included.
     Integer(u32, u32),
+    /// A number from 1 to 2^53, which every reader of JSON keeps exact (RFC 8259 §6).
+    Count,
     /// True or false.
     Boolean,
 }
+
+/// Largest [`Schema::Count`].
+pub(crate) const MAX_COUNT: u64 = 1 << 53;
 
 /// A member of an object.
 #[derive(Debug)]
@@ -73,6 +78,12 @@ pub enum Format {
     Network,
     /// IPv4 or IPv6 address.
     Address,
+    /// Name of something that is no interface.
+    Label,
+    /// Key material in hexadecimal.
+    Key,
+    /// A port or a range of ports.
+    Ports,
 }
 
 impl Schema {
@@ -86,6 +97,7 @@ impl Schema {
             Schema::Text(format) => format.to_json_schema(),
             Schema::Choice(names) => json!({"type": "string", "enum": names}),
             Schema::Integer(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
+            Schema::Count => json!({"type": "integer", "minimum": 1, "maximum": MAX_COUNT}),
             Schema::Boolean => json!({"type": "boolean"}),
         }
     }
@@ -130,6 +142,9 @@ impl Format {
             Format::InterfaceAddress => example(["192.0.2.1/24", "2001:db8::1/64"]),
             Format::Network => example(["192.0.2.0/24", "2001:db8::/32"]),
             Format::Address => example(["192.0.2.1", "2001:db8::1"]),
+            Format::Label => text(1, 63, "^[A-Za-z][A-Za-z0-9._-]*$"),
+            Format::Key => text(2, 256, "^([0-9A-Fa-f]{2})*$"),
+            Format::Ports => text(1, 11, "^[0-9]{1,5}(-[0-9]{1,5})?$"),
         }
     }
 }
@@ -143,11 +158,11 @@ pub(crate) fn by_key<'a>(items: &'a [Value], key: &[&str]) -> BTreeMap<String, &
     items.iter().filter_map(|item| Some((key_of(item, key)?, item))).collect()
 }
 
-/// The text that names `item`: the values of its key members, or itself.
+/// The text that names `item`: the values of those key members that it has, or itself.
 pub(crate) fn key_of(item: &Value, key: &[&str]) -> Option<String> {
     if key.is_empty() {
         return item.as_str().map(String::from);
     }
-    let parts: Option<Vec<&str>> = key.iter().map(|name| item.get(name)?.as_str()).collect();
-    Some(parts?.join(" "))
+    let parts: Vec<&str> = key.iter().filter_map(|name| item.get(name)?.as_str()).collect();
+    if parts.is_empty() { None } else { Some(parts.join(" ")) }
 }

@@ -1,5 +1,7 @@
 //! The configuration, field by field: names, limits, defaults, meanings. This is the one table.
 
+mod ipsec;
+
 use crate::{
     schema::{Field, Format, Presence, Schema},
     validate::{MAX_NEXT_HOPS, MAX_WEIGHT},
@@ -32,6 +34,12 @@ pub static CONFIG: Schema = Schema::Object(&[
         &Schema::List { items: &NEIGHBOUR, key: &["interface", "address"], max: 4096 },
         Default("[]"),
         "Static ARP and neighbour discovery entries.",
+    ),
+    field(
+        "ipsec",
+        &ipsec::IPSEC,
+        Default(r#"{"tunnels":[],"associations":[],"policies":[],"must_encrypt":[]}"#),
+        "ESP: tunnels, security associations, policies.",
     ),
 ]);
 
@@ -145,7 +153,7 @@ static ROUTE: Schema = Schema::Object(&[
     field("prefix", &Schema::Text(Format::Network), Required, "Destination network."),
     field(
         "via",
-        &Schema::List { items: &NEXT_HOP, key: &["address"], max: MAX_NEXT_HOPS },
+        &Schema::List { items: &NEXT_HOP, key: &["address", "interface"], max: MAX_NEXT_HOPS },
         Optional,
         "Next hops; flows are spread over them in proportion to their weights.",
     ),
@@ -161,14 +169,14 @@ static NEXT_HOP: Schema = Schema::Object(&[
     field(
         "address",
         &Schema::Text(Format::Address),
-        Required,
-        "Address of the next router, on the network of an interface.",
+        Optional,
+        "Address of the next router, on the network of an interface. Left out where interface is a tunnel.",
     ),
     field(
         "interface",
         &Schema::Text(Format::InterfaceName),
         Optional,
-        "Its interface; needed for an IPv6 link-local address and where DHCP gives the interface's network.",
+        "Its interface; needed for an IPv6 link-local address, for a tunnel, and where DHCP gives the interface's network.",
     ),
     field("weight", &Schema::Integer(1, MAX_WEIGHT as u32), Default("1"), "Share of the flows."),
 ]);
@@ -182,4 +190,9 @@ static NEIGHBOUR: Schema = Schema::Object(&[
 /// One route, as the configuration and the routes endpoint write it.
 pub fn route() -> &'static Schema {
     &ROUTE
+}
+
+/// One security association, as the configuration and its endpoint write it.
+pub fn association() -> &'static Schema {
+    &ipsec::ASSOCIATION
 }

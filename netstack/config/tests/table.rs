@@ -23,6 +23,24 @@ fn sample() -> Value {
         ],
         "routes": [{"prefix": "0.0.0.0/0", "via": [{"address": "10.0.0.254", "interface": "eth0", "weight": 2}]}, {"prefix": "10.9.0.0/16", "blackhole": true}],
         "neighbours": [{"interface": "eth0", "address": "10.0.0.254", "mac": "52:54:00:00:00:02"}],
+        "ipsec": {
+            "tunnels": [
+                {"name": "ipsec0", "description": "to Berlin", "enabled": true, "mode": "tunnel", "local": "10.0.0.1", "remote": "203.0.113.9",
+                 "route_based": true, "mtu": 1400, "addresses": ["10.255.0.1/30"], "dscp": 46, "ecn": "copy", "df": "set", "ttl": 64, "clamp_mss": true,
+                 "nat_traversal": {"local_port": 4500, "remote_port": 4501, "keepalive_seconds": 20}, "tfc_padding": 1000,
+                 "selectors": [{"local": "10.0.0.0/24", "remote": "10.8.0.0/16"}], "rekey_overlap_seconds": 10},
+            ],
+            "associations": [
+                {"name": "berlin-out", "tunnel": "ipsec0", "direction": "out", "spi": 4096, "algorithm": "aes128gcm16", "key": "0123456789abcdef0123456789abcdef01234567",
+                 "esn": true, "replay_window": 1024, "lifetime": {"soft_seconds": 3000, "hard_seconds": 3600, "soft_bytes": 1, "hard_bytes": 9007199254740992u64,
+                 "soft_packets": 1, "hard_packets": 2}},
+            ],
+            "policies": [
+                {"name": "p1", "direction": "out", "action": "protect", "tunnel": "ipsec0", "source": "10.0.0.0/24", "destination": "10.7.0.0/16",
+                 "protocol": 6, "source_ports": "80", "destination_ports": "1000-2000"},
+            ],
+            "must_encrypt": ["10.8.0.0/16"],
+        },
     })
 }
 
@@ -80,6 +98,15 @@ fn defaults_of_the_table_are_those_of_the_types() {
     let route: config::Route =
         serde_json::from_str(r#"{"prefix":"10.0.0.0/8","via":[{"address":"10.0.0.1"}]}"#).unwrap();
     let hop = serde_json::to_value(&route.via[0]).unwrap();
+    let tunnel: config::Tunnel =
+        serde_json::from_str(r#"{"name":"t","local":"192.0.2.1","remote":"192.0.2.2"}"#).unwrap();
+    let tunnel = serde_json::to_value(tunnel).unwrap();
+    let nat_traversal = serde_json::to_value(config::NatTraversal::default()).unwrap();
+    let association: config::Association = serde_json::from_str(
+        r#"{"name":"a","tunnel":"t","direction":"in","spi":256,"algorithm":"aes128gcm16"}"#,
+    )
+    .unwrap();
+    let association = serde_json::to_value(association).unwrap();
     for (path, field) in listed {
         let Presence::Default(text) = field.presence else { continue };
         let expected: Value = serde_json::from_str(text).unwrap();
@@ -89,6 +116,12 @@ fn defaults_of_the_table_are_those_of_the_types() {
             interface.get(rest).cloned()
         } else if let Some(rest) = path.strip_prefix("/routes/via/") {
             hop.get(rest).cloned()
+        } else if let Some(rest) = path.strip_prefix("/ipsec/tunnels/nat_traversal/") {
+            nat_traversal.get(rest).cloned()
+        } else if let Some(rest) = path.strip_prefix("/ipsec/tunnels/") {
+            tunnel.get(rest).cloned()
+        } else if let Some(rest) = path.strip_prefix("/ipsec/associations/") {
+            association.get(rest).cloned()
         } else if path == "/routes/blackhole" {
             Some(route.blackhole.into())
         } else {

@@ -62,7 +62,8 @@ pub(crate) fn choose(boot: &Boot, saved: Option<&Saved>, ports: &[PortFacts<'_>]
 
 fn read(document: &[u8], ports: &[PortFacts<'_>]) -> Result<Config, Vec<Problem>> {
     let config = config::parse(document)?;
-    let faults = config::validate_ports(&config, ports);
+    let mut faults = config::validate_ports(&config, ports);
+    faults.extend(config::missing_secrets(&config));
     if faults.is_empty() { Ok(config) } else { Err(faults) }
 }
 

@@ -268,17 +268,23 @@ impl Control {
                     Output::Transmit { interface, frame } => {
                         self.inject(&frame, InjectTo::Transmit(interface));
                     }
+                    Output::Send(packet) => self.inject_packet(&packet),
                     Output::Forward4(packet) => self.pass(Inject { packet, to: InjectTo::Forward4 }),
                     Output::Forward6(packet) => self.pass(Inject { packet, to: InjectTo::Forward6 }),
                 }
             } else if let Some(packet) = self.stack.transmit() {
-                let is_v6 = packet.first().is_some_and(|byte| byte >> 4 == 6);
-                self.inject(&packet, if is_v6 { InjectTo::Forward6 } else { InjectTo::Forward4 });
+                self.inject_packet(&packet);
             } else {
                 return count;
             }
         }
         PACKETS_PER_POLL
+    }
+
+    /// Has a packet of this node routed.
+    fn inject_packet(&mut self, packet: &[u8]) {
+        let is_v6 = packet.first().is_some_and(|byte| byte >> 4 == 6);
+        self.inject(packet, if is_v6 { InjectTo::Forward6 } else { InjectTo::Forward4 });
     }
 
     /// Gives bytes to the workers. Lost if there is no buffer or no room, as on any wire.

@@ -11,6 +11,7 @@ use alloc::{boxed::Box, collections::BTreeMap, format, string::String, sync::Arc
 use buffer::PortControl;
 use config::{Config, PortFacts, Problem};
 use core::net::{IpAddr, Ipv4Addr};
+use crypto::gcm::Gcm;
 use dataplane::{InterfaceId, Shared, TraceRecord};
 use router::{DhcpLease, Router};
 
@@ -55,6 +56,14 @@ impl Node {
         boot: &Boot,
         now_ns: u64,
     ) -> Self {
+        let mut router = router;
+        match boot.crypto.map(|kernel| (kernel, Gcm::with_kernel(kernel))) {
+            Some((_, Some(gcm))) => router.set_crypto(gcm),
+            Some((kernel, None)) => {
+                log::error!(target: "ipsec", "this CPU does not run crypto={kernel}; {} is used", Gcm::best().kernel());
+            }
+            None => {}
+        }
         let saved = load(&mut *platform);
         let start = boot::choose(boot, saved.as_ref(), &port_facts(&ports));
         for reason in &start.reasons {
@@ -232,6 +241,8 @@ impl Node {
     fn put_in_force(&mut self, config: &Config) {
         self.platform.set_log_level(config.log.level);
         self.router.configure(config, self.now_ns);
+        let Self { router, platform, now_ns, .. } = self;
+        router.configure_ipsec(&config.ipsec, &mut |bytes: &mut [u8]| platform.random(bytes), *now_ns);
         self.keep_dhcp_clients(config);
         let token = self.token_for(config);
         self.auth.set_token(&token);
@@ -261,12 +272,18 @@ impl Node {
         let renamed = config.hostname != self.running.config().hostname;
         let mut before = core::mem::take(&mut self.dhcp);
         for interface in interfaces.iter().filter(|interface| wants(&interface.name)) {
-            let kept =
-                before.remove(&interface.id).filter(|client| !renamed && client.mac() == interface.mac.0);
+            let kept = before
+                .remove(&interface.id)
+                .filter(|client| !renamed && Some(client.mac()) == interface.mac.map(|mac| mac.0));
             let client = kept.unwrap_or_else(|| {
                 let mut seed = [0; 8];
                 self.platform.random(&mut seed);
-                Client::new(interface.mac.0, &config.hostname, u64::from_le_bytes(seed), self.now_ns)
+                Client::new(
+                    interface.mac.map_or([0; 6], |mac| mac.0),
+                    &config.hostname,
+                    u64::from_le_bytes(seed),
+                    self.now_ns,
+                )
             });
             let lease =
                 client.lease().filter(|lease| !self.is_elsewhere(config, interface.id, lease.address.addr()));

@@ -131,6 +131,8 @@ pub struct Boot {
     pub module: Option<Box<[u8]>>,
     /// Token of the command line; goes before every configured one until the next start.
     pub token: Option<String>,
+    /// The implementation of AES-GCM to use in place of the best one.
+    pub crypto: Option<crypto::gcm::Kernel>,
     /// `config=module` on the command line: the module goes before whatever the store holds.
     pub prefer_module: bool,
 }

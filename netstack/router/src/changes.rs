@@ -135,7 +135,7 @@ impl Router {
         let rows = (self.adjacencies.len() + self.groups.len()) as u64;
         self.changes.publish_ns = now_ns + rows * NS_PER_ROW;
         self.changes.dirty = false;
-        let (neighbours, gleans) = (&self.neighbours, &self.gleans);
+        let (neighbours, gleans, links) = (&self.neighbours, &self.gleans, &self.links);
         let next_hops = |group: &Group| match &*group.target {
             Target::Local => [Some(LOCAL)].into(),
             Target::Blackhole => [Some(BLACKHOLE)].into(),
@@ -143,6 +143,10 @@ impl Router {
             Target::Neighbour(key) => [neighbours.get(key).and_then(|neighbour| neighbour.adjacency)].into(),
             Target::Via(_) => {
                 let adjacency = |key: &Option<NeighbourKey>| {
+                    let interface = (*key)?.interface;
+                    if links.is_tunnel(interface) {
+                        return gleans.get(&interface).copied();
+                    }
                     let neighbour = neighbours.get(&(*key)?)?;
                     if neighbour.state == NeighbourState::Failed { None } else { neighbour.adjacency }
                 };

@@ -27,14 +27,19 @@ impl Router {
         for interface in ports.into_iter().chain(others) {
             self.configure_interface(interface, now_ns);
         }
+        tunnels(config).for_each(|tunnel| self.configure_tunnel(tunnel));
         self.static_routes.clone_from(&config.routes);
         self.static_neighbours.clone_from(&config.neighbours);
         self.refresh(now_ns);
     }
 
     fn remove_missing(&mut self, config: &Config) {
-        let wanted: BTreeSet<&str> =
-            config.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+        let wanted: BTreeSet<&str> = config
+            .interfaces
+            .iter()
+            .map(|interface| interface.name.as_str())
+            .chain(tunnels(config).map(|t| t.name.as_str()))
+            .collect();
         for id in self.links.ids() {
             let Some(link) = self.links.get_mut(id).filter(|link| !wanted.contains(link.name.as_str()))
             else {
@@ -100,6 +105,28 @@ impl Router {
         link.settings = Some(settings);
     }
 
+    /// The interface of an IPsec tunnel. Its MTU, if that is automatic, follows when its associations are known.
+    fn configure_tunnel(&mut self, tunnel: &config::Tunnel) {
+        let attachment = Attachment::Ipsec { tunnel: self.ipsec.tunnel_id(&tunnel.name) };
+        let id = match self.links.id(&tunnel.name) {
+            Some(id) => Some(id),
+            None => self.links.add(Link::new(tunnel.name.clone(), attachment, [0; 6])),
+        };
+        let Some(link) = id.and_then(|id| self.links.get_mut(id)) else {
+            return log::error!("there is no room for tunnel {}", tunnel.name);
+        };
+        let mtu = tunnel.mtu.or(link.settings.as_ref().map(|settings| settings.mtu)).unwrap_or(MIN_IPV6_MTU);
+        link.attachment = attachment;
+        link.settings = Some(Settings {
+            enabled: tunnel.enabled,
+            mac: [0; 6],
+            mtu,
+            addresses: tunnel.addresses.clone(),
+            dhcp4: false,
+            advertisements: None,
+        });
+    }
+
     /// The link of a port came up or went down.
     pub fn set_link(&mut self, port: InterfaceId, is_up: bool, now_ns: u64) {
         if let Some(link) = self.links.get_mut(port).filter(|link| link.port_up != is_up) {
@@ -153,7 +180,8 @@ impl Router {
         let is_up = link.is_up();
         let mut own: BTreeSet<IpAddr> = link.addresses().map(|network| network.addr()).collect();
         let _ = own.insert(IpAddr::V6(link.link_local()));
-        if !is_up {
+        if !is_up || link.is_tunnel() {
+            // Nobody at the other end of a tunnel asks for addresses.
             own.clear();
         }
         if !is_up && let Some(advertiser) = &mut link.advertiser {
@@ -166,8 +194,11 @@ impl Router {
         }
         link.probed = own;
         if link.settings.is_some() && !self.gleans.contains_key(&id) {
-            let adjacency =
-                self.adjacencies.add(Owner::Interface(id), Adjacency::Unresolved { interface: id });
+            let adjacency = match link.attachment {
+                Attachment::Ipsec { .. } => Adjacency::Ipsec { interface: id },
+                Attachment::Port | Attachment::Vlan { .. } => Adjacency::Unresolved { interface: id },
+            };
+            let adjacency = self.adjacencies.add(Owner::Interface(id), adjacency);
             let _ = self.gleans.insert(id, adjacency);
         }
     }
@@ -217,6 +248,14 @@ impl Router {
         hops.into_iter().map(|(network, hops)| (network.into(), Target::Via(hops))).collect()
     }
 }
+
+/// The tunnels that are interfaces.
+fn tunnels(config: &Config) -> impl Iterator<Item = &config::Tunnel> {
+    config.ipsec.tunnels.iter().filter(|tunnel| tunnel.route_based)
+}
+
+/// MTU of a tunnel until more is known.
+const MIN_IPV6_MTU: u16 = 1280;
 
 /// Link-local addresses mean something on their own link only, so the route tables do not have them.
 fn is_link_local(network: &IpNet) -> bool {

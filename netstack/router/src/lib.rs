@@ -20,6 +20,7 @@ extern crate alloc;
 mod adjacencies;
 mod advertise;
 mod arp;
+mod associations;
 mod buckets;
 mod changes;
 mod configure;
@@ -35,6 +36,10 @@ mod routes;
 mod status;
 mod types;
 
+pub use associations::{
+    AssociationState, AssociationStatus, Finding, IpsecError, IpsecEvent, IpsecEventKind, Random,
+    TunnelStatus, Verdict, Verification,
+};
 pub use router::Router;
 pub use types::{
     DhcpLease, InterfaceStatus, Limits, NeighbourState, NeighbourStatus, NextHopStatus, Output, Port,

@@ -75,6 +75,11 @@ impl Link {
         }
     }
 
+    /// Whether it is a tunnel: there are no frames, and only one at the other end.
+    pub(crate) fn is_tunnel(&self) -> bool {
+        matches!(self.attachment, Attachment::Ipsec { .. })
+    }
+
     pub(crate) fn mac(&self) -> [u8; 6] {
         self.settings.as_ref().map_or(self.device_mac, |settings| settings.mac)
     }
@@ -154,7 +159,7 @@ impl Link {
             }
         }
         let mut groups6 = Vec::new();
-        if self.settings.is_some() {
+        if self.settings.is_some() && !self.is_tunnel() {
             ipv6.push((self.link_local(), 64));
             groups6.extend([nd::ALL_NODES, nd::ALL_ROUTERS]);
             groups6.extend(ipv6.iter().map(|(address, _)| nd::solicited_node(*address)));
@@ -171,7 +176,11 @@ impl Link {
             dhcp_client: waits_for_lease || self.settings.as_ref().is_some_and(|settings| settings.dhcp4),
             ipv4,
             ipv6,
-            groups4: if self.settings.is_some() { [ALL_SYSTEMS].into() } else { Vec::new() },
+            groups4: if self.settings.is_some() && !self.is_tunnel() {
+                [ALL_SYSTEMS].into()
+            } else {
+                Vec::new()
+            },
             groups6,
         })
     }
@@ -198,6 +207,10 @@ impl Links {
 
     pub(crate) fn get_mut(&mut self, id: InterfaceId) -> Option<&mut Link> {
         self.links.get_mut(usize::from(id.0))?.as_mut()
+    }
+
+    pub(crate) fn is_tunnel(&self, id: InterfaceId) -> bool {
+        self.get(id).is_some_and(Link::is_tunnel)
     }
 
     pub(crate) fn id(&self, name: &str) -> Option<InterfaceId> {

@@ -101,6 +101,9 @@ impl Router {
 
     /// A group has this next hop.
     pub(crate) fn pin(&mut self, key: NeighbourKey) {
+        if self.links.is_tunnel(key.interface) {
+            return;
+        }
         if !self.neighbours.contains_key(&key) {
             self.add_neighbour(key, self.now_ns);
         }

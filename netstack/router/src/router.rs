@@ -12,6 +12,7 @@ use fib::{Fib4Writer, Fib6Writer};
 use crate::{
     Limits, Output, Port,
     adjacencies::Adjacencies,
+    associations::Ipsec,
     changes::Changes,
     groups::{Groups, NeighbourKey},
     links::Links,
@@ -46,6 +47,7 @@ pub struct Router {
     /// When forgettable neighbours may next be searched for.
     pub(crate) search_ns: u64,
     pub(crate) changes: Changes,
+    pub(crate) ipsec: Ipsec,
     pub(crate) static_routes: Vec<config::Route>,
     pub(crate) static_neighbours: Vec<config::Neighbour>,
     /// When an interface has something to send next.
@@ -86,6 +88,7 @@ impl Router {
             waiting: 0,
             search_ns: 0,
             changes: Changes::new(),
+            ipsec: Ipsec::new(),
             static_routes: Vec::new(),
             static_neighbours: Vec::new(),
             links_due_ns: u64::MAX,
@@ -100,6 +103,7 @@ impl Router {
         self.now_ns = now_ns;
         self.expire_neighbours(now_ns);
         self.expire_links(now_ns);
+        self.poll_ipsec(now_ns);
         self.apply_changes(now_ns);
     }
 
@@ -108,7 +112,8 @@ impl Router {
     pub fn next_deadline_ns(&self, now_ns: u64) -> Option<u64> {
         let neighbours = self.timers.first().map(|(deadline, _)| *deadline);
         let links = (self.links_due_ns != u64::MAX).then_some(self.links_due_ns);
-        [neighbours, links, self.changes.deadline_ns(now_ns)].into_iter().flatten().min()
+        let ipsec = (self.ipsec.due_ns != u64::MAX).then_some(self.ipsec.due_ns);
+        [neighbours, links, ipsec, self.changes.deadline_ns(now_ns)].into_iter().flatten().min()
     }
 
     /// The next thing to send.

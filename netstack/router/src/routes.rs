@@ -14,6 +14,9 @@ use crate::{
     rib::Rib,
 };
 
+/// Stands for the address of a next hop at the other end of a tunnel.
+pub(crate) const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// An address family.
 pub(crate) trait Family: Key {
     fn rib(router: &Router) -> &Rib<Self>;
@@ -124,7 +127,8 @@ impl Router {
         }
         let mut hops = Vec::with_capacity(route.via.len());
         for hop in &route.via {
-            if hop.address.is_ipv4() != matches!(route.prefix, IpNet::V4(_)) {
+            let is_other_family = |address: IpAddr| address.is_ipv4() != matches!(route.prefix, IpNet::V4(_));
+            if hop.address.is_some_and(is_other_family) {
                 return Err(RouteError::Invalid("the next hop is of another family than the prefix"));
             }
             let interface = hop
@@ -132,7 +136,16 @@ impl Router {
                 .as_ref()
                 .map(|name| self.links.id(name).ok_or_else(|| RouteError::NoInterface(name.clone())));
             let interface = interface.transpose()?;
-            hops.push(Via { address: hop.address, interface, weight: u16::from(hop.weight.max(1)) });
+            let is_tunnel = interface.is_some_and(|interface| self.links.is_tunnel(interface));
+            let address = match hop.address {
+                // There is only one at the other end.
+                _ if is_tunnel => NO_ADDRESS,
+                Some(address) => address,
+                None => {
+                    return Err(RouteError::Invalid("only a tunnel does without an address of the next hop"));
+                }
+            };
+            hops.push(Via { address, interface, weight: u16::from(hop.weight.max(1)) });
         }
         if hops.is_empty() || hops.len() > MAX_MEMBERS {
             return Err(RouteError::Invalid("a route has 1 to 16 next hops, or is a blackhole"));
@@ -224,7 +237,10 @@ impl Router {
                 });
                 let interface =
                     if hop.interface.is_some() { explicit } else { self.links.towards(hop.address) };
-                members.push(interface.map(|interface| NeighbourKey { interface, address: hop.address }));
+                members.push(interface.map(|interface| {
+                    let is_tunnel = self.links.is_tunnel(interface);
+                    NeighbourKey { interface, address: if is_tunnel { NO_ADDRESS } else { hop.address } }
+                }));
             }
         }
         let before = group.members.clone();

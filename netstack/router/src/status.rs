@@ -62,6 +62,14 @@ impl Router {
         self.route_status(prefix, source, id)
     }
 
+    /// The longest route in use that all of a prefix follows.
+    pub(crate) fn covering_route<K: Family>(&self, prefix: Prefix<K>) -> Option<RouteStatus> {
+        let covers = |route: Prefix<K>| route.len() <= prefix.len() && self.selected(route).is_some();
+        let route = K::rib(self).longest(prefix.address(), covers)?;
+        let (source, id) = self.selected(route)?;
+        self.route_status(route, source, id)
+    }
+
     fn route_status<K: Family>(&self, prefix: Prefix<K>, source: Source, id: GroupId) -> Option<RouteStatus> {
         let group = self.groups.get(id)?;
         let first = K::rib(self)
@@ -88,7 +96,7 @@ impl Router {
                 let hops = hops.iter().enumerate().map(|(place, hop)| match member(place) {
                     Some(key) => self.next_hop_status(key, hop.weight),
                     None => NextHopStatus {
-                        address: hop.address,
+                        address: Some(hop.address).filter(|address| !address.is_unspecified()),
                         interface: None,
                         weight: hop.weight,
                         resolved: false,
@@ -101,10 +109,11 @@ impl Router {
 
     fn next_hop_status(&self, key: NeighbourKey, weight: u16) -> NextHopStatus {
         NextHopStatus {
-            address: key.address,
+            address: Some(key.address).filter(|address| !address.is_unspecified()),
             interface: Some(self.links.name(key.interface)),
             weight,
-            resolved: self.neighbours.get(&key).is_some_and(Neighbour::is_resolved),
+            resolved: self.links.is_tunnel(key.interface)
+                || self.neighbours.get(&key).is_some_and(Neighbour::is_resolved),
         }
     }
 
@@ -141,12 +150,12 @@ impl Router {
         let interfaces = self.links.iter().map(|(id, link)| InterfaceStatus {
             id,
             name: link.name.clone(),
-            mac: MacAddress(link.mac()),
+            mac: (!link.is_tunnel()).then(|| MacAddress(link.mac())),
             mtu: link.mtu(),
             enabled: link.settings.as_ref().is_some_and(|settings| settings.enabled),
             link_up: link.link_up,
             addresses: link.addresses().collect(),
-            link_local: link.settings.as_ref().map(|_| link.link_local()),
+            link_local: link.settings.as_ref().filter(|_| !link.is_tunnel()).map(|_| link.link_local()),
             duplicates: link.duplicates.clone(),
         });
         interfaces.collect()

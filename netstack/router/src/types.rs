@@ -104,8 +104,8 @@ pub enum TargetStatus {
 /// One next hop of a route, as told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextHopStatus {
-    /// Its address.
-    pub address: IpAddr,
+    /// Its address; None for the other end of a tunnel.
+    pub address: Option<IpAddr>,
     /// The interface towards it; None while it is on no link that is up.
     pub interface: Option<String>,
     /// Share of the flows.
@@ -178,8 +178,8 @@ pub struct InterfaceStatus {
     pub id: InterfaceId,
     /// Its name.
     pub name: String,
-    /// Its MAC address.
-    pub mac: MacAddress,
+    /// Its MAC address; None for a tunnel.
+    pub mac: Option<MacAddress>,
     /// The longest IP packet it carries, in bytes.
     pub mtu: u16,
     /// Whether the configuration has it and enables it.
@@ -244,6 +244,8 @@ pub enum Output {
         /// The frame.
         frame: Vec<u8>,
     },
+    /// Route an IP packet of this node.
+    Send(Vec<u8>),
     /// Have an IPv4 packet that waited for its neighbour routed again.
     Forward4(Buf),
     /// Have an IPv6 packet that waited for its neighbour routed again.

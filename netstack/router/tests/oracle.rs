@@ -139,7 +139,7 @@ fn check(node: &Node, naive: &Naive) {
             TargetStatus::Connected { interface } => Expected::Connected(u8::from(interface == "eth1")),
             TargetStatus::Blackhole => Expected::Route(route.source, Leads::Blackhole),
             TargetStatus::Via(hops) => {
-                let std::net::IpAddr::V4(hop) = hops[0].address else { panic!("{hops:?}") };
+                let Some(std::net::IpAddr::V4(hop)) = hops[0].address else { panic!("{hops:?}") };
                 Expected::Route(route.source, Leads::Via(hop.octets()[2], hop.octets()[3]))
             }
         });

@@ -186,7 +186,7 @@ fn impossible_routes_are_refused() {
         route(r#"{"prefix": "192.0.2.0/24", "via": [{"address": "10.0.1.2", "interface": "eth9"}]}"#);
     assert_eq!(node.router.set_route(&bad), Err(RouteError::NoInterface("eth9".into())));
     bad.via[0].interface = None;
-    bad.via[0].address = "2001:db8::1".parse().unwrap();
+    bad.via[0].address = Some("2001:db8::1".parse().unwrap());
     assert!(matches!(node.router.set_route(&bad), Err(RouteError::Invalid(_))));
     bad.via.clear();
     assert!(matches!(node.router.set_route(&bad), Err(RouteError::Invalid(_))));
@@ -275,7 +275,7 @@ fn a_million_routes_are_loaded_in_slices() {
         let network = ((state >> 32) as u32 | 0x4000_0000) & 0xffff_ff00;
         let hop = 2 + (state & 63) as u8;
         next.prefix = IpNet::V4(config::Ipv4Net::new(network.into(), 24).unwrap());
-        next.via[0].address = IpAddr::V4([10, 0, 1, hop].into());
+        next.via[0].address = Some(IpAddr::V4([10, 0, 1, hop].into()));
         while node.router.set_route(&next) == Err(RouteError::Busy) {
             busy += 1;
             node.run();
@@ -291,7 +291,7 @@ fn a_million_routes_are_loaded_in_slices() {
     for (network, hop) in oracle.iter().step_by(997) {
         let status = node.router.lookup(IpAddr::V4((network | 1).into())).unwrap();
         let TargetStatus::Via(hops) = &status.target else { panic!("{status:?}") };
-        assert_eq!(hops[0].address, IpAddr::V4([10, 0, 1, *hop].into()));
+        assert_eq!(hops[0].address, Some(IpAddr::V4([10, 0, 1, *hop].into())));
         assert_ne!(node.shared.fib4().lookup(network | 1), 0);
     }
     for network in oracle.keys() {

@@ -1,6 +1,6 @@
 //! Interfaces: names, parents, VLANs, addresses, MTUs, router advertisements.
 
-use super::{Names, not_a_host, unknown_interface};
+use super::{Names, not_a_host, places, unknown_interface};
 use crate::{
     Config, Interface, IpNet, RouterAdvertisements,
     problem::{Problems, element, member},
@@ -15,19 +15,19 @@ use alloc::{
 const RESERVED_NAMES: [&str; 8] = ["all", "any", "default", "drop", "lo", "local", "none", "self"];
 
 /// Smallest MTU of a link that carries IPv6 (RFC 8200 §5).
-const IPV6_MIN_MTU: u16 = 1280;
+pub(super) const IPV6_MIN_MTU: u16 = 1280;
 
 /// Reports what is wrong with interfaces and returns their names.
 pub(super) fn validate<'a>(config: &'a Config, problems: &mut Problems) -> Names<'a> {
     let mut names = Names::new();
-    for (index, interface) in config.interfaces.iter().enumerate() {
-        let pointer = member(&element("/interfaces", index), "name");
-        if RESERVED_NAMES.contains(&interface.name.as_str()) {
-            problems.add(pointer, format!("{} is a reserved name; choose another", interface.name));
-        } else if let Some(other) = names.get(interface.name.as_str()) {
-            problems.add(pointer, format!("{} is the name of /interfaces/{other} already", interface.name));
+    for (index, place) in places(config).enumerate() {
+        let (name, pointer) = (place.name, member(&place.pointer, "name"));
+        if RESERVED_NAMES.contains(&name) {
+            problems.add(pointer, format!("{name} is a reserved name; choose another"));
+        } else if let Some(other) = names.get(name).and_then(|other| super::place(config, *other)) {
+            problems.add(pointer, format!("{name} is the name of {} already", other.pointer));
         } else {
-            let _ = names.insert(&interface.name, index);
+            let _ = names.insert(name, index);
         }
     }
     let mut tags = BTreeMap::new();
@@ -89,17 +89,7 @@ fn validate_parent<'a>(
 }
 
 fn validate_addresses(interface: &Interface, pointer: &str, problems: &mut Problems) {
-    let addresses = member(pointer, "addresses");
-    for (index, net) in interface.addresses.iter().enumerate() {
-        if let Some(fault) = fault_of_address(net) {
-            problems.add(element(&addresses, index), format!("{net} {fault}"));
-        }
-        if interface.addresses.iter().take(index).any(|other| other.addr() == net.addr())
-            && super::is_link_local(net.addr())
-        {
-            problems.add(element(&addresses, index), format!("{} is given twice", net.addr()));
-        }
-    }
+    validate_address_list(&interface.addresses, &member(pointer, "addresses"), problems);
     let has_v4 = interface.addresses.iter().any(|net| matches!(net, IpNet::V4(_)));
     let has_v6 = interface.addresses.iter().any(|net| matches!(net, IpNet::V6(_)));
     if has_v4 && interface.dhcp4 {
@@ -113,6 +103,20 @@ fn validate_addresses(interface: &Interface, pointer: &str, problems: &mut Probl
             member(pointer, "mtu"),
             format!("must be at least {IPV6_MIN_MTU} on an interface with IPv6 addresses"),
         );
+    }
+}
+
+/// Reports what is wrong with the addresses of one interface by themselves.
+pub(super) fn validate_address_list(addresses: &[IpNet], pointer: &str, problems: &mut Problems) {
+    for (index, net) in addresses.iter().enumerate() {
+        if let Some(fault) = fault_of_address(net) {
+            problems.add(element(pointer, index), format!("{net} {fault}"));
+        }
+        if addresses.iter().take(index).any(|other| other.addr() == net.addr())
+            && super::is_link_local(net.addr())
+        {
+            problems.add(element(pointer, index), format!("{} is given twice", net.addr()));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The networks that interfaces are on: that they do not overlap, and which one an address is in.
 
-use super::is_link_local;
+use super::{is_link_local, places};
 use crate::{
     Config, IpNet,
     problem::{Problems, element, member},
@@ -29,8 +29,8 @@ impl Links {
     pub fn new(config: &Config, problems: &mut Problems) -> Self {
         let mut own = BTreeMap::new();
         let mut all = Vec::new();
-        for (interface, value) in config.interfaces.iter().enumerate() {
-            let pointer = member(&element("/interfaces", interface), "addresses");
+        for (interface, value) in places(config).enumerate() {
+            let pointer = member(&value.pointer, "addresses");
             let global = value.addresses.iter().enumerate().filter(|(_, net)| !is_link_local(net.addr()));
             for (index, net) in global {
                 let pointer = element(&pointer, index);
@@ -79,7 +79,8 @@ fn report_overlap(config: &Config, a: &Link, b: &Link, problems: &mut Problems) 
         return;
     }
     let (earlier, later) = if a.interface < b.interface { (a, b) } else { (b, a) };
-    let name = config.interfaces.get(earlier.interface).map_or("", |interface| interface.name.as_str());
+    let earlier_place = super::place(config, earlier.interface);
+    let name = earlier_place.map_or("", |place| place.name);
     problems.add(
         later.pointer.clone(),
         format!(

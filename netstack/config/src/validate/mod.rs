@@ -1,13 +1,16 @@
 //! What the fields of a configuration mean together.
 
 mod interfaces;
+mod ipsec;
+#[cfg(test)]
+mod ipsec_tests;
 mod links;
 mod routes;
 #[cfg(test)]
 mod tests;
 
 use crate::{
-    Config, Problem, Route,
+    Association, Config, IpNet, Problem, Route, Tunnel,
     problem::{Problems, element, member},
 };
 use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
@@ -32,6 +35,7 @@ pub fn validate(config: &Config) -> Vec<Problem> {
     validate_api(config, &names, &mut problems);
     routes::validate(config, &names, &links, &mut problems);
     routes::validate_neighbours(config, &names, &links, &mut problems);
+    ipsec::validate(config, &names, &links, &mut problems);
     problems.into_vec()
 }
 
@@ -40,6 +44,19 @@ pub fn validate_route(route: &Route) -> Vec<Problem> {
     let mut problems = Problems::default();
     routes::validate_alone(route, "", &mut problems);
     problems.into_vec()
+}
+
+/// Everything in `association` that is wrong by itself, whatever the tunnels are.
+pub fn validate_association(association: &Association) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    ipsec::validate_alone(association, "", &mut problems);
+    problems.into_vec()
+}
+
+/// The secrets that `config` needs and has not: those that a document leaves out, once [`Config::keep_secrets`] has filled
+/// in what it may.
+pub fn missing_secrets(config: &Config) -> Vec<Problem> {
+    ipsec::missing_keys(config)
 }
 
 /// Everything in `config` that does not fit a machine with these `ports`.
@@ -66,8 +83,44 @@ pub fn validate_ports(config: &Config, ports: &[PortFacts<'_>]) -> Vec<Problem> 
     problems.into_vec()
 }
 
-/// Index of each interface by name.
+/// Place of each interface by name: those of the list `interfaces`, then the tunnels.
 type Names<'a> = BTreeMap<&'a str, usize>;
+
+/// What links and routes look at of an interface: a port, a sub-interface, or a tunnel.
+struct Place<'a> {
+    name: &'a str,
+    addresses: &'a [IpNet],
+    pointer: String,
+    dhcp4: bool,
+    tunnel: Option<&'a Tunnel>,
+}
+
+/// The interface at a place.
+fn place(config: &Config, index: usize) -> Option<Place<'_>> {
+    if let Some(interface) = config.interfaces.get(index) {
+        return Some(Place {
+            name: &interface.name,
+            addresses: &interface.addresses,
+            pointer: element("/interfaces", index),
+            dhcp4: interface.dhcp4,
+            tunnel: None,
+        });
+    }
+    let index = index - config.interfaces.len();
+    let tunnel = config.ipsec.tunnels.get(index)?;
+    Some(Place {
+        name: &tunnel.name,
+        addresses: &tunnel.addresses,
+        pointer: element("/ipsec/tunnels", index),
+        dhcp4: false,
+        tunnel: Some(tunnel),
+    })
+}
+
+/// All interfaces in the order of their places.
+fn places(config: &Config) -> impl Iterator<Item = Place<'_>> {
+    (0..config.interfaces.len() + config.ipsec.tunnels.len()).filter_map(|index| place(config, index))
+}
 
 fn validate_api(config: &Config, names: &Names<'_>, problems: &mut Problems) {
     let Some(name) = config.api.interface.as_deref() else { return };

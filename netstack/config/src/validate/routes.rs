@@ -1,6 +1,6 @@
 //! Routes and static neighbours against the links of the node.
 
-use super::{Names, is_link_local, links::Links, not_a_host, unknown_interface};
+use super::{Names, is_link_local, links::Links, not_a_host, place, unknown_interface};
 use crate::{
     Config, NextHop, Route,
     problem::{Problems, element, member},
@@ -25,9 +25,7 @@ pub(super) fn validate(config: &Config, names: &Names<'_>, links: &Links, proble
                 format!("{} is the prefix of /routes/{other} already", route.prefix),
             );
         }
-        if let Some(interface) =
-            links.interface_on(route.prefix).and_then(|index| config.interfaces.get(index))
-        {
+        if let Some(interface) = links.interface_on(route.prefix).and_then(|index| place(config, index)) {
             let message = format!(
                 "{} is the network of interface {}, which is routed without a static route",
                 route.prefix, interface.name
@@ -69,23 +67,25 @@ pub(super) fn validate_alone(route: &Route, pointer: &str, problems: &mut Proble
                 .add(member(&hop_pointer, "weight"), format!("must be an integer from 1 to {MAX_WEIGHT}"));
         }
         let pointer = member(&hop_pointer, "address");
-        if hop.address.is_ipv4() != route.prefix.addr().is_ipv4() {
+        let is_same = |other: &NextHop| (other.address, &other.interface) == (hop.address, &hop.interface);
+        let is_given_before = route.via.iter().take(index).any(is_same);
+        let Some(address) = hop.address else {
+            if hop.interface.is_none() {
+                problems.add(hop_pointer, "needs an address, or the tunnel that is its interface");
+            } else if is_given_before {
+                problems.add(hop_pointer, "is given twice; use weight to give it a larger share");
+            }
+            continue;
+        };
+        if address.is_ipv4() != route.prefix.addr().is_ipv4() {
+            problems.add(pointer, format!("{} is not of the address family of {}", address, route.prefix));
+        } else if let Some(fault) = not_a_host(address) {
+            problems.add(pointer, format!("{} {fault}, not a router's", address));
+        } else if is_link_local(address) && hop.interface.is_none() {
+            problems.add(pointer, format!("{} is link-local; name its interface", address));
+        } else if is_given_before {
             problems
-                .add(pointer, format!("{} is not of the address family of {}", hop.address, route.prefix));
-        } else if let Some(fault) = not_a_host(hop.address) {
-            problems.add(pointer, format!("{} {fault}, not a router's", hop.address));
-        } else if is_link_local(hop.address) && hop.interface.is_none() {
-            problems.add(pointer, format!("{} is link-local; name its interface", hop.address));
-        } else if route
-            .via
-            .iter()
-            .take(index)
-            .any(|other| (other.address, &other.interface) == (hop.address, &hop.interface))
-        {
-            problems.add(
-                pointer,
-                format!("{} is given twice; use weight to give it a larger share", hop.address),
-            );
+                .add(pointer, format!("{} is given twice; use weight to give it a larger share", address));
         }
     }
 }
@@ -98,17 +98,27 @@ fn validate_on_link(
     pointer: &str,
     problems: &mut Problems,
 ) {
-    if links.is_own(hop.address) {
-        return problems
-            .add(member(pointer, "address"), format!("{} is this node's own address", hop.address));
+    if let Some(address) = hop.address.filter(|address| links.is_own(*address)) {
+        return problems.add(member(pointer, "address"), format!("{address} is this node's own address"));
     }
     let named = match hop.interface.as_deref().map(|name| (name, names.get(name))) {
         Some((name, None)) => return problems.add(member(pointer, "interface"), unknown_interface(name)),
         Some((_, index)) => index.copied(),
         None => None,
     };
-    if let Some(fault) = fault_on_link(config, hop.address, named, links) {
-        problems.add(member(pointer, "address"), fault);
+    let tunnel = named.and_then(|index| place(config, index)).and_then(|place| place.tunnel);
+    match hop.address {
+        // There is only the peer at the other end: the address does not matter.
+        _ if tunnel.is_some_and(|tunnel| tunnel.route_based) => {}
+        _ if tunnel.is_some() => {
+            problems.add(member(pointer, "interface"), "is a tunnel that is not route_based");
+        }
+        None => problems.add(member(pointer, "address"), "is missing: only a tunnel does without"),
+        Some(address) => {
+            if let Some(fault) = fault_on_link(config, address, named, links) {
+                problems.add(member(pointer, "address"), fault);
+            }
+        }
     }
 }
 
@@ -119,20 +129,20 @@ fn fault_on_link(
     named: Option<usize>,
     links: &Links,
 ) -> Option<alloc::string::String> {
-    let interface = |index: usize| config.interfaces.get(index);
+    let interface = |index: usize| place(config, index);
     if is_link_local(address) {
         return None;
     }
     match (links.interface_of(address), named) {
         (Some(found), Some(named)) if found != named => Some(format!(
             "{address} is on the network of interface {}, not of {}",
-            interface(found).map_or("", |i| i.name.as_str()),
-            interface(named).map_or("", |i| i.name.as_str())
+            interface(found).map_or("", |i| i.name),
+            interface(named).map_or("", |i| i.name)
         )),
         (Some(_), _) => None,
         (None, Some(named)) if address.is_ipv4() && interface(named).is_some_and(|i| i.dhcp4) => None,
         (None, Some(named)) => {
-            let name = interface(named).map_or("", |i| i.name.as_str());
+            let name = interface(named).map_or("", |i| i.name);
             Some(format!(
                 "{address} is not on a network of interface {name}; give the interface an address on that network"
             ))
@@ -161,7 +171,9 @@ pub(super) fn validate_neighbours(
             problems.add(member(&pointer, "interface"), unknown_interface(&neighbour.interface));
             continue;
         };
-        if let Some(fault) = not_a_host(neighbour.address) {
+        if place(config, named).is_some_and(|place| place.tunnel.is_some()) {
+            problems.add(member(&pointer, "interface"), "is a tunnel, which has no neighbours");
+        } else if let Some(fault) = not_a_host(neighbour.address) {
             problems.add(address, format!("{} {fault}, not a neighbour's", neighbour.address));
         } else if links.is_own(neighbour.address) {
             problems.add(address, format!("{} is this node's own address", neighbour.address));

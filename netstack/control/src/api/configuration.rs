@@ -24,9 +24,7 @@ struct ConfigChange {
 
 /// `GET /v1/config`.
 pub(super) fn get(node: &mut Node, _: &Request) -> Reply {
-    let mut shown = node.running.config().clone();
-    shown.api.token = None;
-    json(200, &shown).with("ETag", node.running.etag())
+    json(200, &node.running.config().without_secrets()).with("ETag", node.running.etag())
 }
 
 /// `PUT /v1/config`.
@@ -58,10 +56,9 @@ pub(super) fn put(node: &mut Node, request: &Request, body: &[u8]) -> Reply {
 fn read(node: &Node, body: &[u8]) -> Result<Config, Vec<config::Problem>> {
     let mut config = config::parse(body)?;
     node.check_ports(&config)?;
-    if config.api.token.is_none() {
-        config.api.token.clone_from(&node.running.config().api.token);
-    }
-    Ok(config)
+    config.keep_secrets(node.running.config());
+    let missing = config::missing_secrets(&config);
+    if missing.is_empty() { Ok(config) } else { Err(missing) }
 }
 
 /// `POST /v1/config/confirm`.

@@ -50,7 +50,7 @@ fn begin(node: &mut Node, head: &Head, peer: IpAddr) -> Result<Start<Node>, Repl
         Handler::Plain(handle) if head.body == BodyLength::None => Ok(Start::Reply(handle(node, &request))),
         // An empty chunked body is as good as none.
         Handler::Plain(handle) => collect(head, 0, move |node, _| handle(node, &request)),
-        Handler::Document { content_type, max_bytes, handle } => {
+        Handler::Document { content_type, max_bytes, handle, .. } => {
             check_content(head, content_type)?;
             collect(head, max_bytes, move |node, body| handle(node, &request, body))
         }
@@ -72,6 +72,7 @@ fn find(head: &Head) -> (Result<&'static Endpoint, Reply>, bool) {
         allowed.push(match endpoint.method {
             Method::Get => "GET, HEAD",
             Method::Put => "PUT",
+            Method::Delete => "DELETE",
             _ => "POST",
         });
     }

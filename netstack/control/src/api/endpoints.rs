@@ -1,11 +1,11 @@
 //! Every path of the API with its methods, in the order of the description.
 
 use super::query::{
-    Kind::{Address, Boolean, Choice, Cursor, Integer},
+    Kind::{Address, Boolean, Choice, Cursor, Integer, Name, Network},
     Param, optional, required,
 };
 use super::{
-    JSON, NDJSON, Reply, bulk, configuration, dispatch::Request, interfaces, log, metrics, neighbours,
+    JSON, NDJSON, Reply, bulk, configuration, dispatch::Request, interfaces, ipsec, log, metrics, neighbours,
     openapi, routes, status, storage, traffic,
 };
 use crate::http::{Sink, head::Method};
@@ -32,7 +32,12 @@ pub(crate) enum Handler {
     /// There is no body.
     Plain(fn(&mut Node, &Request) -> Reply),
     /// The body is one document.
-    Document { content_type: &'static str, max_bytes: usize, handle: fn(&mut Node, &Request, &[u8]) -> Reply },
+    Document {
+        content_type: &'static str,
+        max_bytes: usize,
+        schema: &'static str,
+        handle: fn(&mut Node, &Request, &[u8]) -> Reply,
+    },
     /// The body is handled as it comes.
     Lines { content_type: &'static str, open: fn() -> Box<dyn Sink<Node>> },
 }
@@ -49,6 +54,8 @@ pub(crate) struct Answer {
 
 /// Longest configuration document.
 const MAX_CONFIG_BYTES: usize = 2 << 20;
+/// Longest association document.
+const MAX_ASSOCIATION_BYTES: usize = 4096;
 /// Items of a page at most.
 const MAX_PAGE: u64 = 1000;
 
@@ -83,6 +90,15 @@ const fn post(
     Endpoint { method: Method::Post, ..get(path, schema, summary, handle) }
 }
 
+const fn association(handle: fn(&mut Node, &Request, &[u8]) -> Reply) -> Handler {
+    Handler::Document {
+        content_type: JSON,
+        max_bytes: MAX_ASSOCIATION_BYTES,
+        schema: "IpsecAssociation",
+        handle,
+    }
+}
+
 const fn text(content_type: &'static str) -> Answer {
     Answer { status: 200, content_type, schema: "", lines: "" }
 }
@@ -105,6 +121,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         handler: Handler::Document {
             content_type: JSON,
             max_bytes: MAX_CONFIG_BYTES,
+            schema: "Config",
             handle: configuration::put,
         },
         refusals: &[409, 412, 422, 507],
@@ -159,6 +176,63 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         ..get("/v1/routes/lookup", "Lookup", "The route that packets to an address take", routes::lookup)
     },
     get("/v1/neighbours", "Neighbours", "ARP and neighbour discovery entries", neighbours::list),
+    get(
+        "/v1/ipsec/associations",
+        "IpsecAssociations",
+        "Security associations with counters, never with keys",
+        ipsec::associations,
+    ),
+    Endpoint {
+        method: Method::Post,
+        handler: association(ipsec::add),
+        refusals: &[409, 422, 507],
+        ..get(
+            "/v1/ipsec/associations",
+            "IpsecAssociationChange",
+            "Add a security association, as a key daemon does",
+            ipsec::associations,
+        )
+    },
+    Endpoint {
+        method: Method::Put,
+        handler: association(ipsec::replace),
+        refusals: &[404, 409, 422, 507],
+        ..get(
+            "/v1/ipsec/associations",
+            "IpsecAssociationChange",
+            "Replace a security association that was added: rekey",
+            ipsec::associations,
+        )
+    },
+    Endpoint {
+        method: Method::Delete,
+        query: &[required("name", Name, "Name of the association.")],
+        refusals: &[404, 409],
+        ..get(
+            "/v1/ipsec/associations",
+            "IpsecAssociationRemoved",
+            "Remove a security association that was added",
+            ipsec::remove,
+        )
+    },
+    get("/v1/ipsec/tunnels", "IpsecTunnels", "IPsec tunnels with counters", ipsec::tunnels),
+    Endpoint {
+        query: &[optional(
+            "since",
+            Integer(0, u64::MAX),
+            "First sequence number; the oldest event if left out.",
+        )],
+        ..get("/v1/ipsec/events", "IpsecEvents", "What happened to security associations", ipsec::events)
+    },
+    Endpoint {
+        query: &[required("prefix", Network, "Network of destinations.")],
+        ..get(
+            "/v1/ipsec/verify",
+            "IpsecVerification",
+            "Whether traffic to a network leaves encrypted, and by which association",
+            ipsec::verify,
+        )
+    },
     get("/v1/counters", "Counters", "Counters of interfaces and of the graph's nodes", traffic::counters),
     get("/v1/drops", "Drops", "Dropped packets by reason", traffic::drops),
     get("/v1/trace", "Trace", "The recorded ways of packets through the graph", traffic::trace),

@@ -17,7 +17,8 @@ struct Interfaces {
 #[derive(Serialize)]
 struct Interface {
     name: String,
-    mac: MacAddress,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac: Option<MacAddress>,
     mtu: u16,
     enabled: bool,
     link_up: bool,

@@ -8,6 +8,7 @@ mod configuration;
 mod dispatch;
 mod endpoints;
 mod interfaces;
+mod ipsec;
 mod log;
 mod metrics;
 mod neighbours;

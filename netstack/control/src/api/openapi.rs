@@ -49,6 +49,7 @@ pub(super) fn describe(version: &str) -> Value {
 pub(super) fn schemas() -> Value {
     let mut schemas: Value = serde_json::from_str(include_str!("schemas.json")).unwrap_or_default();
     schemas["Config"] = config::table::CONFIG.to_json_schema();
+    schemas["IpsecAssociation"] = config::table::association().to_json_schema();
     schemas["ConfigRoute"] = config::table::route().to_json_schema();
     schemas
 }
@@ -74,8 +75,8 @@ fn operation(endpoint: &Endpoint) -> Value {
     }
     match endpoint.handler {
         Handler::Plain(_) => {}
-        Handler::Document { content_type, .. } => {
-            operation["requestBody"] = body(content_type, &reference("Config"));
+        Handler::Document { content_type, schema, .. } => {
+            operation["requestBody"] = body(content_type, &reference(schema));
         }
         Handler::Lines { content_type, .. } => {
             operation["requestBody"] = body(content_type, &reference("RouteChange"));
@@ -148,6 +149,8 @@ fn parameter(param: &Param) -> Value {
         Kind::Boolean => json!({"type": "boolean"}),
         Kind::Address => json!({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
         Kind::Cursor => json!({"type": "string", "maxLength": 64}),
+        Kind::Name => json!({"type": "string", "maxLength": 64}),
+        Kind::Network => json!({"type": "string", "examples": ["192.0.2.0/24", "2001:db8::1"]}),
         Kind::Choice(words) => json!({"type": "string", "enum": words}),
     };
     json!({"name": param.name, "in": "query", "required": param.is_required, "description": param.doc, "schema": schema})

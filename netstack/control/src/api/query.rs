@@ -2,6 +2,7 @@
 
 use super::{Reply, problem::problem};
 use alloc::{format, string::String, vec::Vec};
+use config::IpNet;
 use core::net::IpAddr;
 
 /// A parameter that an endpoint takes.
@@ -23,6 +24,10 @@ pub(super) enum Kind {
     Address,
     /// What an earlier answer gave as `next`.
     Cursor,
+    /// A name.
+    Name,
+    /// A network with prefix length, or an address.
+    Network,
     /// One of a few words.
     Choice(&'static [&'static str]),
 }
@@ -78,10 +83,20 @@ impl Query {
         self.text(name)?.parse().ok()
     }
 
+    /// The value of a network, if given.
+    pub fn network(&self, name: &str) -> Option<IpNet> {
+        network(self.text(name)?)
+    }
+
     /// The value of a boolean; false if not given.
     pub fn flag(&self, name: &str) -> bool {
         self.text(name) == Some("true")
     }
+}
+
+/// A network, or the one of a single address.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 fn unknown(name: &str, params: &[Param]) -> Reply {
@@ -101,7 +116,8 @@ impl Kind {
             }
             Kind::Boolean => matches!(value, "true" | "false"),
             Kind::Address => value.parse::<IpAddr>().is_ok(),
-            Kind::Cursor => value.len() <= 64,
+            Kind::Cursor | Kind::Name => value.len() <= 64,
+            Kind::Network => network(value).is_some(),
             Kind::Choice(words) => words.contains(&value),
         };
         if is_good { Ok(()) } else { Err(self.wanted()) }
@@ -113,6 +129,8 @@ impl Kind {
             Kind::Boolean => "true or false".into(),
             Kind::Address => "an IPv4 or IPv6 address".into(),
             Kind::Cursor => "the next of an earlier answer".into(),
+            Kind::Name => "a name".into(),
+            Kind::Network => "a network, or an address".into(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
         }
     }

@@ -45,7 +45,8 @@ struct Route {
 
 #[derive(Serialize)]
 struct NextHop {
-    address: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     interface: Option<String>,
     weight: u16,

@@ -20,6 +20,8 @@ struct Status {
     cores: Vec<Core>,
     boot: Vec<BootStage>,
     crashed: bool,
+    /// AES-GCM implementation.
+    crypto: &'static str,
 }
 
 #[derive(Serialize)]
@@ -60,6 +62,7 @@ pub(super) fn status(node: &mut Node, _: &Request) -> Reply {
             cores: node.platform.cores(),
             boot: node.platform.boot_stages(),
             crashed: node.platform.last_crash().is_some(),
+            crypto: node.router.crypto().kernel().name(),
         },
     )
 }

@@ -36,6 +36,7 @@ pub(crate) enum Method {
     Head,
     Post,
     Put,
+    Delete,
     /// A valid method that no path here has.
     Other,
 }
@@ -47,6 +48,7 @@ impl fmt::Display for Method {
             Method::Head => "HEAD",
             Method::Post => "POST",
             Method::Put => "PUT",
+            Method::Delete => "DELETE",
             Method::Other => "other",
         })
     }
@@ -92,6 +94,7 @@ pub(crate) fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
             "HEAD" => Method::Head,
             "POST" => Method::Post,
             "PUT" => Method::Put,
+            "DELETE" => Method::Delete,
             _ => Method::Other,
         },
         path,

@@ -117,6 +117,11 @@ impl Node {
                 Output::Transmit { interface, frame } => {
                     Inject::copy(&mut self.cache, &frame, InjectTo::Transmit(interface)).unwrap()
                 }
+                Output::Send(packet) => {
+                    let is_v6 = packet.first().is_some_and(|byte| byte >> 4 == 6);
+                    let to = if is_v6 { InjectTo::Forward6 } else { InjectTo::Forward4 };
+                    Inject::copy(&mut self.cache, &packet, to).unwrap()
+                }
                 Output::Forward4(packet) => Inject { packet, to: InjectTo::Forward4 },
                 Output::Forward6(packet) => Inject { packet, to: InjectTo::Forward6 },
             };

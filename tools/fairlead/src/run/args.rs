@@ -25,6 +25,9 @@ pub struct RunArgs {
     /// Packet buffers, of 2.3 KiB each
     #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1024..=4_000_000))]
     pub buffers: u32,
+    /// Implementation of AES-GCM: portable, aesni, vaes256-pclmul, vaes256 or vaes512 [default: the best of this CPU]
+    #[arg(long, value_name = "NAME")]
+    pub crypto: Option<crypto::gcm::Kernel>,
 }
 
 /// What a port stands on.

@@ -49,6 +49,9 @@ const MAX_SLEEP_NS: u64 = 1_000_000_000;
 /// Runs until the process is ended.
 pub fn run(args: &RunArgs, token: Option<String>) -> Result<()> {
     let start = Instant::now();
+    if let Some(kernel) = args.crypto.filter(|kernel| !kernel.runs_on(&crypto::cpu::Features::detect())) {
+        return Err(Failure::operation(format!("this CPU does not run --crypto {kernel}")));
+    }
     let module = args.config.as_deref().map(read_config).transpose()?;
     let log = LogRing::install(start);
     platform::record_crashes(args.state.clone());
@@ -78,7 +81,7 @@ pub fn run(args: &RunArgs, token: Option<String>) -> Result<()> {
     }
     platform.reached("workers started");
 
-    let boot = Boot { module, token, ..Boot::default() };
+    let boot = Boot { module, token, crypto: args.crypto, ..Boot::default() };
     let parts = Parts {
         platform: Box::new(platform),
         shared,
