@@ -83,9 +83,13 @@ impl Experiment {
 
     /// A guest with Debian's kernel in this machine, ready for scripts.
     pub fn guest(&self, machine: VmBuilder) -> Result<Guest> {
+        Guest::start(&self.guest_system()?, machine)
+    }
+
+    /// What guests boot.
+    pub fn guest_system(&self) -> Result<System> {
         // Beside the directories of the tests: all of them use the same.
-        let cache = self.logs.with_file_name("guest-system");
-        Guest::start(&System::prepare(&cache)?, machine)
+        System::prepare(&self.logs.with_file_name("guest-system"))
     }
 
     /// A machine without an image; `name` is unique within the experiment.

@@ -44,6 +44,7 @@ const MODULES: &[&str] = &[
     "authenc",
     "authencesn",
     "seqiv",
+    "drbg",
     "echainiv",
     "sha512_generic",
     "aesni_intel",
@@ -65,6 +66,7 @@ const INIT: &str = include_str!("init.sh");
 pub struct System {
     kernel: PathBuf,
     initramfs: PathBuf,
+    busybox: PathBuf,
 }
 
 impl System {
@@ -93,7 +95,14 @@ impl System {
         packed.write_all(&archive.finish())?;
         let initramfs = cache.join("initramfs.cpio");
         let _ = packed.persist(&initramfs)?;
-        Ok(Self { kernel, initramfs })
+        Ok(Self { kernel, initramfs, busybox: root.join("bin/busybox") })
+    }
+}
+
+impl System {
+    /// The busybox in it, which runs on this machine as well.
+    pub fn busybox(&self) -> &Path {
+        &self.busybox
     }
 }
 
