@@ -179,10 +179,17 @@ impl Control {
     }
 
     fn take_reassembled(&mut self, packet: &[u8], interface: InterfaceId, now_ns: u64) {
+        let is_v6 = packet.first().is_some_and(|byte| byte >> 4 == 6);
+        let to = if is_v6 { InjectTo::Forward6 } else { InjectTo::Forward4 };
         if let Some(replies) = echo::reply(packet) {
             if self.echo_replies.take(now_ns) {
-                let to = if packet[0] >> 4 == 6 { InjectTo::Forward6 } else { InjectTo::Forward4 };
                 replies.iter().for_each(|reply| self.inject(reply, to));
+            }
+        } else if net::is_for_dataplane(packet) {
+            if let Some(mut inject) = Inject::copy(&mut self.cache, packet, to) {
+                let meta = inject.packet.meta_mut();
+                (meta.flags, meta.rx_interface) = (Flags::empty(), interface.0);
+                self.pass(inject);
             }
         } else if let Some(refusal) = self.offer(packet, interface, now_ns) {
             self.refuse(packet, refusal, now_ns);

@@ -188,6 +188,11 @@ drop_reasons! {
 }
 
 impl DropReason {
+    /// The reason with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.name() == name)
+    }
+
     /// The reason with this number.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
@@ -203,6 +208,7 @@ mod tests {
     fn numbers_and_names_identify() {
         for (number, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(DropReason::from_number(number as u8), Some(*reason));
+            assert_eq!(DropReason::from_name(reason.name()), Some(*reason));
         }
         assert_eq!(DropReason::from_number(DropReason::ALL.len() as u8), None);
         let names: BTreeSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();

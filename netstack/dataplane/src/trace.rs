@@ -1,13 +1,15 @@
 //! The packet trace: what every node did with the next few packets.
 //!
 //! Control arms it with a [`TraceRequest`]. Sources mark packets that match until the request's number is used up;
-//! after each node a [`TraceRecord`] is kept of every marked packet. Control takes the records and prints them.
+//! after each node a [`TraceRecord`] is kept of every marked packet. Control takes the records and prints them. Which
+//! packets will be dropped no source knows: who asks for drops gets one record of each, by the node that dropped it.
 //! While nothing is armed, a worker looks at one number per poll.
 
 use crate::DropReason;
 use crate::context::Context;
 use crate::graph::Node;
-use crate::tables::InterfaceId;
+use crate::nodes::{Upper, upper_layer};
+use crate::tables::{InterfaceId, Tables};
 use buffer::{Buf, Flags, Vector};
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,6 +18,7 @@ use crossbeam_queue::ArrayQueue;
 use packet::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, Ethernet, VlanTag};
 use packet::ipv4::Ipv4;
 use packet::ipv6::Ipv6;
+use packet::protocol;
 use spin::Once;
 use spin::mutex::SpinMutex;
 use zerocopy::FromBytes;
@@ -32,12 +35,26 @@ const RECORDS: usize = 2048;
 pub struct TraceRequest {
     /// How many, up to [`MAX_TRACED_PACKETS`].
     pub packets: u32,
-    /// Only what comes in by this port (not sub-interface); None: any, and what control injects.
+    /// Only what comes in for this interface: tagged frames for a sub-interface, others for a port. None: any, and what
+    /// control injects.
     pub interface: Option<InterfaceId>,
     /// Only from or to an address within this prefix.
     pub address: Option<(IpAddr, u8)>,
     /// Only this protocol above IP.
     pub protocol: Option<u8>,
+    /// Only from or to this port of TCP, UDP or SCTP.
+    pub port: Option<u16>,
+    /// Only packets that are dropped, and of these only the last step.
+    pub drops: Option<TracedDrops>,
+}
+
+/// Which dropped packets to trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TracedDrops {
+    /// All.
+    Any,
+    /// Those that are dropped for this reason.
+    For(DropReason),
 }
 
 /// What one node did with one traced packet.
@@ -74,7 +91,7 @@ impl TraceRecord {
     fn new(cx: &Context<'_>, node: Node, next: Node, packet: &Buf) -> Self {
         let meta = packet.meta();
         let known = |is_known, id| if is_known { Some(InterfaceId(id)) } else { None };
-        let dropped = matches!(next, Node::Drop | Node::Icmp4Error | Node::Icmp6Error);
+        let dropped = is_drop(next);
         let mut bytes = [0; TRACED_BYTES];
         let captured = packet.copy_out(0, &mut bytes) as u8;
         Self {
@@ -124,11 +141,19 @@ impl fmt::Display for TraceRecord {
             )?;
         }
         if let Some(ip) = IpSummary::of(packet) {
-            let IpSummary { source, destination, protocol, ttl } = ip;
+            let IpSummary { source, destination, protocol, ttl, ports } = ip;
             write!(f, ", {source} -> {destination} protocol {protocol} ttl {ttl}")?;
+            if let Some([source, destination]) = ports {
+                write!(f, " ports {source} -> {destination}")?;
+            }
         }
         Ok(())
     }
+}
+
+/// True if a packet that goes to this node is dropped.
+fn is_drop(next: Node) -> bool {
+    matches!(next, Node::Drop | Node::Icmp4Error | Node::Icmp6Error)
 }
 
 struct Mac([u8; 6]);
@@ -146,27 +171,42 @@ struct IpSummary {
     destination: IpAddr,
     protocol: u8,
     ttl: u8,
+    /// Source and destination port, of protocols that have them.
+    ports: Option<[u16; 2]>,
 }
 
 impl IpSummary {
     /// None if the bytes are not an IP header.
     fn of(packet: &[u8]) -> Option<Self> {
         match packet.first()? >> 4 {
-            4 => Ipv4::ref_from_prefix(packet).ok().map(|(header, _)| Self {
-                source: Ipv4Addr::from(header.source).into(),
-                destination: Ipv4Addr::from(header.destination).into(),
-                protocol: header.protocol,
-                ttl: header.ttl,
-            }),
-            6 => Ipv6::ref_from_prefix(packet).ok().map(|(header, _)| Self {
-                source: Ipv6Addr::from(header.source).into(),
-                destination: Ipv6Addr::from(header.destination).into(),
-                protocol: header.next_header,
-                ttl: header.hop_limit,
-            }),
+            4 => {
+                let (header, _) = Ipv4::ref_from_prefix(packet).ok()?;
+                let is_first = header.fragment_offset_bytes() == 0;
+                let ports = ports(packet, header.protocol, header.header_len()).filter(|_| is_first);
+                let [source, destination] = [header.source, header.destination].map(Ipv4Addr::from);
+                let (source, destination) = (source.into(), destination.into());
+                Some(Self { source, destination, protocol: header.protocol, ttl: header.ttl, ports })
+            }
+            6 => {
+                let (header, _) = Ipv6::ref_from_prefix(packet).ok()?;
+                let (protocol, ports) = match upper_layer(packet) {
+                    Upper::Protocol(protocol, at) => (protocol, ports(packet, protocol, at)),
+                    _ => (header.next_header, None),
+                };
+                let [source, destination] = [header.source, header.destination].map(Ipv6Addr::from);
+                let (source, destination) = (source.into(), destination.into());
+                Some(Self { source, destination, protocol, ttl: header.hop_limit, ports })
+            }
             _ => None,
         }
     }
+}
+
+/// The ports at the start of a transport header.
+fn ports(packet: &[u8], protocol: u8, at: usize) -> Option<[u16; 2]> {
+    let has_ports = matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+    let bytes = packet.get(at..)?.first_chunk::<4>().filter(|_| has_ports)?;
+    Some([u16::from_be_bytes([bytes[0], bytes[1]]), u16::from_be_bytes([bytes[2], bytes[3]])])
 }
 
 /// The EtherType behind at most one VLAN tag, and what follows it.
@@ -180,25 +220,54 @@ fn ethertype(frame: &[u8]) -> (Option<u16>, &[u8]) {
 }
 
 impl TraceRequest {
-    /// True if a packet just taken by `node` is wanted; `port` is where frames come in.
-    fn matches(&self, node: Node, port: InterfaceId, packet: &Buf) -> bool {
+    /// True if a packet that a source just gave is to be marked; `port` is where frames come in.
+    fn wants_from(&self, tables: &Tables, node: Node, port: InterfaceId, packet: &Buf) -> bool {
         let at_port = node == Node::PortInput;
-        if self.interface.is_some_and(|interface| !at_port || interface != port) {
-            return false;
-        }
+        let came_in = |interface| at_port && is_for(tables, interface, port, packet.data());
         let is_frame = at_port || packet.data().first().is_none_or(|byte| !matches!(byte >> 4, 4 | 6));
-        let bytes = match ethertype(packet.data()) {
-            _ if !is_frame => packet.data(),
+        self.drops.is_none() && self.interface.is_none_or(came_in) && self.matches(packet.data(), is_frame)
+    }
+
+    /// True if a packet that a node drops is to be recorded.
+    fn wants_drop(&self, node: Node, next: Node, packet: &Buf) -> bool {
+        // What becomes of a packet that an error was to be made of, the node before has said.
+        let is_new = is_drop(next) && !matches!(node, Node::Icmp4Error | Node::Icmp6Error);
+        let meta = packet.meta();
+        let is_wanted = match self.drops.filter(|_| is_new) {
+            None => false,
+            Some(TracedDrops::Any) => true,
+            Some(TracedDrops::For(reason)) => meta.drop_reason == reason as u8,
+        };
+        let is_frame = matches!(node, Node::EthernetInput | Node::InterfaceOutput);
+        is_wanted
+            && self.interface.is_none_or(|interface| interface.0 == meta.rx_interface)
+            && self.matches(packet.data(), is_frame)
+    }
+
+    /// True if the headers are as wanted.
+    fn matches(&self, data: &[u8], is_frame: bool) -> bool {
+        let bytes = match ethertype(data) {
+            _ if !is_frame => data,
             (Some(ETHERTYPE_IPV4 | ETHERTYPE_IPV6), bytes) => bytes,
             _ => &[],
         };
         let ip = IpSummary::of(bytes);
-        let protocol = self.protocol.is_none_or(|wanted| ip.as_ref().is_some_and(|ip| ip.protocol == wanted));
-        let address = self.address.is_none_or(|prefix| {
-            ip.as_ref().is_some_and(|ip| contains(prefix, ip.source) || contains(prefix, ip.destination))
-        });
-        protocol && address
+        let is = |test: &dyn Fn(&IpSummary) -> bool| ip.as_ref().is_some_and(test);
+        self.protocol.is_none_or(|wanted| is(&|ip| ip.protocol == wanted))
+            && self.port.is_none_or(|wanted| is(&|ip| ip.ports.is_some_and(|ports| ports.contains(&wanted))))
+            && self.address.is_none_or(|prefix| {
+                is(&|ip| contains(prefix, ip.source) || contains(prefix, ip.destination))
+            })
     }
+}
+
+/// True if a frame that comes in by a port is for this interface, by its VLAN tag.
+fn is_for(tables: &Tables, interface: InterfaceId, port: InterfaceId, frame: &[u8]) -> bool {
+    let tag = Ethernet::ref_from_prefix(frame).ok().and_then(|(header, rest)| {
+        let (tag, _) = VlanTag::ref_from_prefix(rest).ok()?;
+        (header.ethertype.get() == ETHERTYPE_VLAN).then(|| tag.vlan_id())
+    });
+    tables.row(interface).is_some_and(|row| row.port == port && row.vlan_id == tag.unwrap_or(0))
 }
 
 /// True if an address is within a prefix. Lengths beyond the address's count as all of it.
@@ -224,7 +293,14 @@ pub(crate) struct Trace {
 
 impl Trace {
     pub(crate) const fn new() -> Self {
-        let request = TraceRequest { packets: 0, interface: None, address: None, protocol: None };
+        let request = TraceRequest {
+            packets: 0,
+            interface: None,
+            address: None,
+            protocol: None,
+            port: None,
+            drops: None,
+        };
         Self {
             left: AtomicU32::new(0),
             marked: AtomicU16::new(0),
@@ -293,8 +369,16 @@ pub(crate) fn record(cx: &mut Context<'_>, node: Node, packets: &mut Vector, nex
     let shared = cx.shared.trace();
     for (packet, &next) in packets.iter_mut().zip(nexts) {
         let is_source = matches!(node, Node::PortInput | Node::Inject);
-        let wanted = |request: TraceRequest| request.matches(node, port, packet);
-        if is_source && request.is_some_and(wanted) && shared.claim() {
+        let marks = |request: TraceRequest| request.wants_from(cx.tables, node, port, packet);
+        let drops = request.is_some_and(|request| request.wants_drop(node, next, packet));
+        if drops && shared.claim() {
+            packet.meta_mut().trace_id = shared.marked.fetch_add(1, Ordering::Relaxed);
+            if let Some(records) = shared.records.get() {
+                let _ = records.push(TraceRecord::new(cx, node, next, packet));
+            }
+            continue;
+        }
+        if is_source && request.is_some_and(marks) && shared.claim() {
             packet.meta_mut().flags.insert(Flags::TRACED);
             packet.meta_mut().trace_id = shared.marked.fetch_add(1, Ordering::Relaxed);
         }

@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use dataplane::{
     AdjacencyId, DropReason, Inject, InjectTo, InterfaceId, Node, PuntReason, Refusal, TraceRecord,
-    TraceRequest,
+    TraceRequest, TracedDrops,
 };
 use etherparse::{PacketBuilder, TcpHeader};
 
@@ -225,6 +225,8 @@ fn the_trace_follows_a_packet() {
         interface: Some(ETH0),
         address: Some(("10.1.0.0".parse().expect("a literal address"), 16)),
         protocol: Some(packet::protocol::UDP),
+        port: Some(2000),
+        drops: None,
     };
     bed.shared.arm_trace(request);
     bed.send(0, &udp4([10, 2, 2, 3], 64, 10));
@@ -238,7 +240,7 @@ fn the_trace_follows_a_packet() {
     let lines: Vec<_> = records.iter().map(ToString::to_string).collect();
     assert_eq!(
         lines[3],
-        "w0 #0 ip4-lookup -> ip4-rewrite, 38 bytes, in 0, 10.0.0.5 -> 10.1.2.3 protocol 17 ttl 64"
+        "w0 #0 ip4-lookup -> ip4-rewrite, 38 bytes, in 0, 10.0.0.5 -> 10.1.2.3 protocol 17 ttl 64 ports 1000 -> 2000"
     );
     assert!(
         lines[4].contains("out 1, 02:00:00:00:00:11 -> 02:00:00:00:01:01 type 0x0800, 10.0.0.5"),
@@ -252,6 +254,47 @@ fn the_trace_follows_a_packet() {
         .filter_map(|record| record.drop_reason)
         .collect();
     assert_eq!(reasons, [DropReason::Ip4TtlExpired]);
+    bed.assert_balanced();
+}
+
+#[test]
+fn the_trace_looks_for_what_it_is_asked_for() {
+    let mut bed = Testbed::new();
+    let mut tagged = Vec::new();
+    let builder = tagged_to_router(VLAN_ID).ipv4([10, 0, 100, 5], [10, 0, 0, 9], 9).udp(1, 2);
+    builder.write(&mut tagged, &[]).expect("a vector takes all");
+    let mut untagged = udp4([10, 0, 0, 9], 64, 10);
+    untagged[..6].copy_from_slice(&MAC1);
+    let everything = TraceRequest { packets: 9, ..TraceRequest::default() };
+    let requests = [
+        (TraceRequest { interface: Some(ETH1_VLAN), ..everything }, 1),
+        (TraceRequest { interface: Some(ETH1), ..everything }, 1),
+        (TraceRequest { interface: Some(ETH0), ..everything }, 5),
+        (TraceRequest { port: Some(2), ..everything }, 1),
+        (TraceRequest { port: Some(1000), ..everything }, 6),
+        (TraceRequest { drops: Some(TracedDrops::Any), ..everything }, 3),
+        (TraceRequest { drops: Some(TracedDrops::For(DropReason::Ip4NoRoute)), ..everything }, 1),
+        (TraceRequest { drops: Some(TracedDrops::Any), interface: Some(ETH1), ..everything }, 0),
+        (TraceRequest { drops: Some(TracedDrops::Any), port: Some(2000), ..everything }, 3),
+        (TraceRequest { drops: Some(TracedDrops::Any), packets: 2, ..everything }, 2),
+    ];
+    for (request, expected) in requests {
+        bed.shared.arm_trace(request);
+        bed.send(1, &tagged);
+        bed.send(1, &untagged);
+        bed.send(0, &udp4([10, 1, 2, 3], 64, 10));
+        bed.send(0, &udp4([99, 0, 0, 1], 64, 10));
+        bed.send(0, &udp4([10, 4, 0, 1], 64, 10));
+        bed.send(0, &udp6("2001:db8:1004::1", 64, 10));
+        bed.send(0, &udp6("2001:db8:1001::1", 64, 10));
+        let records: Vec<_> = std::iter::from_fn(|| bed.shared.next_trace_record()).collect();
+        let packets: std::collections::BTreeSet<_> = records.iter().map(|record| record.packet).collect();
+        assert_eq!(packets.len(), expected, "{request:?}");
+        if request.drops.is_some() {
+            assert!(records.len() == expected && records.iter().all(|record| record.drop_reason.is_some()));
+        }
+        drop((bed.sent(0), bed.sent(1)));
+    }
     bed.assert_balanced();
 }
 

@@ -210,9 +210,37 @@ pub struct TraceArgs {
     /// How many packets to record
     #[arg(short = 'N', long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub count: u32,
+    /// Only what comes in for this interface
+    #[arg(short, long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// Only from or to this address or network
+    #[arg(short = 'p', long, value_name = "ADDRESS[/LENGTH]")]
+    pub prefix: Option<String>,
+    /// Only this protocol above IP: tcp, udp, icmp, icmpv6, esp, sctp or a number
+    #[arg(long, value_name = "PROTOCOL", value_parser = protocol)]
+    pub protocol: Option<u8>,
+    /// Only from or to this port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Only packets that are dropped, for this reason if one is given: where, not their way
+    #[arg(short, long, value_name = "REASON", num_args = 0..=1, default_missing_value = "")]
+    pub dropped: Option<String>,
     /// Give up waiting for packets after this time
     #[arg(short, long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub timeout: f64,
+}
+
+/// A protocol above IP by name or number.
+fn protocol(text: &str) -> Result<u8, String> {
+    match text {
+        "icmp" => Ok(1),
+        "tcp" => Ok(6),
+        "udp" => Ok(17),
+        "esp" => Ok(50),
+        "icmpv6" => Ok(58),
+        "sctp" => Ok(132),
+        _ => text.parse().map_err(|_| "neither a known protocol nor a number up to 255".into()),
+    }
 }
 
 /// `fairlead logs`.

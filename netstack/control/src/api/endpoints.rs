@@ -237,11 +237,28 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
     get("/v1/drops", "Drops", "Dropped packets by reason", traffic::drops),
     get("/v1/trace", "Trace", "The recorded ways of packets through the graph", traffic::trace),
     Endpoint {
-        query: &[optional(
-            "packets",
-            Integer(1, dataplane::MAX_TRACED_PACKETS as u64),
-            "How many packets; 50 if left out.",
-        )],
+        query: &[
+            optional(
+                "packets",
+                Integer(1, dataplane::MAX_TRACED_PACKETS as u64),
+                "How many packets; 50 if left out.",
+            ),
+            optional("interface", Name, "Only what comes in for this interface."),
+            optional("address", Address, "Only from or to this address, or a network that starts with it."),
+            optional(
+                "prefix_len",
+                Integer(0, 128),
+                "Length of the network's prefix; the whole address if left out.",
+            ),
+            optional("protocol", Integer(0, 255), "Only this protocol above IP."),
+            optional("port", Integer(1, 65_535), "Only from or to this port."),
+            optional("dropped", Boolean, "Only packets that are dropped, and of these only where."),
+            optional(
+                "reason",
+                Name,
+                "Only packets that are dropped for this reason, as `/v1/drops` names it.",
+            ),
+        ],
         answer: Answer { status: 202, ..answer("TraceStarted") },
         ..post("/v1/trace", "TraceStarted", "Record the way of the next packets", traffic::start_trace)
     },

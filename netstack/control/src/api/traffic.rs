@@ -1,12 +1,12 @@
 //! What the dataplane counted and recorded.
 
-use super::{Reply, dispatch::Request, interfaces, json};
+use super::{Reply, dispatch::Request, interfaces, json, problem::problem};
 use crate::node::Node;
 use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use dataplane::{Shared, TraceRecord, TraceRequest};
+use dataplane::{DropReason, Shared, TraceRecord, TraceRequest, TracedDrops};
 use router::InterfaceStatus;
 use serde::Serialize;
 
@@ -174,10 +174,40 @@ struct TraceStarted {
 
 /// `POST /v1/trace`.
 pub(super) fn start_trace(node: &mut Node, request: &Request) -> Reply {
-    let packets = request.query.integer("packets").unwrap_or(50);
-    node.trace.clear();
-    node.shared.arm_trace(TraceRequest { packets: packets as u32, ..TraceRequest::default() });
-    json(202, &TraceStarted { packets })
+    match trace_request(node, request) {
+        Ok(wanted) => {
+            node.trace.clear();
+            node.shared.arm_trace(wanted);
+            json(202, &TraceStarted { packets: wanted.packets.into() })
+        }
+        Err(what) => problem(400, what),
+    }
+}
+
+/// Err: what the query names and the node does not have.
+fn trace_request(node: &Node, request: &Request) -> Result<TraceRequest, &'static str> {
+    let query = &request.query;
+    let interface_named = |name: &str| {
+        let known = node.router.interfaces().into_iter().find(|status| status.name == name);
+        known.map(|status| status.id).ok_or("query parameter interface names no interface")
+    };
+    let reason_named = |name: &str| DropReason::from_name(name).map(TracedDrops::For);
+    let drops = match query.text("reason") {
+        Some(name) => Some(reason_named(name).ok_or("query parameter reason names no reason for drops")?),
+        None => query.flag("dropped").then_some(TracedDrops::Any),
+    };
+    if query.text("prefix_len").is_some() && query.text("address").is_none() {
+        return Err("query parameter prefix_len is given without address");
+    }
+    let small = |name| query.integer(name).and_then(|number| u8::try_from(number).ok());
+    Ok(TraceRequest {
+        packets: query.integer("packets").unwrap_or(50) as u32,
+        interface: query.text("interface").map(interface_named).transpose()?,
+        address: query.address("address").map(|address| (address, small("prefix_len").unwrap_or(128))),
+        protocol: small("protocol"),
+        port: query.integer("port").and_then(|number| u16::try_from(number).ok()),
+        drops,
+    })
 }
 
 /// `GET /v1/trace`.

@@ -6,6 +6,7 @@ use dataplane::Refusal;
 use packet::ipv4::Ipv4;
 use packet::ipv6::{Extension, Ipv6};
 use packet::protocol;
+use packet::udp::Udp;
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
 use zerocopy::FromBytes;
 
@@ -42,6 +43,20 @@ pub(crate) fn refusal(packet: &[u8]) -> Option<Refusal> {
         protocol::TCP | protocol::ICMP | protocol::ICMPV6 | protocol::IGMP | protocol::NO_NEXT_HEADER => None,
         protocol::UDP => Some(Refusal::Port),
         _ => Some(Refusal::Protocol),
+    }
+}
+
+/// Whether the dataplane itself takes a packet that was put together here: ESP, plain or in UDP (RFC 3948).
+pub(crate) fn is_for_dataplane(packet: &[u8]) -> bool {
+    const NAT_TRAVERSAL_PORT: u16 = 4500;
+    match upper_layer(packet) {
+        Some(protocol::ESP) => true,
+        Some(protocol::UDP) => Ipv4::ref_from_prefix(packet).is_ok_and(|(header, _)| {
+            let udp = packet.get(header.header_len()..).map(Udp::ref_from_prefix);
+            let is_there = |udp: &Udp| udp.destination_port.get() == NAT_TRAVERSAL_PORT;
+            header.version() == 4 && matches!(udp, Some(Ok((udp, _))) if is_there(udp))
+        }),
+        _ => false,
     }
 }
 

@@ -19,7 +19,7 @@ mod tests;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use device::PacketQueues;
-pub(crate) use filter::{Filter, refusal};
+pub(crate) use filter::{Filter, is_for_dataplane, refusal};
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketSet};
 use smoltcp::time::Instant;
 use smoltcp::wire::HardwareAddress;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::client::Node;
+use super::view::percent_encode;
 use crate::cli::{Format, TraceArgs};
 use crate::failure::{Failure, Message, Result};
 use crate::output::{self, Colour, paint};
@@ -14,7 +15,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Arms the trace, waits for the packets, shows them.
 pub fn trace(node: &Node, format: Format, args: &TraceArgs) -> Result<()> {
-    let _ = node.post(&format!("/v1/trace?packets={}", args.count))?;
+    let _ = node.post(&format!("/v1/trace?{}", query(args)))?;
     let start = Instant::now();
     let wanted = args.count as usize;
     let mut answer;
@@ -33,6 +34,30 @@ pub fn trace(node: &Node, format: Format, args: &TraceArgs) -> Result<()> {
         ));
     }
     output::show(format, &answer, table)
+}
+
+/// What to trace, as the API takes it.
+fn query(args: &TraceArgs) -> String {
+    let mut query = format!("packets={}", args.count);
+    let mut add = |name, value: Option<&str>| {
+        if let Some(value) = value {
+            query += &format!("&{name}={}", percent_encode(value));
+        }
+    };
+    add("interface", args.interface.as_deref());
+    let (address, length) = match args.prefix.as_deref().map(|prefix| prefix.split_once('/')) {
+        Some(Some((address, length))) => (Some(address), Some(length)),
+        _ => (args.prefix.as_deref(), None),
+    };
+    add("address", address);
+    add("prefix_len", length);
+    add("protocol", args.protocol.map(|number| number.to_string()).as_deref());
+    add("port", args.port.map(|number| number.to_string()).as_deref());
+    match args.dropped.as_deref() {
+        Some("") => add("dropped", Some("true")),
+        reason => add("reason", reason),
+    }
+    query
 }
 
 fn packets(answer: &Value) -> &[Value] {
@@ -62,6 +87,30 @@ fn table(answer: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: crate::cli::TraceArgs,
+    }
+
+    #[test]
+    fn filters_become_a_query() {
+        let query = |line: &[&str]| {
+            let line = [&["trace"], line].concat();
+            super::query(&<Line as clap::Parser>::try_parse_from(line).unwrap().args)
+        };
+        assert_eq!(query(&[]), "packets=5");
+        assert_eq!(
+            query(&["-N", "9", "-i", "eth1.100", "-p", "10.0.0.0/8", "--protocol", "tcp", "--port", "80"]),
+            "packets=9&interface=eth1.100&address=10.0.0.0&prefix_len=8&protocol=6&port=80"
+        );
+        assert_eq!(
+            query(&["--dropped", "-p", "2001:db8::1"]),
+            "packets=5&address=2001%3Adb8%3A%3A1&dropped=true"
+        );
+        assert_eq!(query(&["--dropped", "ip4-no-route"]), "packets=5&reason=ip4-no-route");
+    }
 
     #[test]
     fn each_packet_has_its_steps() {
