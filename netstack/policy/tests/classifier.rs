@@ -263,5 +263,5 @@ fn stages(kind: EndpointKind) -> &'static [Stage] {
 
 /// Each case asks some hundred questions. `POLICY_CASES=100000` is for an afternoon.
 fn cases() -> u32 {
-    std::env::var("POLICY_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(600)
+    std::env::var("POLICY_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
 }

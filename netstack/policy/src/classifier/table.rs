@@ -59,8 +59,8 @@ pub struct Pool {
 }
 
 const EMPTY: u32 = u32::MAX;
-/// From so many runs on a table has pages: a kilobyte and more, for two loads in place of a search.
-const PAGED_RUNS: usize = 24;
+/// From so many runs on a table has pages: some kilobytes, and time to fill them, for two loads in place of a search.
+const PAGED_RUNS: usize = 128;
 const PAGE: usize = 256;
 
 /// One table: its runs in the pool.
@@ -265,11 +265,11 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn tables_of_many_runs_say_the_same(
-            ranges in proptest::collection::vec((proptest::prelude::any::<u16>(), 0..900_u16), 1..60)
+            ranges in proptest::collection::vec((proptest::prelude::any::<u16>(), 0..900_u16), 1..150)
         ) {
             let ranges: Vec<[(u16, u16); 1]> =
                 ranges.into_iter().map(|(first, more)| [(first, first.saturating_add(more))]).collect();
-            let one = |(ranges, place)| Entry { tier_end: 100, passable: false, ..entry(place, ranges, Action::Allow) };
+            let one = |(ranges, place)| Entry { tier_end: 1000, passable: false, ..entry(place, ranges, Action::Allow) };
             let entries: Vec<Entry<'_>> = ranges.iter().map(<[_; 1]>::as_slice).zip(0..).map(one).collect();
             let mut pool = Pool::default();
             let tables = [pool.make(&entries[..1]), pool.make(&entries)];
