@@ -397,3 +397,72 @@ fn transport_mode_protects_between_hosts() {
     drop(punts);
     site.bed.assert_balanced();
 }
+
+/// An ICMP error of a router on the path about a packet of ours.
+fn too_long_for_the_path(sent: &[u8], mtu: u16) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(HOST1, MAC1).ipv4([10, 0, 1, 200], [10, 0, 1, 1], 64);
+    let [a, b] = mtu.to_be_bytes();
+    let builder = builder.icmpv4_raw(3, 4, [0, 0, a, b]);
+    builder.write(&mut frame, &sent[14..14 + 28]).expect("a vector takes all");
+    frame
+}
+
+#[test]
+fn the_path_is_learnt_from_those_who_saw_our_packets() {
+    let mut site = Site::new(false, |_| {});
+    let mut long = towards_tunnel(false, 1300);
+    site.bed.send(0, &long);
+    let sent = site.bed.only_sent(1);
+    let mut forged = sent.clone();
+    forged[37] ^= 1;
+    site.bed.send(1, &too_long_for_the_path(&forged, 1000));
+    site.bed.send(0, &long);
+    assert_eq!(site.bed.sent(1).len(), 1, "a stranger's word");
+
+    site.bed.send(1, &too_long_for_the_path(&sent, 1000));
+    site.bed.send(0, &long);
+    let pieces = site.bed.sent(1);
+    assert_eq!(pieces.len(), 2);
+    assert!(pieces.iter().all(|piece| piece.len() <= 14 + 1000));
+    // What must not be cut is refused with the length that fits.
+    long[20] |= 0x40;
+    fix_ipv4_checksum(&mut long);
+    site.bed.send(0, &long);
+    let error = site.bed.only_sent(0);
+    let outbound = site.database.sas().find(|sa| sa.parameters().direction == Direction::Outbound);
+    let outbound = outbound.expect("there is one").clone();
+    let fits = outbound.max_inner_len(1000) as u16;
+    assert_eq!((error[34], error[35], &error[40..42]), (3, 4, &fits.to_be_bytes()[..]));
+    assert_eq!(site.bed.drops(), [(DropReason::Ip4FragmentationNeeded, 1)]);
+
+    assert_eq!(outbound.path_mtu(), Some(1000));
+    let _ = site.database.poll(site.bed.now_ns + 601_000_000_000);
+    assert_eq!(outbound.path_mtu(), None);
+    site.bed.assert_balanced();
+}
+
+#[test]
+fn connections_are_told_what_fits() {
+    let mut site = Site::new(false, |_| {});
+    let id = site.peer.outbound(TUNNEL).map(|_| site.database.sas().next().expect("two").id());
+    let tunnel = Tunnel { interface: Some(IPSEC0.0), outbound: id, clamp_mss: true };
+    site.database.set_tunnel(TUNNEL, tunnel).expect("a valid tunnel");
+    site.publish();
+    let syn = |source: [u8; 4], destination: [u8; 4]| {
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2(HOST0, MAC0).ipv4(source, destination, 9);
+        let options = [etherparse::TcpOptionElement::MaximumSegmentSize(1460)];
+        let builder = builder.tcp(1, 2, 3, 4).syn().options(&options).expect("they fit");
+        builder.write(&mut frame, &[]).expect("a vector takes all");
+        frame
+    };
+    let told = |packet: &[u8]| u16::from_be_bytes([packet[42], packet[43]]);
+    site.bed.send(0, &syn([10, 0, 0, 5], [10, 9, 0, 77]));
+    let sent = site.bed.only_sent(1);
+    assert_eq!(told(&site.peer_opens(&sent[14..]).expect("ours")), TUNNEL_MTU - 40);
+    let frame = site.peer_seals(&syn([10, 9, 0, 77], [10, 0, 0, 5])[14..]);
+    site.bed.send(1, &frame);
+    assert_eq!(told(&site.bed.only_sent(0)[14..]), TUNNEL_MTU - 40);
+    site.bed.assert_balanced();
+}

@@ -212,7 +212,8 @@ impl Database {
     /// What workers shall use from now on.
     pub fn snapshot(&self) -> Snapshot {
         let of = |direction| move |sa: &&Arc<Sa>| sa.parameters().direction == direction;
-        let inbound = self.sas().filter(of(Direction::Inbound)).cloned().collect();
+        let [inbound, outbound] = [Direction::Inbound, Direction::Outbound]
+            .map(|direction| self.sas().filter(of(direction)).cloned().collect());
         let count = self.tunnels.last_key_value().map_or(0, |(id, _)| id.0 + 1);
         let row = |number| {
             let description = *self.tunnels.get(&TunnelId(number))?;
@@ -220,7 +221,7 @@ impl Database {
             Some(TunnelRow { outbound, description })
         };
         let tunnels: Box<[_]> = (0..count).map(row).collect();
-        Snapshot::new(inbound, tunnels, Spd::new(&self.policies, &self.must_encrypt), self.gcm)
+        Snapshot::new(inbound, outbound, tunnels, Spd::new(&self.policies, &self.must_encrypt), self.gcm)
     }
 
     /// What happened since it was last asked: expiries, each once, and peers that moved, which the tunnels' outbound SAs
@@ -228,6 +229,7 @@ impl Database {
     pub fn poll(&mut self, now_ns: u64) -> Vec<Event> {
         let mut events = Vec::new();
         for (id, known) in &mut self.sas {
+            known.sa.age_path_mtu(now_ns);
             let messages = known.sa.messages(now_ns);
             let new = messages & !known.reported;
             known.reported |= messages & !PEER_MOVED;

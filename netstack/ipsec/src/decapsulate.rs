@@ -8,7 +8,7 @@ use crate::outer::{PROTOCOL_IPV4, PROTOCOL_IPV6, Place, combine_ecn, rewrite_ip}
 use crate::params::EcnPolicy;
 use crate::sa::{ESP_HEADER_BYTES, PEER_MOVED, TRAILER_BYTES};
 use crate::{EspError, PacketFacts, Sa, Snapshot};
-use buffer::{Buf, Flags, prefetch_read, prefetch_write};
+use buffer::{Buf, Flags, prefetch_write};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::Ordering::Relaxed;
 use packet::ipv4::Ipv4;
@@ -49,9 +49,15 @@ fn chunk<'s>(
     for (place, result) in places.iter().zip(&mut *results) {
         *result = place.and_then(|(_, spi)| snapshot.inbound(spi).ok_or(EspError::UnknownSpi));
         if let Ok(sa) = result {
-            prefetch_read(*sa);
-            prefetch_write(&sa.sequence);
-            prefetch_read(&sa.window);
+            prefetch_write(&sa.window);
+        }
+    }
+    for (result, (packet, place)) in results.iter().zip(packets.iter().zip(&places)) {
+        if let (Ok(sa), Ok((place, _))) = (result, place) {
+            sa.prefetch();
+            let number =
+                packet.data().get(usize::from(place.esp) + 4..).and_then(|bytes| bytes.first_chunk());
+            sa.window.prefetch(u32::from_be_bytes(number.copied().unwrap_or_default()));
         }
     }
     let mut tasks = [const { None }; CHUNK];

@@ -8,7 +8,7 @@ use crate::jobs::{self, CHUNK, Task};
 use crate::outer::{Inner, Place, rewrite_ip};
 use crate::sa::{ESP_HEADER_BYTES, HARD_EXPIRED, TRAILER_BYTES};
 use crate::{EspError, Sa};
-use buffer::{Buf, Flags, prefetch_read, prefetch_write};
+use buffer::{Buf, Flags};
 use core::ptr;
 use crypto::cbc_hmac::BLOCK_BYTES;
 use crypto::gcm::Gcm;
@@ -44,8 +44,7 @@ fn chunk(
     results: &mut [Result<(), EspError>],
 ) {
     for sa in sas.iter().flatten() {
-        prefetch_read(&sa.template);
-        prefetch_write(&sa.sequence);
+        sa.prefetch();
     }
     let mut tasks = [const { None }; CHUNK];
     let mut at = 0;

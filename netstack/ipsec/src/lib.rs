@@ -23,8 +23,10 @@ mod decapsulate;
 mod encapsulate;
 mod error;
 mod jobs;
+mod mss;
 mod outer;
 mod params;
+mod path_mtu;
 mod policy;
 mod replay;
 mod sa;
@@ -37,6 +39,7 @@ pub use database::{Database, DatabaseError, Event, EventKind};
 pub use decapsulate::decapsulate;
 pub use encapsulate::encapsulate;
 pub use error::EspError;
+pub use mss::clamp_mss;
 pub use params::{
     Algorithm, DfPolicy, Direction, DscpPolicy, EcnPolicy, Lifetimes, Limits, MAX_REPLAY_WINDOW,
     MIN_REPLAY_WINDOW, Mode, NatT, SaError, SaId, SaParameters, TtlPolicy, TunnelId,

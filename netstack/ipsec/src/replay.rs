@@ -95,6 +95,12 @@ impl Window {
         Ok(())
     }
 
+    /// Asks for the word of a number of which only the low half is known.
+    #[inline]
+    pub(crate) fn prefetch(&self, low: u32) {
+        buffer::prefetch_write(self.word(u64::from(low)));
+    }
+
     #[inline]
     fn word(&self, number: u64) -> &AtomicU64 {
         let place = (number / BLOCK) as usize & (self.ring.len() - 1);

@@ -3,6 +3,7 @@
 use crate::cipher::Cipher;
 use crate::params::{DfPolicy, DscpPolicy, EcnPolicy, Limits, TtlPolicy};
 use crate::{Direction, EspError, Mode, SaError, SaId, SaParameters, Sequence, Window};
+use buffer::{prefetch_read, prefetch_write};
 use core::array;
 use core::fmt;
 use core::net::IpAddr;
@@ -21,6 +22,8 @@ pub(crate) const TRAILER_BYTES: usize = 2;
 /// Outer IPv6 and UDP headers: the longest before ESP.
 const MAX_OUTER_BYTES: usize = size_of::<Ipv6>() + size_of::<Udp>();
 const NS_PER_SECOND: u64 = 1_000_000_000;
+/// How long a router's word about the path is kept (RFC 1191 §6.3).
+const PATH_MTU_NS: u64 = 600 * NS_PER_SECOND;
 
 /// Randomness that an SA needs, from a good source, never the same twice.
 #[derive(Clone, Copy)]
@@ -89,6 +92,8 @@ pub struct Sa {
     pub(crate) moved_to_port: AtomicU16,
     /// The longest outer packet of the path, as far as routers on the way have told.
     pub(crate) path_mtu: AtomicU16,
+    /// When that was; 0 if none did.
+    path_mtu_at_ns: AtomicU64,
     pub(crate) cipher: Cipher,
     audit: Audit,
     id: SaId,
@@ -198,6 +203,7 @@ impl Sa {
             peer_port: AtomicU16::new(parameters.nat_t.map_or(0, |nat_t| nat_t.remote_port)),
             moved_to_port: AtomicU16::new(0),
             path_mtu: AtomicU16::new(u16::MAX),
+            path_mtu_at_ns: AtomicU64::new(0),
             cipher,
             audit: Audit { errors: array::from_fn(|_| AtomicU64::new(0)), last: AtomicU8::new(0) },
             id,
@@ -290,6 +296,34 @@ impl Sa {
     /// Notes what a router on the path said, or forgets it.
     pub fn set_path_mtu(&self, mtu: Option<u16>) {
         self.path_mtu.store(mtu.unwrap_or(u16::MAX), Relaxed);
+    }
+
+    /// Asks for the cache lines that encapsulation begins with.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        prefetch_read(&self.template);
+        prefetch_write(&self.sequence);
+        prefetch_write(&self.use_.hard);
+        prefetch_read(&self.peer_port);
+    }
+
+    /// Learns from a router on the path what it takes, if that is less than known so far. Less than every path takes is
+    /// not believed (RFC 8201 §4; for IPv4 the 576 bytes that every host takes).
+    pub fn learn_path_mtu(&self, mtu: u32, now_ns: u64) {
+        let least = if self.how.outer_v6 { packet::ipv6::MIN_MTU } else { 576 };
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX).max(least);
+        if self.path_mtu.fetch_min(mtu, Relaxed) > mtu {
+            self.path_mtu_at_ns.store(now_ns, Relaxed);
+        }
+    }
+
+    /// Forgets what a router said ten minutes ago: the path may have changed (RFC 1191 §6.3).
+    pub(crate) fn age_path_mtu(&self, now_ns: u64) {
+        let learnt_ns = self.path_mtu_at_ns.load(Relaxed);
+        if learnt_ns != 0 && now_ns.saturating_sub(learnt_ns) >= PATH_MTU_NS {
+            self.path_mtu_at_ns.store(0, Relaxed);
+            self.set_path_mtu(None);
+        }
     }
 
     /// Counts a refused packet.

@@ -6,6 +6,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::IpAddr;
 use crypto::gcm::Gcm;
 
 /// A tunnel as control describes it: where encrypted packets go out and decrypted ones come out.
@@ -29,7 +30,9 @@ pub(crate) struct TunnelRow {
 
 /// The databases as workers read them.
 pub struct Snapshot {
-    inbound: InboundTable,
+    inbound: SpiTable,
+    /// SPIs of these are the peers', and not unique.
+    outbound: SpiTable,
     tunnels: Box<[Option<TunnelRow>]>,
     spd: Spd,
     gcm: Gcm,
@@ -39,21 +42,33 @@ impl Snapshot {
     /// Nothing: every ESP packet is of an unknown SA.
     pub fn empty() -> Self {
         Self {
-            inbound: InboundTable::default(),
+            inbound: SpiTable::default(),
+            outbound: SpiTable::default(),
             tunnels: Box::default(),
             spd: Spd::default(),
             gcm: Gcm::best(),
         }
     }
 
-    pub(crate) fn new(inbound: Vec<Arc<Sa>>, tunnels: Box<[Option<TunnelRow>]>, spd: Spd, gcm: Gcm) -> Self {
-        Self { inbound: InboundTable::new(inbound), tunnels, spd, gcm }
+    pub(crate) fn new(
+        inbound: Vec<Arc<Sa>>,
+        outbound: Vec<Arc<Sa>>,
+        tunnels: Box<[Option<TunnelRow>]>,
+        spd: Spd,
+        gcm: Gcm,
+    ) -> Self {
+        Self { inbound: SpiTable::new(inbound), outbound: SpiTable::new(outbound), tunnels, spd, gcm }
     }
 
     /// The inbound SA of an SPI.
     #[inline]
     pub fn inbound(&self, spi: u32) -> Option<&Sa> {
-        self.inbound.get(spi)
+        self.inbound.find(spi, |_| true)
+    }
+
+    /// The outbound SA with an SPI of a peer.
+    pub fn outbound_to(&self, spi: u32, peer: IpAddr) -> Option<&Sa> {
+        self.outbound.find(spi, |sa| sa.parameters().remote == peer)
     }
 
     /// Asks for the cache line that [`Snapshot::inbound`] will look at.
@@ -121,7 +136,7 @@ const SLOTS: usize = 4;
 
 /// SAs by SPI: a hash table of buckets, a line each. Where one is full, the next takes over.
 #[derive(Default)]
-struct InboundTable {
+struct SpiTable {
     /// A power of two, or none.
     buckets: Box<[Bucket]>,
 }
@@ -140,7 +155,7 @@ struct Slot {
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
-impl InboundTable {
+impl SpiTable {
     fn new(sas: Vec<Arc<Sa>>) -> Self {
         if sas.is_empty() {
             return Self::default();
@@ -171,12 +186,12 @@ impl InboundTable {
     }
 
     #[inline]
-    fn get(&self, spi: u32) -> Option<&Sa> {
+    fn find(&self, spi: u32, is_meant: impl Fn(&Sa) -> bool) -> Option<&Sa> {
         let mut at = self.start(spi);
         loop {
             for slot in &self.buckets.get(at)?.slots {
                 let sa = slot.sa.as_deref()?;
-                if slot.spi == spi {
+                if slot.spi == spi && is_meant(sa) {
                     return Some(sa);
                 }
             }

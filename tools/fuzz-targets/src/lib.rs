@@ -18,6 +18,7 @@ pub mod boot_info;
 pub mod config_json;
 pub mod dhcp;
 pub mod discovery;
+pub mod esp;
 pub mod frame;
 pub mod http;
 mod input;
@@ -55,6 +56,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "config_json", run: config_json::run },
     Target { name: "dhcp", run: dhcp::run },
     Target { name: "discovery", run: discovery::run },
+    Target { name: "esp", run: esp::run },
     Target { name: "frame", run: frame::run },
     Target { name: "http", run: http::run },
     Target { name: "node", run: node::run },

@@ -1,6 +1,6 @@
 //! Decrypts ESP packets to this node, a vector at a time; what comes out came in by the tunnel's interface.
 
-use super::esp_encrypt::reason;
+use super::esp_encrypt::{clamp_mss, reason};
 use super::{drop_for, linearise};
 use crate::DropReason;
 use crate::context::Context;
@@ -30,6 +30,9 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
             _ => Node::Ip6Input,
         };
         let tunnel = cx.ipsec.tunnel(sa.parameters().tunnel);
+        if tunnel.is_some_and(|tunnel| tunnel.clamp_mss) {
+            clamp_mss(cx.tables, packet, sa, tunnel.and_then(|tunnel| tunnel.interface).unwrap_or(u16::MAX));
+        }
         if let Some(interface) = tunnel.and_then(|tunnel| tunnel.interface) {
             packet.meta_mut().rx_interface = interface;
             counted.add(interface, packet.len());

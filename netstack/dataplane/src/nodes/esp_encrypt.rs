@@ -8,12 +8,15 @@ use crate::DropReason;
 use crate::context::Context;
 use crate::counters::TunnelRun;
 use crate::graph::{Nexts, Node};
+use crate::tables::{InterfaceId, Tables};
 use buffer::{Buf, Flags, VECTOR_SIZE, Vector};
 use ipsec::{EspError, Sa, TunnelId};
 use packet::ipv4::{DONT_FRAGMENT, Ipv4};
 use packet::{icmpv4, icmpv6, ipv6};
 use zerocopy::FromBytes;
 
+/// MTU of a path about which nothing is known.
+const USUAL_MTU: u16 = 1500;
 /// In `opaque[1]`: not to be cut once more.
 pub(super) const CUT: u64 = 1 << 63;
 
@@ -22,12 +25,21 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     let mut sas = [None; VECTOR_SIZE];
     let mut results = [Ok(()); VECTOR_SIZE];
     let mut counted = TunnelRun::new(&cx.counters.tunnels, false);
+    for (packet, sa) in packets.iter().zip(&mut sas) {
+        *sa = cx.ipsec.outbound(TunnelId(packet.meta().opaque[1] as u32));
+        if let Some(sa) = sa {
+            sa.prefetch();
+        }
+    }
     for ((packet, sa), next) in packets.iter_mut().zip(&mut sas).zip(&mut *nexts) {
         let tunnel = packet.meta().opaque[1];
-        *sa = cx.ipsec.outbound(TunnelId(tunnel as u32));
         *next = Node::EspEncrypt;
         if let Some(found) = *sa {
             counted.add(packet.meta().tx_interface, packet.total_len());
+            if cx.ipsec.tunnel(TunnelId(tunnel as u32)).is_some_and(|tunnel| tunnel.clamp_mss) {
+                let interface = packet.meta().tx_interface;
+                clamp_mss(cx.tables, packet, found, interface);
+            }
             if packet.meta().flags.contains(Flags::NESTED) {
                 *next = drop_for(packet, DropReason::IpsecLoop);
                 *sa = None;
@@ -50,6 +62,16 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
             Err(EspError::NoSa) if *next != Node::EspEncrypt => {}
             Err(error) => *next = drop_for(packet, reason(*error)),
         }
+    }
+}
+
+/// Lowers the MSS of a TCP SYN to what the tunnel takes: its interface, and the path as far as it is known.
+#[inline(never)]
+pub(super) fn clamp_mss(tables: &Tables, packet: &mut Buf, sa: &Sa, interface: u16) {
+    let path = sa.max_inner_len(sa.path_mtu().unwrap_or(USUAL_MTU).into());
+    let own = tables.row(InterfaceId(interface)).map_or(usize::MAX, |row| row.description.mtu.into());
+    if packet.complete_checksum().is_ok() {
+        ipsec::clamp_mss(packet.data_mut(), path.min(own));
     }
 }
 

@@ -7,7 +7,7 @@ use crate::exchange::PuntReason;
 use crate::graph::{Nexts, Node};
 use buffer::{Buf, Flags, Vector};
 use packet::checksum::{self, Sum};
-use packet::icmpv4::{ECHO_REPLY, ECHO_REQUEST, Icmpv4};
+use packet::icmpv4::{ECHO_REPLY, ECHO_REQUEST, Icmpv4, UNREACHABLE, UNREACHABLE_FRAGMENTATION_NEEDED};
 use packet::ipv4::Ipv4;
 use packet::protocol;
 use packet::udp::{PORT_IPSEC_NAT_T, Udp};
@@ -18,13 +18,13 @@ use zerocopy::{FromBytes, IntoBytes};
 pub(super) const DEFAULT_TTL: u8 = 64;
 
 #[inline(never)]
-pub(crate) fn run(_: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     for (packet, next) in packets.iter_mut().zip(nexts) {
-        *next = deliver(packet);
+        *next = deliver(cx, packet);
     }
 }
 
-fn deliver(packet: &mut Buf) -> Node {
+fn deliver(cx: &Context<'_>, packet: &mut Buf) -> Node {
     let Ok((header, _)) = Ipv4::read_from_prefix(packet.data()) else {
         return drop_for(packet, DropReason::Ip4BadLength);
     };
@@ -50,6 +50,11 @@ fn deliver(packet: &mut Buf) -> Node {
         // Only what was sent to one of our addresses is answered (RFC 1122 §3.2.2.6).
         if icmp.kind == ECHO_REQUEST && is_unicast {
             return reply(packet, at, icmp);
+        }
+        if icmp.kind == UNREACHABLE && icmp.code == UNREACHABLE_FRAGMENTATION_NEEDED {
+            let quoted = packet.data().get(at + size_of::<Icmpv4>()..).unwrap_or_default();
+            let [_, _, mtu @ ..] = icmp.rest;
+            let _ = cx.ipsec.learn_path_mtu(quoted, u16::from_be_bytes(mtu).into(), cx.now_ns);
         }
     }
     if packet.complete_checksum().is_err() {

@@ -21,13 +21,13 @@ pub(super) const DEFAULT_HOP_LIMIT: u8 = 64;
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     for (packet, next) in packets.iter_mut().zip(nexts) {
-        *next = deliver(cx.tables, packet);
+        *next = deliver(cx, packet);
     }
 }
 
-fn deliver(tables: &Tables, packet: &mut Buf) -> Node {
+fn deliver(cx: &Context<'_>, packet: &mut Buf) -> Node {
     match upper_layer(packet.data()) {
-        Upper::Protocol(protocol::ICMPV6, at) => deliver_icmp(tables, packet, at),
+        Upper::Protocol(protocol::ICMPV6, at) => deliver_icmp(cx, packet, at),
         Upper::Protocol(protocol, at) if is_esp(packet, protocol, at) => Node::EspDecrypt,
         Upper::Protocol(..) if packet.complete_checksum().is_ok() => punt_for(packet, PuntReason::Local6),
         Upper::Protocol(..) | Upper::Malformed => drop_for(packet, DropReason::Ip6BadLength),
@@ -43,7 +43,7 @@ fn deliver(tables: &Tables, packet: &mut Buf) -> Node {
     }
 }
 
-fn deliver_icmp(tables: &Tables, packet: &mut Buf, at: usize) -> Node {
+fn deliver_icmp(cx: &Context<'_>, packet: &mut Buf, at: usize) -> Node {
     if packet.complete_checksum().is_err() {
         return drop_for(packet, DropReason::Ip6BadLength);
     }
@@ -58,9 +58,13 @@ fn deliver_icmp(tables: &Tables, packet: &mut Buf, at: usize) -> Node {
     if !sum_from(header.pseudo_header(protocol::ICMPV6, length), packet, at).is_valid() {
         return drop_for(packet, DropReason::IcmpMalformed);
     }
+    if icmp.kind == icmpv6::PACKET_TOO_BIG {
+        let quoted = packet.data().get(at + size_of::<Icmpv6>()..).unwrap_or_default();
+        let _ = cx.ipsec.learn_path_mtu(quoted, icmp.rest.get(), cx.now_ns);
+    }
     match icmp.kind {
         ECHO_REQUEST if at == size_of::<Ipv6>() && !Ipv6Addr::from(header.destination).is_multicast() => {
-            reply(tables, packet, icmp)
+            reply(cx.tables, packet, icmp)
         }
         nd::ROUTER_SOLICITATION..=nd::REDIRECT if header.hop_limit != nd::HOP_LIMIT || icmp.code != 0 => {
             drop_for(packet, DropReason::NdMalformed)

@@ -1,0 +1,132 @@
+//! ESP: what an SA makes of a packet comes back whole, changed bits and forged packets do not, and nothing panics.
+//!
+//! The input describes an SA, which may be impossible, then packets: to be encrypted, to be decrypted as they are, and
+//! encrypted ones with bits changed.
+
+use crate::input::Input;
+use buffer::{Buf, BufferPool};
+use crypto::cbc_hmac::Hash;
+use crypto::gcm::Gcm;
+use ipsec::{
+    Algorithm, Database, DfPolicy, Direction, DscpPolicy, EcnPolicy, Entropy, EspError, Lifetimes, Limits,
+    Mode, NatT, SaParameters, Snapshot, TtlPolicy, Tunnel, TunnelId,
+};
+use std::net::IpAddr;
+
+const ALGORITHMS: [Algorithm; 5] = [
+    Algorithm::Aes128Gcm,
+    Algorithm::Aes256Gcm,
+    Algorithm::ChaCha20Poly1305,
+    Algorithm::Aes128CbcHmac(Hash::Sha256),
+    Algorithm::Aes256CbcHmac(Hash::Sha512),
+];
+const TUNNEL: TunnelId = TunnelId(1);
+const MAX_PACKETS: usize = 8;
+
+thread_local! {
+    static POOL: &'static BufferPool = BufferPool::from_heap(4);
+}
+
+fn parameters(input: &mut Input<'_>) -> SaParameters {
+    let (kind, policies, bits) = (input.byte(), input.byte(), input.byte());
+    let algorithm = ALGORITHMS[usize::from(kind) % ALGORITHMS.len()];
+    let ends: [IpAddr; 2] = if bits & 1 == 0 {
+        [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()]
+    } else {
+        [[0x20u8; 16].into(), [0x21u8; 16].into()]
+    };
+    // One byte more or less now and then.
+    let key_bytes = algorithm.key_bytes() + usize::from(policies == 77);
+    let key = vec![bits; key_bytes].into();
+    let limits = Limits { seconds: None, bytes: None, packets: (bits & 2 != 0).then_some(5) };
+    SaParameters {
+        mode: if bits & 4 == 0 { Mode::Tunnel } else { Mode::Transport },
+        esn: bits & 8 == 0,
+        replay_window: u32::from(input.word()) % 9000,
+        last_sequence: if bits & 16 == 0 { 0 } else { u64::from(u32::MAX) - u64::from(input.byte()) },
+        nat_t: (bits & 32 != 0).then_some(NatT { local_port: 4500, remote_port: 4500 }),
+        dscp: if policies & 1 == 0 { DscpPolicy::Copy } else { DscpPolicy::Set(policies >> 2) },
+        ecn: if policies & 2 == 0 { EcnPolicy::Copy } else { EcnPolicy::Clear },
+        df: [DfPolicy::Copy, DfPolicy::Set, DfPolicy::Clear][usize::from(policies >> 4) % 3],
+        ttl: if policies & 4 == 0 { TtlPolicy::Copy } else { TtlPolicy::Set(policies) },
+        tfc_pad_to_bytes: (bits & 64 != 0).then(|| input.word()),
+        lifetimes: Lifetimes { soft: Limits::default(), hard: limits },
+        tunnel: TUNNEL,
+        ..SaParameters::new(u32::from(input.word()), Direction::Outbound, ends.into(), algorithm, key)
+    }
+}
+
+/// Both sides of an SA; None if it is impossible.
+fn snapshot(outbound: &SaParameters) -> Option<Snapshot> {
+    let inbound = SaParameters {
+        direction: Direction::Inbound,
+        local: outbound.remote,
+        remote: outbound.local,
+        ..outbound.clone()
+    };
+    let entropy = Entropy { iv_base: u64::MAX - 2, iv_key: [3; 16] };
+    let mut database = Database::new(Gcm::best());
+    let sa = database.add(outbound.clone(), &entropy, 0).ok()?.id();
+    let _ = database.add(inbound, &entropy, 0).expect("what goes one way goes the other");
+    database.set_tunnel(TUNNEL, Tunnel { outbound: Some(sa), ..Tunnel::default() }).expect("a small number");
+    Some(database.snapshot())
+}
+
+fn packet(bytes: &[u8]) -> Option<Buf> {
+    let mut packet = POOL.with(|pool| pool.cache()).allocate().expect("packets are freed");
+    packet.append(bytes).ok()?;
+    Some(packet)
+}
+
+fn seal(snapshot: &Snapshot, bytes: &[u8]) -> Option<Vec<u8>> {
+    let (mut packets, mut results) = ([packet(bytes)?], [Ok(())]);
+    ipsec::encapsulate(snapshot.gcm(), &mut packets, &[snapshot.outbound(TUNNEL)], 0, &mut results);
+    results[0].is_ok().then(|| packets[0].data().to_vec())
+}
+
+fn open(snapshot: &Snapshot, bytes: &[u8]) -> Result<Vec<u8>, EspError> {
+    let (mut packets, mut results) = ([packet(bytes).ok_or(EspError::TooLong)?], [Err(EspError::Malformed)]);
+    ipsec::decapsulate(snapshot, &mut packets, 0, &mut results);
+    results[0].map(|_| packets[0].data().to_vec())
+}
+
+/// Feeds `data`.
+pub fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    let parameters = parameters(&mut input);
+    let snapshot = snapshot(&parameters);
+    assert_eq!(snapshot.is_some(), parameters.check().is_ok());
+    let Some(snapshot) = snapshot else { return };
+    for _ in 0..MAX_PACKETS {
+        if input.is_empty() {
+            break;
+        }
+        let (what, length, place) =
+            (input.byte(), usize::from(input.word()) % 2100, usize::from(input.word()));
+        let bytes = input.bytes(length);
+        assert!(open(&snapshot, bytes).is_err(), "a forged packet was accepted");
+        let _ = snapshot.learn_path_mtu(bytes, place as u32, 0);
+        let mut clamped = bytes.to_vec();
+        ipsec::clamp_mss(&mut clamped, place);
+        let Some(sealed) = seal(&snapshot, bytes) else { continue };
+        if what & 1 == 1 {
+            let mut changed = sealed.clone();
+            // Behind the outer headers, which nobody vouches for: SPI, number, IV, text, ICV.
+            let start = if sealed[0] >> 4 == 4 { usize::from(sealed[0] & 15) * 4 } else { 40 };
+            if parameters.mode == Mode::Tunnel && parameters.nat_t.is_none() && sealed.len() > start {
+                let at = start + place % (sealed.len() - start);
+                changed[at] ^= 1 << (what >> 5);
+                assert!(open(&snapshot, &changed).is_err(), "a changed packet was accepted");
+            }
+        }
+        let opened = open(&snapshot, &sealed);
+        assert!(open(&snapshot, &sealed).is_err(), "a packet was accepted twice");
+        // Inner packets whose lengths lie are cut or refused.
+        if let Ok(opened) = opened
+            && opened.len() == bytes.len()
+            && parameters.mode == Mode::Tunnel
+        {
+            assert_eq!(opened, bytes);
+        }
+    }
+}
