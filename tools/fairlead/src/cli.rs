@@ -97,6 +97,9 @@ pub enum Command {
     /// Add, remove and load dynamic routes
     #[command(subcommand)]
     Routes(RoutesCommand),
+    /// Look at IPsec tunnels and associations, and verify what is encrypted
+    #[command(subcommand)]
+    Ipsec(IpsecCommand),
     /// Check network policies and ask what they allow, without a node
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -252,6 +255,22 @@ pub struct LogsArgs {
     /// Only the last lines
     #[arg(short = 'N', long, value_name = "LINES")]
     pub tail: Option<usize>,
+}
+
+/// `fairlead ipsec`.
+#[derive(Debug, Subcommand)]
+pub enum IpsecCommand {
+    /// Show tunnels with their counters and last errors
+    Tunnels,
+    /// Show security associations, without keys
+    Associations,
+    /// Show what happened to associations
+    Events,
+    /// Say whether traffic to a network leaves encrypted, and by which association; fails if it is not sure to
+    Verify {
+        /// Network of destinations, such as 10.9.0.0/16
+        prefix: String,
+    },
 }
 
 /// `fairlead routes`.

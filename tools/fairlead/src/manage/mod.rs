@@ -6,6 +6,7 @@ pub mod source;
 
 mod apply;
 mod get;
+mod ipsec;
 mod logs;
 mod routes;
 mod top;
@@ -45,6 +46,7 @@ pub fn carry_out(arguments: Cli) -> Result<()> {
         Command::Logs(args) => logs::logs(&node(global)?, &args),
         Command::Lb(command) => crate::lb::carry_out(global.output, &command),
         Command::Routes(command) => routes::carry_out(&node(global)?, &command),
+        Command::Ipsec(command) => ipsec::carry_out(&node(global)?, global.output, &command),
         Command::Policy(command) => crate::policy::carry_out(&command, global.output),
         Command::Run(args) => crate::run::run(&args, global.token.clone()),
         Command::Save => save(&node(global)?),
