@@ -56,6 +56,7 @@ const TESTS: &[Test] = &[
     Test::new("guest_is_routed_to", guests::is_routed_to),
     Test::new("store_on_a_disk_of_4_kib_blocks", store::on_a_disk_of_4_kib_blocks),
     Test::with_hosts("ipsec_tunnels_with_linux", ipsec::tunnels_with_linux),
+    Test::new("store_on_a_slow_disk_does_not_stop_forwarding", store::a_slow_disk_does_not_stop_forwarding),
     Test::with_hosts("hosts_ping_through_the_node", hosts::ping_through_the_node),
     Test::with_hosts("hosts_traceroute_shows_the_node", hosts::traceroute_shows_the_node),
     Test::with_hosts("hosts_tcp_in_bulk", hosts::tcp_in_bulk),

@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 /// Rounds of changing, storing and pulling the plug.
 const ROUNDS: u64 = 12;
 
+/// UDP port of datagrams.
+const PORT: u16 = 4000;
+
 fn empty_disk(experiment: &Experiment) -> Result<PathBuf> {
     let disk = experiment.logs().join("disk");
     fs::File::create(&disk)?.set_len(4 << 20)?;
@@ -95,5 +98,35 @@ pub fn on_a_disk_of_4_kib_blocks(experiment: &Experiment) -> Result<()> {
     let vm = experiment.start(disk(experiment.machine("finds")))?;
     let found = hostname(&vm.api(TOKEN)?)?;
     ensure!(found == "large-blocks", "{found} was stored");
+    Ok(())
+}
+
+pub fn a_slow_disk_does_not_stop_forwarding(experiment: &Experiment) -> Result<()> {
+    // Some hundred requests to claim and fill a fresh disk, each of which one core has to wait for.
+    let drive = format!(
+        "if=none,id=slow,format=raw,throttling.iops-total=20,file={}",
+        empty_disk(experiment)?.display()
+    );
+    let with_disk = |machine: lab::VmBuilder| {
+        let words = ["-drive", &drive, "-device", "virtio-blk-pci,drive=slow"];
+        words.into_iter().fold(machine.smp(1), lab::VmBuilder::qemu_argument)
+    };
+    let (vm, stations) = experiment.gateway_with(with_disk, |nic| nic)?;
+    super::forwarding::datagrams_cross(&stations)?;
+    // Control answers nobody while it waits, address resolution neither.
+    let (left, destination) = (&stations.left, gateway::RIGHT.hosts()[0]);
+    let ends = left.ends(left.resolve(gateway::LEFT.nodes()[0])?, destination, 64);
+    let api = vm.api(TOKEN)?;
+    let storing = std::thread::spawn(move || store(&api));
+    // By then the disk is being written.
+    std::thread::sleep(Duration::from_secs(1));
+    let mut crossed = 0;
+    while !storing.is_finished() {
+        left.wire().send(&lab::frame::udp(&ends, 1000, PORT, b"meanwhile"))?;
+        let arrived = stations.right.receive_udp(PORT, Duration::from_millis(500))?.is_some();
+        crossed += u32::from(arrived && !storing.is_finished());
+    }
+    ensure!(crossed > 0, "nothing crosses while the disk is written");
+    experiment.measured(format!("{crossed} datagrams crossed while the disk was written"));
     Ok(())
 }
