@@ -10,6 +10,8 @@
 //! [`esp`] has routers of its own, with IPsec tunnels. [`aead`] and [`policy`] are apart from that: the cipher alone,
 //! and the classifier alone, without a router.
 //!
+//! [`lb`] is the load balancer alone, on packets in memory.
+//!
 //! Clocks are those of the time stamp counter. The total of a row is what [`dataplane::Worker::poll`] takes, all of it, without
 //! the generator's own time: nodes from ethernet-input to the frames' return to the pool, the graph around them, and
 //! the look at the second port, which has nothing. Clocks of a node are what the worker's own counters say; of small vectors,
@@ -24,6 +26,7 @@ pub mod calibration;
 pub mod counters;
 pub mod esp;
 pub mod generator;
+pub mod lb;
 pub mod measure;
 pub mod policy;
 pub mod report;

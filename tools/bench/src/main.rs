@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use bench::report::{self, Machine};
-use bench::{aead, calibration, counters, esp, measure, policy, workload};
+use bench::{aead, calibration, counters, esp, lb, measure, policy, workload};
 use clap::Parser;
 use std::path::PathBuf;
 
@@ -30,12 +30,14 @@ fn main() -> Result<()> {
     if arguments.list {
         all.iter().for_each(|workload| println!("{}", workload.name()));
         esp::all().iter().for_each(|workload| println!("{}", workload.name()));
+        lb::all().iter().for_each(|workload| println!("{}", workload.name()));
         aeads.iter().chain(&policies).for_each(|name| println!("{name}"));
         return Ok(());
     }
     for wanted in &arguments.workloads {
         let known = all.iter().any(|workload| workload.is_meant_by(wanted))
             || esp::all().iter().any(|workload| workload.is_meant_by(wanted))
+            || lb::all().iter().any(|workload| workload.is_meant_by(wanted))
             || wanted == "aead"
             || aeads.contains(wanted)
             || policies.iter().any(|name| is_meant_by(name, wanted));
@@ -63,6 +65,7 @@ fn main() -> Result<()> {
             measurements.push(measurement);
         }
     }
+    let lb_rows = lb::run(&arguments.workloads, arguments.rounds);
     let mut esp_rows = Vec::new();
     for workload in esp::all() {
         let meant = arguments.workloads.iter().any(|wanted| workload.is_meant_by(wanted));
@@ -83,7 +86,7 @@ fn main() -> Result<()> {
     };
     let policy = policy::run(meant, arguments.rounds)?;
     if let Some(path) = arguments.json {
-        std::fs::write(&path, report::json(&machine, &measurements, &esp_rows, &aead, &policy)?)
+        std::fs::write(&path, report::json(&machine, &measurements, &esp_rows, &lb_rows, &aead, &policy)?)
             .with_context(|| path.display().to_string())?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use crate::measure::Measurement;
 use crate::policy;
 use crate::workload::FRAME_BYTES;
-use crate::{aead, esp};
+use crate::{aead, esp, lb};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -69,6 +69,7 @@ struct Json<'a> {
     machine: &'a Machine,
     workloads: Vec<JsonWorkload>,
     esp: &'a [esp::Row],
+    maglev: &'a [lb::Row],
     aead: &'a [aead::Row],
     policy: &'a [policy::Row],
 }
@@ -95,6 +96,7 @@ pub fn json(
     machine: &Machine,
     measurements: &[Measurement],
     esp: &[esp::Row],
+    maglev: &[lb::Row],
     aead: &[aead::Row],
     policy: &[policy::Row],
 ) -> serde_json::Result<String> {
@@ -117,6 +119,7 @@ pub fn json(
         machine,
         workloads: measurements.iter().map(workload).collect(),
         esp,
+        maglev,
         aead,
         policy,
     })
