@@ -128,8 +128,8 @@ impl<K: Key> Fib<K> {
         }
     }
 
-    /// Looks up a group one step for all keys at a time. A step leaves in `values` the entries it came to, asks for the
-    /// lines of the next, and notes which keys go on, without a branch that a processor would have to guess.
+    /// Looks up a group one step for all keys at a time. A step leaves in `values` the entries it came to, and asks for the
+    /// lines of the next.
     #[inline]
     fn lookup_group(&self, keys: &[K], values: &mut [u32]) {
         let before = self.changes.load(Acquire);
@@ -140,20 +140,19 @@ impl<K: Key> Fib<K> {
                 lines.prefetch(dense_word(*value, key.byte(16)) / LINE_WORDS);
             }
         }
-        let (mut lanes, mut open, mut whole) = ([0; GROUP], 0, true);
-        for ((key, value), lane) in keys.iter().zip(values.iter_mut()).zip(0..) {
+        let (mut open, mut whole) = (false, true);
+        for (key, value) in keys.iter().zip(values.iter_mut()) {
             if is_node(*value) {
                 *value = lines.load(dense_word(*value, key.byte(16)));
                 if is_node(*value) {
                     lines.prefetch_node(*value, *key);
+                    open = true;
                 }
             }
-            lanes[open % GROUP] = lane;
-            open += usize::from(is_node(*value));
             whole &= *value != 0;
         }
-        if open > 0 {
-            whole &= descend(lines, keys, values, &mut lanes, open);
+        if open {
+            whole &= descend(lines, keys, values);
         }
         if !whole {
             self.finish(keys, values, before);
@@ -170,15 +169,14 @@ impl<K: Key> Fib<K> {
     }
 }
 
-/// Follows the `open` keys whose numbers `lanes` has from node to node. False: some value is not from a slot.
-#[inline]
-fn descend<K: Key>(
-    lines: Lines<'_>,
-    keys: &[K],
-    values: &mut [u32],
-    lanes: &mut [u8; GROUP],
-    mut open: usize,
-) -> bool {
+/// Follows all keys that came to a node to the end. False: some value is not from a slot.
+fn descend<K: Key>(lines: Lines<'_>, keys: &[K], values: &mut [u32]) -> bool {
+    // Numbers of the keys whose way goes on, noted without a branch that a processor would have to guess.
+    let (mut lanes, mut open) = ([0u8; GROUP], 0);
+    for (value, lane) in values.iter().zip(0..) {
+        lanes[open % GROUP] = lane;
+        open += usize::from(is_node(*value));
+    }
     let mut whole = true;
     for _ in 0..LEVELS {
         let mut still = 0;
@@ -188,8 +186,9 @@ fn descend<K: Key>(
             else {
                 continue;
             };
-            let Some(header) = lines.header(block_of(*value)) else { continue };
-            let slot = find(lines, header, *value, *key);
+            let entry = *value;
+            let Some(header) = lines.header(block_of(entry)) else { continue };
+            let slot = find(lines, header, entry, *key);
             let fallback = fallback(header);
             whole &= slot != 0;
             *value = if slot == 0 { fallback } else { slot };
