@@ -331,7 +331,7 @@ fn turns_leave_no_gap<K: Key>(wide: Prefix<K>, narrow: Prefix<K>, others: &[Pref
             }
             reached.store(u64::MAX, Ordering::Release);
         });
-        for _ in 0..100_000 {
+        for _ in 0..30_000 {
             let _ = writer.insert(narrow, 2).unwrap();
             let _ = writer.remove(wide).unwrap();
             let _ = writer.insert(wide, 1).unwrap();
