@@ -64,7 +64,7 @@ pub struct NodeCounters {
     pub packets: u64,
     /// Vectors they came in.
     pub vectors: u64,
-    /// Clocks (TSC) it spent on them. Of runs of fewer than 16 packets one in 16 is timed, and counted 16 times; so are
+    /// Clocks (TSC) it spent on them. Of runs of fewer than 128 packets one in 16 is timed, and counted 16 times; so are
     /// sources.
     pub clocks: u64,
 }

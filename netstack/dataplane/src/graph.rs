@@ -123,8 +123,8 @@ pub(crate) struct Graph {
     phase: u32,
 }
 
-/// Packets of a run that is always timed. To read the clock at each node costs as much as a few packets do.
-const TIMED_PACKETS: usize = 16;
+/// Packets of a run that is always timed. To read the clock at each node costs as much as some packets do.
+const TIMED_PACKETS: usize = 128;
 
 /// Of smaller runs, and of sources, one in this many is timed and stands for all.
 const TIMED_EVERY: u32 = 16;
