@@ -71,7 +71,12 @@ impl Adjacencies {
         self.rows.iter().map(|row| row.1).collect()
     }
 
+    /// Rows of the tables, free ones included.
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    pub(crate) fn in_use(&self) -> usize {
+        self.rows.len() - self.free.len()
     }
 }

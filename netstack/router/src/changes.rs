@@ -104,6 +104,11 @@ impl Changes {
         self.push(Change::Release(Release { packet, is_ipv6, publication, generation: None }));
     }
 
+    /// Keeps the tables as they are until then.
+    pub(crate) fn hold(&mut self, until_ns: u64) {
+        self.publish_ns = self.publish_ns.max(until_ns);
+    }
+
     pub(crate) fn deadline_ns(&self, now_ns: u64) -> Option<u64> {
         if self.dirty {
             Some(self.publish_ns)

@@ -4,7 +4,7 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 
 use config::{Config, IpNet, Ipv4Net};
 use dataplane::{Adjacency, Attachment, InterfaceId, MAX_NEXT_HOPS};
@@ -20,7 +20,7 @@ use crate::{
 impl Router {
     /// Makes the node what a validated configuration says. Dynamic routes and leases stay.
     pub fn configure(&mut self, config: &Config, now_ns: u64) {
-        self.remove_missing(config);
+        self.remove_missing(config, now_ns);
         // Ports first: sub-interfaces take their MAC addresses from them.
         let (ports, others): (Vec<_>, Vec<_>) =
             config.interfaces.iter().partition(|interface| interface.parent.is_none());
@@ -33,7 +33,7 @@ impl Router {
         self.refresh(now_ns);
     }
 
-    fn remove_missing(&mut self, config: &Config) {
+    fn remove_missing(&mut self, config: &Config, now_ns: u64) {
         let wanted: BTreeSet<&str> = config
             .interfaces
             .iter()
@@ -45,12 +45,14 @@ impl Router {
             else {
                 continue;
             };
+            if link.is_up() && link.advertiser.is_some() {
+                let gone = link.advertised_prefixes();
+                self.say_goodbye(id, &gone, now_ns);
+            }
+            let Some(link) = self.links.get_mut(id) else { continue };
             link.settings = None;
             link.lease = None;
-            self.say_goodbye(id);
-            if let Some(link) = self.links.get_mut(id) {
-                link.advertiser = None;
-            }
+            link.advertiser = None;
             self.forget_neighbours_of(id);
             if let Some(adjacency) = self.gleans.remove(&id) {
                 self.adjacencies.remove(adjacency);
@@ -73,10 +75,13 @@ impl Router {
             Some(id) => Some(id),
             None if attachment == Attachment::Port => None,
             None => {
-                self.links.add(Link::new(interface.name.clone(), attachment, parent_mac.unwrap_or_default()))
+                let groups = &self.groups;
+                let is_named = |id| groups.names_interface(id);
+                let link = Link::new(interface.name.clone(), attachment, parent_mac.unwrap_or_default());
+                self.links.add(link, is_named)
             }
         };
-        let Some(link) = id.and_then(|id| self.links.get_mut(id)) else {
+        let Some((id, link)) = id.and_then(|id| Some((id, self.links.get_mut(id)?))) else {
             return log::error!("there is no interface {}", interface.name);
         };
         let settings = Settings {
@@ -87,18 +92,11 @@ impl Router {
             dhcp4: interface.dhcp4,
             advertisements: interface.router_advertisements.clone(),
         };
-        link.attachment = attachment;
-        if !settings.dhcp4 {
-            link.lease = None;
-        }
+        self.leave_what_changes(id, attachment, &settings, now_ns);
+        let Some(link) = self.links.get_mut(id) else { return };
         let advertised = link.advertiser.as_ref().map(Advertiser::settings);
         let advertise_anew = advertised != settings.advertisements.as_ref()
             || link.settings.as_ref().map(|before| &before.addresses) != Some(&settings.addresses);
-        let stops = settings.advertisements.is_none() && link.advertiser.is_some();
-        if stops && let Some(id) = id {
-            self.say_goodbye(id);
-        }
-        let Some(link) = id.and_then(|id| self.links.get_mut(id)) else { return };
         if advertise_anew {
             link.advertiser = settings.advertisements.clone().map(|say| Advertiser::new(say, now_ns));
         }
@@ -110,7 +108,11 @@ impl Router {
         let attachment = Attachment::Ipsec { tunnel: self.ipsec.tunnel_id(&tunnel.name) };
         let id = match self.links.id(&tunnel.name) {
             Some(id) => Some(id),
-            None => self.links.add(Link::new(tunnel.name.clone(), attachment, [0; 6])),
+            None => {
+                let groups = &self.groups;
+                let is_named = |id| groups.names_interface(id);
+                self.links.add(Link::new(tunnel.name.clone(), attachment, [0; 6]), is_named)
+            }
         };
         let Some(link) = id.and_then(|id| self.links.get_mut(id)) else {
             return log::error!("there is no room for tunnel {}", tunnel.name);
@@ -125,6 +127,46 @@ impl Router {
             dhcp4: false,
             advertisements: None,
         });
+    }
+
+    /// An interface gets new settings: hosts are told what is no longer true, and what was so on another link, or of
+    /// another MAC address, is forgotten.
+    fn leave_what_changes(
+        &mut self,
+        id: InterfaceId,
+        attachment: Attachment,
+        settings: &Settings,
+        now_ns: u64,
+    ) {
+        let Some(link) = self.links.get(id) else { return };
+        let moves = link.attachment != attachment;
+        let stays = settings.enabled && !moves;
+        let is_gone = |network: &Ipv6Addr| {
+            let kept = settings.addresses.iter().any(|kept| kept.contains(&IpAddr::V6(*network)));
+            !(stays && kept)
+        };
+        let gone: Vec<_> = link.advertised_prefixes().into_iter().filter(is_gone).collect();
+        if link.is_up() && link.advertiser.is_some() {
+            if !stays || settings.advertisements.is_none() || settings.mac != link.mac() {
+                self.say_goodbye(id, &gone, now_ns);
+            } else if !gone.is_empty() {
+                self.advertise(id, false, &gone, now_ns);
+            }
+        }
+        if moves {
+            self.forget_neighbours_of(id);
+        }
+        let Some(link) = self.links.get_mut(id) else { return };
+        if moves || !settings.dhcp4 {
+            link.lease = None;
+        }
+        if moves || settings.mac != link.mac() {
+            // Neighbours hear of the addresses again (RFC 5227 §2.3, RFC 4861 §7.2.6).
+            link.probed.clear();
+            link.probing.clear();
+            link.duplicates.clear();
+        }
+        link.attachment = attachment;
     }
 
     /// The link of a port came up or went down.
@@ -163,6 +205,7 @@ impl Router {
         self.forget_unreachable();
         self.refresh_static_neighbours(now_ns);
         self.select_again();
+        self.reconsider_neighbours();
     }
 
     /// Whether a link is up, its probes, and the adjacency of its networks.

@@ -10,12 +10,16 @@ use packet::nd::{NA_OVERRIDE, NA_ROUTER, NA_SOLICITED};
 use crate::{
     NeighbourState, Router, arp,
     groups::NeighbourKey,
-    nd::{self, Body},
+    nd::{self, AdvertisedPrefix, Body},
     neighbour::Advertised,
 };
 
 /// Between two probes or announcements of an own address: `RETRANS_TIMER` (RFC 4862 §5.4), `ANNOUNCE_INTERVAL` (RFC 5227).
 const PROBE_INTERVAL_NS: u64 = 1_000_000_000;
+/// Time for a last message to leave before its interface does.
+const GOODBYE_NS: u64 = 2_000_000;
+/// Hosts take no less for an address that they have (RFC 4862 §5.5.3).
+const LAST_VALID_SECONDS: u32 = 7200;
 /// `DEFEND_INTERVAL` (RFC 5227 §1.1).
 const DEFEND_INTERVAL_NS: u64 = 10_000_000_000;
 /// Longest ARP or neighbour discovery packet that is looked at.
@@ -222,23 +226,44 @@ impl Router {
             let is_due = link.advertiser.as_ref().is_some_and(|advertiser| advertiser.deadline_ns <= now_ns);
             frames.into_iter().for_each(|frame| self.transmit(id, frame));
             if is_due {
-                self.advertise(id, false, now_ns);
+                self.advertise(id, false, &[], now_ns);
             }
         }
         self.links_due_ns = self.links.due_ns();
     }
 
-    /// Tells hosts not to use this node as their router any longer (RFC 4861 §6.2.5).
-    pub(crate) fn say_goodbye(&mut self, interface: InterfaceId) {
-        self.advertise(interface, true, 0);
+    /// Tells hosts not to use this node as their router any longer (RFC 4861 §6.2.5), nor their addresses in the networks
+    /// that are `gone`. The interface may be so too: its tables are published when the message has left.
+    pub(crate) fn say_goodbye(&mut self, interface: InterfaceId, gone: &[Ipv6Addr], now_ns: u64) {
+        self.advertise(interface, true, gone, now_ns);
+        self.changes.hold(now_ns + GOODBYE_NS);
     }
 
-    fn advertise(&mut self, interface: InterfaceId, is_last: bool, now_ns: u64) {
+    /// Advertises; new connections are not to come from the networks that are `gone` (RFC 4862 §5.5.4).
+    pub(crate) fn advertise(
+        &mut self,
+        interface: InterfaceId,
+        is_last: bool,
+        gone: &[Ipv6Addr],
+        now_ns: u64,
+    ) {
         let random = self.random();
         let Some(link) = self.links.get_mut(interface) else { return };
-        let (mac, mtu, prefixes) = (link.mac(), link.mtu(), link.advertised_prefixes());
+        let (mac, mtu, present) = (link.mac(), link.mtu(), link.advertised_prefixes());
         let Some(advertiser) = &mut link.advertiser else { return };
         let settings = advertiser.settings();
+        let kept =
+            present.into_iter().filter(|network| !gone.contains(network)).map(|network| AdvertisedPrefix {
+                network,
+                valid_lifetime_s: settings.valid_lifetime_seconds,
+                preferred_lifetime_s: settings.preferred_lifetime_seconds,
+            });
+        let gone = gone.iter().map(|network| AdvertisedPrefix {
+            network: *network,
+            valid_lifetime_s: settings.valid_lifetime_seconds.min(LAST_VALID_SECONDS),
+            preferred_lifetime_s: 0,
+        });
+        let prefixes: Vec<AdvertisedPrefix> = kept.chain(gone).collect();
         let ipv6 = |server: &IpAddr| if let IpAddr::V6(server) = server { Some(*server) } else { None };
         let dns_servers: Vec<Ipv6Addr> = settings.dns_servers.iter().filter_map(ipv6).collect();
         let managed = if settings.managed { MANAGED } else { 0 };
@@ -248,8 +273,6 @@ impl Router {
             router_lifetime_s: if is_last { 0 } else { settings.router_lifetime_seconds },
             mtu,
             prefixes: &prefixes,
-            valid_lifetime_s: settings.valid_lifetime_seconds,
-            preferred_lifetime_s: settings.preferred_lifetime_seconds,
             dns_servers: &dns_servers,
             dns_lifetime_s: if is_last { 0 } else { 3 * u32::from(settings.max_interval_seconds) },
         };

@@ -134,6 +134,16 @@ impl Groups {
         }
     }
 
+    /// Whether a group leads to this interface.
+    pub(crate) fn names_interface(&self, id: InterfaceId) -> bool {
+        self.groups.iter().flatten().any(|group| match &*group.target {
+            Target::Connected(interface) => *interface == id,
+            Target::Neighbour(key) => key.interface == id,
+            Target::Via(hops) => hops.iter().any(|hop| hop.interface == Some(id)),
+            Target::Local | Target::Blackhole => false,
+        })
+    }
+
     pub(crate) fn get(&self, id: GroupId) -> Option<&Group> {
         self.groups.get(id.0 as usize)?.as_ref()
     }

@@ -1,7 +1,7 @@
 //! The interfaces: what the configuration, the ports and DHCP say about each.
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     string::String,
     vec::Vec,
 };
@@ -186,9 +186,13 @@ impl Link {
     }
 }
 
-/// All interfaces by number: the ports first, then sub-interfaces, whose numbers rest for a generation after use.
+/// All interfaces by number: the ports first, then sub-interfaces. A number outlives its interface in routes, in the
+/// tables of workers and in counters: it comes back for an interface of the same name, and is given to another one only
+/// when there is no new number left.
 pub(crate) struct Links {
     links: Vec<Option<Link>>,
+    /// Interfaces that are gone, the longest gone first.
+    retired: VecDeque<(String, InterfaceId)>,
     ports: usize,
     names: BTreeMap<String, InterfaceId>,
 }
@@ -198,7 +202,7 @@ impl Links {
         let link = |port: &Port| Link::new(port.name.clone(), Attachment::Port, port.mac);
         let links: Vec<_> = ports.iter().take(MAX_INTERFACES).map(|port| Some(link(port))).collect();
         let names = ports.iter().enumerate().map(|(n, port)| (port.name.clone(), InterfaceId(n as u16)));
-        Self { ports: links.len(), names: names.collect(), links }
+        Self { ports: links.len(), names: names.collect(), links, retired: VecDeque::new() }
     }
 
     pub(crate) fn get(&self, id: InterfaceId) -> Option<&Link> {
@@ -240,19 +244,23 @@ impl Links {
         due.min().unwrap_or(u64::MAX)
     }
 
-    /// A new sub-interface; None if there are too many.
-    pub(crate) fn add(&mut self, link: Link) -> Option<InterfaceId> {
-        let free = self.links.iter().skip(self.ports).position(Option::is_none).map(|n| n + self.ports);
-        let index = free.unwrap_or(self.links.len());
-        if index >= MAX_INTERFACES {
-            return None;
-        }
-        let id = InterfaceId(index as u16);
+    /// A new sub-interface; None if there are too many. `is_named`: a route leads to that number.
+    pub(crate) fn add(&mut self, link: Link, is_named: impl Fn(InterfaceId) -> bool) -> Option<InterfaceId> {
+        let returns = self.retired.iter().position(|(name, _)| *name == link.name);
+        let reused = returns.or_else(|| {
+            let is_full = self.links.len() >= MAX_INTERFACES;
+            self.retired.iter().position(|(_, id)| is_full && !is_named(*id))
+        });
+        let id = match reused.and_then(|index| self.retired.remove(index)) {
+            Some((_, id)) => id,
+            None if self.links.len() < MAX_INTERFACES => {
+                self.links.push(None);
+                InterfaceId(self.links.len() as u16 - 1)
+            }
+            None => return None,
+        };
         let _ = self.names.insert(link.name.clone(), id);
-        match self.links.get_mut(index) {
-            Some(slot) => *slot = Some(link),
-            None => self.links.push(Some(link)),
-        }
+        *self.links.get_mut(usize::from(id.0))? = Some(link);
         Some(id)
     }
 
@@ -262,6 +270,7 @@ impl Links {
             && let Some(link) = self.links.get_mut(usize::from(id.0)).and_then(Option::take)
         {
             let _ = self.names.remove(&link.name);
+            self.retired.push_back((link.name, id));
         }
     }
 

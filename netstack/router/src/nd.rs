@@ -182,13 +182,18 @@ pub(crate) struct Advertisement<'a> {
     pub(crate) flags: u8,
     pub(crate) router_lifetime_s: u16,
     pub(crate) mtu: u16,
-    /// Networks of 64 bits.
-    pub(crate) prefixes: &'a [Ipv6Addr],
-    pub(crate) valid_lifetime_s: u32,
-    pub(crate) preferred_lifetime_s: u32,
+    pub(crate) prefixes: &'a [AdvertisedPrefix],
     /// Recursive DNS servers (RFC 8106 §5.1).
     pub(crate) dns_servers: &'a [Ipv6Addr],
     pub(crate) dns_lifetime_s: u32,
+}
+
+/// A network of 64 bits in a router advertisement.
+#[derive(Clone, Copy)]
+pub(crate) struct AdvertisedPrefix {
+    pub(crate) network: Ipv6Addr,
+    pub(crate) valid_lifetime_s: u32,
+    pub(crate) preferred_lifetime_s: u32,
 }
 
 /// Recursive DNS server option (RFC 8106 §5.1).
@@ -219,10 +224,10 @@ pub(crate) fn router_advertisement(mac: [u8; 6], say: &Advertisement<'_>) -> Vec
             length: 4,
             prefix_len: 64,
             flags: PREFIX_FLAGS,
-            valid_lifetime_s: say.valid_lifetime_s.into(),
-            preferred_lifetime_s: say.preferred_lifetime_s.into(),
+            valid_lifetime_s: prefix.valid_lifetime_s.into(),
+            preferred_lifetime_s: prefix.preferred_lifetime_s.into(),
             reserved: 0.into(),
-            prefix: prefix.octets(),
+            prefix: prefix.network.octets(),
         };
         options.extend_from_slice(option.as_bytes());
     }
@@ -320,9 +325,11 @@ mod tests {
             flags: 0x40,
             router_lifetime_s: 1800,
             mtu: 1400,
-            prefixes: &[Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0)],
-            valid_lifetime_s: 7200,
-            preferred_lifetime_s: 3600,
+            prefixes: &[AdvertisedPrefix {
+                network: Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0),
+                valid_lifetime_s: 7200,
+                preferred_lifetime_s: 3600,
+            }],
             dns_servers: &[TARGET],
             dns_lifetime_s: 1200,
         };

@@ -6,6 +6,7 @@ use core::net::IpAddr;
 use buffer::Buf;
 use config::IpNet;
 use dataplane::{Adjacency, AdjacencyId, DropReason, InterfaceId};
+use fib::Prefix;
 
 use crate::{
     NeighbourState, Router, Source,
@@ -14,7 +15,7 @@ use crate::{
     groups::{NeighbourKey, Target},
     nd,
     neighbour::{Action, Advertised, Neighbour},
-    routes::AnyPrefix,
+    routes::{AnyPrefix, Family},
 };
 
 /// Neighbours whose timers are looked at in one poll.
@@ -150,22 +151,69 @@ impl Router {
         if !is_incomplete {
             let waiting = core::mem::take(&mut neighbour.waiting);
             self.give_adjacency(key);
-            self.add_host_route(key);
+            self.keep_host_route(key);
             for (packet, is_ipv6) in waiting {
                 self.changes.release(packet, is_ipv6);
             }
         }
     }
 
-    /// Packets to a neighbour on a connected network follow a route of its own.
-    fn add_host_route(&mut self, key: NeighbourKey) {
-        let is_connected = self.links.towards(key.address) == Some(key.interface);
+    /// Packets to a neighbour on a connected network follow a route of its own, unless another route is meant for them: a
+    /// neighbour says who it is, not what is routed where.
+    fn keep_host_route(&mut self, key: NeighbourKey) {
+        let is_wanted = self.links.towards(key.address) == Some(key.interface) && self.follows_connected(key);
         let network = IpNet::from(key.address);
-        if is_connected
-            && !self.has_host_route(key)
-            && let Err(error) = self.set(Source::Neighbour, network, Target::Neighbour(key))
-        {
-            log::error!("neighbour {} has no route: {error}", key.address);
+        let result = match (is_wanted, self.has_host_route(key)) {
+            (true, false) => self.set(Source::Neighbour, network, Target::Neighbour(key)),
+            (false, true) => self.unset(Source::Neighbour, network).map(drop),
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            log::error!("the route of neighbour {} cannot be changed: {error}", key.address);
+        }
+    }
+
+    /// Whether packets for a neighbour, if it had no route of its own, would follow its interface's network.
+    fn follows_connected(&self, key: NeighbourKey) -> bool {
+        let group = match AnyPrefix::host(key.address) {
+            Some(AnyPrefix::V4(host)) => self.longest_but_neighbours(host.address()),
+            Some(AnyPrefix::V6(host)) => self.longest_but_neighbours(host.address()),
+            None => None,
+        };
+        group
+            .and_then(|id| self.groups.get(id))
+            .is_some_and(|group| *group.target == Target::Connected(key.interface))
+    }
+
+    /// The routes of a prefix changed: those of neighbours inside may have to come or go. Only networks within connected
+    /// ones matter.
+    pub(crate) fn reconsider_neighbours_in<K: Family>(&mut self, prefix: Prefix<K>) {
+        let connected = K::rib(self).covering(Source::Connected, prefix);
+        let leads_to = |id| match self.groups.get(id).map(|group| &*group.target) {
+            Some(Target::Connected(interface)) => Some(*interface),
+            _ => None,
+        };
+        let mut interfaces: Vec<InterfaceId> = connected.filter_map(leads_to).collect();
+        interfaces.dedup();
+        let first = K::to_network(prefix).network();
+        let last = K::to_network(prefix).broadcast();
+        for interface in interfaces {
+            let range =
+                NeighbourKey { interface, address: first }..=NeighbourKey { interface, address: last };
+            let keys: Vec<_> = self.neighbours.range(range).map(|(key, _)| *key).collect();
+            keys.into_iter().for_each(|key| self.reconsider_neighbour(key));
+        }
+    }
+
+    /// The same for all of them.
+    pub(crate) fn reconsider_neighbours(&mut self) {
+        let keys: Vec<_> = self.neighbours.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.reconsider_neighbour(key));
+    }
+
+    fn reconsider_neighbour(&mut self, key: NeighbourKey) {
+        if self.neighbours.get(&key).is_some_and(|neighbour| neighbour.state != NeighbourState::Incomplete) {
+            self.keep_host_route(key);
         }
     }
 

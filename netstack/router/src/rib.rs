@@ -42,6 +42,13 @@ impl<K: Key> Rib<K> {
             .filter_map(move |source| Some((source, *self.by_source[source as usize].get(&prefix)?)))
     }
 
+    /// The routes of a source for this prefix and for all that it lies in.
+    pub(crate) fn covering(&self, source: Source, prefix: Prefix<K>) -> impl Iterator<Item = GroupId> {
+        let routes = &self.by_source[source as usize];
+        let lens = if routes.is_empty() { 0..0 } else { 0..prefix.len() + 1 };
+        lens.filter_map(move |len| routes.get(&Prefix::new(prefix.address(), len)?).copied())
+    }
+
     /// The longest prefix for `address` that has a route which `accept`s.
     pub(crate) fn longest(&self, address: K, accept: impl Fn(Prefix<K>) -> bool) -> Option<Prefix<K>> {
         let prefixes = (0..=K::BITS).rev().filter_map(|len| Prefix::new(address, len));

@@ -100,7 +100,7 @@ impl Router {
     pub fn set_route(&mut self, route: &config::Route) -> Result<(), RouteError> {
         self.check_not_busy()?;
         let target = self.target(route)?;
-        if self.adjacencies.len() >= MAX_ADJACENCIES_OF_ROUTES {
+        if self.adjacencies.in_use() >= MAX_ADJACENCIES_OF_ROUTES {
             return Err(RouteError::TooManyGroups);
         }
         self.set(Source::Dynamic, route.prefix, target)
@@ -195,6 +195,9 @@ impl Router {
         if let Some(before) = before {
             self.release(before);
         }
+        if source != Source::Neighbour {
+            self.reconsider_neighbours_in(prefix);
+        }
         Ok(())
     }
 
@@ -205,6 +208,9 @@ impl Router {
             return Err(RouteError::Memory);
         }
         self.release(before);
+        if source != Source::Neighbour {
+            self.reconsider_neighbours_in(prefix);
+        }
         Ok(true)
     }
 
@@ -223,6 +229,18 @@ impl Router {
         let rib = K::rib(self);
         let preferred = rib.candidates(prefix).find(|(_, id)| usable(*id));
         preferred.or_else(|| Some((Source::Dynamic, *rib.routes(Source::Dynamic).get(&prefix)?)))
+    }
+
+    /// The route that packets for an address would follow if no neighbour had one.
+    pub(crate) fn longest_but_neighbours<K: Family>(&self, address: K) -> Option<GroupId> {
+        let rib = K::rib(self);
+        let usable = |id: GroupId| self.groups.get(id).is_some_and(Group::is_usable);
+        let prefixes = (0..=K::BITS).rev().filter_map(|len| Prefix::new(address, len));
+        let chosen = |prefix| {
+            let mut candidates = rib.candidates(prefix).filter(|(source, _)| *source != Source::Neighbour);
+            candidates.find(|(source, id)| *source == Source::Dynamic || usable(*id))
+        };
+        prefixes.into_iter().find_map(chosen).map(|(_, id)| id)
     }
 
     /// Finds the neighbours that a group's next hops are.
