@@ -212,6 +212,20 @@ mod tests {
     }
 
     #[test]
+    fn next_hops_on_two_interfaces_are_two() {
+        let via = |interfaces: &[&str]| {
+            let hops: Vec<_> =
+                interfaces.iter().map(|name| json!({"address": "fe80::1", "interface": name})).collect();
+            config(
+                &json!({"interfaces": [{"name": "eth0"}, {"name": "eth1"}], "routes": [{"prefix": "::/0", "via": hops}]}),
+            )
+        };
+        let changes = diff(&via(&["eth0", "eth1"]), &via(&["eth0"]));
+        assert_eq!(changes.len(), 1, "{changes:?}");
+        assert_eq!(diff(&via(&["eth0", "eth1"]), &via(&["eth1", "eth0"])), vec![]);
+    }
+
+    #[test]
     fn secrets_stay_secret() {
         let a = config(&json!({"api": {"token": "0123456789abcdef"}}));
         let b = config(&json!({"api": {"token": "fedcba9876543210"}}));

@@ -45,6 +45,15 @@ impl Auth {
         self.token = token.into();
     }
 
+    /// Whether an `Authorization` field that was let pass holds the token: some paths are open to everybody.
+    pub fn is_right(&self, authorization: Option<&str>) -> bool {
+        authorization.and_then(bearer).is_some_and(|given| self.is_token(given))
+    }
+
+    fn is_token(&self, given: &str) -> bool {
+        bool::from(given.as_bytes().ct_eq(self.token.as_bytes()))
+    }
+
     /// Judges the `Authorization` field of a request from `peer`.
     ///
     /// # Errors
@@ -63,7 +72,7 @@ impl Auth {
         if let Some(index) = known {
             let _ = self.failures.remove(index);
         }
-        if bool::from(given.as_bytes().ct_eq(self.token.as_bytes())) {
+        if self.is_token(given) {
             return Ok(());
         }
         if self.failures.len() >= REMEMBERED {
@@ -80,10 +89,10 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// An IPv6 user has a whole /64 to send from.
+/// An IPv6 user has a whole /64 to send from; an IPv4 user may come as an IPv4-mapped address (RFC 4291 §2.5.5.2).
 fn network_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
+    match address.to_canonical() {
+        address @ IpAddr::V4(_) => address,
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
     }
 }
@@ -100,6 +109,17 @@ mod tests {
 
     fn peer(n: u8) -> IpAddr {
         [10, 0, 0, n].into()
+    }
+
+    #[test]
+    fn ipv4_peers_of_an_ipv6_socket_are_told_apart() {
+        let mut auth = auth();
+        let mapped = |n: u8| IpAddr::V6(std::net::Ipv4Addr::new(10, 0, 0, n).to_ipv6_mapped());
+        for _ in 0..20 {
+            let _ = auth.check(mapped(1), Some("Bearer wrong"), 0);
+        }
+        assert!(matches!(auth.check(mapped(1), Some("Bearer wrong"), 0), Err(Denial::Limited(_))));
+        assert_eq!(auth.check(mapped(2), Some("Bearer wrong"), 0), Err(Denial::Wrong));
     }
 
     #[test]

@@ -260,7 +260,8 @@ impl Node {
         let mut bytes = [0; 32];
         self.platform.random(&mut bytes);
         let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        log::warn!(target: "api", "no token is configured; this one was made: {token}");
+        // An error, as it must be read whatever the level of the log is.
+        log::error!(target: "api", "no token is configured; this one was made: {token}");
         self.made_token = Some(token.clone());
         token
     }
@@ -269,12 +270,18 @@ impl Node {
     fn keep_dhcp_clients(&mut self, config: &Config) {
         let interfaces = self.router.interfaces();
         let wants = |name: &str| config.interfaces.iter().any(|i| i.name == name && i.enabled && i.dhcp4);
+        let link_of = |config: &Config, name: &str| {
+            let found = config.interfaces.iter().find(|interface| interface.name == name);
+            found.map(|interface| (interface.parent.clone(), interface.vlan))
+        };
         let renamed = config.hostname != self.running.config().hostname;
         let mut before = core::mem::take(&mut self.dhcp);
         for interface in interfaces.iter().filter(|interface| wants(&interface.name)) {
-            let kept = before
-                .remove(&interface.id)
-                .filter(|client| !renamed && Some(client.mac()) == interface.mac.map(|mac| mac.0));
+            let kept = before.remove(&interface.id).filter(|client| {
+                let moved =
+                    link_of(config, &interface.name) != link_of(self.running.config(), &interface.name);
+                !renamed && !moved && Some(client.mac()) == interface.mac.map(|mac| mac.0)
+            });
             let client = kept.unwrap_or_else(|| {
                 let mut seed = [0; 8];
                 self.platform.random(&mut seed);

@@ -115,9 +115,14 @@ impl Router {
         self.unset(Source::Dynamic, prefix)
     }
 
+    /// Whether [`Router::set_route`] and [`Router::remove_route`] would refuse with [`RouteError::Busy`] now.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.changes.len() >= MAX_WAITING || self.unlinked_bytes() >= MAX_UNLINKED_BYTES
+    }
+
     fn check_not_busy(&self) -> Result<(), RouteError> {
-        let busy = self.changes.len() >= MAX_WAITING || self.unlinked_bytes() >= MAX_UNLINKED_BYTES;
-        if busy { Err(RouteError::Busy) } else { Ok(()) }
+        if self.is_busy() { Err(RouteError::Busy) } else { Ok(()) }
     }
 
     /// Where a route of the configuration or the API leads.

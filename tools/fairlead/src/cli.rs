@@ -31,14 +31,14 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 a document is not v
 /// Flags that every command takes.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// Node to talk to: `HOST`, `HOST:PORT`, `[ADDRESS]:PORT` for IPv6 or `http://HOST:PORT`
-    #[arg(short, long, global = true, env = "FAIRLEAD_NODE", value_name = "ADDRESS")]
+    /// Node to talk to: `HOST`, `HOST:PORT`, `[ADDRESS]:PORT` for IPv6 or `http://HOST:PORT` [env: `FAIRLEAD_NODE`]
+    #[arg(short, long, global = true, value_name = "ADDRESS", conflicts_with = "context")]
     pub node: Option<String>,
-    /// API token of the node
-    #[arg(long, global = true, env = "FAIRLEAD_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    /// API token of the node [env: `FAIRLEAD_TOKEN`]
+    #[arg(long, global = true, value_name = "TOKEN")]
     pub token: Option<String>,
-    /// Named node of the contexts file (see `fairlead context`)
-    #[arg(short, long, global = true, env = "FAIRLEAD_CONTEXT", value_name = "NAME")]
+    /// Named node of the contexts file (see `fairlead context`) [env: `FAIRLEAD_CONTEXT`]
+    #[arg(short, long, global = true, value_name = "NAME")]
     pub context: Option<String>,
     /// How to show results
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
@@ -172,7 +172,7 @@ pub struct ApplyArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Return to the old configuration unless `fairlead confirm` follows within this time
-    #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run", value_parser = clap::value_parser!(u32).range(5..=3600))]
     pub confirm: Option<u32>,
     /// Do not show the difference
     #[arg(short, long)]

@@ -86,7 +86,8 @@ pub(super) fn open() -> Box<dyn Sink<Node>> {
 
 impl Sink<Node> for Lines {
     fn ready(&mut self, node: &mut Node) -> bool {
-        self.handle_lines(node)
+        // The end may come next, with a last line that cannot wait.
+        self.handle_lines(node) && !node.router.is_busy()
     }
 
     fn push(&mut self, node: &mut Node, data: &[u8]) -> Result<(), Reply> {

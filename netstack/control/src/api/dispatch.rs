@@ -28,6 +28,10 @@ impl Service for Node {
         begin(self, head, peer).unwrap_or_else(Start::Reply)
     }
 
+    fn knows(&self, head: &Head) -> bool {
+        self.auth.is_right(head.authorization.as_deref())
+    }
+
     fn refuse(&mut self, status: u16, detail: &'static str) -> Reply {
         problem(status, detail)
     }

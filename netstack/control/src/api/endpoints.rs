@@ -145,7 +145,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             configuration::rollback,
         )
     },
-    get("/v1/store", "Store", "What the store holds", storage::get),
+    Endpoint { refusals: &[503], ..get("/v1/store", "Store", "What the store holds", storage::get) },
     Endpoint {
         refusals: &[409, 503],
         ..post("/v1/store", "Store", "Write the running configuration to the store", storage::save)

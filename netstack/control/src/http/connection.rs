@@ -13,6 +13,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 /// From the first byte of a header section to its last.
 const HEAD_TIMEOUT_NS: u64 = 10 * SECOND_NS;
+/// Within this a client that has a token shows it.
+const STRANGER_NS: u64 = SECOND_NS;
 /// Between requests.
 const IDLE_TIMEOUT_NS: u64 = 60 * SECOND_NS;
 /// A peer that neither sends the next piece of a body nor takes the next piece of a reply.
@@ -70,6 +72,29 @@ pub(crate) struct Connection<S> {
     deadline_ns: u64,
     /// When the peer last took something.
     taken_ns: u64,
+    opened_ns: u64,
+    /// The peer has shown the right token.
+    is_known: bool,
+}
+
+/// How a connection ranks when there is room for one more only if one gives way: the least goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Worth {
+    /// It is over, but for the last words.
+    Over,
+    /// Whoever it is has had time to show a token.
+    Stranger,
+    /// The peer is known, and nothing is lost if the connection goes.
+    Idle,
+    /// It has only just begun.
+    New,
+}
+
+impl Worth {
+    /// Of a connection without a token that began then.
+    pub fn of_stranger(opened_ns: u64, now_ns: u64) -> Self {
+        if now_ns.saturating_sub(opened_ns) >= STRANGER_NS { Self::Stranger } else { Self::New }
+    }
 }
 
 enum State<S> {
@@ -133,7 +158,21 @@ impl<S: Service> Connection<S> {
             state: State::Head { begun: false },
             deadline_ns: now_ns + HEAD_TIMEOUT_NS,
             taken_ns: now_ns,
+            opened_ns: now_ns,
+            is_known: false,
         }
+    }
+
+    /// Its rank among those that may give way; None: it may not.
+    pub fn worth(&self, now_ns: u64) -> Option<Worth> {
+        match (self.is_known, self.is_idle()) {
+            (true, idle) => idle.then_some(Worth::Idle),
+            (false, _) => Some(Worth::of_stranger(self.opened_ns, now_ns)),
+        }
+    }
+
+    pub fn opened_ns(&self) -> u64 {
+        self.opened_ns
     }
 
     /// True between requests: nothing is lost if the connection goes.
@@ -231,7 +270,10 @@ impl<S: Service> Connection<S> {
             is_head: head.method == Method::Head,
             is_http10: head.is_http10,
         };
-        match service.start(head, self.peer, now_ns) {
+        let start = service.start(head, self.peer, now_ns);
+        let is_denied = matches!(&start, Start::Reply(reply) if matches!(reply.status, 401 | 429));
+        self.is_known |= !is_denied && service.knows(head);
+        match start {
             Start::Reply(reply) => {
                 // A body that nobody wants would be taken for the next request.
                 let keep_alive = after.keep_alive && head.body == head::BodyLength::None;

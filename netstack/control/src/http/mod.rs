@@ -17,7 +17,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use connection::{Connection, Next, Wire};
+pub(crate) use connection::{Connection, Next, Wire, Worth};
 pub(crate) use head::Head;
 pub(crate) use reply::Reply;
 
@@ -28,6 +28,12 @@ use core::net::IpAddr;
 pub(crate) trait Service: Sized {
     /// Looks at a request whose header section has arrived from `peer`.
     fn start(&mut self, head: &Head, peer: IpAddr, now_ns: u64) -> Start<Self>;
+
+    /// Whether a request whose header section was taken came with the right token.
+    fn knows(&self, head: &Head) -> bool {
+        let _ = head;
+        true
+    }
 
     /// The answer to what is not a request that can be understood.
     fn refuse(&mut self, status: u16, detail: &'static str) -> Reply<Self>;

@@ -5,7 +5,7 @@ use crate::http::{Connection, Next, Service, Wire};
 use alloc::{boxed::Box, vec::Vec};
 use core::net::IpAddr;
 
-/// Connections at most; a further one is closed at once.
+/// Connections at most. For a further one that gives way which is worth least; if none may, it is closed at once.
 const MAX_CONNECTIONS: usize = 16;
 /// When a stream that took less than it was given is tried again.
 const RETRY_NS: u64 = 2_000_000;
@@ -32,9 +32,14 @@ impl<S: Service> Direct<S> {
 
     /// Serves `stream`, which `peer` has opened.
     pub fn adopt(&mut self, stream: Box<dyn Stream>, peer: IpAddr, now_ns: u64) {
-        if self.0.len() < MAX_CONNECTIONS {
-            self.0.push((Connection::new(peer, now_ns), stream));
+        if self.0.len() >= MAX_CONNECTIONS {
+            let ranked = self.0.iter().enumerate().filter_map(|(index, (connection, _))| {
+                Some((connection.worth(now_ns)?, connection.opened_ns(), index))
+            });
+            let Some((_, _, index)) = ranked.min() else { return };
+            drop(self.0.remove(index));
         }
+        self.0.push((Connection::new(peer, now_ns), stream));
     }
 
     /// Serves every connection, a bounded amount. Returns when to poll again at the latest; earlier when a stream has

@@ -1,7 +1,7 @@
 //! HTTP over a fixed pool of sockets: every socket listens, has a connection, or is being freed for the next.
 
 use super::Stack;
-use crate::http::{Connection, Next, Service, Wire};
+use crate::http::{Connection, Next, Service, Wire, Worth};
 use alloc::{vec, vec::Vec};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -87,12 +87,11 @@ impl<S: Service> Server<S> {
         if self.slots.iter().any(|slot| sockets.get::<Socket<'_>>(slot.socket).is_listening()) {
             return;
         }
-        let rank = |slot: &Slot<S>| match sockets.get::<Socket<'_>>(slot.socket).state() {
-            // The peer has everything.
-            State::TimeWait | State::FinWait2 => Some(0),
-            _ if slot.connection.as_ref().is_some_and(Connection::is_idle) => Some(1),
-            State::SynReceived => Some(2),
-            _ => None,
+        let rank = |slot: &Slot<S>| match (sockets.get::<Socket<'_>>(slot.socket).state(), &slot.connection) {
+            (State::TimeWait | State::FinWait2, _) => Some(Worth::Over),
+            (State::SynReceived, _) => Some(Worth::of_stranger(slot.since_ns, now_ns)),
+            (_, Some(connection)) => connection.worth(now_ns),
+            (_, None) => Some(Worth::Over),
         };
         let ranked = self
             .slots

@@ -174,14 +174,22 @@ fn many_short_connections() {
 #[test]
 fn idle_connections_do_not_shut_others_out() {
     let mut world = World::new();
-    // Half a request each, from as many connections as there are sockets: they have ten seconds.
+    // Half a request each, from as many connections as there are sockets. Nobody has shown a token within a second.
     let handles: Vec<_> = (0..16).map(|_| world.connect()).collect();
     for &handle in &handles {
         let _ = world.client.send(handle, b"GET /sm");
     }
-    world.run(11 * SECOND);
+    world.run(SECOND + 100 * MS);
     let handle = world.connect();
     world.small(handle);
+    // Who has shown one stays, in the middle of a request too.
+    let _ = world.client.send(handle, b"GET /sm");
+    for _ in 0..30 {
+        let other = world.connect();
+        let _ = world.client.send(other, b"GET /sm");
+        world.run(SECOND / 5);
+    }
+    let _ = world.talk(handle, b"all HTTP/1.1\r\nHost: n\r\n\r\n", |got| got.ends_with(b"\r\n\r\nsmall"));
 }
 
 #[test]

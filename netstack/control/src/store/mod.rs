@@ -31,10 +31,6 @@ const MAX_SLOT_SECTORS: u64 = 4096;
 /// Sectors of a slot at least: anything smaller is no store.
 const MIN_SLOT_SECTORS: u64 = 32;
 
-/// Sectors at the start of a device that must be blank before it becomes a store: partition tables and the headers of
-/// file systems are there.
-const BLANK_SECTORS: u64 = 128;
-
 /// A document as it is kept.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Saved {
@@ -63,13 +59,15 @@ pub enum SlotState {
     },
     /// Something else: a write was cut short, or the medium is damaged.
     Damaged,
+    /// The device does not give it.
+    Unreadable,
 }
 
 impl SlotState {
     fn sequence(&self) -> Option<u64> {
         match self {
             SlotState::Valid { sequence, .. } => Some(*sequence),
-            SlotState::Empty | SlotState::Damaged => None,
+            SlotState::Empty | SlotState::Damaged | SlotState::Unreadable => None,
         }
     }
 }
@@ -104,7 +102,7 @@ impl fmt::Display for StoreError {
             StoreError::Foreign => write!(
                 f,
                 "the disk holds something else: clear its first {} KiB to give it to the node",
-                BLANK_SECTORS * SECTOR_BYTES as u64 / 1024
+                2 * MAX_SLOT_SECTORS * SECTOR_BYTES as u64 / 1024
             ),
             StoreError::TooLong { capacity_bytes } => {
                 write!(f, "the configuration is longer than the {capacity_bytes} bytes a slot takes")
@@ -149,19 +147,34 @@ impl<'a> Store<'a> {
     /// What both slots hold.
     ///
     /// # Errors
-    /// The device failed.
+    /// The device gives neither.
     pub fn slots(&mut self) -> Result<[SlotState; 2], StoreError> {
-        Ok([self.read_slot(0)?.0, self.read_slot(1)?.0])
+        Ok(self.read_slots()?.map(|slot| slot.0))
     }
 
-    /// The newest whole document.
+    /// The newest whole document, of those that can be read.
     ///
     /// # Errors
-    /// The device failed.
+    /// The device gives neither slot, or only one, and that has no document: there may be one in the other.
     pub fn load(&mut self) -> Result<Option<Saved>, StoreError> {
-        let (first, second) = (self.read_slot(0)?, self.read_slot(1)?);
-        let sequences = [&first, &second].map(|slot| slot.0.sequence());
-        Ok(if newest(sequences) == 1 { second.1 } else { first.1 })
+        let slots = self.read_slots()?;
+        let states = [&slots[0].0, &slots[1].0];
+        let newest = newest(states.map(SlotState::sequence));
+        let is_unreadable = states.contains(&&SlotState::Unreadable);
+        let [first, second] = slots.map(|slot| slot.1);
+        let document = if newest == 1 { second } else { first };
+        if document.is_none() && is_unreadable {
+            return Err(BlockError("a slot cannot be read, and the other has no document".into()).into());
+        }
+        Ok(document)
+    }
+
+    /// Both slots; one that cannot be read must not hide the other.
+    fn read_slots(&mut self) -> Result<[(SlotState, Option<Saved>); 2], StoreError> {
+        match [self.read_slot(0), self.read_slot(1)] {
+            [Err(error), Err(_)] => Err(error),
+            slots => Ok(slots.map(|slot| slot.unwrap_or((SlotState::Unreadable, None)))),
+        }
     }
 
     /// Makes `saved` the newest document. When this fails, what was the newest before still is.
@@ -202,13 +215,19 @@ impl<'a> Store<'a> {
     /// Makes sure that the device is a store: one already, or blank and now claimed.
     fn claim(&mut self) -> Result<(), StoreError> {
         let mut sector: Sector = [0; SECTOR_BYTES];
+        let mut failed = None;
         for slot in 0..2 {
-            self.device.read(slot * self.slot_sectors, &mut sector)?;
-            if slot::is_ours(&sector) {
-                return Ok(());
+            match self.device.read(slot * self.slot_sectors, &mut sector) {
+                Ok(()) if slot::is_ours(&sector) => return Ok(()),
+                Ok(()) => {}
+                Err(error) => failed = Some(error),
             }
         }
-        for number in 0..BLANK_SECTORS.min(self.device.sectors()) {
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        // Everything that documents may be written over: some file systems begin far behind the start of their disk.
+        for number in 0..2 * self.slot_sectors {
             self.device.read(number, &mut sector)?;
             if number == 0 && slot::is_torn_claim(&sector) {
                 continue;

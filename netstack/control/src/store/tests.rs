@@ -9,11 +9,18 @@ struct Disk {
     /// Written and not flushed, in order.
     cached: Vec<(u64, Sector)>,
     writes_left: usize,
+    /// A sector that cannot be read.
+    bad: Option<u64>,
 }
 
 impl Disk {
     fn new(sectors: usize) -> Self {
-        Self { stable: vec![[0; SECTOR_BYTES]; sectors], cached: Vec::new(), writes_left: usize::MAX }
+        Self {
+            stable: vec![[0; SECTOR_BYTES]; sectors],
+            cached: Vec::new(),
+            writes_left: usize::MAX,
+            bad: None,
+        }
     }
 
     fn spend(&mut self) -> Result<(), BlockError> {
@@ -23,7 +30,7 @@ impl Disk {
 
     /// The device after power came back: the cached writes chosen by `kept` are there, the last one torn at `torn` bytes.
     fn after_power_loss(&self, kept: impl Fn(usize) -> bool, torn: usize) -> Disk {
-        let mut disk = Disk { stable: self.stable.clone(), cached: Vec::new(), writes_left: usize::MAX };
+        let mut disk = Disk { stable: self.stable.clone(), ..Disk::new(0) };
         for (index, (sector, data)) in self.cached.iter().enumerate().filter(|(index, _)| kept(*index)) {
             let bytes = if index + 1 == self.cached.len() { torn } else { SECTOR_BYTES };
             disk.stable[*sector as usize][..bytes].copy_from_slice(&data[..bytes]);
@@ -38,6 +45,9 @@ impl BlockDevice for Disk {
     }
 
     fn read(&mut self, sector: u64, out: &mut Sector) -> Result<(), BlockError> {
+        if self.bad == Some(sector) {
+            return Err(BlockError("bad sector".into()));
+        }
         *out = *self.stable.get(sector as usize).ok_or(BlockError("no such sector".into()))?;
         for (_, data) in self.cached.iter().filter(|(cached, _)| *cached == sector) {
             *out = *data;
@@ -133,7 +143,7 @@ fn a_damaged_slot_leaves_the_other() {
     let mut disk = Disk::new(100);
     save(&mut disk, &saved(1, 1000)).unwrap();
     save(&mut disk, &saved(2, 1000)).unwrap();
-    disk.stable[50 + 2][100] ^= 1;
+    disk.stable[48 + 2][100] ^= 1;
     assert!(load(&mut disk) == Some(saved(1, 1000)));
     assert_eq!(Store::open(&mut disk).unwrap().slots().unwrap()[1], SlotState::Damaged);
     disk.stable[1][100] ^= 1;
@@ -143,9 +153,50 @@ fn a_damaged_slot_leaves_the_other() {
 }
 
 #[test]
+fn a_slot_that_cannot_be_read_leaves_the_other() {
+    let mut disk = Disk::new(100);
+    save(&mut disk, &saved(1, 1000)).unwrap();
+    save(&mut disk, &saved(2, 1000)).unwrap();
+    // Header and document of the newer slot.
+    for bad in [48, 50] {
+        let mut disk = Disk { bad: Some(bad), ..disk.clone() };
+        assert!(load(&mut disk) == Some(saved(1, 1000)), "sector {bad}");
+        assert_eq!(Store::open(&mut disk).unwrap().slots().unwrap()[1], SlotState::Unreadable);
+        save(&mut disk, &saved(3, 1000)).unwrap();
+        disk.bad = None;
+        assert!(load(&mut disk) == Some(saved(3, 1000)), "sector {bad}");
+    }
+    // A document that may be there is not the same as none.
+    let mut fresh = Disk::new(100);
+    save(&mut fresh, &saved(1, 1000)).unwrap();
+    fresh.bad = Some(0);
+    assert!(Store::open(&mut fresh).unwrap().load().is_err());
+}
+
+#[test]
+fn sequence_numbers_go_on_for_ever() {
+    let mut disk = Disk::new(100);
+    let header = Header {
+        sequence: u64::MAX - 1,
+        generation: 1,
+        module: [0; 32],
+        length: 0,
+        checksum: Sha256::digest([]).into(),
+    };
+    disk.stable[0] = header.emit();
+    for generation in 2..8 {
+        save(&mut disk, &saved(generation, 1000)).unwrap();
+        assert!(load(&mut disk) == Some(saved(generation, 1000)), "generation {generation}");
+    }
+}
+
+#[test]
 fn a_disk_that_holds_something_else_is_left_alone() {
     // A partition table, the superblock of ext4, something far behind.
-    for (sector, at, bytes) in [(0, 510, &[0x55, 0xaa][..]), (2, 56, &[0x53, 0xef]), (127, 0, b"x")] {
+    let btrfs = (128, 64, &b"_BHRfS_M"[..]);
+    for (sector, at, bytes) in
+        [(0, 510, &[0x55, 0xaa][..]), (2, 56, &[0x53, 0xef]), (127, 0, b"x"), btrfs, (287, 511, b"x")]
+    {
         let mut disk = Disk::new(300);
         disk.stable[sector][at..at + bytes.len()].copy_from_slice(bytes);
         let before = disk.stable.clone();

@@ -44,25 +44,42 @@ pub fn target(global: &Global) -> Result<Target> {
     })
 }
 
-/// As [`target`], but none is no error.
+/// As [`target`], but none is no error. What the command line says goes before what the environment says: a context that is
+/// asked for there is not overridden by a node, or a token, of another one.
 pub fn find(global: &Global) -> Result<Option<Target>> {
-    if let Some(node) = &global.node {
-        return Ok(Some(Target { node: base_url(node)?, token: global.token.clone() }));
+    choose(global, &|name| std::env::var(name).ok().filter(|value| !value.is_empty()), &load()?)
+}
+
+/// The token of the command line, or of the environment.
+pub fn token(global: &Global) -> Option<String> {
+    global.token.clone().or_else(|| std::env::var("FAIRLEAD_TOKEN").ok().filter(|value| !value.is_empty()))
+}
+
+fn choose(
+    global: &Global,
+    environment: &dyn Fn(&str) -> Option<String>,
+    contexts: &Contexts,
+) -> Result<Option<Target>> {
+    let named = |name: &String| {
+        contexts.nodes.get(name).ok_or_else(|| {
+            let known = contexts.nodes.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let message = Message::new(format!("there is no context named {name}"));
+            Failure::Operation(message.hint(format!("known are: {known}")))
+        })
+    };
+    if let (None, Some(name)) = (&global.node, &global.context) {
+        let Target { node, token } = named(name)?.clone();
+        return Ok(Some(Target { node, token: global.token.clone().or(token) }));
     }
-    let contexts = load()?;
-    let Some(name) = global.context.as_ref().or(contexts.current.as_ref()) else {
+    let token = global.token.clone().or_else(|| environment("FAIRLEAD_TOKEN"));
+    if let Some(node) = global.node.clone().or_else(|| environment("FAIRLEAD_NODE")) {
+        return Ok(Some(Target { node: base_url(&node)?, token }));
+    }
+    let Some(name) = environment("FAIRLEAD_CONTEXT").or_else(|| contexts.current.clone()) else {
         return Ok(None);
     };
-    let Some(target) = contexts.nodes.get(name) else {
-        let known = contexts.nodes.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        return Err(Failure::Operation(
-            Message::new(format!("there is no context named {name}")).hint(format!("known are: {known}")),
-        ));
-    };
-    Ok(Some(Target {
-        node: target.node.clone(),
-        token: global.token.clone().or_else(|| target.token.clone()),
-    }))
+    let target = named(&name)?;
+    Ok(Some(Target { node: target.node.clone(), token: token.or_else(|| target.token.clone()) }))
 }
 
 /// Carries out `fairlead context`.
@@ -71,10 +88,10 @@ pub fn carry_out(global: &Global, command: ContextCommand) -> Result<()> {
     match command {
         ContextCommand::List => return list(global, &contexts),
         ContextCommand::Set { name } => {
-            let Some(node) = &global.node else {
+            let Some(node) = global.node.clone().or_else(|| std::env::var("FAIRLEAD_NODE").ok()) else {
                 return Err(Failure::operation("give the address of the node with --node"));
             };
-            let target = Target { node: base_url(node)?, token: global.token.clone() };
+            let target = Target { node: base_url(&node)?, token: token(global) };
             let _ = contexts.nodes.insert(name.clone(), target);
             let _ = contexts.current.get_or_insert(name);
         }
@@ -180,6 +197,36 @@ fn save(contexts: &Contexts) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_line_goes_before_the_environment() {
+        let node =
+            |name: &str| Target { node: format!("http://{name}"), token: Some(format!("{name}-token")) };
+        let nodes = ["one", "two"].map(|name| (name.to_owned(), node(name)));
+        let contexts = Contexts { current: Some("one".into()), nodes: nodes.into() };
+        let global = |node: Option<&str>, token: Option<&str>, context: Option<&str>| Global {
+            node: node.map(str::to_owned),
+            token: token.map(str::to_owned),
+            context: context.map(str::to_owned),
+            output: crate::cli::Format::Table,
+        };
+        let full = |name: &str| match name {
+            "FAIRLEAD_NODE" => Some("three".to_owned()),
+            "FAIRLEAD_TOKEN" => Some("three-token".to_owned()),
+            _ => None,
+        };
+        let chosen = |global: Global, environment: &dyn Fn(&str) -> Option<String>| {
+            choose(&global, environment, &contexts).unwrap().unwrap()
+        };
+        assert_eq!(chosen(global(None, None, Some("two")), &full), node("two"));
+        assert_eq!(chosen(global(None, None, None), &full), node("three"));
+        assert_eq!(chosen(global(None, None, None), &|_| None), node("one"));
+        assert_eq!(chosen(global(Some("four"), Some("four-token"), None), &full), node("four"));
+        let context = |name: &str| (name == "FAIRLEAD_CONTEXT").then(|| "two".to_owned());
+        assert_eq!(chosen(global(None, None, None), &context), node("two"));
+        let token = chosen(global(None, Some("other"), Some("two")), &full).token;
+        assert_eq!(token.as_deref(), Some("other"));
+    }
 
     #[test]
     fn an_address_becomes_a_url() {

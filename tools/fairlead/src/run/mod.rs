@@ -117,7 +117,7 @@ fn run_control(
         // Once more, now that it looks asleep: what came meanwhile is found, and what comes later wakes it.
         sleeper.lie_down();
         let sleep_ns = turn(&mut api).saturating_sub(now_ns(start)).min(MAX_SLEEP_NS);
-        let descriptors = api.as_ref().map(|api| api.descriptors()).unwrap_or_default();
+        let descriptors = api.as_deref_mut().map(HostApi::descriptors).unwrap_or_default();
         sleeper.sleep(&descriptors, i32::try_from(sleep_ns.div_ceil(1_000_000)).unwrap_or(0));
         sleeper.get_up();
     }
