@@ -48,7 +48,7 @@ pub fn carry_out(arguments: Cli) -> Result<()> {
         Command::Routes(command) => routes::carry_out(&node(global)?, &command),
         Command::Ipsec(command) => ipsec::carry_out(&node(global)?, global.output, &command),
         Command::Policy(command) => crate::policy::carry_out(&command, global.output),
-        Command::Run(args) => crate::run::run(&args, context::token(&global)),
+        Command::Run(args) => crate::run::run(&args, context::token(global)),
         Command::Save => save(&node(global)?),
         Command::Reboot { yes } => reboot(&node(global)?, yes),
     }
