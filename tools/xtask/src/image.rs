@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -18,12 +19,17 @@ pub enum Profile {
 
 /// Builds the image into target/image and says where it is.
 pub fn build(profile: Profile) -> Result<PathBuf> {
+    build_by(profile, cargo::run)
+}
+
+/// [`build`], with `run` to run the compiler and say whether it succeeded.
+pub fn build_by(profile: Profile, run: impl FnOnce(Command) -> Result<bool>) -> Result<PathBuf> {
     let (name, directory) = match profile {
         Profile::Release => ("release", "release"),
         Profile::Dev => ("image-dev", "image-dev"),
     };
     // By itself: a workspace build would unify the features of its dependencies with those of the tools.
-    if !cargo::run(cargo::command(["build", "--package", "kernel", "--profile", name]))? {
+    if !run(cargo::command(["build", "--package", "kernel", "--profile", name]))? {
         bail!("the image does not build");
     }
     let built = cargo::target_directory().join(directory).join("kernel");

@@ -51,6 +51,9 @@ impl Outcome {
         if !succeeded && outcome.failed.is_empty() {
             outcome.failed.push("did not build, or ended before its tests did".into());
         }
+        if outcome.failed.is_empty() && outcome.passed == 0 {
+            outcome.failed.push("no test was run".into());
+        }
         if !outcome.failed.is_empty() {
             outcome.details = failure_details(output);
         }
@@ -179,6 +182,15 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         let outcome = Outcome::of_cargo_test("   Compiling x\nerror[E0001]: wrong\n  --> here\n", false);
         assert_eq!(outcome.failed.len(), 1);
         assert!(outcome.details.contains("E0001"));
+    }
+
+    #[test]
+    fn a_run_of_no_test_is_a_failure() {
+        let none =
+            "test result: ok. 0 passed; 0 failed; 3 ignored; 0 measured; 9 filtered out; finished in 0.00s\n";
+        for output in ["", none] {
+            assert_eq!(Outcome::of_cargo_test(output, true).failed, ["no test was run"], "{output:?}");
+        }
     }
 
     #[test]
