@@ -5,12 +5,19 @@ use std::path::{Path, PathBuf};
 /// The frames' other end.
 #[derive(Clone, Debug)]
 enum Backend {
-    /// QEMU's user-mode network 10.0.2.0/24, with a port of this host forwarded to port 80 of 10.0.2.15.
-    User { host_port: u16 },
+    /// QEMU's user-mode network 10.0.2.0/24, and the port of this host that is forwarded to one of 10.0.2.15.
+    User { forward: Option<Forward> },
     /// A TAP device that QEMU makes and that vanishes with it.
     Tap { name: String },
     /// A pair of Unix datagram sockets, one frame per datagram.
     Dgram { local: PathBuf, remote: PathBuf },
+}
+
+/// A TCP port of localhost, and the guest's port that it leads to.
+#[derive(Clone, Copy, Debug)]
+struct Forward {
+    host_port: u16,
+    guest_port: u16,
 }
 
 /// A virtio-net device and its backend. Interfaces appear to the guest in the order in which they are added.
@@ -28,7 +35,17 @@ impl Nic {
     /// QEMU's user-mode network: the guest may be 10.0.2.15/24, the host is 10.0.2.2, and DHCP answers. Port 80 of
     /// the guest is reachable at `host_port` of localhost; 0 leaves the choice to the system.
     pub fn user(host_port: u16) -> Self {
-        Self::over(Backend::User { host_port })
+        Self::user_to(host_port, 80)
+    }
+
+    /// [`Nic::user`] for an API at another port of the guest.
+    pub fn user_to(host_port: u16, guest_port: u16) -> Self {
+        Self::over(Backend::User { forward: Some(Forward { host_port, guest_port }) })
+    }
+
+    /// QEMU's user-mode network without a port of the host.
+    pub fn user_unreachable() -> Self {
+        Self::over(Backend::User { forward: None })
     }
 
     /// A TAP device of that name, made in QEMU's own network namespace (needs root there).
@@ -89,15 +106,16 @@ impl Nic {
 
     /// Whether the management interface can be reached over this one from the host.
     pub(crate) fn is_user(&self) -> bool {
-        matches!(self.backend, Backend::User { .. })
+        matches!(self.backend, Backend::User { forward: Some(_) })
     }
 
     /// QEMU's arguments for interface number `index`, whose frames are captured into the directory `logs`.
     pub(crate) fn qemu_arguments(&self, index: usize, machine: &str, logs: &Path) -> Vec<String> {
         let mut netdev = match &self.backend {
-            Backend::User { host_port } => {
-                format!("user,id=net{index},hostfwd=tcp:127.0.0.1:{host_port}-10.0.2.15:80")
+            Backend::User { forward: Some(Forward { host_port, guest_port }) } => {
+                format!("user,id=net{index},hostfwd=tcp:127.0.0.1:{host_port}-10.0.2.15:{guest_port}")
             }
+            Backend::User { forward: None } => format!("user,id=net{index}"),
             Backend::Tap { name } => {
                 let queues = if self.queues > 1 { format!(",queues={}", self.queues) } else { String::new() };
                 format!("tap,id=net{index},ifname={name},script=no,downscript=no{queues}")

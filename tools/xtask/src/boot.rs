@@ -7,9 +7,13 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use lab::{Nic, Vm};
+use serde_json::Value;
 
 use crate::packages::{self, Program};
 use crate::{cargo, image};
+
+/// Where a node's API is unless its configuration says otherwise.
+const NODE_PORT: u16 = 80;
 
 /// What to boot, and how.
 #[derive(Args)]
@@ -26,7 +30,7 @@ pub struct Boot {
     /// Memory in MiB
     #[arg(long = "mem", default_value = "256", value_parser = memory_mib, value_name = "SIZE")]
     memory_mib: u32,
-    /// Port of localhost where the management API appears, through a `user` interface [default: a free one]
+    /// Port of localhost where the management API appears, through the first `user` interface [default: a free one]
     #[arg(long, default_value_t = 0, value_name = "N")]
     api_port: u16,
     /// Word for the kernel command line
@@ -48,23 +52,27 @@ impl Boot {
         let logs = cargo::target_directory().join("boot");
         std::fs::create_dir_all(&logs)?;
         let mut builder = Vm::builder("boot", &logs).image(&image).smp(self.smp).memory_mib(self.memory_mib);
+        let mut node_port = NODE_PORT;
         if let Some(path) = &self.config {
             let text =
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             // YAML contains JSON.
-            let config = serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?;
+            let config: Value = serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?;
+            node_port = api_port_of(&config);
             builder = builder.config(config);
         }
         for word in &self.words {
             builder = builder.argument(word);
         }
         let nics = if self.nics.is_empty() { vec!["user".to_owned()] } else { self.nics };
+        let mut forward = Some((if self.api_port == 0 { free_port()? } else { self.api_port }, node_port));
         for text in &nics {
-            let api_port = if self.api_port == 0 { free_port()? } else { self.api_port };
-            if text == "user" {
+            // A port of localhost leads to one interface only: the first of this kind.
+            let forward = if text == "user" { forward.take() } else { None };
+            if let Some((api_port, _)) = forward {
                 println!("management API: http://127.0.0.1:{api_port}");
             }
-            builder = builder.nic(parse_nic(text, api_port)?.without_capture());
+            builder = builder.nic(parse_nic(text, forward)?.without_capture());
         }
         println!("console follows; Ctrl-A X ends");
         let mut command = Command::new("qemu-system-x86_64");
@@ -73,10 +81,19 @@ impl Boot {
     }
 }
 
-fn parse_nic(text: &str, api_port: u16) -> Result<Nic> {
+/// The port that the node's API has by this configuration.
+fn api_port_of(config: &Value) -> u16 {
+    config["api"]["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(NODE_PORT)
+}
+
+/// An interface; `forward` is the port of localhost where the API appears through it, and the API's own.
+fn parse_nic(text: &str, forward: Option<(u16, u16)>) -> Result<Nic> {
     let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
     match kind {
-        "user" if rest.is_empty() => Ok(Nic::user(api_port)),
+        "user" if text == kind => Ok(match forward {
+            Some((api_port, node_port)) => Nic::user_to(api_port, node_port),
+            None => Nic::user_unreachable(),
+        }),
         "tap" if !rest.is_empty() => Ok(Nic::tap(rest)),
         "dgram" => {
             let (local, remote) =
@@ -116,10 +133,24 @@ mod tests {
     #[test]
     fn interfaces_are_understood_or_refused() {
         for right in ["user", "tap:t0", "dgram:/a,/b"] {
-            assert!(parse_nic(right, 1).is_ok(), "{right}");
+            assert!(parse_nic(right, None).is_ok(), "{right}");
         }
-        for wrong in ["tap:", "tap", "user:1", "dgram:/a", "", "vde:x"] {
-            assert!(parse_nic(wrong, 1).is_err(), "{wrong}");
+        for wrong in ["tap:", "tap", "user:", "user:1", "dgram:/a", "", "vde:x"] {
+            assert!(parse_nic(wrong, Some((1, 80))).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_port_of_localhost_leads_to_where_the_configuration_puts_the_api() {
+        assert_eq!(api_port_of(&serde_json::json!({ "hostname": "gw" })), 80);
+        assert_eq!(api_port_of(&serde_json::json!({ "api": { "port": 8443 } })), 8443);
+        let arguments = |forward| {
+            let nic = parse_nic("user", forward).unwrap();
+            Vm::builder("boot", std::path::Path::new(".")).nic(nic).qemu_arguments().unwrap().join(" ")
+        };
+        let first = arguments(Some((9000, 8443)));
+        assert!(first.contains("user,id=net0,hostfwd=tcp:127.0.0.1:9000-10.0.2.15:8443"), "{first}");
+        let second = arguments(None);
+        assert!(second.contains("user,id=net0 ") && !second.contains("hostfwd"), "{second}");
     }
 }
