@@ -17,6 +17,9 @@ use crate::cargo;
 /// Where an added source is written.
 const ADDED_SOURCE: &str = "/etc/apt/sources.list.d/fairlead-backports.sources";
 
+/// What a source may call a release instead of its codename.
+const NAMES: [&str; 3] = ["stable", "oldstable", "oldoldstable"];
+
 /// A program and the package that has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -76,18 +79,58 @@ pub fn ensure(programs: &[Program]) -> Result<()> {
         );
     }
     let script = Plan::new(&missing, &installed()?, &Sources::read(Path::new("/etc"))?)?.script();
-    let sudo = match (host::is_root() && !host::in_user_namespace(), may_sudo()) {
-        (true, _) => false,
-        (false, true) => true,
-        (false, false) => bail!("they can be installed with this line:\n  sudo sh -c '{script}'"),
+    let user = User::of_this_process();
+    let by_hand = user.line(&script);
+    let mut command = match user {
+        User::Root => Command::new("sh"),
+        User::Sudoer { asked: false } => {
+            let mut sudo = Command::new("sudo");
+            let _ = sudo.args(["-n", "sh"]);
+            sudo
+        }
+        User::Sudoer { asked: true } | User::Plain => {
+            bail!("they can be installed with this line:\n  {by_hand}")
+        }
     };
     println!("installing them: {script}");
-    let mut command = Command::new(if sudo { "sudo" } else { "sh" });
-    let _ = command.args(if sudo { vec!["-n", "sh", "-c", &script] } else { vec!["-c", &script] });
+    let _ = command.args(["-c", &script]);
     if !cargo::run(command)? {
-        bail!("the installation failed; to try it by hand: sudo sh -c '{script}'");
+        bail!("the installation failed; to try it by hand: {by_hand}");
     }
     Ok(())
+}
+
+/// Who runs this, as far as packages go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum User {
+    Root,
+    /// Has sudo, which may ask for a password.
+    Sudoer {
+        asked: bool,
+    },
+    /// Has no sudo.
+    Plain,
+}
+
+impl User {
+    fn of_this_process() -> Self {
+        if host::is_root() && !host::in_user_namespace() {
+            return Self::Root;
+        }
+        match host::find_program("sudo") {
+            Some(_) => Self::Sudoer { asked: !may_sudo() },
+            None => Self::Plain,
+        }
+    }
+
+    /// The line that does what the script says, for this user to type.
+    fn line(self, script: &str) -> String {
+        match self {
+            Self::Root => format!("sh -c '{script}'"),
+            Self::Sudoer { .. } => format!("sudo sh -c '{script}'"),
+            Self::Plain => format!("su -c '{script}'"),
+        }
+    }
 }
 
 /// Makes sure that cargo-deny is in the cargo home.
@@ -151,7 +194,7 @@ impl Plan {
             return Ok(Self { source: None, suite: None, qemu_packages, packages });
         }
         let suite = format!("{}-backports", sources.codename);
-        let source = if sources.lists(&suite) { None } else { Some(sources.source_of(&suite)?) };
+        let source = if sources.lists_backports() { None } else { Some(sources.source_of(&suite)?) };
         Ok(Self { source, suite: Some(suite), qemu_packages, packages })
     }
 
@@ -187,6 +230,7 @@ struct Sources {
 struct Entry {
     uris: String,
     suites: Vec<String>,
+    components: Vec<String>,
     signed_by: Option<String>,
 }
 
@@ -212,16 +256,44 @@ impl Sources {
         Ok(Self { codename, entries })
     }
 
-    fn lists(&self, suite: &str) -> bool {
-        self.entries.iter().any(|entry| entry.suites.iter().any(|listed| listed == suite))
+    /// Whether backports come from a source of this machine, by the codename or by the name that its own source uses.
+    fn lists_backports(&self) -> bool {
+        let names = NAMES.iter().copied().filter(|name| self.own().is_some_and(|own| own.has(name)));
+        let mut suites = names.chain([self.codename.as_str()]).map(|name| format!("{name}-backports"));
+        suites.any(|suite| self.entries.iter().any(|entry| entry.has(&suite)))
+    }
+
+    /// The source that Debian itself comes from. Other archives have suites of these names too.
+    fn own(&self) -> Option<&Entry> {
+        let own = |name: &str| {
+            self.entries.iter().find(|entry| entry.has(name) && entry.has_main() && entry.is_debians())
+        };
+        let any = || self.entries.iter().find(|entry| entry.has(&self.codename) && entry.has_main());
+        own(&self.codename).or_else(|| NAMES.iter().find_map(|name| own(name))).or_else(any)
     }
 
     /// A source of another suite of the archive that this machine gets Debian itself from.
     fn source_of(&self, suite: &str) -> Result<String> {
-        let own = self.entries.iter().find(|entry| entry.suites.contains(&self.codename));
-        let own = own.with_context(|| format!("no package source lists {}", self.codename))?;
+        let own = self.own().with_context(|| format!("no package source lists {}", self.codename))?;
         let signed_by = own.signed_by.as_ref().map(|key| format!("Signed-By: {key}\n")).unwrap_or_default();
         Ok(format!("Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\n{signed_by}", own.uris))
+    }
+}
+
+impl Entry {
+    fn has(&self, suite: &str) -> bool {
+        self.suites.iter().any(|listed| listed == suite)
+    }
+
+    fn has_main(&self) -> bool {
+        self.components.iter().any(|component| component == "main")
+    }
+
+    /// Mirrors keep the archive in a directory, or a list of them in a file, of its name.
+    fn is_debians(&self) -> bool {
+        self.uris.split_ascii_whitespace().any(|uri| {
+            uri.trim_end_matches('/').rsplit('/').next().is_some_and(|last| last.starts_with("debian"))
+        })
     }
 }
 
@@ -244,6 +316,11 @@ fn parse_stanza(lines: &[&str]) -> Option<Entry> {
     Some(Entry {
         uris: field("URIs")?.to_owned(),
         suites: field("Suites")?.split_ascii_whitespace().map(str::to_owned).collect(),
+        components: field("Components")
+            .unwrap_or_default()
+            .split_ascii_whitespace()
+            .map(str::to_owned)
+            .collect(),
         // An embedded key has an empty first line: then apt's own keys have to do.
         signed_by: field("Signed-By").filter(|value| !value.is_empty()).map(str::to_owned),
     })
@@ -259,7 +336,8 @@ fn parse_line(line: &str) -> Option<Entry> {
         rest = after;
     }
     let mut words = rest.split_ascii_whitespace();
-    Some(Entry { uris: words.next()?.to_owned(), suites: vec![words.next()?.to_owned()], signed_by })
+    let (uris, suites) = (words.next()?.to_owned(), vec![words.next()?.to_owned()]);
+    Some(Entry { uris, suites, components: words.map(str::to_owned).collect(), signed_by })
 }
 
 #[cfg(test)]
@@ -348,5 +426,30 @@ Enabled: no
         assert_eq!((entry.suites, entry.signed_by.as_deref()), (vec!["bookworm".into()], Some("/k.gpg")));
         assert_eq!(parse_line("deb-src http://mirror.test/debian bookworm main"), None);
         assert_eq!(parse_line("# deb http://mirror.test/debian bookworm main"), None);
+    }
+
+    #[test]
+    fn sources_may_name_the_release_by_its_rank() {
+        let browser = ("sources.list.d/browser.list", "deb http://browser.test/deb/ stable main\n");
+        for rank in ["stable", "oldstable"] {
+            let line = format!("deb http://mirror.test/debian/ {rank} main\n");
+            let sources = machine(&[browser, ("sources.list", &line)]);
+            let plan = Plan::new(&[Program::Qemu], &backported(), &sources).unwrap();
+            let source = plan.source.unwrap();
+            let expected = "URIs: http://mirror.test/debian/\nSuites: bookworm-backports\n";
+            assert!(source.contains(expected), "{source}");
+            let listed = format!("{line}deb http://mirror.test/debian/ {rank}-backports main\n");
+            let sources = machine(&[browser, ("sources.list", &listed)]);
+            assert_eq!(Plan::new(&[Program::Qemu], &backported(), &sources).unwrap().source, None);
+        }
+        let sources = machine(&[browser]);
+        assert!(Plan::new(&[Program::Qemu], &backported(), &sources).is_err());
+    }
+
+    #[test]
+    fn the_line_to_type_is_one_that_its_user_can_run() {
+        assert_eq!(User::Root.line("true"), "sh -c 'true'");
+        assert_eq!(User::Sudoer { asked: true }.line("true"), "sudo sh -c 'true'");
+        assert_eq!(User::Plain.line("true"), "su -c 'true'");
     }
 }
