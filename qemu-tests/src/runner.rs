@@ -61,10 +61,10 @@ pub fn main(target: &Path, tests: &'static [Test]) -> ExitCode {
 
 fn run(target: &Path, tests: &'static [Test]) -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
-    if !arguments.list && !host::is_root() && host::user_namespaces_work() {
+    if !arguments.list && !host::can_make_hosts() && host::user_namespaces_work() {
         let _ = host::enter_user_namespace()?;
     }
-    let hosts_can_be_made = host::is_root();
+    let hosts_can_be_made = host::can_make_hosts();
     if !arguments.list && hosts_can_be_made {
         lab::Netns::sweep().context("cannot look for leftovers of earlier runs")?;
     }

@@ -30,11 +30,11 @@ const TESTS: [(&str, Body); 4] = [
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    if !arguments.list && !host::is_root() && host::user_namespaces_work() {
+    if !arguments.list && !host::can_make_hosts() && host::user_namespaces_work() {
         let entered = host::enter_user_namespace();
         assert!(entered.is_ok(), "cannot enter a user namespace: {entered:?}");
     }
-    let possible = host::is_root();
+    let possible = host::can_make_hosts();
     // Hosts that share two processors spoil each other's figures.
     arguments.test_threads = arguments.test_threads.or(Some(1));
     let figures = Figures::default();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -44,7 +45,7 @@ fn has_hardware_virtualisation(cpuinfo: &str) -> bool {
     flags.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm")
 }
 
-/// Whether network namespaces and TAP devices can be made as things are.
+/// Whether this program runs as root, whatever root may do here.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -54,9 +55,21 @@ pub fn in_user_namespace() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// Whether a user without privileges may make network namespaces and TAP devices in a user namespace here.
+/// Whether network namespaces and TAP devices can be made as things are. Root of a container may lack the capabilities.
+pub fn can_make_hosts() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| is_root() && succeeds(unshare(&[], MAKE_HOSTS)))
+}
+
+/// Whether network namespaces and TAP devices can be made in a user namespace here, which takes no privileges.
 pub fn user_namespaces_work() -> bool {
-    let mut probe = in_namespace("ip tuntap add dev probe mode tap && ip netns add probe");
+    succeeds(in_namespace(MAKE_HOSTS))
+}
+
+/// Makes one of each that experiments need.
+const MAKE_HOSTS: &str = "ip tuntap add dev probe mode tap && ip netns add probe";
+
+fn succeeds(mut probe: Command) -> bool {
     process::run(&mut probe, Duration::from_secs(10)).is_ok_and(|finished| finished.status.success())
 }
 
@@ -74,11 +87,16 @@ pub fn enter_user_namespace() -> Result<std::convert::Infallible> {
     bail!("cannot enter a user namespace: {}", in_user_namespace_command()?.exec())
 }
 
-/// `ip netns` keeps its names in /run, which belongs to the real root: the namespace gets a /run of its own.
 fn in_namespace(then: &str) -> Command {
+    unshare(&["--user", "--map-root-user"], then)
+}
+
+/// A script with its own network and mounts. `ip netns` keeps its names in /run, which belongs to the real root: there is
+/// another /run here.
+fn unshare(flags: &[&str], then: &str) -> Command {
     let mut command = Command::new("unshare");
     let script = format!("mount -t tmpfs tmpfs /run && ip link set lo up && {then}");
-    let _ = command.args(["--user", "--map-root-user", "--net", "--mount", "--", "sh", "-c", &script]);
+    let _ = command.args(flags).args(["--net", "--mount", "--", "sh", "-c", &script]);
     command
 }
 
@@ -109,5 +127,14 @@ mod tests {
     fn programs_are_found_where_they_are() {
         assert!(find_program("sh").is_some());
         assert!(find_program("no-such-program-anywhere").is_none());
+    }
+
+    #[test]
+    fn without_capabilities_the_probe_says_no() {
+        let probe = unshare(&[], MAKE_HOSTS);
+        let mut deprived = Command::new("setpriv");
+        let _ = deprived.args(["--bounding-set=-all", "--inh-caps=-all", "--"]);
+        let _ = deprived.arg(probe.get_program()).args(probe.get_args());
+        assert!(!succeeds(deprived));
     }
 }

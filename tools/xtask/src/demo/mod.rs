@@ -50,15 +50,17 @@ impl Demo {
             packages::ensure(Program::ALL)?;
             let image = image::build(image::Profile::Release)?;
             println!("image: {} ({} KiB)", image.display(), image.metadata()?.len() / 1024);
-            if !host::is_root() && host::user_namespaces_work() {
-                println!("without root: the two hosts live in a user namespace");
+            if !host::can_make_hosts() && host::user_namespaces_work() {
+                println!("without root's capabilities: the two hosts live in a user namespace");
                 return inside_user_namespace();
             }
         }
-        if host::is_root() {
+        if host::can_make_hosts() {
             Netns::sweep()?;
         } else {
-            println!("without root or user namespaces: the two hosts are programs at frame sockets");
+            println!(
+                "without root's capabilities or user namespaces: the two hosts are programs at frame sockets"
+            );
         }
         let stage = Stage::set(&cargo::target_directory())?;
         let api = offered_api(&stage)?;

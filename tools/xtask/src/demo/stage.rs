@@ -43,7 +43,7 @@ impl Stage {
             .image(&target.join("image/fairlead.elf"))
             .config(gateway::config())
             .smp(2);
-        let (machine, ends) = if host::is_root() {
+        let (machine, ends) = if host::can_make_hosts() {
             let hosts = Hosts::new()?;
             (hosts.plug(machine, Nic::without_capture), Ends::Hosts(hosts))
         } else {
