@@ -9,13 +9,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use lab::gateway::RIGHT;
-use lab::{Api, Netns};
+use lab::gateway::{LEFT, RIGHT, Stations};
+use lab::{Api, Netns, frame};
 
 use super::stage::{Ends, Stage};
 
 /// Bit rate of each stream: enough to be seen, little enough to leave an emulating machine usable.
 const BIT_RATE: &str = "20M";
+
+/// Time between two views.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// How many times in a row the API may fail to answer: a node that restarts does, one that is gone does for ever.
+const MAX_REFUSALS: usize = 30;
+
+/// How long a datagram of the stations may take, and how long they rest after some.
+const ARRIVAL: Duration = Duration::from_millis(20);
 
 /// How many lines of the console are shown.
 const CONSOLE_LINES: usize = 8;
@@ -32,14 +41,38 @@ pub fn show(stage: &Stage, api: &str) -> Result<()> {
     let mut traffic = Traffic::default();
     let terminal = std::io::stdout().is_terminal();
     let (mut before, mut at) = (counters(stage.api())?, Instant::now());
+    let mut refusals = 0;
     while !ended.load(Ordering::Relaxed) {
-        if let Ends::Hosts(hosts) = stage.ends() {
-            traffic.keep_going(&hosts.left, &hosts.right)?;
+        match stage.ends() {
+            Ends::Hosts(hosts) => {
+                traffic.keep_going(&hosts.left, &hosts.right)?;
+                std::thread::sleep(PERIOD);
+            }
+            Ends::Stations(stations) => {
+                let until = Instant::now() + PERIOD;
+                // The node may be busy, or its cable pulled over the API: the next period tries again.
+                if datagrams(stations, until).is_err() {
+                    std::thread::sleep(until.saturating_duration_since(Instant::now()));
+                }
+            }
         }
-        std::thread::sleep(Duration::from_secs(1));
-        let (now, elapsed) = (counters(stage.api())?, at.elapsed());
+        let now = match counters(stage.api()) {
+            Ok(now) => now,
+            Err(error) if refusals < MAX_REFUSALS => {
+                refusals += 1;
+                println!("the API does not answer: {error:#}");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        refusals = 0;
+        let elapsed = at.elapsed();
         at = Instant::now();
-        let view = view(&before, &now, elapsed, &stage.vm().console().text(), api);
+        let carries = match stage.ends() {
+            Ends::Hosts(_) => "TCP",
+            Ends::Stations(_) => "datagrams",
+        };
+        let view = view(&before, &now, elapsed, &stage.vm().console().text(), (carries, api));
         // Home and clear only where there is a screen; a log gets one view below the other.
         let screen = if terminal { format!("\x1b[H\x1b[2J{view}") } else { view };
         std::io::stdout().write_all(screen.as_bytes())?;
@@ -47,6 +80,34 @@ pub fn show(stage: &Stage, api: &str) -> Result<()> {
         before = now;
     }
     println!("\nended");
+    Ok(())
+}
+
+/// Datagrams of both families, from left to right and back, until then. What is lost is the node's to count.
+fn datagrams(stations: &Stations, until: Instant) -> Result<()> {
+    const PORT: u16 = 5205;
+    /// How many are on their way at a time.
+    const BURST: usize = 32;
+    let ways =
+        [(&stations.left, &stations.right, LEFT, RIGHT), (&stations.right, &stations.left, RIGHT, LEFT)];
+    let mut flows = Vec::new();
+    for (from, to, near, far) in ways {
+        for (node, destination) in near.nodes().into_iter().zip(far.hosts()) {
+            let ends = from.ends(from.resolve(node)?, destination, 64);
+            flows.push((from, to, frame::udp(&ends, 1000, PORT, &[0; 1000])));
+        }
+    }
+    while Instant::now() < until {
+        for (from, to, datagram) in &flows {
+            (0..BURST).try_for_each(|_| from.wire().send(datagram))?;
+            // Whoever receives answers the node's address resolution, too.
+            let mut arrived = 0;
+            while arrived < BURST && to.receive_udp(PORT, ARRIVAL)?.is_some() {
+                arrived += 1;
+            }
+        }
+        std::thread::sleep(ARRIVAL);
+    }
     Ok(())
 }
 
@@ -123,14 +184,20 @@ fn counters(api: &Api) -> Result<Counters> {
     Ok(counters)
 }
 
-fn view(before: &Counters, now: &Counters, elapsed: Duration, console: &str, api: &str) -> String {
+fn view(
+    before: &Counters,
+    now: &Counters,
+    elapsed: Duration,
+    console: &str,
+    (carries, api): (&str, &str),
+) -> String {
     let rate = |counter: &str| {
         let difference =
             now.get(counter).copied().unwrap_or(0).saturating_sub(before.get(counter).copied().unwrap_or(0));
         difference as f64 / elapsed.as_secs_f64()
     };
     let mut view =
-        format!("Fairlead demo: TCP, IPv4 and IPv6, between two hosts; ends by Ctrl-C\nAPI {api}\n\n");
+        format!("Fairlead demo: {carries}, IPv4 and IPv6, between two hosts; ends by Ctrl-C\nAPI {api}\n\n");
     view += "interface      rx packet/s     rx Mbit/s    tx packet/s     tx Mbit/s\n";
     for name in ["eth0", "eth1", "eth2"] {
         let packets = |way: &str| rate(&format!("{name} {way}_packets"));
@@ -166,7 +233,7 @@ mod tests {
     fn rates_are_differences_over_time() {
         let before = Counters::from([("eth1 rx_packets".into(), 100), ("drop no-route".into(), 5)]);
         let now = Counters::from([("eth1 rx_packets".into(), 300), ("drop no-route".into(), 7)]);
-        let view = view(&before, &now, Duration::from_secs(2), "one\ntwo\n", "http://x");
+        let view = view(&before, &now, Duration::from_secs(2), "one\ntwo\n", ("TCP", "http://x"));
         let eth1: Vec<&str> =
             view.lines().find(|line| line.starts_with("eth1")).unwrap().split_ascii_whitespace().collect();
         assert_eq!(eth1, ["eth1", "100", "0.00", "0", "0.00"]);
