@@ -4,6 +4,7 @@ use crate::DropReason;
 use crate::graph::NODES;
 use alloc::boxed::Box;
 use core::array;
+use core::ops::Add;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use spin::Once;
 
@@ -55,6 +56,20 @@ pub struct InterfaceCounters {
     pub tx_drops: u64,
     /// Packets that came in here and went to control.
     pub punts: u64,
+}
+
+impl Add for InterfaceCounters {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            rx: self.rx + other.rx,
+            tx: self.tx + other.tx,
+            rx_drops: self.rx_drops + other.rx_drops,
+            tx_drops: self.tx_drops + other.tx_drops,
+            punts: self.punts + other.punts,
+        }
+    }
 }
 
 /// What a node of the graph did.
@@ -116,6 +131,18 @@ pub(crate) struct InterfaceCounter {
 }
 
 const _: () = assert!(size_of::<InterfaceCounter>() == 64);
+
+impl InterfaceCounter {
+    pub(crate) fn get(&self) -> InterfaceCounters {
+        InterfaceCounters {
+            rx: self.rx.get(),
+            tx: self.tx.get(),
+            rx_drops: self.rx_drops.get(),
+            tx_drops: self.tx_drops.get(),
+            punts: self.punts.get(),
+        }
+    }
+}
 
 /// One node's counters.
 #[derive(Default)]

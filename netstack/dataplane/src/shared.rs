@@ -6,7 +6,8 @@
 
 use crate::DropReason;
 use crate::counters::{
-    Chunked, Combined, Counter, InterfaceCounters, NodeCounter, NodeCounters, PacketTotals, WorkerCounters,
+    Chunked, Combined, Counter, InterfaceCounter, InterfaceCounters, NodeCounter, NodeCounters, PacketTotals,
+    WorkerCounters,
 };
 use crate::exchange::{Inject, InjectTo, Punt, PuntKind};
 use crate::flow_hash::FlowKey;
@@ -252,13 +253,8 @@ impl Shared {
             .workers
             .iter()
             .flat_map(|worker| [worker.counters.interfaces.get(place), worker.counters.tunnels.get(place)]);
-        counters.flatten().fold(InterfaceCounters::default(), |total, counter| InterfaceCounters {
-            rx: total.rx + counter.rx.get(),
-            tx: total.tx + counter.tx.get(),
-            rx_drops: total.rx_drops + counter.rx_drops.get(),
-            tx_drops: total.tx_drops + counter.tx_drops.get(),
-            punts: total.punts + counter.punts.get(),
-        })
+        let counters = counters.flatten().map(InterfaceCounter::get);
+        counters.fold(InterfaceCounters::default(), |total, one| total + one)
     }
 
     /// What was sent by an adjacency, all workers together. A number that is used again goes on counting.
@@ -283,14 +279,38 @@ impl Shared {
 
     /// All packets since start, all workers together.
     pub fn packet_totals(&self) -> PacketTotals {
-        let interfaces = || self.workers.iter().flat_map(|worker| worker.counters.interfaces.iter());
-        PacketTotals {
-            received: interfaces().map(|counter| counter.rx.get().packets).sum(),
-            sent: interfaces().map(|counter| counter.tx.get().packets).sum(),
+        self.packet_and_interface_counters().0
+    }
+
+    /// All packets since start, and what each interface did by its number, as far as there are counters: every counter is
+    /// read once, so that the sums are those of the rows.
+    pub fn packet_and_interface_counters(&self) -> (PacketTotals, Vec<InterfaceCounters>) {
+        let mut rows = Vec::new();
+        let (mut received, mut sent) = (0, 0);
+        for worker in &self.workers {
+            let tunnels = worker.counters.tunnels.iter().map(|counter| (counter, false));
+            let ports = worker.counters.interfaces.iter().map(|counter| (counter, true));
+            for (place, (counter, is_port)) in tunnels.enumerate().chain(ports.enumerate()) {
+                let one = counter.get();
+                if rows.len() <= place {
+                    rows.resize(place + 1, InterfaceCounters::default());
+                }
+                rows[place] = rows[place] + one;
+                // What goes through a tunnel is received and sent by a port as well.
+                if is_port {
+                    received += one.rx.packets;
+                    sent += one.tx.packets;
+                }
+            }
+        }
+        let totals = PacketTotals {
+            received,
+            sent,
             injected: self.total(|counters| &counters.injected),
             made: self.total(|counters| &counters.made),
             punted: self.total(|counters| &counters.punted),
-        }
+        };
+        (totals, rows)
     }
 
     fn total(&self, counter: impl Fn(&WorkerCounters) -> &Counter) -> u64 {
