@@ -47,6 +47,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// How long the node runs, in milliseconds' steps.
+    pub fn uptime_seconds(&self) -> f64 {
+        (self.now_ns.saturating_sub(self.started_ns) / 1_000_000) as f64 / 1000.0
+    }
+
     /// A node with the configuration that [`boot::choose`] finds.
     pub fn new(
         mut platform: Box<dyn Platform>,

@@ -307,10 +307,34 @@ fn the_log_is_read_to_its_end() {
         let lines: Vec<_> = (0..lines)
             .map(|n| serde_json::json!({"sequence": n, "text": format!("[ 0.1] info  x: {n}")}))
             .collect();
-        (200, serde_json::json!({"lines": lines, "next": 1000}).to_string())
+        (200, serde_json::json!({"lines": lines, "next": 1000, "uptime_seconds": 9.5}).to_string())
     });
     let ran = server.run(&["logs", "-N", "3"]);
     assert_eq!(ran.out, "[ 0.1] info  x: 999\n[ 0.1] info  x: 0\n[ 0.1] info  x: 1\n");
+}
+
+#[test]
+fn the_log_is_followed_over_a_restart_of_the_node() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::start(move |request| {
+        let page = |texts: &[&str], next: u64, uptime: f64| {
+            let lines = texts.iter().map(|text| serde_json::json!({"sequence": 0, "text": text}));
+            let lines: Vec<_> = lines.collect();
+            let page = serde_json::json!({"lines": lines, "next": next, "uptime_seconds": uptime});
+            (200, page.to_string())
+        };
+        let since = |n: u64| request.line.contains(&format!("since={n}&"));
+        match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 if since(0) => page(&["before"], 40, 100.0),
+            // It has said more since its restart than before.
+            1 if since(40) => page(&["half of it"], 50, 0.4),
+            2 if since(0) => page(&["anew", "half of it"], 50, 0.5),
+            3 if since(50) => page(&["and on"], 51, 1.0),
+            _ => (500, "{}".into()),
+        }
+    });
+    let ran = server.run(&["logs", "-f"]);
+    assert_eq!(ran.out, "before\nanew\nhalf of it\nand on\n");
 }
 
 #[test]

@@ -20,6 +20,8 @@ struct Page {
     lines: Vec<Line>,
     /// What to give as `since` to go on.
     next: u64,
+    /// Goes back when the node is restarted, and its lines are counted from the start again.
+    uptime_seconds: f64,
 }
 
 /// `GET /v1/log`.
@@ -32,7 +34,7 @@ pub(super) fn get(node: &mut Node, request: &Request) -> Reply {
     let limit = request.query.integer("limit").unwrap_or(1000) as usize;
     let lines = lines(node, since, limit);
     let next = lines.last().map_or_else(|| since.max(node.platform.log_next()), |line| line.sequence + 1);
-    json(200, &Page { lines, next })
+    json(200, &Page { lines, next, uptime_seconds: node.uptime_seconds() })
 }
 
 fn lines(node: &Node, since: u64, limit: usize) -> Vec<Line> {

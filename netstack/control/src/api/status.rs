@@ -50,7 +50,7 @@ pub(super) fn status(node: &mut Node, _: &Request) -> Reply {
         &Status {
             version: node.platform.version().into(),
             hostname: node.running.config().hostname.clone(),
-            uptime_seconds: (node.now_ns.saturating_sub(node.started_ns) / 1_000_000) as f64 / 1000.0,
+            uptime_seconds: node.uptime_seconds(),
             config: ConfigStatus {
                 generation,
                 source: node.running.source(),
