@@ -3,19 +3,30 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::{Nic, gateway};
+use lab::Vm;
+use lab::gateway::{self, Stations};
 use qemu_tests::Experiment;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What an idle node may use, the emulation of its machine included.
+const IDLE_PERCENT: f64 = 3.0;
+
 pub fn default_configuration_in_64_mib(experiment: &Experiment) -> Result<()> {
-    let vm = experiment.machine("node").memory_mib(64).nic(Nic::user(0)).start()?;
+    let stations = Stations::new()?;
+    let machine = stations.plug(experiment.machine("node").memory_mib(64), |nic| nic);
+    let vm = machine.start()?;
     // Without a configuration the first interface asks for an address, and the node makes a token and says it.
     let token = vm.console().wait_for(r"this one was made: ([0-9a-f]+)", LIMIT)?;
     let api = vm.api(&token)?;
     api.wait_until_healthy(LIMIT)?;
     let refused = api.with_token("not-the-token-at-all").get("/v1/status")?;
     ensure!(refused.status == 401, "a wrong token got {}: {}", refused.status, refused.body);
+    // And it does its work in that memory: its interfaces get addresses, and packets of both families cross.
+    let mut config = gateway::config();
+    config["api"]["token"] = token.as_str().into();
+    let _ = api.put("/v1/config", &config)?.accepted()?;
+    super::forwarding::datagrams_cross(&stations)?;
     let status = api.json("/v1/status")?;
     let free =
         status["memory"]["free_bytes"].as_u64().with_context(|| format!("no free memory in {status}"))?;
@@ -44,17 +55,32 @@ pub fn boot_stages_are_reported(experiment: &Experiment) -> Result<()> {
 }
 
 pub fn idle_node_sleeps(experiment: &Experiment) -> Result<()> {
+    /// Other work of a loaded machine makes each waking dearer, but not all the time; a node that polls is busy always.
+    const WINDOWS: usize = 4;
     for cores in [1, 2] {
         let (vm, _stations) = experiment.gateway_with(|machine| machine.smp(cores), |nic| nic)?;
         std::thread::sleep(Duration::from_secs(1));
-        let (begin, before) = (Instant::now(), vm.cpu_time()?);
-        std::thread::sleep(Duration::from_secs(5));
-        let percent = 100.0 * (vm.cpu_time()? - before).as_secs_f64() / begin.elapsed().as_secs_f64();
-        experiment.measured(format!("idle, {cores} cores: {percent:.1}% of a core, emulation included"));
-        // Not a matter of speed: a node that polls without pause uses all of a core wherever it runs.
-        ensure!(percent < 50.0, "the idle node of {cores} cores does not sleep: {percent:.0}% of a core");
+        let mut least = f64::INFINITY;
+        for _ in 0..WINDOWS {
+            least = least.min(busy_percent(&vm, Duration::from_secs(5))?);
+            if least < IDLE_PERCENT {
+                break;
+            }
+        }
+        experiment.measured(format!("idle, {cores} cores: {least:.1}% of a core, emulation included"));
+        ensure!(
+            least < IDLE_PERCENT,
+            "the idle node of {cores} cores uses {least:.1}% of a core, not less than {IDLE_PERCENT}%"
+        );
     }
     Ok(())
+}
+
+/// What the machine uses of a core of this one while `time` passes.
+fn busy_percent(vm: &Vm, time: Duration) -> Result<f64> {
+    let (begin, before) = (Instant::now(), vm.cpu_time()?);
+    std::thread::sleep(time);
+    Ok(100.0 * (vm.cpu_time()? - before).as_secs_f64() / begin.elapsed().as_secs_f64())
 }
 
 pub fn crash_record_is_told_after_the_restart(experiment: &Experiment) -> Result<()> {

@@ -4,13 +4,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 
 use crate::FrameSocket;
 use crate::frame::{self, Ends, Mac, Payload, Seen};
 
-/// How long the gateway may take to answer an address resolution.
-const RESOLUTION_LIMIT: Duration = Duration::from_secs(5);
+/// How long the gateway may take to answer an address resolution, and how often it is asked.
+const RESOLUTION_LIMIT: Duration = Duration::from_secs(1);
+const RESOLUTION_ATTEMPTS: usize = 6;
 
 /// A host with one address of each family.
 #[derive(Debug)]
@@ -37,24 +38,32 @@ impl Station {
         &self.wire
     }
 
-    /// The Ethernet address of `neighbour` by ARP or neighbour discovery.
+    /// The Ethernet address of `neighbour` by ARP or neighbour discovery. Asks again while there is no answer, as hosts do:
+    /// an address that is new is not answered for until nobody else has claimed it.
     pub fn resolve(&self, neighbour: IpAddr) -> Result<Mac> {
-        match neighbour {
-            IpAddr::V4(target) => self.wire.send(&frame::arp_request((self.mac, self.ipv4), target))?,
-            IpAddr::V6(target) => {
-                self.wire.send(&frame::neighbour_solicitation((self.mac, self.ipv6), target))?;
+        for _ in 0..RESOLUTION_ATTEMPTS {
+            match neighbour {
+                IpAddr::V4(target) => self.wire.send(&frame::arp_request((self.mac, self.ipv4), target))?,
+                IpAddr::V6(target) => {
+                    self.wire.send(&frame::neighbour_solicitation((self.mac, self.ipv6), target))?;
+                }
+            }
+            let answer = self.receive(RESOLUTION_LIMIT, |seen| match seen {
+                Seen::Arp { request: false, sender, .. } if IpAddr::V4(sender.1) == neighbour => {
+                    Some(sender.0)
+                }
+                Seen::Ip(ends, Payload::Icmp { kind: frame::ICMP6_NEIGHBOUR_ADVERTISEMENT, data, .. })
+                    if data.get(..16).is_some_and(|target| IpAddr::V6(neighbour_of(target)) == neighbour) =>
+                {
+                    Some(ends.source_mac)
+                }
+                _ => None,
+            })?;
+            if let Some(mac) = answer {
+                return Ok(mac);
             }
         }
-        let answer = self.receive(RESOLUTION_LIMIT, |seen| match seen {
-            Seen::Arp { request: false, sender, .. } if IpAddr::V4(sender.1) == neighbour => Some(sender.0),
-            Seen::Ip(ends, Payload::Icmp { kind: frame::ICMP6_NEIGHBOUR_ADVERTISEMENT, data, .. })
-                if data.get(..16).is_some_and(|target| IpAddr::V6(neighbour_of(target)) == neighbour) =>
-            {
-                Some(ends.source_mac)
-            }
-            _ => None,
-        })?;
-        answer.with_context(|| format!("{neighbour} answers no address resolution"))
+        bail!("{neighbour} answers no address resolution")
     }
 
     /// Both ends of a packet to `destination` that goes over the gateway with that Ethernet address.
