@@ -12,3 +12,20 @@ pub fn run(data: &[u8]) {
         Err(problems) => panic!("an accepted configuration is refused when read again: {problems:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// What is refused as a whole is never written and read again.
+    #[test]
+    fn kept_inputs_have_sections_that_are_accepted_and_some_that_are_not() {
+        let accepted = |name: &str| {
+            let path = crate::corpus::directory().join("config_json").join(name);
+            config::parse(&std::fs::read(path).unwrap()).map_err(|problems| format!("{name}: {problems:?}"))
+        };
+        let _ = accepted("full.json").unwrap();
+        let ipsec = accepted("ipsec.json").unwrap().ipsec;
+        assert!(!ipsec.tunnels.is_empty() && !ipsec.associations.is_empty() && !ipsec.policies.is_empty());
+        let refused = accepted("ipsec-wrong.json").unwrap_err();
+        assert!(refused.contains("/ipsec/associations/1/spi"), "{refused}");
+    }
+}

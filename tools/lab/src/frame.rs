@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
-    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, Icmpv4Slice, Icmpv6Slice, Ipv4Header,
-    NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice, UdpSlice,
+    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, Icmpv4Slice, Icmpv6Slice, IpNumber,
+    Ipv4Header, NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice, UdpSlice,
 };
 
 /// An Ethernet address.
@@ -86,6 +86,13 @@ pub enum Payload {
         rest: [u8; 4],
         /// What follows them.
         data: Vec<u8>,
+    },
+    /// ESP (RFC 4303 section 2), whole.
+    Esp {
+        /// Of which security association.
+        spi: u32,
+        /// Low half of its sequence number.
+        sequence: u32,
     },
     /// Something else, or a fragment.
     Other,
@@ -287,9 +294,17 @@ pub fn parse(frame: &[u8]) -> Option<Seen> {
         Some(TransportSlice::Udp(udp)) => udp_payload(&ends, &udp)?,
         Some(TransportSlice::Icmpv4(icmp)) => icmp4_payload(&icmp)?,
         Some(TransportSlice::Icmpv6(icmp)) => icmp6_payload(&ends, &icmp)?,
-        _ => Payload::Other,
+        _ => esp_payload(packet.net.as_ref()?).unwrap_or(Payload::Other),
     };
     Some(Seen::Ip(ends, payload))
+}
+
+fn esp_payload(net: &NetSlice) -> Option<Payload> {
+    let ip = net.ip_payload_ref()?;
+    let is_whole = ip.ip_number == IpNumber::ENCAPSULATING_SECURITY_PAYLOAD && !ip.fragmented;
+    let (spi, rest) = ip.payload.split_first_chunk().filter(|_| is_whole)?;
+    let sequence = rest.first_chunk()?;
+    Some(Payload::Esp { spi: u32::from_be_bytes(*spi), sequence: u32::from_be_bytes(*sequence) })
 }
 
 fn udp_payload(ends: &Ends, udp: &UdpSlice) -> Option<Payload> {
@@ -368,6 +383,26 @@ mod tests {
             let frame = echo_request(&ends, 0x1234, 5, b"abc");
             let expected = Payload::Icmp { kind, code: 0, rest: [0x12, 0x34, 0, 5], data: b"abc".to_vec() };
             assert_eq!(parse(&frame), Some(Seen::Ip(ends, expected)));
+        }
+    }
+
+    #[test]
+    fn esp_is_told_from_other_protocols_and_from_fragments() {
+        let ends = ends("192.0.2.1", "192.0.2.2");
+        let esp = |protocol, data: &[u8], more_fragments| {
+            let mut header =
+                Ipv4Header::new(data.len() as u16, 9, IpNumber(protocol), [192, 0, 2, 1], [192, 0, 2, 2])
+                    .unwrap();
+            header.more_fragments = more_fragments;
+            header.header_checksum = header.calc_header_checksum();
+            let ethernet = &udp(&ends, 1, 2, b"")[..ETHERNET_BYTES];
+            parse(&[ethernet, &header.to_bytes(), data].concat())
+        };
+        let data = [0, 0, 0x10, 1, 0, 0, 0, 7, 0xff];
+        assert_eq!(esp(50, &data, false), Some(Seen::Ip(ends, Payload::Esp { spi: 0x1001, sequence: 7 })));
+        for (protocol, bytes, more) in [(50, 7, false), (50, 8, true), (51, 9, false), (254, 9, false)] {
+            let seen = esp(protocol, &data[..bytes], more);
+            assert!(!matches!(seen, Some(Seen::Ip(_, Payload::Esp { .. }))), "{protocol} {bytes} {seen:?}");
         }
     }
 

@@ -59,7 +59,15 @@ impl Side {
         [self.node4.into(), self.node6.into()]
     }
 
-    fn interface_config(&self) -> Value {
+    /// Both networks, IPv4 first: `10.1.0.0/24`, `2001:db8:1::/64`.
+    pub fn networks(&self) -> [String; 2] {
+        let network4 = Ipv4Addr::from_bits(self.node4.to_bits() & (!0 << 8));
+        let network6 = Ipv6Addr::from_bits(self.node6.to_bits() & (!0 << 64));
+        [format!("{network4}/24"), format!("{network6}/64")]
+    }
+
+    /// The node's interface, as configured.
+    pub fn interface_config(&self) -> Value {
         json!({ "name": self.interface, "addresses": [format!("{}/24", self.node4), format!("{}/64", self.node6)] })
     }
 }
@@ -75,6 +83,11 @@ pub fn config() -> Value {
             RIGHT.interface_config(),
         ],
     })
+}
+
+fn plug(nics: [Nic; 2], machine: VmBuilder, shape: impl Fn(Nic) -> Nic) -> VmBuilder {
+    let machine = machine.nic(Nic::user(0).without_capture());
+    nics.into_iter().fold(machine, |machine, nic| machine.nic(shape(nic)))
 }
 
 /// Hosts at the ends of two frame sockets: no root needed.
@@ -95,10 +108,14 @@ impl Stations {
         Ok(Self { left: station(1, &LEFT)?, right: station(2, &RIGHT)? })
     }
 
+    /// The nodes' ends of both wires.
+    pub fn nics(&self) -> [Nic; 2] {
+        [self.left.wire().nic(), self.right.wire().nic()]
+    }
+
     /// Plugs the machine's interfaces in, behind one for management. `shape` may change the two.
     pub fn plug(&self, machine: VmBuilder, shape: impl Fn(Nic) -> Nic) -> VmBuilder {
-        let machine = machine.nic(Nic::user(0).without_capture());
-        machine.nic(shape(self.left.wire().nic())).nic(shape(self.right.wire().nic()))
+        plug(self.nics(), machine, shape)
     }
 }
 
@@ -122,13 +139,17 @@ impl Hosts {
         Ok(Self { left: Netns::new("left")?, right: Netns::new("right")?, taps })
     }
 
-    /// Plugs the machine's interfaces in, behind one for management. `shape` may change the two.
-    pub fn plug(&self, machine: VmBuilder, shape: impl Fn(Nic) -> Nic) -> VmBuilder {
-        let machine = machine.nic(Nic::user(0).without_capture());
-        self.taps.iter().fold(machine, |machine, tap| machine.nic(shape(Nic::tap(tap))))
+    /// The nodes' ends of both wires.
+    pub fn nics(&self) -> [Nic; 2] {
+        self.taps.each_ref().map(Nic::tap)
     }
 
-    /// Takes the TAP devices of a machine that has been started into the namespaces, with addresses and routes.
+    /// Plugs the machine's interfaces in, behind one for management. `shape` may change the two.
+    pub fn plug(&self, machine: VmBuilder, shape: impl Fn(Nic) -> Nic) -> VmBuilder {
+        plug(self.nics(), machine, shape)
+    }
+
+    /// Takes the TAP devices of machines that have been started into the namespaces, with addresses and routes.
     pub fn join(&self) -> Result<()> {
         for (host, tap, side) in [(&self.left, &self.taps[0], LEFT), (&self.right, &self.taps[1], RIGHT)] {
             host.adopt(tap, &[&format!("{}/24", side.host4), &format!("{}/64", side.host6)])?;

@@ -1,5 +1,7 @@
 //! `GET /metrics`: the Prometheus text exposition format, version 0.0.4.
 
+mod ipsec;
+
 use super::{Reply, dispatch::Request};
 use crate::node::Node;
 use alloc::{string::String, vec::Vec};
@@ -32,6 +34,7 @@ fn families(node: &Node) -> Vec<Family> {
     families.extend(interface_families(node));
     families.extend(port_families(node));
     families.extend(graph_families(node));
+    families.extend(ipsec::families(node));
     families
 }
 

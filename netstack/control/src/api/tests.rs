@@ -571,6 +571,7 @@ fn the_log_is_paged_and_followed() {
 #[test]
 fn metrics_are_as_prometheus_wants() {
     let mut api = Api::new();
+    api.prepare_ipsec("/v1/ipsec/associations", Method::Get);
     let text = api.ask("GET", "/metrics", "").body;
     let (mut family, mut series) = (String::new(), std::collections::BTreeSet::new());
     let mut families = std::collections::BTreeSet::new();
@@ -593,6 +594,9 @@ fn metrics_are_as_prometheus_wants() {
     }
     assert!(series.contains("fairlead_interface_up{interface=\"eth0\"}"), "{text}");
     assert!(series.contains("fairlead_drops_total{reason=\"ip4-no-route\"}"), "{text}");
+    assert!(text.contains("fairlead_ipsec_tunnel_up{tunnel=\"ipsec0\"} 0\n"), "{text}");
+    let labels = "{tunnel=\"ipsec0\",association=\"a\",direction=\"in\",spi=\"0x00001001\"}";
+    assert!(series.contains(&format!("fairlead_ipsec_association_packets_total{labels}")), "{text}");
 }
 
 #[test]

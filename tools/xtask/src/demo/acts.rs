@@ -9,7 +9,7 @@ use lab::gateway::{self, Hosts, LEFT, RIGHT, Stations};
 use serde_json::Value;
 
 use super::stage::{Ends, Stage};
-use super::{Check, first_packet};
+use super::{Check, first_packet, tunnel};
 use crate::cargo;
 
 /// One capability, shown and checked.
@@ -24,14 +24,15 @@ pub struct Act {
 pub const ALL: &[Act] = &[
     Act { title: "booting", play: booting },
     Act { title: "forwarding", play: forwarding },
+    Act { title: "encrypting", play: tunnel::encrypting },
     Act { title: "management", play: management },
     Act { title: "accounting", play: accounting },
 ];
 
 /// The longest that a program in an act may run.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
-fn check(what: impl Into<String>, measured: Result<String>) -> Check {
+pub(super) fn check(what: impl Into<String>, measured: Result<String>) -> Check {
     let passed = measured.is_ok();
     Check { what: what.into(), measured: measured.unwrap_or_else(|error| format!("{error:#}")), passed }
 }
