@@ -181,12 +181,18 @@ fn tap(extra: &[&str], name: &str) -> Result<(Hosts, Node)> {
     let node = Node::start(name, &[&["--port", &ports[0], "--port", &ports[1]], extra].concat())?;
     let hosts = Hosts::new()?;
     let start = Instant::now();
-    while !(fs::exists(format!("/sys/class/net/{left}"))? && fs::exists(format!("/sys/class/net/{right}"))?) {
+    while !(is_there(&left)? && is_there(&right)?) {
         ensure!(start.elapsed() < LIMIT, "the node made no devices; it says:\n{}", node.log());
         std::thread::sleep(Duration::from_millis(20));
     }
     hosts.adopt(&left, &right)?;
     Ok((hosts, node))
+}
+
+/// Whether there is such a device. Not by /sys, which in a user namespace shows the devices outside.
+fn is_there(device: &str) -> Result<bool> {
+    let mut show = std::process::Command::new("ip");
+    Ok(process::run(show.args(["link", "show", "dev", device]), LIMIT)?.status.success())
 }
 
 fn tap_forwards(figures: &Figures) -> Result<()> {
