@@ -1,6 +1,7 @@
 //! Control's turn: everything that is not forwarding, in order, a bounded amount of each.
 
 use crate::dhcp;
+use crate::drops::ControlDrop;
 use crate::net::{
     self, Stack,
     direct::{Direct, Stream},
@@ -167,6 +168,7 @@ impl Control {
             if let Some(whole) = self.reassembler.receive(&bytes, now_ns) {
                 self.take_reassembled(&whole, punt.interface, now_ns);
             }
+            self.node.drops.add(ControlDrop::Fragment, self.reassembler.take_lost());
             return;
         }
         let is_to_group = punt.packet.meta().flags.contains(Flags::LINK_MULTICAST);
@@ -184,12 +186,16 @@ impl Control {
         if let Some(replies) = echo::reply(packet) {
             if self.echo_replies.take(now_ns) {
                 replies.iter().for_each(|reply| self.inject(reply, to));
+            } else {
+                self.node.drops.add(ControlDrop::EchoLimited, 1);
             }
         } else if net::is_for_dataplane(packet) {
             if let Some(mut inject) = Inject::copy(&mut self.cache, packet, to) {
                 let meta = inject.packet.meta_mut();
                 (meta.flags, meta.rx_interface) = (Flags::empty(), interface.0);
                 self.pass(inject);
+            } else {
+                self.node.drops.add(ControlDrop::NotSent, 1);
             }
         } else if let Some(refusal) = self.offer(packet, interface, now_ns) {
             self.refuse(packet, refusal, now_ns);
@@ -205,7 +211,9 @@ impl Control {
             self.take_dhcp(interface, output, event);
             return None;
         }
-        self.stack.receive(packet.to_vec());
+        if let Some(reason) = self.stack.receive(packet.to_vec()) {
+            self.node.drops.add(reason, 1);
+        }
         net::refusal(packet)
     }
 
@@ -227,6 +235,7 @@ impl Control {
                 self.refuse(&first, Refusal::ReassemblyTime, now_ns);
             }
         }
+        self.node.drops.add(ControlDrop::Fragment, self.reassembler.take_lost());
         self.reassembler.next_deadline_ns()
     }
 
@@ -296,13 +305,16 @@ impl Control {
 
     /// Gives bytes to the workers. Lost if there is no buffer or no room, as on any wire.
     fn inject(&mut self, bytes: &[u8], to: InjectTo) {
-        if let Some(inject) = Inject::copy(&mut self.cache, bytes, to) {
-            self.pass(inject);
+        match Inject::copy(&mut self.cache, bytes, to) {
+            Some(inject) => self.pass(inject),
+            None => self.node.drops.add(ControlDrop::NotSent, 1),
         }
     }
 
     fn pass(&mut self, inject: Inject) {
-        let _ = self.shared.inject(inject);
+        if !self.shared.inject(inject) {
+            self.node.drops.add(ControlDrop::NotSent, 1);
+        }
     }
 
     fn collect_trace(&mut self) {

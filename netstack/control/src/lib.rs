@@ -21,6 +21,7 @@ mod auth;
 mod boot;
 mod control;
 pub mod dhcp;
+mod drops;
 mod http;
 mod net;
 mod node;

@@ -3,6 +3,7 @@
 use crate::auth::Auth;
 use crate::boot;
 use crate::dhcp::{Client, Event, Lease};
+use crate::drops::ControlDrops;
 use crate::net::Filter;
 use crate::platform::{Boot, Platform};
 use crate::running::Running;
@@ -33,6 +34,7 @@ pub(crate) struct Node {
     /// Clients of the interfaces that want a lease.
     pub dhcp: BTreeMap<InterfaceId, Client>,
     pub trace: Vec<TraceRecord>,
+    pub drops: ControlDrops,
     pub started_ns: u64,
     /// Time of the present poll.
     pub now_ns: u64,
@@ -84,6 +86,7 @@ impl Node {
             auth: Auth::new(String::new()),
             dhcp: BTreeMap::new(),
             trace: Vec::new(),
+            drops: ControlDrops::default(),
             started_ns: now_ns,
             now_ns,
             reboot_at_ns: None,

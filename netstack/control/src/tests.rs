@@ -385,6 +385,12 @@ fn who_asks_for_what_is_not_there_is_told() {
         assert_eq!((told.len(), told[0][9], &told[0][20..22]), (1, 1, &[3, code][..]));
         assert_eq!(told[0][28..], packet);
     }
+    let (_, drops) = world.ask("10.0.0.1", "GET", "/v1/drops", "");
+    let packets_of = |drops: &Value, reason: &str| {
+        let rows = drops["drops"].as_array().unwrap();
+        rows.iter().find(|row| row["reason"] == reason).map_or(0, |row| row["packets"].as_u64().unwrap())
+    };
+    assert_eq!((packets_of(&drops, "control-not-taken"), packets_of(&drops, "control-fragment")), (2, 0));
     // A fragment that stays alone.
     world.seen = Some(Vec::new());
     let frame = to_node(0x0800, &ipv4(17, 0x2000, &[0; 16]));
@@ -393,4 +399,6 @@ fn who_asks_for_what_is_not_there_is_told() {
     let told: Vec<_> =
         ipv4_of(world.seen.take().unwrap()).into_iter().filter(|packet| packet[9] == 1).collect();
     assert_eq!((told.len(), &told[0][20..22]), (1, &[11, 1][..]));
+    let (_, drops) = world.ask("10.0.0.1", "GET", "/v1/drops", "");
+    assert_eq!(packets_of(&drops, "control-fragment"), 1);
 }

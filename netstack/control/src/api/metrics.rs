@@ -178,13 +178,14 @@ fn graph_families(node: &Node) -> Vec<Family> {
         Family { name, kind: "counter", help, samples: samples.collect() }
     };
     let mut families: Vec<Family> = NODE_METRICS.iter().map(metric).collect();
-    let drops = node.shared.drop_counters();
+    let dataplane = node.shared.drop_counters().map(|(reason, packets)| (reason.name(), packets));
+    let drops = dataplane.chain(node.drops.iter().map(|(reason, packets)| (reason.name(), packets)));
     families.push(Family {
         name: "fairlead_drops_total",
         kind: "counter",
         help: "Dropped packets by reason.",
         samples: drops
-            .map(|(reason, packets)| ([("reason", String::from(reason.name()))].into(), packets as f64))
+            .map(|(reason, packets)| ([("reason", String::from(reason))].into(), packets as f64))
             .collect(),
     });
     families

@@ -139,10 +139,17 @@ fn node_row((node, counters): (dataplane::Node, dataplane::NodeCounters)) -> Nod
 
 /// `GET /v1/drops`.
 pub(super) fn drops(node: &mut Node, _: &Request) -> Reply {
-    let drops = node.shared.drop_counters().filter(|(_, packets)| *packets > 0).map(|(reason, packets)| {
-        DropRow { reason: reason.name(), description: reason.description().trim(), packets }
+    let dataplane = node.shared.drop_counters().map(|(reason, packets)| DropRow {
+        reason: reason.name(),
+        description: reason.description().trim(),
+        packets,
     });
-    json(200, &Drops { drops: drops.collect() })
+    let control = node.drops.iter().map(|(reason, packets)| DropRow {
+        reason: reason.name(),
+        description: reason.description(),
+        packets,
+    });
+    json(200, &Drops { drops: dataplane.chain(control).filter(|row| row.packets > 0).collect() })
 }
 
 #[derive(Serialize)]

@@ -22,11 +22,13 @@ impl Default for PacketQueues {
 }
 
 impl PacketQueues {
-    /// Queues a packet for the sockets; drops it if there is no room, as a wire would.
-    pub fn push_received(&mut self, packet: Vec<u8>) {
-        if self.received.len() < QUEUE_PACKETS {
+    /// Queues a packet for the sockets. False: there is no room, and it is dropped as on a wire.
+    pub fn push_received(&mut self, packet: Vec<u8>) -> bool {
+        let has_room = self.received.len() < QUEUE_PACKETS;
+        if has_room {
             self.received.push_back(packet);
         }
+        has_room
     }
 
     /// The oldest packet that a socket sent.

@@ -16,6 +16,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use crate::drops::ControlDrop;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use device::PacketQueues;
@@ -59,11 +60,12 @@ impl Stack {
         self.queues.mtu = mtu;
     }
 
-    /// Takes an IP packet for the node. It is dropped if it is not for this stack or the queue is full.
-    pub fn receive(&mut self, packet: Vec<u8>) {
-        if self.filter.accepts(&packet) {
-            self.queues.push_received(packet);
+    /// Takes an IP packet for the node. Returns why it is dropped, if it is: not for this stack, or the queue is full.
+    pub fn receive(&mut self, packet: Vec<u8>) -> Option<ControlDrop> {
+        if !self.filter.accepts(&packet) {
+            return Some(ControlDrop::NotTaken);
         }
+        (!self.queues.push_received(packet)).then_some(ControlDrop::QueueFull)
     }
 
     /// The next IP packet that the node sends.

@@ -61,6 +61,8 @@ struct Partial {
     header: Option<Vec<u8>>,
     /// Start of the first fragment as it came.
     first: Vec<u8>,
+    /// How many came, duplicates too.
+    fragments: u64,
     /// Fragments overlapped: none of it is taken.
     condemned: bool,
 }
@@ -70,6 +72,7 @@ struct Partial {
 pub(crate) struct Reassembler {
     partial: BTreeMap<Key, Partial>,
     held_bytes: usize,
+    lost_fragments: u64,
 }
 
 /// True if an IP packet is a fragment, whose headers can be read.
@@ -84,13 +87,23 @@ pub(crate) fn is_fragment(packet: &[u8]) -> bool {
 impl Reassembler {
     /// Takes a fragment. Returns the packet that it completes.
     pub fn receive(&mut self, fragment: &[u8], now_ns: u64) -> Option<Vec<u8>> {
-        let piece = match fragment.first()? >> 4 {
-            4 => piece4(fragment)?,
-            _ => piece6(fragment)?,
+        let Some(piece) = take_apart(fragment) else {
+            self.lost_fragments += 1;
+            return None;
         };
+        self.take(fragment, piece, now_ns)
+    }
+
+    /// How many fragments were lost since this was last asked: malformed ones, and those of packets that were given up.
+    pub fn take_lost(&mut self) -> u64 {
+        core::mem::take(&mut self.lost_fragments)
+    }
+
+    fn take(&mut self, fragment: &[u8], piece: Piece<'_>, now_ns: u64) -> Option<Vec<u8>> {
         let end = piece.offset + piece.payload.len();
         let is_cut_wrong = !piece.is_last && !piece.payload.len().is_multiple_of(8);
         if piece.payload.is_empty() || is_cut_wrong || piece.header.len() + end > MAX_PACKET_BYTES {
+            self.lost_fragments += 1;
             return None;
         }
         if piece.offset == 0 && piece.is_last {
@@ -120,7 +133,7 @@ impl Reassembler {
     pub fn expire(&mut self, now_ns: u64) -> Option<Vec<u8>> {
         let (key, _) = self.partial.iter().find(|(_, partial)| partial.due_ns <= now_ns)?;
         let key = *key;
-        self.remove(&key).map(|partial| partial.first)
+        self.give_up(&key).map(|partial| partial.first)
     }
 
     /// When the next packet is given up.
@@ -140,7 +153,13 @@ impl Reassembler {
     fn remove_oldest(&mut self, of: impl Fn(&Key) -> bool) -> Option<()> {
         let candidates = self.partial.iter().filter(|(key, _)| of(key));
         let key = *candidates.min_by_key(|(_, partial)| partial.due_ns)?.0;
-        self.remove(&key).map(drop)
+        self.give_up(&key).map(drop)
+    }
+
+    fn give_up(&mut self, key: &Key) -> Option<Partial> {
+        let partial = self.remove(key)?;
+        self.lost_fragments += partial.fragments;
+        Some(partial)
     }
 
     fn remove(&mut self, key: &Key) -> Option<Partial> {
@@ -158,6 +177,7 @@ impl Partial {
             length: None,
             header: None,
             first: Vec::new(),
+            fragments: 0,
             condemned: false,
         }
     }
@@ -169,6 +189,7 @@ impl Partial {
     }
 
     fn add(&mut self, fragment: &[u8], piece: &Piece<'_>) {
+        self.fragments += 1;
         if self.condemned || self.pieces.get(&piece.offset).is_some_and(|known| known == piece.payload) {
             return;
         }
@@ -204,6 +225,13 @@ impl Partial {
     fn is_complete(&self) -> bool {
         let length: usize = self.pieces.values().map(Vec::len).sum();
         self.length == Some(length)
+    }
+}
+
+fn take_apart(fragment: &[u8]) -> Option<Piece<'_>> {
+    match fragment.first()? >> 4 {
+        4 => piece4(fragment),
+        _ => piece6(fragment),
     }
 }
 

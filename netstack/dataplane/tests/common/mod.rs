@@ -255,6 +255,9 @@ impl Testbed {
         let tx: u64 = counters.iter().map(|counter| counter.tx.packets).sum();
         let drops: u64 = self.shared.drop_counters().map(|(_, count)| count).sum();
         assert_eq!((rx, tx), (totals.received, totals.sent));
+        let (again, rows) = self.shared.packet_and_interface_counters();
+        let known = [ETH0, ETH1, ETH1_VLAN].map(|id| rows[usize::from(id.0)]);
+        assert_eq!((again, &known[..]), (totals, &counters[..]));
         assert_eq!(rx + totals.injected + totals.made, tx + drops + totals.punted);
         drop(self.punts());
         drop(self.worker);
