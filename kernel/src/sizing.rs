@@ -13,8 +13,8 @@ const SMALL_RING: u16 = 64;
 /// The smallest ring there is.
 const SMALLEST_RING: u16 = 16;
 
-/// Buffers that a worker, or control, holds besides its rings: its cache and vectors on their way.
-const HELD: u64 = 1024;
+/// Buffers that a worker, or control, holds besides its rings: its cache, of two vectors, and one on its way.
+const HELD: u64 = 3 * buffer::VECTOR_SIZE as u64;
 
 /// Buffers of a pool where memory suffices and the rings do not need more.
 const USUAL_BUFFERS: u64 = 32 * 1024;

@@ -82,11 +82,17 @@ impl Sleeper {
     }
 
     /// Notes the last stage of boot when this worker has forwarded a packet: sent one in a poll in which neither control
-    /// nor the dataplane made any.
+    /// nor the dataplane made any, and no other worker handed one over, which may be either's.
     #[cold]
     fn note_first_forwarded(&mut self) {
-        const MADE_HERE: [Node; 5] =
-            [Node::Inject, Node::Ip4Local, Node::Ip6Local, Node::Icmp4Error, Node::Icmp6Error];
+        const MADE_HERE: [Node; 6] = [
+            Node::Inject,
+            Node::HandoffInput,
+            Node::Ip4Local,
+            Node::Ip6Local,
+            Node::Icmp4Error,
+            Node::Icmp6Error,
+        ];
         let (mut made, mut sent) = (0, 0);
         for (node, counters) in self.shared.node_counters(self.index) {
             if MADE_HERE.contains(&node) {
