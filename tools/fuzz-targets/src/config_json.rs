@@ -20,7 +20,9 @@ mod tests {
     fn kept_inputs_have_sections_that_are_accepted_and_some_that_are_not() {
         let accepted = |name: &str| {
             let path = crate::corpus::directory().join("config_json").join(name);
-            config::parse(&std::fs::read(path).unwrap()).map_err(|problems| format!("{name}: {problems:?}"))
+            let data = std::fs::read(path).unwrap();
+            super::run(&data);
+            config::parse(&data).map_err(|problems| format!("{name}: {problems:?}"))
         };
         let _ = accepted("full.json").unwrap();
         let ipsec = accepted("ipsec.json").unwrap().ipsec;
