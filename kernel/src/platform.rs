@@ -107,6 +107,10 @@ impl BlockDevice for Disk {
         self.0.read(sector, out, &waiting).map_err(failed)
     }
 
+    fn read_run(&mut self, first: u64, out: &mut [Sector]) -> Result<(), BlockError> {
+        self.0.read(first, out.as_flattened_mut(), &waiting).map_err(failed)
+    }
+
     fn write(&mut self, sector: u64, data: &Sector) -> Result<(), BlockError> {
         self.0.write(sector, data, &waiting).map_err(failed)
     }

@@ -99,6 +99,14 @@ pub trait BlockDevice {
     /// The device failed, or there is no such sector.
     fn read(&mut self, sector: u64, out: &mut Sector) -> Result<(), BlockError>;
 
+    /// Reads sectors in a row, with fewer requests where the device can.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::read`].
+    fn read_run(&mut self, first: u64, out: &mut [Sector]) -> Result<(), BlockError> {
+        (first..).zip(out).try_for_each(|(sector, out)| self.read(sector, out))
+    }
+
     /// Writes one sector. Before [`BlockDevice::flush`] returns, writes may reach the medium in any order or not at all.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ mod slot;
 mod tests;
 
 use crate::platform::{BlockDevice, BlockError, SECTOR_BYTES, Sector};
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use serde::Serialize;
@@ -119,6 +120,9 @@ impl From<BlockError> for StoreError {
         StoreError::Device(error)
     }
 }
+
+/// Sectors that are looked at together, 64 KiB.
+const RUN_SECTORS: usize = 128;
 
 /// Sectors of the largest blocks that disks have, 4 KiB.
 const BLOCK_SECTORS: u64 = 8;
@@ -227,12 +231,15 @@ impl<'a> Store<'a> {
             return Err(error.into());
         }
         // Everything that documents may be written over: some file systems begin far behind the start of their disk.
-        for number in 0..2 * self.slot_sectors {
-            self.device.read(number, &mut sector)?;
-            if number == 0 && slot::is_torn_claim(&sector) {
-                continue;
-            }
-            if sector.iter().any(|&byte| byte != 0) {
+        let mut run = vec![sector; RUN_SECTORS];
+        let end = 2 * self.slot_sectors;
+        for first in (0..end).step_by(RUN_SECTORS) {
+            run.truncate((end - first) as usize);
+            self.device.read_run(first, &mut run)?;
+            let blank = |(number, sector): (u64, &Sector)| {
+                sector.iter().all(|&byte| byte == 0) || number == 0 && slot::is_torn_claim(sector)
+            };
+            if !(first..).zip(&run).all(blank) {
                 return Err(StoreError::Foreign);
             }
         }
@@ -255,14 +262,10 @@ impl<'a> Store<'a> {
         let header = Header::parse(&sector).filter(|header| header.length as usize <= self.capacity_bytes());
         let Some(header) = header else { return Ok((SlotState::Damaged, None)) };
         let length = header.length as usize;
-        let mut document = Vec::with_capacity(length);
-        let mut number = start + 1;
-        while document.len() < length {
-            self.device.read(number, &mut sector)?;
-            let wanted = (length - document.len()).min(SECTOR_BYTES);
-            document.extend(sector.iter().take(wanted));
-            number += 1;
-        }
+        let mut sectors = vec![sector; length.div_ceil(SECTOR_BYTES)];
+        self.device.read_run(start + 1, &mut sectors)?;
+        let mut document = sectors.into_flattened();
+        document.truncate(length);
         if Checksum::from(Sha256::digest(&document)) != header.checksum {
             return Ok((SlotState::Damaged, None));
         }
