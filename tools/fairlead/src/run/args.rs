@@ -10,7 +10,7 @@ pub struct RunArgs {
     /// Configuration in YAML or JSON. Without it the store's is used, or else the first port asks for an address by DHCP
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Port, in the order of their names eth0, eth1, ...: tap:NAME makes a TAP device, af-packet:INTERFACE takes an interface of this host
+    /// Port, in the order of their names eth0, eth1, ...: tap:NAME makes a TAP device, af-packet:INTERFACE takes an interface of this host, memory:NAME is an end of a wire in memory
     #[arg(long = "port", value_name = "KIND:NAME")]
     pub ports: Vec<PortSpec>,
     /// Threads that move packets; each has a queue of every port that has so many
@@ -37,6 +37,8 @@ pub enum PortSpec {
     Tap(String),
     /// An interface of the host.
     AfPacket(String),
+    /// An end of the wire of this name in memory.
+    Memory(String),
 }
 
 impl FromStr for PortSpec {
@@ -45,11 +47,12 @@ impl FromStr for PortSpec {
     fn from_str(text: &str) -> Result<PortSpec, String> {
         match text.split_once(':') {
             Some((_, name)) if name.is_empty() || name.len() > 15 => {
-                Err("an interface name has 1 to 15 characters".into())
+                Err("the name of an interface or a wire has 1 to 15 characters".into())
             }
             Some(("tap", name)) => Ok(PortSpec::Tap(name.into())),
             Some(("af-packet", name)) => Ok(PortSpec::AfPacket(name.into())),
-            _ => Err("give tap:NAME or af-packet:INTERFACE".into()),
+            Some(("memory", name)) => Ok(PortSpec::Memory(name.into())),
+            _ => Err("give tap:NAME, af-packet:INTERFACE or memory:NAME".into()),
         }
     }
 }
@@ -62,6 +65,7 @@ mod tests {
     fn ports_are_told_apart() {
         assert_eq!("tap:fl0".parse(), Ok(PortSpec::Tap("fl0".into())));
         assert_eq!("af-packet:enp1s0".parse(), Ok(PortSpec::AfPacket("enp1s0".into())));
+        assert_eq!("memory:w".parse(), Ok(PortSpec::Memory("w".into())));
         for wrong in ["", "tap", "tap:", "tap:a-name-that-is-too-long", "dpdk:0"] {
             assert!(wrong.parse::<PortSpec>().is_err(), "{wrong}");
         }

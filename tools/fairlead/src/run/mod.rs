@@ -1,7 +1,7 @@
 //! `fairlead run`: the dataplane, router and control as a Linux process.
 //!
 //! 1. [`args`]: what it is told;
-//! 2. [`tap`] and [`af_packet`] open ports over [`sys`], the system calls;
+//! 2. [`tap`], [`af_packet`] and [`memory`] open ports, over [`sys`], the system calls;
 //! 3. [`workers`] move packets, each a thread that [`sleep`]s when there are none;
 //! 4. this thread runs control, with [`platform`] as its machine, [`log_ring`] as its log and [`host_api`] as a second way to it.
 
@@ -9,6 +9,7 @@ mod af_packet;
 mod args;
 mod host_api;
 mod log_ring;
+mod memory;
 mod platform;
 mod port;
 mod segments;
@@ -38,6 +39,7 @@ use crate::manage::source::Document;
 use args::PortSpec;
 use host_api::HostApi;
 use log_ring::LogRing;
+use memory::Wires;
 use platform::HostPlatform;
 use port::Port;
 use sleep::{Sleeper, Sleepers};
@@ -134,12 +136,16 @@ fn open_ports(specs: &[PortSpec], workers: usize) -> Result<Vec<Port>> {
     if specs.len() >= sys::MAX_WAIT {
         return Err(Failure::operation(format!("at most {} ports can be opened", sys::MAX_WAIT - 1)));
     }
+    let mut wires = Wires::default();
     let open = |(index, spec): (usize, &PortSpec)| {
         let name = format!("eth{index}");
         let (what, opened) = match spec {
             PortSpec::Tap(tap) => (format!("TAP device {tap}"), tap::open(name.clone(), tap, workers)),
             PortSpec::AfPacket(interface) => {
                 (format!("interface {interface}"), af_packet::open(name.clone(), interface, workers))
+            }
+            PortSpec::Memory(wire) => {
+                (format!("an end of the wire {wire} in memory"), wires.open(name.clone(), wire, index))
             }
         };
         match opened {
