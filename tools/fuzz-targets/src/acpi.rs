@@ -1,6 +1,6 @@
 //! ACPI's static tables, as firmware or a hypervisor leaves them.
 //!
-//! The input is the memory at [`BASE`], the root pointer first. Checksums are made right, as the tables would be
+//! The input is the memory at `BASE`, the root pointer first. Checksums are made right, as the tables would be
 //! skipped otherwise.
 
 use boot::PhysicalMemory;

@@ -1,6 +1,6 @@
 //! What a loader hands over: PVH start info or Multiboot information, command line, memory map, modules.
 //!
-//! The input is the memory at [`BASE`], where the structures point to one another by address; its first bytes are the
+//! The input is the memory at `BASE`, where the structures point to one another by address; its first bytes are the
 //! first structure. Both protocols read it.
 
 use std::ops::Range;

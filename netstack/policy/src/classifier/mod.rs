@@ -2,10 +2,10 @@
 //! rules there are.
 //!
 //! Made from a model, off the data path, and immutable:
-//! 1. [`atoms`] finds what rules can tell apart, and evaluates selectors for all of it at once;
-//! 2. [`classes`] gives each address a class, by longest prefix match;
-//! 3. [`rules`] turns rules on addresses into rules on classes;
-//! 4. [`program`] makes tables for each direction of each group of endpoints with the same policies.
+//! 1. `atoms` finds what rules can tell apart, and evaluates selectors for all of it at once;
+//! 2. `classes` gives each address a class, by longest prefix match;
+//! 3. `rules` turns rules on addresses into rules on classes;
+//! 4. `program` makes tables for each direction of each group of endpoints with the same policies.
 //!
 //! A decision is then: two classes, one or two searches in a sorted list of keys, and as a rule one candidate.
 
