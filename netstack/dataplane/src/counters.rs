@@ -234,59 +234,19 @@ fn boxed<T, const N: usize>(make: impl Fn() -> T) -> Box<[T; N]> {
     array
 }
 
-/// Counts packets by tunnel interface, and touches the counters only when the interface changes. An interface that does not
-/// exist is not counted.
-pub(crate) struct TunnelRun<'a> {
-    counters: &'a Chunked<InterfaceCounter, 64, 64>,
-    rx: bool,
-    id: u16,
-    packets: u64,
-    bytes: u64,
-}
-
-impl<'a> TunnelRun<'a> {
-    /// Counts what is received (`rx`), or sent.
-    pub(crate) fn new(counters: &'a Chunked<InterfaceCounter, 64, 64>, rx: bool) -> Self {
-        Self { counters, rx, id: u16::MAX, packets: 0, bytes: 0 }
-    }
-
-    /// Counts one packet.
-    #[inline(always)]
-    pub(crate) fn add(&mut self, id: u16, bytes: usize) {
-        if id != self.id {
-            self.flush();
-            (self.id, self.packets, self.bytes) = (id, 0, 0);
-        }
-        self.packets += 1;
-        self.bytes += bytes as u64;
-    }
-
-    /// Writes what is left.
-    pub(crate) fn finish(self) {
-        self.flush();
-    }
-
-    #[inline(always)]
-    fn flush(&self) {
-        if let Some(counter) = self.counters.get(usize::from(self.id)) {
-            let counter = if self.rx { &counter.rx } else { &counter.tx };
-            counter.add(self.packets, self.bytes);
-        }
-    }
-}
-
-/// Counts packets by adjacency, and touches the counters only when the adjacency changes.
-pub(crate) struct AdjacencyRun<'a> {
-    counters: &'a AdjacencyCounters,
+/// Counts packets by what they have in common, an adjacency or a tunnel interface, and touches the counters only when that
+/// changes. What `counter_of` does not know is not counted.
+pub(crate) struct CountRun<F> {
+    counter_of: F,
     id: u32,
     packets: u64,
     bytes: u64,
 }
 
-impl<'a> AdjacencyRun<'a> {
-    /// Begins with adjacency 0.
-    pub(crate) fn new(counters: &'a AdjacencyCounters) -> Self {
-        Self { counters, id: 0, packets: 0, bytes: 0 }
+impl<'a, F: Fn(u32) -> Option<&'a CombinedCounter>> CountRun<F> {
+    /// Begins with number 0 and no packets.
+    pub(crate) fn new(counter_of: F) -> Self {
+        Self { counter_of, id: 0, packets: 0, bytes: 0 }
     }
 
     /// Counts one packet.
@@ -307,7 +267,7 @@ impl<'a> AdjacencyRun<'a> {
 
     #[inline(always)]
     fn flush(&self) {
-        if let Some(counter) = self.counters.get(self.id as usize) {
+        if let Some(counter) = (self.counter_of)(self.id) {
             counter.add(self.packets, self.bytes);
         }
     }

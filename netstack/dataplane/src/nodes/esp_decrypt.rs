@@ -4,7 +4,7 @@ use super::esp_encrypt::{clamp_mss, reason};
 use super::{drop_for, linearise};
 use crate::DropReason;
 use crate::context::Context;
-use crate::counters::TunnelRun;
+use crate::counters::CountRun;
 use crate::graph::{Nexts, Node};
 use crate::tables::InterfaceId;
 use buffer::{VECTOR_SIZE, Vector};
@@ -16,7 +16,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     let count = packets.len();
     linearise(cx.cache, packets);
     ipsec::decapsulate(cx.ipsec, packets, cx.now_ns, &mut results[..count]);
-    let mut counted = TunnelRun::new(&cx.counters.tunnels, true);
+    let mut counted = CountRun::new(|id| cx.counters.tunnels.get(id as usize).map(|counter| &counter.rx));
     for ((packet, next), result) in packets.iter_mut().zip(nexts).zip(&results) {
         let sa = match result {
             Ok(sa) => sa,
@@ -35,7 +35,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         }
         if let Some(interface) = tunnel.and_then(|tunnel| tunnel.interface) {
             packet.meta_mut().rx_interface = interface;
-            counted.add(interface, packet.len());
+            counted.add(interface.into(), packet.len());
             if !cx.tables.row(InterfaceId(interface)).is_some_and(|row| row.description.up) {
                 *next = drop_for(packet, DropReason::InterfaceDown);
             }

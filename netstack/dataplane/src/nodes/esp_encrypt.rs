@@ -6,7 +6,7 @@
 use super::{drop_for, icmp4_error, icmp6_error, linearise};
 use crate::DropReason;
 use crate::context::Context;
-use crate::counters::TunnelRun;
+use crate::counters::CountRun;
 use crate::graph::{Nexts, Node};
 use crate::tables::{InterfaceId, Tables};
 use buffer::{Buf, Flags, VECTOR_SIZE, Vector};
@@ -24,7 +24,7 @@ pub(super) const CUT: u64 = 1 << 63;
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let mut sas = [None; VECTOR_SIZE];
     let mut results = [Ok(()); VECTOR_SIZE];
-    let mut counted = TunnelRun::new(&cx.counters.tunnels, false);
+    let mut counted = CountRun::new(|id| cx.counters.tunnels.get(id as usize).map(|counter| &counter.tx));
     for (packet, sa) in packets.iter().zip(&mut sas) {
         *sa = cx.ipsec.outbound(TunnelId(packet.meta().opaque[1] as u32));
         if let Some(sa) = sa {
@@ -35,7 +35,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         let tunnel = packet.meta().opaque[1];
         *next = Node::EspEncrypt;
         if let Some(found) = *sa {
-            counted.add(packet.meta().tx_interface, packet.total_len());
+            counted.add(packet.meta().tx_interface.into(), packet.total_len());
             if cx.ipsec.tunnel(TunnelId(tunnel as u32)).is_some_and(|tunnel| tunnel.clamp_mss) {
                 let interface = packet.meta().tx_interface;
                 clamp_mss(cx.tables, packet, found, interface);

@@ -6,7 +6,7 @@ use super::ip4_local::fill_checksum;
 use super::{drop_for, esp_encrypt};
 use crate::DropReason;
 use crate::context::Context;
-use crate::counters::AdjacencyRun;
+use crate::counters::CountRun;
 use crate::graph::{Nexts, Node};
 use crate::tables::AdjacencyRow;
 use buffer::{Buf, BufferCache, DATA_ROOM, Flags, VECTOR_SIZE, Vector};
@@ -112,7 +112,7 @@ fn fragment(
             }
         }
     }
-    let mut counted = AdjacencyRun::new(&cx.counters.adjacencies);
+    let mut counted = CountRun::new(|id| cx.counters.adjacencies.get(id as usize));
     for piece in cx.made.iter().rev().take(made) {
         counted.add(packet.meta().adjacency, piece.total_len());
     }

@@ -3,7 +3,7 @@
 use super::{drop_for, icmp4_error};
 use crate::DropReason;
 use crate::context::Context;
-use crate::counters::AdjacencyRun;
+use crate::counters::CountRun;
 use crate::graph::{Nexts, Node};
 use crate::tables::AdjacencyRow;
 use buffer::{Buf, Flags, Vector};
@@ -15,7 +15,7 @@ use zerocopy::FromBytes;
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let tables = cx.tables;
-    let mut counted = AdjacencyRun::new(&cx.counters.adjacencies);
+    let mut counted = CountRun::new(|id| cx.counters.adjacencies.get(id as usize));
     for (packet, next) in packets.iter_mut().zip(nexts) {
         let id = packet.meta().adjacency;
         let row = tables.adjacency(id);
