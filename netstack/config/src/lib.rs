@@ -38,7 +38,7 @@ pub use ipsec::{
 };
 pub use mac::{BadMacAddress, MacAddress};
 pub use model::{Api, Config, Interface, Log, LogLevel, Neighbour, NextHop, Route, RouterAdvertisements};
-pub use problem::{MAX_PROBLEMS, Problem};
+pub use problem::{MAX_PROBLEMS, Problem, element, member};
 pub use secret::Secret;
 pub use validate::{
     PortFacts, missing_secrets, validate, validate_association, validate_ports, validate_route,

@@ -44,12 +44,12 @@ impl Problems {
 }
 
 /// The pointer to a member of the value at `parent` (RFC 6901 §3: `~` is `~0`, `/` is `~1`).
-pub(crate) fn member(parent: &str, name: &str) -> String {
+pub fn member(parent: &str, name: &str) -> String {
     format!("{parent}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
 /// The pointer to an element of the array at `parent`.
-pub(crate) fn element(parent: &str, index: usize) -> String {
+pub fn element(parent: &str, index: usize) -> String {
     format!("{parent}/{index}")
 }
 

@@ -27,6 +27,6 @@ pub mod selector;
 mod verdict;
 
 pub use compile::{Cluster, Inventory};
-pub use problem::Problem;
+pub use config::Problem;
 pub use selector::{Labels, Selector, SelectorError};
 pub use verdict::{Reason, Verdict};

@@ -1,52 +1,32 @@
 //! What is wrong with a document, and where.
 
 use alloc::{format, string::String, vec::Vec};
-use core::fmt;
 
-/// No document gets more problems listed than this.
-const MAX_PROBLEMS: usize = 64;
-
-/// One thing that is wrong with a document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// RFC 6901 JSON pointer to the value; empty for the whole document.
-    pub pointer: String,
-    /// What is wrong and what would be right.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = if self.pointer.is_empty() { "document" } else { &self.pointer };
-        write!(f, "{place}: {}", self.message)
-    }
-}
+use config::{MAX_PROBLEMS, Problem, member};
 
 /// The problems of one document found so far, and where the check is.
 #[derive(Default)]
 pub(crate) struct Problems {
     found: Vec<Problem>,
-    place: Vec<String>,
+    /// Pointer to the value being checked.
+    place: String,
 }
 
 impl Problems {
     /// Adds a problem with a member of the value being checked; "" is the value itself.
-    pub fn add(&mut self, member: &str, message: impl Into<String>) {
+    pub fn add(&mut self, name: &str, message: impl Into<String>) {
         if self.found.len() < MAX_PROBLEMS {
-            let mut pointer: String = self.place.iter().map(|part| format!("/{part}")).collect();
-            if !member.is_empty() {
-                pointer.push('/');
-                pointer.push_str(&escape(member));
-            }
+            let pointer = if name.is_empty() { self.place.clone() } else { member(&self.place, name) };
             self.found.push(Problem { pointer, message: message.into() });
         }
     }
 
     /// Runs a check of a member of the value being checked.
-    pub fn within<T>(&mut self, member: &str, check: impl FnOnce(&mut Problems) -> T) -> T {
-        self.place.push(escape(member));
+    pub fn within<T>(&mut self, name: &str, check: impl FnOnce(&mut Problems) -> T) -> T {
+        let outer = self.place.len();
+        self.place = member(&self.place, name);
         let result = check(self);
-        let _ = self.place.pop();
+        self.place.truncate(outer);
         result
     }
 
@@ -66,11 +46,6 @@ impl Problems {
     pub fn into_vec(self) -> Vec<Problem> {
         self.found
     }
-}
-
-/// RFC 6901 §3: `~` is `~0`, `/` is `~1`.
-pub(crate) fn escape(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
 }
 
 #[cfg(test)]

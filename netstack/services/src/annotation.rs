@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 
+use config::member;
 use maglev::TableSize;
 
 use crate::object::Metadata;
@@ -56,7 +57,7 @@ pub(crate) fn check(checker: &mut Checker<'_>, metadata: &Metadata, known: &[&st
             _ => parse_weight(text).map(drop),
         };
         if let Err(message) = checked {
-            checker.add(&format!("/metadata/annotations/{}", name.replace('/', "~1")), message);
+            checker.add(&member("/metadata/annotations", name), message);
         }
     }
 }

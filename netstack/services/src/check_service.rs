@@ -4,13 +4,14 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use config::element;
 use ipnet::IpNet;
 
 use crate::annotation;
 use crate::object::{
     IpFamily, IpFamilyPolicy, Service, ServicePort, ServiceSpec, ServiceType, SessionAffinity, TrafficPolicy,
 };
-use crate::objects::{Checker, Fault, Source, element};
+use crate::objects::{Checker, Fault, Source};
 
 /// The longest `timeoutSeconds`: a day.
 const MAX_TIMEOUT_SECONDS: u32 = 86_400;

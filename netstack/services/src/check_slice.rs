@@ -4,9 +4,11 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use config::element;
+
 use crate::annotation;
 use crate::object::{AddressType, EndpointSlice};
-use crate::objects::{Checker, Fault, Source, element};
+use crate::objects::{Checker, Fault, Source};
 
 /// Endpoints of one slice, by Kubernetes' own rule.
 const MAX_ENDPOINTS: usize = 1000;

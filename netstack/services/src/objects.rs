@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use config::Problem;
+use config::{Problem, element, member};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -131,13 +131,12 @@ fn read<T: DeserializeOwned>(source: &Source, value: &Value) -> Result<T, Fault>
     serde_path_to_error::deserialize(value).map_err(|error| {
         let mut pointer = String::new();
         for segment in error.path() {
-            let token = match segment {
-                Segment::Seq { index } => index.to_string(),
-                Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
-                Segment::Enum { variant } => variant.clone(),
+            pointer = match segment {
+                Segment::Seq { index } => element(&pointer, *index),
+                Segment::Map { key } => member(&pointer, key),
+                Segment::Enum { variant } => member(&pointer, variant),
                 Segment::Unknown => continue,
             };
-            pointer = format!("{pointer}/{token}");
         }
         source.fault(&pointer, error.inner().to_string())
     })
@@ -176,9 +175,4 @@ impl Checker<'_> {
             self.add(&path(index), message);
         }
     }
-}
-
-/// The pointer to an element of a list.
-pub(crate) fn element(list: &str, index: usize) -> String {
-    format!("{list}/{index}")
 }

@@ -15,11 +15,10 @@ use alloc::{
     vec::Vec,
 };
 
+use config::{Problem, element, member};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
-
-use crate::problem::{Problem, escape};
 
 /// A resource that policy knows.
 #[derive(Debug)]
@@ -129,8 +128,8 @@ fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
         let mut pointer = String::new();
         for segment in error.path() {
             match segment {
-                Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-                Segment::Map { key } => pointer.push_str(&format!("/{}", escape(key))),
+                Segment::Seq { index } => pointer = element(&pointer, *index),
+                Segment::Map { key } => pointer = member(&pointer, key),
                 Segment::Enum { .. } | Segment::Unknown => {}
             }
         }

@@ -14,11 +14,12 @@ use alloc::{
 };
 use core::net::IpAddr;
 
+use config::Problem;
 use serde_json::Value;
 
 use crate::api::{self, Resource, meta::Metadata};
 use crate::model::{DefaultAction, Model, Order, Policy, Tier};
-use crate::problem::{Problem, Problems};
+use crate::problem::Problems;
 use crate::selector::Labels;
 
 /// Label of an endpoint: its namespace.
