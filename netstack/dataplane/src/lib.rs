@@ -21,6 +21,7 @@ mod flow_hash;
 mod graph;
 mod handoff;
 mod nodes;
+mod published;
 mod shared;
 mod tables;
 mod token_bucket;

@@ -13,6 +13,7 @@ use crate::exchange::{Inject, InjectTo, Punt, PuntKind};
 use crate::flow_hash::FlowKey;
 use crate::graph::Node;
 use crate::handoff::{Inbox, MAX_WORKERS};
+use crate::published::Published;
 use crate::tables::{AdjacencyId, InterfaceId, Tables};
 use crate::trace::{Trace, TraceRecord, TraceRequest};
 use alloc::boxed::Box;
@@ -23,7 +24,7 @@ use core::array;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use crossbeam_queue::ArrayQueue;
 use fib::{Fib4, Fib6};
-use spin::mutex::SpinMutex;
+use policy::classifier::Classifier;
 
 /// Packets of a kind that wait for control at most.
 const PUNT_QUEUE: usize = 256;
@@ -43,11 +44,10 @@ pub trait Wake: Send + Sync {
 /// What workers and control share.
 pub struct Shared {
     generation: AtomicU64,
-    tables: SpinMutex<Arc<Tables>>,
-    /// Replaced tables that a worker still holds, so that no worker is the one to free them.
-    retired: SpinMutex<Vec<Arc<Tables>>>,
-    ipsec: SpinMutex<Arc<ipsec::Snapshot>>,
-    retired_ipsec: SpinMutex<Vec<Arc<ipsec::Snapshot>>>,
+    tables: Published<Tables>,
+    ipsec: Published<ipsec::Snapshot>,
+    services: Published<Option<balancer::Snapshot>>,
+    policy: Published<Option<Classifier>>,
     fib4: Arc<Fib4>,
     fib6: Arc<Fib6>,
     flow_key: FlowKey,
@@ -94,10 +94,10 @@ impl Shared {
         };
         Arc::new(Self {
             generation: AtomicU64::new(0),
-            tables: SpinMutex::new(Arc::default()),
-            retired: SpinMutex::default(),
-            ipsec: SpinMutex::new(Arc::default()),
-            retired_ipsec: SpinMutex::default(),
+            tables: Published::default(),
+            ipsec: Published::default(),
+            services: Published::default(),
+            policy: Published::default(),
             fib4,
             fib6,
             flow_key: FlowKey::new(seed),
@@ -134,10 +134,7 @@ impl Shared {
             worker.counters.tunnels.grow(tables.interfaces.len());
             worker.counters.adjacencies.grow(tables.adjacencies.len());
         }
-        // Workers wait for this lock: it is held for an exchange of pointers.
-        let tables = Arc::new(tables);
-        let replaced = core::mem::replace(&mut *self.tables.lock(), tables);
-        self.retired.lock().push(replaced);
+        self.tables.replace(tables);
         let generation = self.advance();
         self.free_retired();
         generation
@@ -146,16 +143,16 @@ impl Shared {
     /// Frees replaced tables that no worker holds any more. Control calls this now and then; what a sleeping worker holds
     /// stays until it wakes up.
     pub fn free_retired(&self) {
-        self.retired.lock().retain(|tables| Arc::strong_count(tables) > 1);
-        self.retired_ipsec.lock().retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        self.tables.free_retired();
+        self.ipsec.free_retired();
+        self.services.free_retired();
+        self.policy.free_retired();
     }
 
     /// Replaces the IPsec databases; workers take them at their next poll. Returns the new generation. Interfaces and
     /// adjacencies of tunnels are in the tables, and either may be published first: meanwhile packets are dropped.
     pub fn publish_ipsec(&self, snapshot: ipsec::Snapshot) -> u64 {
-        let snapshot = Arc::new(snapshot);
-        let replaced = core::mem::replace(&mut *self.ipsec.lock(), snapshot);
-        self.retired_ipsec.lock().push(replaced);
+        self.ipsec.replace(snapshot);
         let generation = self.advance();
         self.free_retired();
         generation
@@ -163,7 +160,35 @@ impl Shared {
 
     /// The IPsec databases published last.
     pub fn ipsec(&self) -> Arc<ipsec::Snapshot> {
-        self.ipsec.lock().clone()
+        self.ipsec.get()
+    }
+
+    /// Replaces the services that are balanced; none is as if there were no load balancer. Workers take them at their next
+    /// poll. Returns the new generation.
+    pub fn publish_services(&self, snapshot: Option<balancer::Snapshot>) -> u64 {
+        self.services.replace(snapshot);
+        let generation = self.advance();
+        self.free_retired();
+        generation
+    }
+
+    /// The services published last.
+    pub fn services(&self) -> Arc<Option<balancer::Snapshot>> {
+        self.services.get()
+    }
+
+    /// Replaces what decides by policy; none is as if there were no policy. Workers take it at their next poll. Returns the
+    /// new generation.
+    pub fn publish_policy(&self, classifier: Option<Classifier>) -> u64 {
+        self.policy.replace(classifier);
+        let generation = self.advance();
+        self.free_retired();
+        generation
+    }
+
+    /// What decides by policy, as published last.
+    pub fn policy(&self) -> Arc<Option<Classifier>> {
+        self.policy.get()
     }
 
     /// Begins a new generation without new tables, so that a change of a route table can be waited for.
@@ -181,7 +206,7 @@ impl Shared {
 
     /// The tables published last.
     pub fn tables(&self) -> Arc<Tables> {
-        self.tables.lock().clone()
+        self.tables.get()
     }
 
     /// Takes the next packet for control: the oldest of its kind, and of all kinds that have any in turn.
