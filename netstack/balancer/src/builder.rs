@@ -7,9 +7,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use hashbrown::HashTable;
 use maglev::{FlowHasher, Seed};
 use services::object::IpFamily;
-use services::{Compiled, Pool, PoolKey};
+use services::{Compiled, Forwarding, Pool, PoolKey};
 
-use crate::snapshot::{Backend, Frontend, INDEX_BITS, Service, Snapshot, place};
+use crate::snapshot::{Backend, End, Frontend, INDEX_BITS, Service, Snapshot, place};
 
 /// What is the node's own, besides services.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +57,8 @@ impl Builder {
             hasher: FlowHasher::new(&settings.seed),
             frontends: HashTable::new(),
             addresses: HashTable::new(),
+            own: settings.node_addresses.clone(),
+            ends: HashTable::new(),
             services: Vec::new(),
             backends: Vec::new(),
             pool4: pool(true),
@@ -68,14 +70,18 @@ impl Builder {
         for pool in &compiled.pools {
             self.add_service(&mut snapshot, pool);
         }
-        for frontend in &compiled.frontends {
+        let mut frontends: Vec<&services::Frontend> = compiled.frontends.iter().collect();
+        // Answers that no flow is known of are tried with them in this order.
+        frontends.sort_by_key(|frontend| core::cmp::Reverse(frontend.exposure));
+        for frontend in frontends {
             let Some(pool) = compiled.pools.get(frontend.pool) else { continue };
             let is_ours = |address: &&IpAddr| address.is_ipv4() == (pool.key.family == IpFamily::V4);
             let node = self.settings.node_addresses.iter().filter(is_ours).copied();
             let addresses: Vec<IpAddr> =
                 frontend.address.map_or_else(|| node.collect(), |address| [address].into());
             for address in addresses {
-                add_frontend(&mut snapshot, frontend, pool, address);
+                let is_own = self.settings.node_addresses.contains(&address);
+                add_frontend(&mut snapshot, frontend, pool, (address, is_own));
             }
         }
         snapshot
@@ -99,7 +105,8 @@ impl Builder {
     }
 
     fn add_service(&mut self, snapshot: &mut Snapshot, pool: &Pool) {
-        let mut service = Service { table: None, backends: Vec::new(), by_client: pool.affinity.is_some() };
+        let by_client = pool.affinity.is_some();
+        let mut service = Service { table: None, backends: Vec::new(), by_client, frontends: Vec::new() };
         for backend in &pool.backends {
             let Some(number) = self.number(&pool.key, backend.address) else { break };
             let index = (number & ((1 << INDEX_BITS) - 1)) as usize;
@@ -111,6 +118,9 @@ impl Builder {
                 *place = Some(Backend { generation, address: backend.address, forwarding: pool.forwarding });
             }
             service.backends.push(number);
+            if pool.forwarding == Forwarding::Nat {
+                add_end(snapshot, (backend.address, pool.key.protocol.number()), number);
+            }
         }
         if service.backends.len() == pool.backends.len() {
             service.table = pool.table(&self.settings.seed).ok();
@@ -132,8 +142,9 @@ impl Builder {
                 index
             }
             None => {
-                let index =
-                    u32::try_from(self.generations.len()).ok().filter(|index| index >> INDEX_BITS == 0)?;
+                let index = u32::try_from(self.generations.len())
+                    .ok()
+                    .filter(|index| *index < (1 << INDEX_BITS) - 1)?;
                 self.generations.push(0);
                 index
             }
@@ -145,7 +156,22 @@ impl Builder {
     }
 }
 
-fn add_frontend(snapshot: &mut Snapshot, frontend: &services::Frontend, pool: &Pool, address: IpAddr) {
+/// Notes where a backend of the service that is added next listens.
+fn add_end(snapshot: &mut Snapshot, (at, protocol): (SocketAddr, u8), number: u32) {
+    let hasher = snapshot.hasher;
+    let place_of = |end: &End| place(&hasher, end.at, end.protocol);
+    let is_this = |end: &End| end.at == at && end.protocol == protocol;
+    let end = snapshot.ends.entry(place(&hasher, at, protocol), is_this, place_of);
+    let mut end = end.or_insert_with(|| End { at, protocol, uses: Vec::new() });
+    end.get_mut().uses.push((snapshot.services.len(), number));
+}
+
+fn add_frontend(
+    snapshot: &mut Snapshot,
+    frontend: &services::Frontend,
+    pool: &Pool,
+    (address, is_own): (IpAddr, bool),
+) {
     let at = SocketAddr::new(address, frontend.port);
     let protocol = pool.key.protocol.number();
     let hasher = snapshot.hasher;
@@ -153,6 +179,12 @@ fn add_frontend(snapshot: &mut Snapshot, frontend: &services::Frontend, pool: &P
         Frontend { at, protocol, service: frontend.pool, source_ranges: frontend.source_ranges.clone() };
     let place_of = |frontend: &Frontend| place(&hasher, frontend.at, frontend.protocol);
     let _ = snapshot.frontends.insert_unique(place_of(&entry), entry, place_of);
+    if let Some(service) = snapshot.services.get_mut(frontend.pool) {
+        service.frontends.push(at);
+    }
+    if is_own {
+        return;
+    }
     let place_of = |address: &IpAddr| place(&hasher, SocketAddr::new(*address, 0), 0);
     let _ =
         snapshot.addresses.entry(place_of(&address), |known| *known == address, place_of).or_insert(address);

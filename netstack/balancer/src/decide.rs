@@ -6,13 +6,15 @@ use flow::{FlowTable, Key, Observed, Refused, Slot};
 use rewrite::{SourcePool, Transport, Tuple, View};
 use services::Forwarding;
 
-use crate::snapshot::{Backend, Frontend, Snapshot};
+use crate::snapshot::{Backend, Frontend, NOBODY, Snapshot};
 
 /// Why a packet is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// Nobody serves.
     NoBackend,
+    /// The address is a service's, and no service has the port.
+    NoPort,
     /// The client is not in the service's source ranges.
     SourceRange,
     /// No source is free for full NAT, or there is none of the backend's family.
@@ -25,13 +27,37 @@ pub enum Reason {
     FragmentWithoutFirst,
     /// The outer header would make it too long.
     TooLong,
+    /// The observer refused it.
+    Refused,
+}
+
+/// What to do with a packet, and by which flow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decision {
+    pub(crate) action: Action,
+    /// The flow's entry, of its asking direction.
+    pub(crate) flow: Option<Slot>,
+    /// Number of the backend that it goes to or comes from.
+    pub(crate) backend: Option<u32>,
+    /// It goes to whoever began the flow.
+    pub(crate) is_answer: bool,
+    /// The flow was not in the table.
+    pub(crate) is_new: bool,
+}
+
+impl From<Action> for Decision {
+    fn from(action: Action) -> Self {
+        Self { action, flow: None, backend: None, is_answer: false, is_new: false }
+    }
 }
 
 /// What to do with a packet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Decision {
+pub(crate) enum Action {
     /// It is not for a service.
     NotOurs,
+    /// It is for an address that services have, and this node answers.
+    Local,
     /// Give it these addresses and ports.
     Translate(Tuple),
     /// It is an ICMP error about a packet of this flow, before translation.
@@ -50,6 +76,8 @@ pub(crate) struct Context<'a> {
     /// Ports of full NAT.
     pub(crate) ports: (u16, u16),
     pub(crate) now_ns: u64,
+    /// Flows that are not for services are kept too.
+    pub(crate) keeps_all: bool,
 }
 
 /// The keys of a family.
@@ -62,56 +90,87 @@ impl Context<'_> {
     pub(crate) fn known<K: Family>(&self, flows: &FlowTable<K>, slot: Slot) -> Option<Decision> {
         let entry = flows.entry(slot)?;
         let tuple: Tuple = (*entry.key()).into();
-        if entry.is_answer() {
+        let is_answer = entry.is_answer();
+        let flow = if is_answer { entry.peer() } else { Some(slot) };
+        let decided = |action, backend| Decision { action, flow, backend, is_answer, is_new: false };
+        if entry.binding == NOBODY {
+            return Some(decided(Action::NotOurs, None));
+        }
+        let bound = Some(entry.binding);
+        if is_answer {
             let peer: Tuple = (*flows.entry(entry.peer()?)?.key()).into();
-            return Some(Decision::Translate(peer.reversed()));
+            return Some(decided(Action::Translate(peer.reversed()), bound));
         }
         let backend = self.snapshot.backend(entry.binding)?;
-        match entry.peer() {
-            None if !translates(backend) => Some(Decision::Bring(*backend)),
-            None => Some(translate(tuple.with_destination(backend.address))),
+        let action = match entry.peer() {
+            None if !translates(backend) => Action::Bring(*backend),
+            None => translate(tuple.with_destination(backend.address)),
             // Of full NAT the source is another one too; the answer's key tells.
             Some(peer) if backend.forwarding == Forwarding::FullNat || is_hairpin(&tuple, backend) => {
                 let answer: Tuple = (*flows.entry(peer)?.key()).into();
-                Some(Decision::Translate(answer.reversed()))
+                Action::Translate(answer.reversed())
             }
-            Some(_) => Some(translate(tuple.with_destination(backend.address))),
-        }
+            Some(_) => translate(tuple.with_destination(backend.address)),
+        };
+        Some(decided(action, bound))
     }
 
     /// A packet of a flow that is new, or that the table has lost.
-    pub(crate) fn new_flow<K: Family>(
-        &self,
-        flows: &mut FlowTable<K>,
-        key: &K,
-        observed: Observed,
-    ) -> Decision {
+    pub(crate) fn new_flow<K: Family>(&self, flows: &mut FlowTable<K>, key: &K, view: &View) -> Decision {
         let tuple: Tuple = (*key).into();
         let Some(frontend) = self.snapshot.frontend(tuple.destination(), tuple.protocol()) else {
-            return Decision::NotOurs;
+            return self.not_for_a_service(flows, key, view);
         };
         if !is_admitted(frontend, tuple.source().ip()) {
-            return Decision::Drop(Reason::SourceRange);
+            return Action::Drop(Reason::SourceRange).into();
         }
         let service = self.snapshot.services.get(frontend.service);
         let number = service.and_then(|service| self.snapshot.choose(service, &tuple));
         let chosen = number.and_then(|number| Some((number, self.snapshot.backend(number)?)));
-        let Some((number, backend)) = chosen else { return Decision::Drop(Reason::NoBackend) };
-        if !translates(backend) {
-            let _ = flows.insert(key, observed, number, self.now_ns);
-            return Decision::Bring(*backend);
-        }
-        let Some(to) = tuple.with_destination(backend.address) else {
-            return Decision::Drop(Reason::Untranslatable);
+        let Some((number, backend)) = chosen else { return Action::Drop(Reason::NoBackend).into() };
+        let observed = view.observed();
+        let (action, flow) = if !translates(backend) {
+            (Action::Bring(*backend), flows.insert(key, observed, number, self.now_ns).ok())
+        } else if let Some(to) = tuple.with_destination(backend.address) {
+            if backend.forwarding == Forwarding::FullNat || is_hairpin(&tuple, backend) {
+                self.with_own_source(flows, (key, observed), number, to)
+            } else {
+                // A flow that is not taken is served all the same, by the service's table alone.
+                let flow = K::try_from(to.reversed())
+                    .ok()
+                    .and_then(|answer| flows.insert_pair(key, &answer, observed, number, self.now_ns).ok());
+                (Action::Translate(to), flow)
+            }
+        } else {
+            (Action::Drop(Reason::Untranslatable), None)
         };
-        if backend.forwarding == Forwarding::FullNat || is_hairpin(&tuple, backend) {
-            return self.with_own_source(flows, (key, observed), number, to);
+        Decision { action, flow, backend: Some(number), is_answer: false, is_new: true }
+    }
+
+    /// A packet that the table does not know and that is not for a service's port: the answer of a flow that another
+    /// node has, or none of ours.
+    fn not_for_a_service<K: Family>(&self, flows: &mut FlowTable<K>, key: &K, view: &View) -> Decision {
+        let tuple: Tuple = (*key).into();
+        let observed = view.observed();
+        if let Some((number, asks)) = self.snapshot.answered(&tuple).filter(|_| !begins(observed)) {
+            let flow = K::try_from(asks)
+                .ok()
+                .and_then(|asks| flows.insert_pair(&asks, key, observed, number, self.now_ns).ok());
+            let action = Action::Translate(asks.reversed());
+            return Decision { action, flow, backend: Some(number), is_answer: true, is_new: true };
         }
-        if let Ok(answer) = K::try_from(to.reversed()) {
-            // A flow that is not taken is served all the same, by the table alone.
-            let _ = flows.insert_pair(key, &answer, observed, number, self.now_ns);
+        if self.snapshot.has_address(tuple.destination().ip()) {
+            let asks = view.transport == Transport::Echo && tuple.ports().0 != 0;
+            return if asks { Action::Local } else { Action::Drop(Reason::NoPort) }.into();
         }
-        Decision::Translate(to)
+        let mut decision = Decision { is_new: true, ..Action::NotOurs.into() };
+        // Who talks to a backend itself gets answers from itself: they must not be taken for a service's.
+        if (self.keeps_all || self.snapshot.is_backend(tuple.destination(), tuple.protocol()))
+            && let Ok(answer) = K::try_from(tuple.reversed())
+        {
+            decision.flow = flows.insert_pair(key, &answer, observed, NOBODY, self.now_ns).ok();
+        }
+        decision
     }
 
     /// Full NAT: `to` from a source of ours that is free.
@@ -121,49 +180,55 @@ impl Context<'_> {
         (key, observed): (&K, Observed),
         number: u32,
         to: Tuple,
-    ) -> Decision {
+    ) -> (Action, Option<Slot>) {
         let addresses = self.snapshot.pool(to.destination().ip());
         let (worker, workers) = self.worker;
         let Some(pool) = SourcePool::new(addresses, self.ports.0..=self.ports.1, worker, workers) else {
-            return Decision::Drop(Reason::NoSource);
+            return (Action::Drop(Reason::NoSource), None);
         };
         for (address, port) in pool.candidates(self.snapshot.hash(&(*key).into())) {
             let Some(to) = to.with_source(SocketAddr::new(address, port)) else { continue };
             let Ok(answer) = K::try_from(to.reversed()) else { continue };
             match flows.insert_pair(key, &answer, observed, number, self.now_ns) {
-                Ok(_) => return Decision::Translate(to),
+                Ok(slot) => return (Action::Translate(to), Some(slot)),
                 Err(Refused::AnswerTaken) => {}
                 Err(Refused::Full) => break,
             }
         }
-        Decision::Drop(Reason::NoSource)
+        (Action::Drop(Reason::NoSource), None)
     }
 
     /// An ICMP error about the packet `about`: it goes to whoever sent that, as that sent it.
-    pub(crate) fn error<K: Family>(&self, flows: &FlowTable<K>, about: &K) -> Decision {
+    pub(crate) fn error<K: Family>(&self, flows: &FlowTable<K>, about: &K) -> Action {
         let about: Tuple = (*about).into();
         let asks = about.reversed();
-        let Ok(key) = K::try_from(asks) else { return Decision::NotOurs };
+        let Ok(key) = K::try_from(asks) else { return Action::NotOurs };
         if let Some(entry) = flows.peek(&key, self.now_ns).and_then(|slot| flows.entry(slot)) {
+            if entry.binding == NOBODY {
+                return Action::NotOurs;
+            }
             if let Some(peer) = entry.peer().and_then(|slot| flows.entry(slot)) {
-                return Decision::TranslateError((*peer.key()).into());
+                return Action::TranslateError((*peer.key()).into());
             }
             if let Some(backend) = self.snapshot.backend(entry.binding).filter(|backend| !translates(backend))
             {
-                return Decision::Bring(*backend);
+                return Action::Bring(*backend);
             }
         }
-        // Nobody remembers: the service's table knows whose answer it was.
+        // Nobody remembers: the services' tables know whose answer it was, or to whom the packet went.
         let frontend = self.snapshot.frontend(asks.destination(), asks.protocol());
         let service = frontend.and_then(|frontend| self.snapshot.services.get(frontend.service));
         let number = service.and_then(|service| self.snapshot.choose(service, &asks));
         match number.and_then(|number| self.snapshot.backend(number)) {
-            Some(backend) if !translates(backend) => Decision::Bring(*backend),
+            Some(backend) if !translates(backend) => Action::Bring(*backend),
             Some(backend) => match asks.with_destination(backend.address) {
-                Some(to) => Decision::TranslateError(to.reversed()),
-                None => Decision::NotOurs,
+                Some(to) => Action::TranslateError(to.reversed()),
+                None => Action::NotOurs,
             },
-            None => Decision::NotOurs,
+            None => {
+                let original = self.snapshot.answered(&asks);
+                original.map_or(Action::NotOurs, |(_, original)| Action::TranslateError(original))
+            }
         }
     }
 
@@ -188,9 +253,9 @@ impl Context<'_> {
         match flow.and_then(|slot| self.known(flows, slot)) {
             Some(decision) => decision,
             None if self.snapshot.has_address(view.tuple.destination().ip()) => {
-                Decision::Drop(Reason::FragmentWithoutFirst)
+                Action::Drop(Reason::FragmentWithoutFirst).into()
             }
-            None => Decision::NotOurs,
+            None => Action::NotOurs.into(),
         }
     }
 }
@@ -201,11 +266,19 @@ pub(crate) fn subject(view: &View, packet: &[u8]) -> Option<Tuple> {
     View::parse_embedded(packet.get(offset..)?).ok().map(|about| about.tuple)
 }
 
-fn translate(to: Option<Tuple>) -> Decision {
-    to.map_or(Decision::Drop(Reason::Untranslatable), Decision::Translate)
+fn translate(to: Option<Tuple>) -> Action {
+    to.map_or(Action::Drop(Reason::Untranslatable), Action::Translate)
 }
 
-fn translates(backend: &Backend) -> bool {
+/// True for a packet that no flow was there before of: a SYN without ACK.
+fn begins(observed: Observed) -> bool {
+    const SYN: u8 = 2;
+    const ACK: u8 = 16;
+    matches!(observed, Observed::Tcp(flags) if flags & (SYN | ACK) == SYN)
+}
+
+/// True if a backend's packets get its address in place of the service's.
+pub(crate) fn translates(backend: &Backend) -> bool {
     matches!(backend.forwarding, Forwarding::Nat | Forwarding::FullNat)
 }
 
@@ -214,6 +287,6 @@ fn is_hairpin(tuple: &Tuple, backend: &Backend) -> bool {
     tuple.source().ip() == backend.address.ip()
 }
 
-fn is_admitted(frontend: &Frontend, source: IpAddr) -> bool {
+pub(crate) fn is_admitted(frontend: &Frontend, source: IpAddr) -> bool {
     frontend.source_ranges.is_empty() || frontend.source_ranges.iter().any(|range| range.contains(&source))
 }

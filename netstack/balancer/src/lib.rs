@@ -21,7 +21,7 @@ mod builder;
 mod decide;
 mod snapshot;
 
-pub use balancer::{Balancer, Verdict};
+pub use balancer::{Balancer, Decided, Encapsulation, Observer, Verdict};
 pub use builder::{Builder, Settings};
 pub use decide::Reason;
 pub use snapshot::{Backend, Snapshot};

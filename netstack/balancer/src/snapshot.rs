@@ -5,16 +5,22 @@ use core::net::{IpAddr, SocketAddr};
 
 use hashbrown::HashTable;
 use ipnet::IpNet;
-use maglev::{FlowHasher, Table};
-use rewrite::{Outer, Tuple};
+use maglev::{FlowHasher, Seed, Table};
+use rewrite::{Fragment, Outer, SourcePool, Tuple, View};
 use services::Forwarding;
+
+use crate::decide::{is_admitted, subject};
 
 /// All services of a moment, immutable.
 pub struct Snapshot {
     pub(crate) hasher: FlowHasher,
     pub(crate) frontends: HashTable<Frontend>,
-    /// The addresses of all frontends.
+    /// The addresses of all frontends that are not the node's own.
     pub(crate) addresses: HashTable<IpAddr>,
+    /// The node's own addresses.
+    pub(crate) own: Vec<IpAddr>,
+    /// Where backends listen that have their packets translated.
+    pub(crate) ends: HashTable<End>,
     pub(crate) services: Vec<Service>,
     pub(crate) backends: Vec<Option<Backend>>,
     pub(crate) pool4: Vec<IpAddr>,
@@ -42,6 +48,16 @@ pub(crate) struct Service {
     pub(crate) backends: Vec<u32>,
     /// A client's address alone chooses the backend.
     pub(crate) by_client: bool,
+    /// Where clients reach it.
+    pub(crate) frontends: Vec<SocketAddr>,
+}
+
+/// Where a backend of some services listens.
+pub(crate) struct End {
+    pub(crate) at: SocketAddr,
+    pub(crate) protocol: u8,
+    /// The services, by index, and the backend's number in each.
+    pub(crate) uses: Vec<(usize, u32)>,
 }
 
 /// A backend of a service. Its number stays the same from one snapshot to the next.
@@ -58,7 +74,58 @@ pub struct Backend {
 /// Bits of a backend's number that are its index; those above are its generation.
 pub(crate) const INDEX_BITS: u32 = 20;
 
+/// The number that no backend has: of flows that are not for services.
+pub(crate) const NOBODY: u32 = u32::MAX;
+
+/// Frontends that an answer without a flow is tried with at most.
+const MAX_TRIED: usize = 16;
+
+impl Default for Snapshot {
+    /// No services.
+    fn default() -> Self {
+        Self {
+            hasher: FlowHasher::new(&Seed::default()),
+            frontends: HashTable::new(),
+            addresses: HashTable::new(),
+            own: Vec::new(),
+            ends: HashTable::new(),
+            services: Vec::new(),
+            backends: Vec::new(),
+            pool4: Vec::new(),
+            pool6: Vec::new(),
+            tunnel4: None,
+            tunnel6: None,
+            gue_port: 0,
+        }
+    }
+}
+
 impl Snapshot {
+    /// The index of a backend's number: below [`Snapshot::backend_indexes`], and used again for another backend some time
+    /// after the first is gone.
+    #[inline]
+    pub fn index_of(number: u32) -> usize {
+        (number & ((1 << INDEX_BITS) - 1)) as usize
+    }
+
+    /// One more than the largest index of a backend.
+    pub fn backend_indexes(&self) -> usize {
+        self.backends.len()
+    }
+
+    /// Addresses of services that are not the node's own.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().copied()
+    }
+
+    /// Backends with their numbers.
+    pub fn backends(&self) -> impl Iterator<Item = (u32, &Backend)> + '_ {
+        (0..).zip(&self.backends).filter_map(|(index, backend): (u32, _)| {
+            let backend = backend.as_ref()?;
+            Some((u32::from(backend.generation) << INDEX_BITS | index, backend))
+        })
+    }
+
     /// The backend of a number, unless it is gone.
     #[inline]
     pub fn backend(&self, number: u32) -> Option<&Backend> {
@@ -83,6 +150,73 @@ impl Snapshot {
         self.addresses.find(place, |known| *known == address).is_some()
     }
 
+    fn end(&self, at: SocketAddr, protocol: u8) -> Option<&End> {
+        self.ends.find(self.place(at, protocol), |end| end.at == at && end.protocol == protocol)
+    }
+
+    /// True if a backend listens here.
+    pub(crate) fn is_backend(&self, at: SocketAddr, protocol: u8) -> bool {
+        self.end(at, protocol).is_some()
+    }
+
+    /// The flow that a packet answers which has nothing but its addresses and ports: one to a frontend whose table has
+    /// the packet's sender for it. With the backend's number. Of several, what outside clients use comes first. What the
+    /// node itself asked a backend did not go through a service.
+    pub(crate) fn answered(&self, tuple: &Tuple) -> Option<(u32, Tuple)> {
+        let end = self.end(tuple.source(), tuple.protocol())?;
+        if self.own.contains(&tuple.destination().ip()) {
+            return None;
+        }
+        let client = tuple.reversed();
+        let tries = end.uses.iter().flat_map(|(service, number)| {
+            let service = self.services.get(*service);
+            let frontends = service.into_iter().flat_map(|service| &service.frontends);
+            frontends.map(move |at| (service, *number, *at))
+        });
+        tries.take(MAX_TRIED).find_map(|(service, number, at)| {
+            let asks = client.with_destination(at)?;
+            let frontend = self.frontend(at, tuple.protocol())?;
+            let is_its = self.choose(service?, &asks) == Some(number);
+            (is_its && is_admitted(frontend, asks.source().ip())).then_some((number, asks))
+        })
+    }
+
+    /// Which of some workers has the flow of a packet, the same for both directions: by the address and port of the end
+    /// that is not a service's, or where full NAT has put the worker into the port, by that.
+    pub fn owner(&self, packet: &[u8], workers: u16, ports: (u16, u16)) -> u16 {
+        let Ok(view) = View::parse(packet) else { return 0 };
+        let tuple = subject(&view, packet).map_or(view.tuple, |about| about.reversed());
+        let protocol = tuple.protocol();
+        let (source, destination) = (tuple.source(), tuple.destination());
+        if self.pool(destination.ip()).contains(&destination.ip())
+            && let Some(worker) = SourcePool::<IpAddr>::owner(ports.0..=ports.1, destination.port(), workers)
+        {
+            return worker;
+        }
+        let ends = if let Some(frontend) = self.frontend(destination, protocol) {
+            let by_client = self.services.get(frontend.service).is_some_and(|service| service.by_client);
+            (source, None, by_client)
+        } else if let Some(end) = self.end(source, protocol) {
+            (destination, None, self.is_by_client(end))
+        } else if let Some(end) = self.end(destination, protocol) {
+            (source, None, self.is_by_client(end))
+        } else {
+            (source, Some(destination), false)
+        };
+        let (end, other, by_client) = ends;
+        let ports_count = view.fragment == Fragment::Whole && !by_client;
+        let hash = |end: SocketAddr| {
+            self.place(SocketAddr::new(end.ip(), if ports_count { end.port() } else { 0 }), protocol)
+        };
+        let hash = hash(end).wrapping_add(other.map_or(0, hash));
+        ((u128::from(hash) * u128::from(workers)) >> 64) as u16
+    }
+
+    fn is_by_client(&self, end: &End) -> bool {
+        let mut services = end.uses.iter().filter_map(|(service, _)| self.services.get(*service));
+        services.any(|service| service.by_client)
+    }
+
     pub(crate) fn place(&self, at: SocketAddr, protocol: u8) -> u64 {
         place(&self.hasher, at, protocol)
     }
@@ -99,6 +233,11 @@ impl Snapshot {
                 self.hasher.ipv6(key.source, key.destination, key.protocol, ports)
             }
         }
+    }
+
+    /// True if there are no services.
+    pub fn is_empty(&self) -> bool {
+        self.frontends.is_empty()
     }
 
     /// The number of the backend that a service's table has for a flow.

@@ -193,7 +193,8 @@ fn packets_are_brought_to_backends_that_answer_themselves() {
             let before = packet.clone();
             match one(&mut balancer, &snapshot, &mut packet, 0) {
                 Verdict::SendTo(address) => assert_eq!((address, overhead), ("10.1.0.7".parse().unwrap(), 0)),
-                Verdict::Encapsulate(header) => {
+                Verdict::Encapsulate(tunnel) => {
+                    let header = tunnel.header(&packet, packet.len()).unwrap();
                     assert_eq!((header.len(), &header[16..20]), (overhead, &[10, 1, 0, 7][..]));
                 }
                 verdict => panic!("{verdict:?}"),

@@ -111,6 +111,11 @@ bitflags::bitflags! {
         const NESTED = 1 << 6;
         /// It came out of an IPsec tunnel, whose number is in [`Meta::opaque`], second word.
         const DECRYPTED = 1 << 7;
+        /// Another worker handed it over because this one has its flow.
+        const HANDED_OVER = 1 << 8;
+        /// It is in a tunnel to a backend of a service, whose outer header has as many bytes as [`Meta::opaque`] says,
+        /// second word: errors about it are for the sender of what is inside.
+        const TUNNELLED = 1 << 9;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::DropReason;
 use crate::counters::WorkerCounters;
+use crate::flows::Flows;
 use crate::handoff::Outbox;
 use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
@@ -17,6 +18,9 @@ pub(crate) struct Context<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) tables: &'a Tables,
     pub(crate) ipsec: &'a ipsec::Snapshot,
+    pub(crate) services: &'a balancer::Snapshot,
+    /// The worker's flows, while there is anything that they are for: packets pass the flow node then.
+    pub(crate) flows: Option<&'a mut Flows>,
     pub(crate) counters: &'a WorkerCounters,
     pub(crate) cache: &'a mut BufferCache,
     pub(crate) ports: &'a mut Vec<WorkerPort>,

@@ -100,6 +100,47 @@ pub struct PacketTotals {
     pub punted: u64,
 }
 
+/// What a backend of services had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendCounters {
+    /// Packets to it, and their bytes from the IP header on.
+    pub to: Combined,
+    /// Packets from it that passed here.
+    pub from: Combined,
+    /// Flows that began, or that the worker's table had lost.
+    pub flows: u64,
+    /// TCP resets from it.
+    pub resets: u64,
+}
+
+impl Add for BackendCounters {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            to: self.to + other.to,
+            from: self.from + other.from,
+            flows: self.flows + other.flows,
+            resets: self.resets + other.resets,
+        }
+    }
+}
+
+/// The flows of one worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounters {
+    /// Of IPv4.
+    pub ipv4: flow::Counts,
+    /// IPv4 flows that there is room for; 0 without memory.
+    pub capacity4: usize,
+    /// Of IPv6.
+    pub ipv6: flow::Counts,
+    /// IPv6 flows that there is room for.
+    pub capacity6: usize,
+    /// Packets that went to the worker which has their flow.
+    pub handed_over: u64,
+}
+
 /// Packets and bytes, as they are counted.
 #[derive(Default)]
 pub(crate) struct CombinedCounter {
@@ -144,6 +185,75 @@ impl InterfaceCounter {
     }
 }
 
+/// One backend's counters, one cache line.
+#[derive(Default)]
+#[repr(align(64))]
+pub(crate) struct BackendCounter {
+    pub(crate) to: CombinedCounter,
+    pub(crate) from: CombinedCounter,
+    pub(crate) flows: Counter,
+    pub(crate) resets: Counter,
+}
+
+const _: () = assert!(size_of::<BackendCounter>() == 64);
+
+impl BackendCounter {
+    pub(crate) fn get(&self) -> BackendCounters {
+        BackendCounters {
+            to: self.to.get(),
+            from: self.from.get(),
+            flows: self.flows.get(),
+            resets: self.resets.get(),
+        }
+    }
+}
+
+/// What a worker's tables of flows say of themselves.
+#[derive(Default)]
+pub(crate) struct FlowCounter {
+    ipv4: TableCounter,
+    ipv6: TableCounter,
+    pub(crate) handed_over: Counter,
+}
+
+#[derive(Default)]
+struct TableCounter {
+    /// In the order of [`flow::Counts`].
+    counts: [AtomicU64; 6],
+    capacity: AtomicU64,
+}
+
+impl TableCounter {
+    fn note(&self, counts: flow::Counts, capacity: usize) {
+        let flow::Counts { live, unproven, inserted, expired, displaced, refused } = counts;
+        let all = [live as u64, unproven as u64, inserted, expired, displaced, refused];
+        self.counts.iter().zip(all).for_each(|(counter, count)| counter.store(count, Relaxed));
+        self.capacity.store(capacity as u64, Relaxed);
+    }
+
+    fn get(&self) -> (flow::Counts, usize) {
+        let [live, unproven, inserted, expired, displaced, refused] =
+            array::from_fn(|index| self.counts[index].load(Relaxed));
+        let (live, unproven) = (live as usize, unproven as usize);
+        let counts = flow::Counts { live, unproven, inserted, expired, displaced, refused };
+        (counts, self.capacity.load(Relaxed) as usize)
+    }
+}
+
+impl FlowCounter {
+    /// Notes how a worker's tables are now.
+    pub(crate) fn note(&self, balancer: &balancer::Balancer) {
+        let (flows4, flows6) = (balancer.flows4(), balancer.flows6());
+        self.ipv4.note(flows4.counts(), flows4.capacity());
+        self.ipv6.note(flows6.counts(), flows6.capacity());
+    }
+
+    pub(crate) fn get(&self) -> FlowCounters {
+        let ((ipv4, capacity4), (ipv6, capacity6)) = (self.ipv4.get(), self.ipv6.get());
+        FlowCounters { ipv4, capacity4, ipv6, capacity6, handed_over: self.handed_over.get() }
+    }
+}
+
 /// One node's counters.
 #[derive(Default)]
 pub(crate) struct NodeCounter {
@@ -174,6 +284,8 @@ pub(crate) struct WorkerCounters {
     /// What went into and came out of tunnels, by interface: apart, as it is counted where it comes in and leaves as well.
     pub(crate) tunnels: Chunked<InterfaceCounter, 64, 64>,
     pub(crate) adjacencies: AdjacencyCounters,
+    pub(crate) backends: Chunked<BackendCounter, 1024, 1024>,
+    pub(crate) flows: FlowCounter,
     pub(crate) nodes: [NodeCounter; NODES],
     pub(crate) drops: [Counter; DropReason::ALL.len()],
     pub(crate) injected: Counter,
@@ -190,6 +302,8 @@ impl WorkerCounters {
             interfaces: Chunked::new(),
             tunnels: Chunked::new(),
             adjacencies: Chunked::new(),
+            backends: Chunked::new(),
+            flows: FlowCounter::default(),
             nodes: array::from_fn(|_| NodeCounter::default()),
             drops: array::from_fn(|_| Counter::default()),
             injected: Counter::default(),

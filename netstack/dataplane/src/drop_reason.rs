@@ -185,6 +185,26 @@ drop_reasons! {
     IpsecDiscarded = "ipsec-discarded",
     /// An IPsec policy demands protection, and the packet came in without it (RFC 4301 §5.2).
     IpsecUnprotected = "ipsec-unprotected",
+    /// Nobody serves: the service has no backend for new connections.
+    ServiceNoBackend = "service-no-backend",
+    /// The address is a service's, and no service has the port.
+    ServiceNoPort = "service-no-port",
+    /// The client is not in the service's source ranges.
+    ServiceSourceRange = "service-source-range",
+    /// No source address and port is free for full NAT, or the flow table is full of established flows.
+    ServiceNoSource = "service-no-source",
+    /// The node has no address for tunnels of the backend's family.
+    ServiceNoTunnelAddress = "service-no-tunnel-address",
+    /// The packet's addresses and ports cannot be translated.
+    ServiceUntranslatable = "service-untranslatable",
+    /// A fragment of a packet to a service, whose first fragment has not been seen.
+    ServiceFragmentWithoutFirst = "service-fragment-without-first",
+    /// With the header of the tunnel to its backend the packet would be too long for any packet.
+    ServiceTooLong = "service-too-long",
+    /// The backend that is reached by the link layer is not a neighbour whose address is known.
+    ServiceNotNeighbour = "service-not-neighbour",
+    /// Policy refused the flow.
+    PolicyDenied = "policy-denied",
 }
 
 impl DropReason {

@@ -56,22 +56,24 @@ graph! {
     PortInput = "port-input", port_input => [EthernetInput];
     /// Takes packets from control.
     Inject = "inject", inject => [Ip4Lookup, Ip6Lookup, InterfaceOutput, Icmp4Error, Icmp6Error, Drop];
-    /// Takes a vector of frames from another worker, which has no queue of their port.
-    HandoffInput = "handoff-input", handoff_input => [InterfaceOutput];
+    /// Takes a vector from another worker: frames of whose port it has no queue, packets whose flow this worker has.
+    HandoffInput = "handoff-input", handoff_input => [Flow, Ip4Lookup, Ip6Lookup, InterfaceOutput];
     /// Destination MAC address, VLAN, EtherType.
     EthernetInput = "ethernet-input", ethernet_input => [ArpInput, Ip4Input, Ip6Input, Drop];
     /// ARP for control.
     ArpInput = "arp-input", arp_input => [Punt, Drop];
     /// IPv4 header validation (RFC 1812 §5.2.2).
-    Ip4Input = "ip4-input", ip4_input => [Ip4Lookup, Ip4Local, Icmp4Error, Drop];
+    Ip4Input = "ip4-input", ip4_input => [Flow, Ip4Lookup, Ip4Local, Icmp4Error, Drop];
+    /// IPv6 header validation (RFC 8200 §3, §4.3; RFC 4291).
+    Ip6Input = "ip6-input", ip6_input => [Flow, Ip6Lookup, Ip6Local, Icmp6Error, Drop];
+    /// Finds the packet's flow: services and their backends. Packets come here only if there are services.
+    Flow = "flow", flow => [Ip4Lookup, Ip6Lookup, Ip4Local, Ip6Local, Ip4Rewrite, Ip6Rewrite, IpsecPolicy, Icmp4Error, Icmp6Error, Drop];
     /// IPv4 route lookup, choice of next hop.
     Ip4Lookup = "ip4-lookup", ip4_lookup => [Ip4Rewrite, IpsecPolicy, Ip4Local, Unresolved, Icmp4Error, Drop];
     /// IPv4 packets for this node: echo, everything else to control.
     Ip4Local = "ip4-local", ip4_local => [Ip4Lookup, EspDecrypt, Punt, Drop];
     /// TTL, checksum, MTU, Ethernet header or tunnel.
     Ip4Rewrite = "ip4-rewrite", ip4_rewrite => [InterfaceOutput, EspEncrypt, Ip4Fragment, TunnelFragment, Icmp4Error, Drop];
-    /// IPv6 header validation (RFC 8200 §3, §4.3; RFC 4291).
-    Ip6Input = "ip6-input", ip6_input => [Ip6Lookup, Ip6Local, Icmp6Error, Drop];
     /// IPv6 route lookup, choice of next hop.
     Ip6Lookup = "ip6-lookup", ip6_lookup => [Ip6Rewrite, IpsecPolicy, Ip6Local, Unresolved, Icmp6Error, Drop];
     /// IPv6 packets for this node: echo, neighbour discovery and everything else to control.
@@ -85,9 +87,9 @@ graph! {
     /// IPsec policies and must-encrypt prefixes; lookup sends packets here only if there are any.
     IpsecPolicy = "ipsec-policy", ipsec_policy => [Ip4Rewrite, Ip6Rewrite, Ip4Local, Ip6Local, EspEncrypt, TunnelFragment, Unresolved, Icmp4Error, Icmp6Error, Drop];
     /// Makes an ICMP error of a dropped packet (RFC 1812 §4.3).
-    Icmp4Error = "icmp4-error", icmp4_error => [Ip4Lookup, Drop];
+    Icmp4Error = "icmp4-error", icmp4_error => [Flow, Ip4Lookup, Icmp6Error, Drop];
     /// Makes an ICMPv6 error of a dropped packet (RFC 4443 §2.4).
-    Icmp6Error = "icmp6-error", icmp6_error => [Ip6Lookup, Drop];
+    Icmp6Error = "icmp6-error", icmp6_error => [Flow, Ip6Lookup, Icmp4Error, Drop];
     /// Packets whose neighbour control must resolve.
     Unresolved = "unresolved", unresolved => [Punt, Drop];
     /// Hands packets to control.

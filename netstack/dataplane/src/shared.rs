@@ -6,11 +6,12 @@
 
 use crate::DropReason;
 use crate::counters::{
-    Chunked, Combined, Counter, InterfaceCounter, InterfaceCounters, NodeCounter, NodeCounters, PacketTotals,
-    WorkerCounters,
+    BackendCounters, Chunked, Combined, Counter, FlowCounters, InterfaceCounter, InterfaceCounters,
+    NodeCounter, NodeCounters, PacketTotals, WorkerCounters,
 };
 use crate::exchange::{Inject, InjectTo, Punt, PuntKind};
 use crate::flow_hash::FlowKey;
+use crate::flows::Flows;
 use crate::graph::Node;
 use crate::handoff::{Inbox, MAX_WORKERS};
 use crate::published::Published;
@@ -25,6 +26,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use crossbeam_queue::ArrayQueue;
 use fib::{Fib4, Fib6};
 use policy::classifier::Classifier;
+use spin::mutex::SpinMutex;
 
 /// Packets of a kind that wait for control at most.
 const PUNT_QUEUE: usize = 256;
@@ -69,7 +71,17 @@ struct WorkerShare {
     seen: AtomicU64,
     injected: ArrayQueue<Inject>,
     inbox: Inbox,
+    flows: SpinMutex<FlowsExchange>,
     counters: WorkerCounters,
+}
+
+/// A worker's memory for flows, on its way to and from it.
+#[derive(Default)]
+struct FlowsExchange {
+    /// What the worker shall take.
+    given: Option<Box<Flows>>,
+    /// What it had before, for control to free.
+    returned: Option<Box<Flows>>,
 }
 
 impl Shared {
@@ -90,6 +102,7 @@ impl Shared {
             seen: AtomicU64::new(ASLEEP),
             injected: ArrayQueue::new(INJECT_QUEUE),
             inbox: Inbox::new(workers),
+            flows: SpinMutex::default(),
             counters: WorkerCounters::new(),
         };
         Arc::new(Self {
@@ -140,13 +153,29 @@ impl Shared {
         generation
     }
 
-    /// Frees replaced tables that no worker holds any more. Control calls this now and then; what a sleeping worker holds
+    /// Frees what was replaced and no worker holds any more. Control calls this now and then; what a sleeping worker holds
     /// stays until it wakes up.
     pub fn free_retired(&self) {
         self.tables.free_retired();
         self.ipsec.free_retired();
         self.services.free_retired();
         self.policy.free_retired();
+        for worker in &self.workers {
+            // Not freed under the lock, for which the worker waits.
+            let returned = worker.flows.lock().returned.take();
+            drop(returned);
+        }
+    }
+
+    /// Gives a worker memory for flows, which it takes at its next poll in place of what it has: the flows there are
+    /// forgotten. Returns the new generation.
+    pub fn give_flows(&self, worker: usize, flows: Box<Flows>) -> u64 {
+        if let Some(worker) = self.workers.get(worker) {
+            worker.counters.flows.note(flows.balancer());
+            let not_taken = worker.flows.lock().given.replace(flows);
+            drop(not_taken);
+        }
+        self.advance()
     }
 
     /// Replaces the IPsec databases; workers take them at their next poll. Returns the new generation. Interfaces and
@@ -164,8 +193,11 @@ impl Shared {
     }
 
     /// Replaces the services that are balanced; none is as if there were no load balancer. Workers take them at their next
-    /// poll. Returns the new generation.
+    /// poll. Returns the new generation. A worker that has no memory for flows ([`Shared::give_flows`]) forwards packets to
+    /// services as if there were none.
     pub fn publish_services(&self, snapshot: Option<balancer::Snapshot>) -> u64 {
+        let backends = snapshot.as_ref().map_or(0, balancer::Snapshot::backend_indexes);
+        self.workers.iter().for_each(|worker| worker.counters.backends.grow(backends));
         self.services.replace(snapshot);
         let generation = self.advance();
         self.free_retired();
@@ -289,6 +321,18 @@ impl Shared {
         counters.fold(Combined::default(), |total, counter| total + counter.get())
     }
 
+    /// What a backend of services had, by the index of its number, all workers together. An index that is used again goes
+    /// on counting.
+    pub fn backend_counters(&self, index: usize) -> BackendCounters {
+        let counters = self.workers.iter().filter_map(|worker| worker.counters.backends.get(index));
+        counters.fold(BackendCounters::default(), |total, counter| total + counter.get())
+    }
+
+    /// The flows of a worker.
+    pub fn flow_counters(&self, worker: usize) -> FlowCounters {
+        self.workers.get(worker).map(|worker| worker.counters.flows.get()).unwrap_or_default()
+    }
+
     /// What the nodes of a worker did, in graph order.
     pub fn node_counters(&self, worker: usize) -> impl Iterator<Item = (Node, NodeCounters)> {
         let nodes = self.workers.get(worker).map(|worker| &worker.counters.nodes);
@@ -348,6 +392,18 @@ impl Shared {
     /// What a worker counts in. Panics if there is no such worker.
     pub(crate) fn counters(&self, worker: usize) -> &WorkerCounters {
         &self.workers[worker].counters
+    }
+
+    /// The memory for flows that control has given to a worker since, if any; what it had goes back.
+    pub(crate) fn exchange_flows(&self, worker: usize, flows: &mut Option<Box<Flows>>) {
+        let Some(worker) = self.workers.get(worker) else { return };
+        let mut exchange = worker.flows.lock();
+        // Control has freed what went back before, or it is freed first.
+        if exchange.returned.is_none()
+            && let Some(given) = exchange.given.take()
+        {
+            exchange.returned = flows.replace(given);
+        }
     }
 
     #[inline]

@@ -1,6 +1,7 @@
 //! A worker: one core's part of the dataplane.
 
 use crate::context::{Balance, Context, Limits, Scratch, WorkerPort};
+use crate::flows::Flows;
 use crate::graph::{Graph, Node};
 use crate::handoff::{Outbox, RING_VECTORS};
 use crate::shared::Shared;
@@ -19,6 +20,10 @@ pub struct Worker {
     cache: BufferCache,
     tables: Arc<Tables>,
     ipsec: Arc<ipsec::Snapshot>,
+    services: Arc<Option<balancer::Snapshot>>,
+    /// What there is without services.
+    no_services: balancer::Snapshot,
+    flows: Option<Box<Flows>>,
     generation: u64,
     awake: bool,
     graph: Graph,
@@ -64,6 +69,9 @@ impl Worker {
         Self {
             tables: shared.tables(),
             ipsec: shared.ipsec(),
+            services: shared.services(),
+            no_services: balancer::Snapshot::default(),
+            flows: None,
             // Generations are counted up from 0: the first poll takes the tables.
             generation: u64::MAX,
             outbox: Outbox::new(shared.workers()),
@@ -91,6 +99,8 @@ impl Worker {
             shared: &self.shared,
             tables: &self.tables,
             ipsec: &self.ipsec,
+            services: self.services.as_ref().as_ref().unwrap_or(&self.no_services),
+            flows: self.flows.as_deref_mut().filter(|_| self.services.is_some()),
             counters: self.shared.counters(self.id),
             cache: &mut self.cache,
             ports: &mut self.ports,
@@ -106,6 +116,11 @@ impl Worker {
             worker: self.id,
             now_ns,
         };
+        if let Some(flows) = &mut cx.flows
+            && flows.expire(now_ns)
+        {
+            cx.counters.flows.note(flows.balancer());
+        }
         let mut packets = 0;
         if injects > 0 {
             packets += self.graph.run(&mut cx, Node::Inject);
@@ -130,6 +145,8 @@ impl Worker {
         if generation != self.generation {
             self.tables = self.shared.tables();
             self.ipsec = self.shared.ipsec();
+            self.services = self.shared.services();
+            self.shared.exchange_flows(self.id, &mut self.flows);
             self.generation = generation;
             self.shared.reached(self.id, generation);
         }

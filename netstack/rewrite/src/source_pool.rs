@@ -38,6 +38,14 @@ impl<'a, A: Copy> SourcePool<'a, A> {
         })
     }
 
+    /// The worker, of so many, whose part of the ports this one is in.
+    pub fn owner(ports: RangeInclusive<u16>, port: u16, workers: u16) -> Option<u16> {
+        let count = u32::from(*ports.end()).checked_sub(u32::from(*ports.start()))? + 1;
+        let each = count.checked_div(u32::from(workers)).filter(|each| *each > 0)?;
+        let worker = u32::from(port).checked_sub(u32::from(*ports.start()))? / each;
+        u16::try_from(worker).ok().filter(|worker| *worker < workers)
+    }
+
     /// True if an answer to this port belongs to this worker.
     pub fn contains(&self, port: u16) -> bool {
         u32::from(port).checked_sub(u32::from(self.first)).is_some_and(|offset| offset < self.ports)
@@ -61,6 +69,8 @@ mod tests {
             }
             assert_eq!(own.len(), 30);
             assert!(own.iter().all(|(_, port)| pool.contains(*port)));
+            let owner = |port| SourcePool::<u8>::owner(60_000..=60_039, port, 4);
+            assert!(own.iter().all(|(_, port)| owner(*port) == Some(worker)));
             used.extend(own);
         }
         assert_eq!(used.len(), 120);

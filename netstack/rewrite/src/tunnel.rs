@@ -64,15 +64,22 @@ impl Tunnel {
         ip + self.gue_port.map_or(0, |_| size_of::<Udp>())
     }
 
-    /// The bytes to put in front of `inner`, a whole IP packet. `hash` is its flow's. `identification` is for the
-    /// fragments of an IPv4 outer packet, should there be any.
+    /// The bytes to put in front of an IP packet of `inner_bytes`, of which `inner` is the start at least; all of it where
+    /// [`Tunnel`] has a UDP checksum. `hash` is its flow's. `identification` is for the fragments of an IPv4 outer packet,
+    /// should there be any.
     ///
     /// # Errors
-    /// [`Malformed`] if `inner` is no IP packet, or one too long to have an outer header.
-    pub fn header(&self, inner: &[u8], hash: u64, identification: u16) -> Result<Header, Malformed> {
+    /// [`Malformed`] if `inner` is no IP packet, one too long to have an outer header, or not all that is needed.
+    pub fn header(
+        &self,
+        inner: &[u8],
+        inner_bytes: usize,
+        hash: u64,
+        identification: u16,
+    ) -> Result<Header, Malformed> {
         let about = look_at(inner)?;
         let udp = match self.gue_port {
-            Some(port) => Some(self.udp(port, inner, hash)?),
+            Some(port) => Some(self.udp(port, (inner, inner_bytes), hash)?),
             None => None,
         };
         let protocol = match (&udp, about.is_ipv6) {
@@ -80,7 +87,7 @@ impl Tunnel {
             (None, false) => IPV4_IN_IP,
             (None, true) => IPV6_IN_IP,
         };
-        let payload = inner.len() + if udp.is_some() { size_of::<Udp>() } else { 0 };
+        let payload = inner_bytes + if udp.is_some() { size_of::<Udp>() } else { 0 };
         let mut header = Header::new();
         let written = match self.outer {
             Outer::V4(source, destination) => {
@@ -122,8 +129,8 @@ impl Tunnel {
         all.map(|()| header).map_err(|_| Malformed::Truncated)
     }
 
-    fn udp(&self, port: u16, inner: &[u8], hash: u64) -> Result<Udp, Malformed> {
-        let length = u16::try_from(inner.len() + size_of::<Udp>()).map_err(|_| Malformed::Truncated)?;
+    fn udp(&self, port: u16, (inner, inner_bytes): (&[u8], usize), hash: u64) -> Result<Udp, Malformed> {
+        let length = u16::try_from(inner_bytes + size_of::<Udp>()).map_err(|_| Malformed::Truncated)?;
         let mut udp = Udp {
             source_port: U16::new(FIRST_DYNAMIC_PORT | (hash >> 48) as u16),
             destination_port: U16::new(port),
@@ -133,6 +140,9 @@ impl Tunnel {
         if let Outer::V6(source, destination) = self.outer
             && !self.zero_checksum6
         {
+            if inner.len() != inner_bytes {
+                return Err(Malformed::Truncated);
+            }
             let pseudo =
                 Sum::new().pseudo_header(&source, &destination, packet::protocol::UDP, length.into());
             let sum = pseudo.bytes(udp.as_bytes()).bytes(inner).finish();

@@ -5,7 +5,7 @@
 //! 3. The error is routed like any packet that this node makes.
 
 use super::ip4_local::DEFAULT_TTL;
-use super::{IcmpError, drop, was_for_us};
+use super::{IcmpError, drop, flow, was_for_us};
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
 use crate::tables::{InterfaceId, Tables};
@@ -26,8 +26,15 @@ const DSCP_INTERNETWORK_CONTROL: u8 = 0xc0;
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+    let routed = if cx.flows.is_some() { Node::Flow } else { Node::Ip4Lookup };
     for (packet, next) in packets.iter_mut().zip(nexts) {
         *next = Node::Drop;
+        if packet.meta().flags.contains(Flags::TUNNELLED)
+            && let Some(other) = flow::leave_tunnel(packet, Node::Icmp4Error)
+        {
+            *next = other;
+            continue;
+        }
         let Some(source) = source_address(cx, packet) else { continue };
         if may_answer(cx.tables, packet)
             && cx.limits.take_icmp_error(packet, cx.now_ns)
@@ -35,7 +42,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         {
             rest.into_iter().for_each(|rest| cx.cache.free_one(rest));
             drop::count_replaced(cx, packet);
-            *next = Node::Ip4Lookup;
+            *next = routed;
         }
     }
 }

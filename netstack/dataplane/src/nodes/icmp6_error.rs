@@ -6,7 +6,7 @@
 
 use super::ip6_headers::may_be_icmp_error;
 use super::ip6_local::DEFAULT_HOP_LIMIT;
-use super::{IcmpError, drop, was_for_us};
+use super::{IcmpError, drop, flow, was_for_us};
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
 use crate::tables::InterfaceId;
@@ -23,8 +23,15 @@ const HEADERS_BYTES: usize = size_of::<Ipv6>() + size_of::<Icmpv6>();
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+    let routed = if cx.flows.is_some() { Node::Flow } else { Node::Ip6Lookup };
     for (packet, next) in packets.iter_mut().zip(nexts) {
         *next = Node::Drop;
+        if packet.meta().flags.contains(Flags::TUNNELLED)
+            && let Some(other) = flow::leave_tunnel(packet, Node::Icmp6Error)
+        {
+            *next = other;
+            continue;
+        }
         let Some(source) = source_address(cx, packet) else { continue };
         if may_answer(packet)
             && cx.limits.take_icmp_error(packet, cx.now_ns)
@@ -32,7 +39,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         {
             rest.into_iter().for_each(|rest| cx.cache.free_one(rest));
             drop::count_replaced(cx, packet);
-            *next = Node::Ip6Lookup;
+            *next = routed;
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Leaves a packet whose lengths agree: data is exactly `total_length` bytes, the link layer's padding is cut off.
 
-use super::{drop_for, icmp4_error, partial_checksum};
+use super::{drop_for, flow, icmp4_error, partial_checksum};
 use crate::DropReason;
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
@@ -38,6 +38,9 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     }
     // Nothing waits at ip4-lookup yet: if all go there, they come there as they are.
     cx.scratch.has_destinations = all_plain;
+    if cx.flows.is_some() {
+        flow::redirect(cx, &mut nexts[..packets.len()]);
+    }
 }
 
 const RESERVED_PROTOCOL: u8 = 255;

@@ -3,7 +3,7 @@
 //! Leaves a packet whose lengths agree: data is exactly the IPv6 header and its payload.
 
 use super::ip6_headers::{OptionProblem, check_hop_by_hop};
-use super::{drop_for, icmp6_error, partial_checksum};
+use super::{drop_for, flow, icmp6_error, partial_checksum};
 use crate::DropReason;
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
@@ -19,7 +19,7 @@ const HEADER_LEN: usize = size_of::<Ipv6>();
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let mut all_plain = true;
-    for (index, (packet, next)) in packets.iter_mut().zip(nexts).enumerate() {
+    for (index, (packet, next)) in packets.iter_mut().zip(&mut *nexts).enumerate() {
         *next = match plain_destination(packet).or_else(|| unusual_destination(packet)) {
             Some(destination) => {
                 cx.scratch.destinations6[index] = destination;
@@ -33,6 +33,9 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     }
     // Nothing waits at ip6-lookup yet: if all go there, they come there as they are.
     cx.scratch.has_destinations = all_plain;
+    if cx.flows.is_some() {
+        flow::redirect(cx, &mut nexts[..packets.len()]);
+    }
 }
 
 /// The destination of what almost every packet is: valid, in one segment, without hop-by-hop options, no fragment, its

@@ -22,13 +22,18 @@ use zerocopy::FromBytes;
 /// Has policies looked at before packets go where lookup sends them.
 pub(super) fn redirect(packets: &mut Vector, nexts: &mut [Node]) {
     for (packet, next) in packets.iter_mut().zip(nexts) {
-        if matches!(
-            next,
-            Node::Ip4Rewrite | Node::Ip6Rewrite | Node::Ip4Local | Node::Ip6Local | Node::Unresolved
-        ) {
-            packet.meta_mut().opaque[0] = *next as u64;
-            *next = Node::IpsecPolicy;
-        }
+        redirect_one(packet, next);
+    }
+}
+
+/// The same for one packet.
+pub(super) fn redirect_one(packet: &mut Buf, next: &mut Node) {
+    if matches!(
+        next,
+        Node::Ip4Rewrite | Node::Ip6Rewrite | Node::Ip4Local | Node::Ip6Local | Node::Unresolved
+    ) {
+        packet.meta_mut().opaque[0] = *next as u64;
+        *next = Node::IpsecPolicy;
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod drop;
 pub(crate) mod esp_decrypt;
 pub(crate) mod esp_encrypt;
 pub(crate) mod ethernet_input;
+pub(crate) mod flow;
 pub(crate) mod handoff_input;
 pub(crate) mod icmp4_error;
 pub(crate) mod icmp6_error;
@@ -66,7 +67,11 @@ impl IcmpError {
     fn leave_with(self, packet: &mut Buf, reason: DropReason) {
         let meta = packet.meta_mut();
         meta.drop_reason = reason as u8;
-        meta.opaque[0] = u64::from(self.kind) << 40 | u64::from(self.code) << 32 | u64::from(self.rest);
+        meta.opaque[0] = self.word();
+    }
+
+    fn word(self) -> u64 {
+        u64::from(self.kind) << 40 | u64::from(self.code) << 32 | u64::from(self.rest)
     }
 
     /// The error that was left with a packet.
@@ -76,13 +81,15 @@ impl IcmpError {
     }
 }
 
-/// True for a packet to an address of this node that was refused.
+/// True for a packet to an address of this node, or of a service, that was refused.
 fn was_for_us(packet: &Buf) -> bool {
     let reason = DropReason::from_number(packet.meta().drop_reason);
     matches!(
         reason,
         Some(
             DropReason::LocalPortUnreachable
+                | DropReason::ServiceNoBackend
+                | DropReason::ServiceNoPort
                 | DropReason::LocalProtocolUnreachable
                 | DropReason::ReassemblyTimeout
         )

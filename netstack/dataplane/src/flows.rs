@@ -1,0 +1,64 @@
+//! A worker's memory for flows.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use balancer::{Balancer, Verdict};
+use buffer::VECTOR_SIZE;
+use flow::{Config, Error};
+
+/// Source ports that full NAT uses: above node ports, below what the node's own connections use.
+pub const FULL_NAT_PORTS: (u16, u16) = (32_768, 60_999);
+
+/// How often a bounded part of the tables is looked through for flows that have been quiet for too long.
+const EXPIRE_EVERY_NS: u64 = 1_000_000;
+/// A walk round the tables takes at least this many parts.
+const EXPIRE_PARTS: usize = 8192;
+/// Cache lines of a table in one part at least, and at most.
+const EXPIRE_LINES: (usize, usize) = (16, 256);
+
+/// All that a worker needs to follow flows: control makes it, and the worker allocates nothing.
+pub struct Flows {
+    balancer: Balancer,
+    verdicts: Box<[Verdict]>,
+    expire_lines: usize,
+    expire_due_ns: u64,
+}
+
+impl Flows {
+    /// Tables for worker `worker` of `workers`.
+    ///
+    /// # Errors
+    /// As [`flow::FlowTable::new`].
+    pub fn new(ipv4: &Config, ipv6: &Config, worker: usize, workers: usize) -> Result<Box<Self>, Error> {
+        let share = (worker as u16, workers as u16);
+        let balancer = Balancer::new((ipv4, ipv6), share, FULL_NAT_PORTS)?;
+        let bytes = balancer.flows4().bytes().max(balancer.flows6().bytes());
+        let (least, most) = EXPIRE_LINES;
+        Ok(Box::new(Self {
+            balancer,
+            verdicts: vec![Verdict::NotOurs; VECTOR_SIZE].into(),
+            expire_lines: (bytes / 64 / EXPIRE_PARTS).clamp(least, most),
+            expire_due_ns: 0,
+        }))
+    }
+
+    /// The tables, and what decides by them.
+    pub fn balancer(&self) -> &Balancer {
+        &self.balancer
+    }
+
+    /// The same to work with, and a column of verdicts.
+    pub(crate) fn parts(&mut self) -> (&mut Balancer, &mut [Verdict]) {
+        (&mut self.balancer, &mut self.verdicts)
+    }
+
+    /// Frees flows that have been quiet for too long in a part of the tables, if it is time. True if it was.
+    pub(crate) fn expire(&mut self, now_ns: u64) -> bool {
+        let is_due = now_ns >= self.expire_due_ns;
+        if is_due {
+            self.expire_due_ns = now_ns + EXPIRE_EVERY_NS;
+            self.balancer.expire(now_ns, self.expire_lines);
+        }
+        is_due
+    }
+}

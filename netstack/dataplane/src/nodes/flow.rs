@@ -1,0 +1,262 @@
+//! Finds each packet's flow: packets to services get a backend, and answers their service's address back.
+//!
+//! Packets come here only while there are services (`Context::flows`). With several workers, each has the flows of its
+//! own part: what is another one's is handed over first ([`balancer::Snapshot::owner`]), so that both directions of a flow meet
+//! the same table. One lookup serves whoever judges flows: [`Observed`] sees every packet with its flow's entry before it
+//! is rewritten.
+
+use super::{IcmpError, drop_for, icmp4_error, icmp6_error, ipsec_policy};
+use crate::DropReason;
+use crate::context::Context;
+use crate::counters::WorkerCounters;
+use crate::graph::{Nexts, Node};
+use balancer::{Decided, Encapsulation, Observer, Reason, Snapshot, Verdict};
+use buffer::{Buf, Flags, VECTOR_SIZE, Vector};
+use core::net::IpAddr;
+use core::{array, mem};
+use packet::ipv4::Ipv4;
+use packet::ipv6::Ipv6;
+use packet::{icmpv4, icmpv6};
+use rewrite::Transport;
+use zerocopy::FromBytes;
+
+/// Has flows looked at before packets are routed.
+#[cold]
+pub(super) fn redirect(cx: &mut Context<'_>, nexts: &mut [Node]) {
+    cx.scratch.has_destinations = false;
+    for next in nexts {
+        if matches!(next, Node::Ip4Lookup | Node::Ip6Lookup) {
+            *next = Node::Flow;
+        }
+    }
+}
+
+/// The lookup node of a packet.
+pub(super) fn lookup(packet: &Buf) -> Node {
+    match packet.data().first() {
+        Some(first) if first >> 4 == 6 => Node::Ip6Lookup,
+        _ => Node::Ip4Lookup,
+    }
+}
+
+#[inline(never)]
+pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+    let refused = if cx.shared.workers() > 1 { hand_over(cx, packets) } else { 0 };
+    let Some(flows) = cx.flows.take() else { return };
+    let count = packets.len() - refused;
+    let (balancer, verdicts) = flows.parts();
+    let mut lengths = [0; VECTOR_SIZE];
+    let mut bytes: [&mut [u8]; VECTOR_SIZE] = array::from_fn(|_| Default::default());
+    for ((packet, length), bytes) in packets.iter_mut().zip(&mut lengths).zip(&mut bytes).take(count) {
+        if packet.meta().flags.contains(Flags::TX_CSUM) {
+            // What the sender left of it is of the addresses as they are.
+            let _ = packet.complete_checksum();
+        }
+        *length = packet.total_len() as u32;
+        *bytes = packet.data_mut();
+    }
+    let mut observer = Observed { counters: cx.counters, lengths: &lengths };
+    balancer.process_observed(cx.services, &mut bytes[..count], cx.now_ns, verdicts, &mut observer);
+    cx.counters.flows.note(balancer);
+    for ((packet, verdict), next) in packets.iter_mut().zip(&*verdicts).zip(&mut *nexts).take(count) {
+        *next = match verdict {
+            Verdict::NotOurs | Verdict::Route => lookup(packet),
+            verdict => unusual(cx, packet, verdict),
+        };
+    }
+    nexts[count..packets.len()].fill(Node::Drop);
+    cx.flows = Some(flows);
+}
+
+/// What is counted of packets with flows, before they are rewritten.
+struct Observed<'a> {
+    counters: &'a WorkerCounters,
+    /// Of the packets of the vector, from the IP header on.
+    lengths: &'a [u32],
+}
+
+impl Observer for Observed<'_> {
+    #[inline(always)]
+    fn decided(&mut self, packet: Decided<'_>) -> bool {
+        const RST: u8 = 4;
+        let Some(number) = packet.backend else { return true };
+        let Some(counter) = self.counters.backends.get(Snapshot::index_of(number)) else { return true };
+        let bytes = self.lengths.get(packet.index).map_or(0, |length| u64::from(*length));
+        if packet.is_answer {
+            counter.from.add(1, bytes);
+            if matches!(packet.view.transport, Transport::Tcp(flags) if flags & RST != 0) {
+                counter.resets.add(1);
+            }
+        } else {
+            counter.to.add(1, bytes);
+        }
+        counter.flows.add(u64::from(packet.is_new));
+        true
+    }
+}
+
+/// Gives packets whose flow another worker has to that one. What its ring has no room for is left at the end of the
+/// vector; returns how many those are.
+fn hand_over(cx: &mut Context<'_>, packets: &mut Vector) -> usize {
+    let Some(flows) = cx.flows.as_deref() else { return 0 };
+    let ((_, workers), ports) = (flows.balancer().worker(), flows.balancer().ports());
+    let mut given = mem::take(packets);
+    let mut refused = Vector::default();
+    for mut packet in given.drain(..) {
+        if !packet.meta().flags.contains(Flags::HANDED_OVER) {
+            let owner = usize::from(cx.services.owner(packet.data(), workers, ports));
+            if owner != cx.worker {
+                packet.meta_mut().flags.insert(Flags::HANDED_OVER);
+                if let Err(packet) = cx.outbox.add(cx.shared.inbox(cx.worker), owner, packet) {
+                    let _ = refused.push(packet);
+                }
+                continue;
+            }
+        }
+        packet.meta_mut().flags.remove(Flags::HANDED_OVER);
+        let _ = packets.push(packet);
+    }
+    while let Some((to, vector)) = cx.outbox.take() {
+        let count = vector.len() as u64;
+        match cx.shared.hand_over(cx.worker, to, vector) {
+            Ok(()) => {
+                cx.balance.left += count;
+                cx.counters.flows.handed_over.add(count);
+            }
+            Err(mut vector) => {
+                vector.drain(..).for_each(|packet| drop(refused.push(packet)));
+                cx.shared.inbox(cx.worker).give_empty(vector);
+            }
+        }
+    }
+    let mut count = 0;
+    for mut packet in refused.drain(..) {
+        let _: Node = drop_for(&mut packet, DropReason::HandoffFull);
+        // All were in the vector before.
+        let _ = packets.push(packet);
+        count += 1;
+    }
+    count
+}
+
+/// Where a packet goes that is not simply routed.
+#[inline(never)]
+fn unusual(cx: &mut Context<'_>, packet: &mut Buf, verdict: &Verdict) -> Node {
+    let is_v6 = packet.data().first().is_some_and(|first| first >> 4 == 6);
+    match verdict {
+        Verdict::NotOurs | Verdict::Route => lookup(packet),
+        Verdict::Local if is_v6 => Node::Ip6Local,
+        Verdict::Local => Node::Ip4Local,
+        Verdict::SendTo(address) => send_to(cx, packet, *address),
+        Verdict::Encapsulate(tunnel) => encapsulate(packet, is_v6, tunnel),
+        Verdict::Drop(reason) => refuse(packet, is_v6, *reason),
+    }
+}
+
+/// Sends a packet as it is to a neighbour, who takes it for its own.
+fn send_to(cx: &Context<'_>, packet: &mut Buf, neighbour: IpAddr) -> Node {
+    let (group, hash) = match neighbour {
+        IpAddr::V4(address) => {
+            (cx.shared.fib4().lookup(address.to_bits()), cx.shared.flow_key().ipv4(packet))
+        }
+        IpAddr::V6(address) => {
+            (cx.shared.fib6().lookup(address.to_bits()), cx.shared.flow_key().ipv6(packet))
+        }
+    };
+    let group = cx.tables.group(group);
+    let id = if group.mask == 0 { group.first } else { cx.tables.bucket(group, hash) };
+    let row = cx.tables.adjacency(id);
+    let mut next = if neighbour.is_ipv4() { row.next4 } else { row.next6 };
+    if !matches!(next, Node::Ip4Rewrite | Node::Ip6Rewrite) || row.tunnel().is_some() {
+        return drop_for(packet, DropReason::ServiceNotNeighbour);
+    }
+    packet.meta_mut().adjacency = id;
+    if cx.ipsec.has_policies() {
+        ipsec_policy::redirect_one(packet, &mut next);
+    }
+    next
+}
+
+/// Puts a packet, which is one hop further then (RFC 2003 §3.1), into the tunnel to its backend. The outer packet is this
+/// node's own.
+fn encapsulate(packet: &mut Buf, is_v6: bool, tunnel: &Encapsulation) -> Node {
+    let hops = if is_v6 { 7 } else { 8 };
+    if packet.data().get(hops).is_none_or(|hops| *hops <= 1) {
+        return if is_v6 {
+            icmp6_error(packet, DropReason::Ip6HopLimitExpired, icmpv6::TIME_EXCEEDED, 0, 0)
+        } else {
+            icmp4_error(packet, DropReason::Ip4TtlExpired, icmpv4::TIME_EXCEEDED, 0, 0)
+        };
+    }
+    if is_v6 {
+        if let Ok((header, _)) = Ipv6::mut_from_prefix(packet.data_mut()) {
+            header.hop_limit -= 1;
+        }
+    } else if let Ok((header, _)) = Ipv4::mut_from_prefix(packet.data_mut()) {
+        header.decrement_ttl();
+    }
+    let Ok(header) = tunnel.header(packet.data(), packet.total_len()) else {
+        return drop_for(packet, DropReason::ServiceTooLong);
+    };
+    let Ok(room) = packet.push_front(header.len()) else {
+        return drop_for(packet, DropReason::NoHeadroom);
+    };
+    room.iter_mut().zip(&header).for_each(|(to, from)| *to = *from);
+    let meta = packet.meta_mut();
+    meta.flags.insert(Flags::ORIGINATED | Flags::TUNNELLED);
+    meta.opaque[1] = header.len() as u64;
+    lookup(packet)
+}
+
+/// Makes the error that is left with a packet in a tunnel one about the packet inside, whose sender is to be told: a
+/// length loses what the tunnel takes. Returns where it goes if that is another node than `here`.
+#[cold]
+pub(super) fn leave_tunnel(packet: &mut Buf, here: Node) -> Option<Node> {
+    let error = IcmpError::of(packet);
+    let bytes = packet.meta().opaque[1] as usize;
+    let flags = packet.meta().flags;
+    packet.meta_mut().flags = flags.difference(Flags::TUNNELLED | Flags::ORIGINATED);
+    if packet.pull_front(bytes).is_err() {
+        return Some(Node::Drop);
+    }
+    let to_v6 = packet.data().first().is_some_and(|first| first >> 4 == 6);
+    let from_v6 = here == Node::Icmp6Error;
+    let is_too_big = match from_v6 {
+        true => error.kind == icmpv6::PACKET_TOO_BIG,
+        false => error.kind == icmpv4::UNREACHABLE && error.code == icmpv4::UNREACHABLE_FRAGMENTATION_NEEDED,
+    };
+    let (kind, code) = match (is_too_big, to_v6) {
+        (true, true) => (icmpv6::PACKET_TOO_BIG, 0),
+        (true, false) => (icmpv4::UNREACHABLE, icmpv4::UNREACHABLE_FRAGMENTATION_NEEDED),
+        (false, true) => (icmpv6::UNREACHABLE, icmpv6::UNREACHABLE_ADDRESS),
+        (false, false) => (icmpv4::UNREACHABLE, icmpv4::UNREACHABLE_HOST),
+    };
+    let rest = if is_too_big { error.rest.saturating_sub(bytes as u32) } else { 0 };
+    packet.meta_mut().opaque[0] = IcmpError { kind, code, rest }.word();
+    let next = if to_v6 { Node::Icmp6Error } else { Node::Icmp4Error };
+    (next != here).then_some(next)
+}
+
+/// Drops a packet. Who asked for what nobody serves is told.
+fn refuse(packet: &mut Buf, is_v6: bool, reason: Reason) -> Node {
+    let reason = match reason {
+        Reason::NoBackend => DropReason::ServiceNoBackend,
+        Reason::NoPort => DropReason::ServiceNoPort,
+        Reason::SourceRange => DropReason::ServiceSourceRange,
+        Reason::NoSource => DropReason::ServiceNoSource,
+        Reason::NoTunnelAddress => DropReason::ServiceNoTunnelAddress,
+        Reason::Untranslatable => DropReason::ServiceUntranslatable,
+        Reason::FragmentWithoutFirst => DropReason::ServiceFragmentWithoutFirst,
+        Reason::TooLong => DropReason::ServiceTooLong,
+        Reason::Refused => DropReason::PolicyDenied,
+    };
+    match reason {
+        DropReason::ServiceNoBackend | DropReason::ServiceNoPort if is_v6 => {
+            icmp6_error(packet, reason, icmpv6::UNREACHABLE, icmpv6::UNREACHABLE_PORT, 0)
+        }
+        DropReason::ServiceNoBackend | DropReason::ServiceNoPort => {
+            icmp4_error(packet, reason, icmpv4::UNREACHABLE, icmpv4::UNREACHABLE_PORT, 0)
+        }
+        reason => drop_for(packet, reason),
+    }
+}
