@@ -47,6 +47,11 @@ impl Builder {
         Self { settings, numbers: BTreeMap::new(), free: VecDeque::new(), generations: Vec::new() }
     }
 
+    /// Takes other settings for the snapshots to come; backends keep their numbers.
+    pub fn configure(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// The snapshot of some services. Pools too large for numbers or tables have no backends.
     pub fn build(&mut self, compiled: &Compiled) -> Snapshot {
         self.forget_those_gone(compiled);

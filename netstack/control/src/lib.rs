@@ -18,6 +18,7 @@ extern crate alloc;
 
 mod api;
 mod auth;
+mod balancing;
 mod boot;
 mod control;
 pub mod dhcp;

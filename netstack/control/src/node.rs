@@ -1,6 +1,7 @@
 //! What the API and time act upon: the platform, the running configuration, the router, the ports, DHCP.
 
 use crate::auth::Auth;
+use crate::balancing::Balancing;
 use crate::boot;
 use crate::dhcp::{Client, Event, Lease};
 use crate::drops::ControlDrops;
@@ -30,6 +31,7 @@ pub(crate) struct Node {
     /// In the order of their interface identifiers.
     pub ports: Vec<Box<dyn PortControl>>,
     pub running: Running,
+    pub balancing: Balancing,
     pub auth: Auth,
     /// Clients of the interfaces that want a lease.
     pub dhcp: BTreeMap<InterfaceId, Client>,
@@ -83,6 +85,7 @@ impl Node {
             router,
             ports,
             running: Running::new(config.clone(), start.generation, start.source),
+            balancing: Balancing::new(),
             auth: Auth::new(String::new()),
             dhcp: BTreeMap::new(),
             trace: Vec::new(),
@@ -209,6 +212,7 @@ impl Node {
         };
         self.router.set_lease(interface, lease.as_ref().map(router_lease), self.now_ns);
         self.listen_changed = true;
+        self.rebalance();
     }
 
     /// Whether an address is one of another interface, or configured on this one.
@@ -255,6 +259,7 @@ impl Node {
         let token = self.token_for(config);
         self.auth.set_token(&token);
         self.listen_changed = true;
+        self.rebalance();
     }
 
     /// The command line goes before the configuration; without either a token is made, once.

@@ -159,7 +159,7 @@ impl Router {
             }
         };
         let groups = self.groups.compile(next_hops);
-        match Tables::new(self.links.compile(), &self.adjacencies.compile(), &groups) {
+        match Tables::new(self.links.compile(&self.services), &self.adjacencies.compile(), &groups) {
             Ok(tables) => {
                 self.changes.published = self.shared.publish(tables);
                 self.changes.publications += 1;

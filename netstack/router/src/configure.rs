@@ -190,9 +190,15 @@ impl Router {
     fn refresh(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
         self.changes.mark_dirty();
+        let is_up = |router: &Self| {
+            let links = router.links.iter().filter(|(_, link)| link.is_up());
+            links.map(|(id, _)| id).collect::<BTreeSet<_>>()
+        };
+        let were_up = is_up(self);
         for id in self.links.ids() {
             self.refresh_link(id, now_ns);
         }
+        let came_up = is_up(self).difference(&were_up).next().is_some();
         self.links_due_ns = self.links.due_ns();
         let routes = self.connected_routes();
         self.replace_routes(Source::Connected, routes);
@@ -206,6 +212,7 @@ impl Router {
         self.refresh_static_neighbours(now_ns);
         self.select_again();
         self.reconsider_neighbours();
+        self.refresh_services(came_up, now_ns);
     }
 
     /// Whether a link is up, its probes, and the adjacency of its networks.
@@ -231,7 +238,8 @@ impl Router {
             *advertiser = Advertiser::new(advertiser.settings().clone(), now_ns);
         }
         link.duplicates.retain(|address| own.contains(address));
-        link.probing.retain(|address, _| own.contains(address));
+        let services = &self.services;
+        link.probing.retain(|address, _| own.contains(address) || services.have(*address));
         for address in own.difference(&link.probed) {
             let _ = link.probing.insert(*address, Probe { left: 2, due_ns: now_ns });
         }

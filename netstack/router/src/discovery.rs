@@ -10,6 +10,7 @@ use packet::nd::{NA_OVERRIDE, NA_ROUTER, NA_SOLICITED};
 use crate::{
     NeighbourState, Router, arp,
     groups::NeighbourKey,
+    links::Link,
     nd::{self, AdvertisedPrefix, Body},
     neighbour::Advertised,
 };
@@ -60,7 +61,12 @@ impl Router {
         if !is_probe && !link.is_on_link(sender) && !self.neighbours.contains_key(&key) {
             return;
         }
-        let is_for_us = link.owns(IpAddr::V4(message.target));
+        if self.services.have(sender) {
+            // Another node that has the same services.
+            return;
+        }
+        let target = IpAddr::V4(message.target);
+        let is_for_us = link.owns(target) || self.services.are_at(link, target);
         if !is_probe {
             let asked = self.neighbours.get(&key).is_some_and(|neighbour| {
                 matches!(
@@ -157,9 +163,9 @@ impl Router {
         source_mac: Option<[u8; 6]>,
         now_ns: u64,
     ) {
-        let Some(link) = self.links.get(interface).filter(|link| link.owns(IpAddr::V6(target))) else {
-            return;
-        };
+        let is_ours =
+            |link: &&Link| link.owns(IpAddr::V6(target)) || self.services.are_at(link, IpAddr::V6(target));
+        let Some(link) = self.links.get(interface).filter(is_ours) else { return };
         let (mac, is_probing) = (link.mac(), link.probing.contains_key(&IpAddr::V6(target)));
         if source.is_unspecified() {
             if is_probing {
@@ -188,6 +194,9 @@ impl Router {
         now_ns: u64,
     ) {
         let address = IpAddr::V6(target);
+        if self.services.have(address) {
+            return;
+        }
         if let Some(link) = self.links.get(interface).filter(|link| link.owns(address)) {
             if target_mac != Some(link.mac()) {
                 self.note_duplicate(interface, address);

@@ -33,6 +33,7 @@ mod neighbours;
 mod rib;
 mod router;
 mod routes;
+mod services;
 mod status;
 mod types;
 

@@ -10,7 +10,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use config::{IpNet, RouterAdvertisements};
 use dataplane::{Attachment, Interface, InterfaceId, MAX_INTERFACES, MAX_MTU, MIN_MTU};
 
-use crate::{DhcpLease, Port, advertise::Advertiser, nd};
+use crate::{DhcpLease, Port, advertise::Advertiser, nd, services::Services};
 
 /// Group of all IPv4 systems of a link (RFC 1112).
 const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
@@ -146,7 +146,7 @@ impl Link {
     }
 
     /// For the tables. `carries_vlans`: a sub-interface needs it although it is not configured itself.
-    pub(crate) fn compile(&self, carries_vlans: bool) -> Option<Interface> {
+    pub(crate) fn compile(&self, carries_vlans: bool, services: &Services) -> Option<Interface> {
         if self.settings.is_none() && !carries_vlans {
             return None;
         }
@@ -163,6 +163,7 @@ impl Link {
             ipv6.push((self.link_local(), 64));
             groups6.extend([nd::ALL_NODES, nd::ALL_ROUTERS]);
             groups6.extend(ipv6.iter().map(|(address, _)| nd::solicited_node(*address)));
+            groups6.extend(services.groups_of(self));
             groups6.sort_unstable();
             groups6.dedup();
         }
@@ -289,7 +290,7 @@ impl Links {
     }
 
     /// For the tables.
-    pub(crate) fn compile(&self) -> Vec<Option<Interface>> {
+    pub(crate) fn compile(&self, services: &Services) -> Vec<Option<Interface>> {
         let parent_of = |link: &Link| match link.attachment {
             Attachment::Vlan { parent, .. } => Some(parent),
             Attachment::Port | Attachment::Ipsec { .. } => None,
@@ -298,7 +299,7 @@ impl Links {
         let numbered = self.links.iter().enumerate();
         numbered
             .map(|(n, link)| {
-                link.as_ref().and_then(|link| link.compile(carries_vlans(InterfaceId(n as u16))))
+                link.as_ref().and_then(|link| link.compile(carries_vlans(InterfaceId(n as u16)), services))
             })
             .collect()
     }

@@ -18,6 +18,7 @@ use crate::{
     links::Links,
     neighbour::Neighbour,
     rib::Rib,
+    services::Services,
 };
 
 /// Outputs that may wait to be fetched; more are dropped.
@@ -48,6 +49,7 @@ pub struct Router {
     pub(crate) search_ns: u64,
     pub(crate) changes: Changes,
     pub(crate) ipsec: Ipsec,
+    pub(crate) services: Services,
     pub(crate) static_routes: Vec<config::Route>,
     pub(crate) static_neighbours: Vec<config::Neighbour>,
     /// When an interface has something to send next.
@@ -89,6 +91,7 @@ impl Router {
             search_ns: 0,
             changes: Changes::new(),
             ipsec: Ipsec::new(),
+            services: Services::default(),
             static_routes: Vec::new(),
             static_neighbours: Vec::new(),
             links_due_ns: u64::MAX,

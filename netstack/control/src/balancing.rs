@@ -1,0 +1,173 @@
+//! The services in force: what of the node they depend on, and what workers and router are told of them.
+
+use crate::node::Node;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use balancer::{Builder, Settings};
+use core::net::IpAddr;
+use dataplane::Flows;
+use flow::{Config as FlowConfig, Timeouts};
+use services::{Compiled, Forwarding};
+
+/// The part of the free memory that all workers' flows take, when the first service is there.
+const MEMORY_PART: u64 = 8;
+/// Bytes of an IPv4 flow in its table, and of an IPv6 flow (`flow::FlowTable::new`).
+const FLOW_BYTES: (u64, u64) = (58, 92);
+/// Flows of a worker for which there is room at least, and at most.
+const FLOWS4: (u64, u64) = (1 << 10, 1 << 20);
+const FLOWS6: (u64, u64) = (1 << 9, 1 << 18);
+/// Destination port of GUE (IANA's).
+const GUE_PORT: u16 = 6080;
+
+/// Services as they were last compiled, and backends with their numbers.
+pub(crate) struct Balancing {
+    builder: Builder,
+    compiled: Compiled,
+    /// Workers have memory for flows.
+    has_flows: bool,
+    is_published: bool,
+}
+
+impl Balancing {
+    /// No services.
+    pub fn new() -> Self {
+        let builder = Builder::new(Settings::default());
+        Self { builder, compiled: Compiled::default(), has_flows: false, is_published: false }
+    }
+}
+
+impl Node {
+    /// Puts these services in force in place of all others.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever applies services"))]
+    pub fn balance(&mut self, compiled: Compiled) {
+        self.balancing.compiled = compiled;
+        self.rebalance();
+    }
+
+    /// Tells workers and router about the services again: the node's own addresses may have changed.
+    pub fn rebalance(&mut self) {
+        if self.balancing.compiled.frontends.is_empty() {
+            if core::mem::take(&mut self.balancing.is_published) {
+                let _ = self.shared.publish_services(None);
+                self.router.set_services(BTreeSet::new(), BTreeSet::new(), self.now_ns);
+            }
+            return;
+        }
+        if !self.balancing.has_flows {
+            self.give_flows();
+        }
+        let settings = self.settings();
+        let Balancing { builder, compiled, .. } = &mut self.balancing;
+        builder.configure(settings);
+        let snapshot = builder.build(compiled);
+        let direct = compiled.pools.iter().filter(|pool| pool.forwarding == Forwarding::Direct);
+        let neighbours = direct.flat_map(|pool| &pool.backends).map(|backend| backend.address.ip());
+        self.router.set_services(snapshot.addresses().collect(), neighbours.collect(), self.now_ns);
+        let _ = self.shared.publish_services(Some(snapshot));
+        self.balancing.is_published = true;
+    }
+
+    /// What balancing depends on besides services.
+    fn settings(&self) -> Settings {
+        let networks: Vec<_> = self.router.interfaces().into_iter().flat_map(|i| i.addresses).collect();
+        let backends = || self.balancing.compiled.pools.iter().flat_map(|pool| &pool.backends);
+        let is_near =
+            |network: &&config::IpNet| backends().any(|backend| network.contains(&backend.address.ip()));
+        // Where a backend is a neighbour its answers surely come back to.
+        let near: Vec<IpAddr> = networks.iter().filter(is_near).map(config::IpNet::addr).collect();
+        let all = || networks.iter().map(config::IpNet::addr);
+        let sources = |v4: bool| -> Vec<IpAddr> {
+            let near: Vec<IpAddr> = near.iter().copied().filter(|address| address.is_ipv4() == v4).collect();
+            if near.is_empty() { all().filter(|address| address.is_ipv4() == v4).collect() } else { near }
+        };
+        let (sources4, sources6) = (sources(true), sources(false));
+        let first4 = |address: &IpAddr| if let IpAddr::V4(address) = address { Some(*address) } else { None };
+        let first6 = |address: &IpAddr| if let IpAddr::V6(address) = address { Some(*address) } else { None };
+        Settings {
+            node_addresses: all().collect(),
+            tunnel4: sources4.first().and_then(first4),
+            tunnel6: sources6.first().and_then(first6),
+            source_addresses: [sources4, sources6].concat(),
+            gue_port: GUE_PORT,
+            ..Settings::default()
+        }
+    }
+
+    /// Gives every worker memory for flows.
+    fn give_flows(&mut self) {
+        let workers = self.shared.workers();
+        let (flows4, flows6) = capacities(self.platform.memory().free_bytes, workers as u64);
+        for worker in 0..workers {
+            let mut secret = [0; 16];
+            self.platform.random(&mut secret);
+            let secret = u128::from_le_bytes(secret);
+            let secret = [secret as u64, (secret >> 64) as u64];
+            let config = |capacity| FlowConfig { capacity, secret, timeouts: Timeouts::default() };
+            match Flows::new(&config(flows4), &config(flows6), worker, workers) {
+                Ok(flows) => drop(self.shared.give_flows(worker, flows)),
+                Err(error) => {
+                    log::error!(target: "services", "worker {worker} has no memory for flows: {error}");
+                }
+            }
+        }
+        self.balancing.has_flows = true;
+        log::info!(target: "services", "each worker has room for {flows4} IPv4 and {flows6} IPv6 flows");
+    }
+}
+
+/// IPv4 and IPv6 flows of each worker where so much memory is free.
+fn capacities(free_bytes: u64, workers: u64) -> (usize, usize) {
+    let bytes = free_bytes / MEMORY_PART / workers.max(1);
+    let (flows4, flows6) = (bytes * 2 / 3 / FLOW_BYTES.0, bytes / 3 / FLOW_BYTES.1);
+    (flows4.clamp(FLOWS4.0, FLOWS4.1) as usize, flows6.clamp(FLOWS6.0, FLOWS6.1) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A service at this address over backends on eth1's network.
+    fn compiled(address: &str) -> Compiled {
+        let mut objects = services::Objects::default();
+        let metadata =
+            serde_json::json!({"name": "web", "annotations": {"fairlead.dev/forwarding": "direct"}});
+        let service = serde_json::json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": metadata,
+            "spec": {"clusterIP": address, "ports": [{"port": 80}]},
+        });
+        let slice = serde_json::json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "web", "labels": {"kubernetes.io/service-name": "web"}},
+            "ports": [{"port": 80}], "endpoints": [{"addresses": ["10.0.1.9"]}],
+        });
+        objects.add(0, &service).unwrap();
+        objects.add(1, &slice).unwrap();
+        services::compile(&objects, &services::Site::default()).unwrap()
+    }
+
+    #[test]
+    fn workers_get_services_with_memory_for_flows_and_lose_them_again() {
+        let mut node = crate::testing::Machine::default().start(&crate::Boot::default());
+        assert!(node.shared.services().is_none());
+        node.balance(compiled("10.96.0.1"));
+        let snapshot = node.shared.services();
+        let addresses: Vec<IpAddr> =
+            snapshot.as_ref().iter().flat_map(balancer::Snapshot::addresses).collect();
+        assert_eq!(addresses, ["10.96.0.1".parse::<IpAddr>().unwrap()]);
+        assert!(node.shared.flow_counters(0).capacity4 >= 1 << 10);
+        node.balance(Compiled::default());
+        assert!(node.shared.services().is_none());
+    }
+
+    #[test]
+    fn small_nodes_have_room_for_some_flows_and_large_ones_for_a_million() {
+        const MIB: u64 = 1 << 20;
+        let (flows4, flows6) = capacities(24 * MIB, 1);
+        assert!(
+            (30_000..60_000).contains(&flows4) && (9_000..20_000).contains(&flows6),
+            "{flows4}, {flows6}"
+        );
+        assert_eq!(capacities(64 << 30, 8), (1 << 20, 1 << 18));
+        assert_eq!(capacities(0, 4), (1 << 10, 1 << 9));
+    }
+}
