@@ -1,18 +1,20 @@
 //! Control's side: compiled services become snapshots, and backends keep their numbers.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hashbrown::HashTable;
-use maglev::{FlowHasher, Seed};
+use maglev::{FlowHasher, Seed, Table, TableSize};
+use pace::Pace;
 use services::object::IpFamily;
-use services::{Compiled, Forwarding, Pool, PoolKey};
+use services::{Compiled, Forwarding, Pool, PoolKey, State};
 
 use crate::snapshot::{Backend, End, Frontend, INDEX_BITS, Service, Snapshot, place};
 
 /// What is the node's own, besides services.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Shared with all nodes that balance the same services.
     pub seed: Seed,
@@ -39,21 +41,50 @@ pub struct Builder {
     free: VecDeque<u32>,
     /// Of each index, the generation it is or was used with.
     generations: Vec<u16>,
+    /// The tables of the snapshot before.
+    tables: BTreeMap<PoolKey, Built>,
 }
+
+/// A table and what it was built of.
+struct Built {
+    size: TableSize,
+    /// Of each backend its address and its weight among those that get new flows.
+    shares: Vec<(SocketAddr, u32)>,
+    table: Option<Arc<Table>>,
+}
+
+/// Slots of a table that are filled for a unit of work (crate `pace`).
+const SLOTS_PER_UNIT: u64 = 64;
 
 impl Builder {
     /// A builder that has numbered nobody yet.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, numbers: BTreeMap::new(), free: VecDeque::new(), generations: Vec::new() }
+        Self {
+            settings,
+            numbers: BTreeMap::new(),
+            free: VecDeque::new(),
+            generations: Vec::new(),
+            tables: BTreeMap::new(),
+        }
     }
 
     /// Takes other settings for the snapshots to come; backends keep their numbers.
     pub fn configure(&mut self, settings: Settings) {
+        if settings.seed != self.settings.seed {
+            self.tables.clear();
+        }
         self.settings = settings;
     }
 
     /// The snapshot of some services. Pools too large for numbers or tables have no backends.
     pub fn build(&mut self, compiled: &Compiled) -> Snapshot {
+        pace::at_once(|pace| async move { self.build_paced(compiled, &pace).await })
+    }
+
+    /// The same in short pieces, of which building one table is the longest. The tables of pools that are as they were in the
+    /// snapshot before are shared with it.
+    pub async fn build_paced(&mut self, compiled: &Compiled, pace: &Pace) -> Snapshot {
+        pace.spend(compiled.pools.len() as u64).await;
         self.forget_those_gone(compiled);
         let settings = &self.settings;
         let of = |v4: bool| move |address: &&IpAddr| address.is_ipv4() == v4;
@@ -72,9 +103,20 @@ impl Builder {
             tunnel6: settings.tunnel6.map(|address| address.octets()),
             gue_port: settings.gue_port,
         };
+        let mut tables = BTreeMap::new();
         for pool in &compiled.pools {
-            self.add_service(&mut snapshot, pool);
+            let built = match self.tables.remove(&pool.key).filter(|built| built.is_of(pool)) {
+                Some(built) => built,
+                None => {
+                    pace.spend(u64::from(pool.table_size.slots()) / SLOTS_PER_UNIT).await;
+                    Built::new(pool, &self.settings.seed)
+                }
+            };
+            pace.spend(1).await;
+            self.add_service(&mut snapshot, pool, built.table.clone());
+            let _ = tables.insert(pool.key.clone(), built);
         }
+        self.tables = tables;
         let mut frontends: Vec<&services::Frontend> = compiled.frontends.iter().collect();
         // Answers that no flow is known of are tried with them in this order.
         frontends.sort_by_key(|frontend| core::cmp::Reverse(frontend.exposure));
@@ -109,7 +151,7 @@ impl Builder {
         });
     }
 
-    fn add_service(&mut self, snapshot: &mut Snapshot, pool: &Pool) {
+    fn add_service(&mut self, snapshot: &mut Snapshot, pool: &Pool, table: Option<Arc<Table>>) {
         let by_client = pool.affinity.is_some();
         let mut service = Service { table: None, backends: Vec::new(), by_client, frontends: Vec::new() };
         for backend in &pool.backends {
@@ -128,7 +170,7 @@ impl Builder {
             }
         }
         if service.backends.len() == pool.backends.len() {
-            service.table = pool.table(&self.settings.seed).ok();
+            service.table = table;
         }
         snapshot.services.push(service);
     }
@@ -159,6 +201,24 @@ impl Builder {
         let _ = self.numbers.insert(name, number);
         Some(number)
     }
+}
+
+impl Built {
+    fn new(pool: &Pool, seed: &Seed) -> Self {
+        let table = pool.table(seed).ok().map(Arc::new);
+        Self { size: pool.table_size, shares: shares(pool).collect(), table }
+    }
+
+    /// Whether a table of this pool would be the same.
+    fn is_of(&self, pool: &Pool) -> bool {
+        self.size == pool.table_size && self.shares.iter().copied().eq(shares(pool))
+    }
+}
+
+fn shares(pool: &Pool) -> impl Iterator<Item = (SocketAddr, u32)> {
+    let weight =
+        |backend: &services::Backend| if backend.state == State::Active { backend.weight } else { 0 };
+    pool.backends.iter().map(move |backend| (backend.address, weight(backend)))
 }
 
 /// Notes where a backend of the service that is added next listens.

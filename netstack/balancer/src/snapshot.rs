@@ -1,5 +1,6 @@
 //! What workers read: all services of a moment.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
@@ -43,7 +44,7 @@ pub(crate) struct Frontend {
 /// A service as a worker needs to know it.
 pub(crate) struct Service {
     /// None if nobody serves.
-    pub(crate) table: Option<Table>,
+    pub(crate) table: Option<Arc<Table>>,
     /// Numbers of the table's backends.
     pub(crate) backends: Vec<u32>,
     /// A client's address alone chooses the backend.
@@ -132,6 +133,11 @@ impl Snapshot {
         let index = number & ((1 << INDEX_BITS) - 1);
         let backend = self.backends.get(index as usize)?.as_ref()?;
         (u32::from(backend.generation) == number >> INDEX_BITS).then_some(backend)
+    }
+
+    /// The table of a pool, by its place among those that the snapshot was built of; none if nobody serves.
+    pub fn table(&self, pool: usize) -> Option<&Arc<Table>> {
+        self.services.get(pool)?.table.as_ref()
     }
 
     /// Number of frontends.

@@ -26,7 +26,7 @@ pub mod reference;
 pub mod selector;
 mod verdict;
 
-pub use compile::{Cluster, Inventory};
+pub use compile::{Cluster, Inventory, Parsed, is_foreign};
 pub use config::Problem;
 pub use selector::{Labels, Selector, SelectorError};
 pub use verdict::{Reason, Verdict};

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use ipnet::IpNet;
+use pace::Pace;
 
 use crate::annotation;
 use crate::check_service::family;
@@ -32,12 +33,26 @@ type Claims<'a> = BTreeMap<(Option<IpAddr>, u16, Protocol), &'a Source>;
 /// # Errors
 /// What is impossible between objects: two services of one name, two that claim one address, port and protocol.
 pub fn compile(objects: &Objects, site: &Site) -> Result<Compiled, Vec<Fault>> {
+    pace::at_once(|pace| async move { compile_paced(objects, site, &pace).await })
+}
+
+/// Endpoints that are looked at for a unit of work.
+const ENDPOINTS_PER_UNIT: usize = 4;
+
+/// The same in short pieces.
+///
+/// # Errors
+/// As [`compile`].
+pub async fn compile_paced(objects: &Objects, site: &Site, pace: &Pace) -> Result<Compiled, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut compiled = Compiled::default();
     let mut slices: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
-    for (_, slice) in &objects.slices {
+    for (number, (_, slice)) in objects.slices.iter().enumerate() {
+        if number % ENDPOINTS_PER_UNIT == 0 {
+            pace.spend(1).await;
+        }
         if let Some(service) = slice.metadata.label(SERVICE_NAME) {
-            slices.entry((slice.metadata.namespace(), service)).or_default().push(slice);
+            slices.entry((slice.metadata.namespace(), service)).or_default().push(&**slice);
         }
     }
     let mut services = BTreeMap::new();
@@ -51,6 +66,9 @@ pub fn compile(objects: &Objects, site: &Site) -> Result<Compiled, Vec<Fault>> {
         }
         let slices = slices.get(&key).map(Vec::as_slice).unwrap_or_default();
         let first = compiled.frontends.len();
+        let endpoints: usize = slices.iter().map(|slice| slice.endpoints.as_ref().map_or(0, Vec::len)).sum();
+        let ports = service.spec.ports.as_ref().map_or(0, Vec::len);
+        pace.spend(1 + (ports * endpoints / ENDPOINTS_PER_UNIT) as u64).await;
         Compiler { service, slices, site, compiled: &mut compiled }.compile();
         for frontend in &compiled.frontends[first..] {
             let protocol = compiled.pools[frontend.pool].key.protocol;

@@ -3,7 +3,7 @@
 //! Main path:
 //! 1. [`Objects::add`] takes documents as `kubectl get -o yaml` prints them, a `List` too, and refuses what it does not
 //!    know by field ([`object`] is every field that is known);
-//! 2. [`compile`] makes [`Frontend`]s (an address, port and protocol that clients use) and [`Pool`]s (the backends of a
+//! 2. [`compile`], or [`compile_paced`] in short pieces, makes [`Frontend`]s (an address, port and protocol that clients use) and [`Pool`]s (the backends of a
 //!    service's port, for one address family and one scope) of them, as one [`Site`] sees them;
 //! 3. [`Pool::table`] is a pool's Maglev table.
 //!
@@ -24,8 +24,8 @@ mod objects;
 mod tests;
 mod virtual_service;
 
-pub use compile::compile;
-pub use objects::{Fault, Objects, Source};
+pub use compile::{compile, compile_paced};
+pub use objects::{Fault, Objects, Parsed, Source};
 pub use virtual_service::{
     Affinity, Backend, Compiled, Exposure, Forwarding, Frontend, Pool, PoolKey, Protocol, Scope, Site, State,
 };

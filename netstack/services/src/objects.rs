@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -20,8 +21,39 @@ const MAX_FAULTS: usize = 64;
 /// The objects of some documents.
 #[derive(Debug, Default)]
 pub struct Objects {
-    pub(crate) services: Vec<(Source, Service)>,
-    pub(crate) slices: Vec<(Source, EndpointSlice)>,
+    pub(crate) services: Vec<(Source, Arc<Service>)>,
+    pub(crate) slices: Vec<(Source, Arc<EndpointSlice>)>,
+}
+
+/// An object that was read and is sound in itself.
+#[derive(Clone, Debug)]
+pub enum Parsed {
+    /// A Service.
+    Service(Arc<Service>),
+    /// An `EndpointSlice`.
+    Slice(Arc<EndpointSlice>),
+}
+
+impl Parsed {
+    /// Reads one object; none if it is of a kind that says nothing about load balancing.
+    ///
+    /// # Errors
+    /// All its faults, up to a limit.
+    pub fn read(value: &Value) -> Result<Option<Parsed>, Vec<Problem>> {
+        let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
+        if !matches!(
+            (text("apiVersion"), text("kind")),
+            ("v1", "Service") | ("discovery.k8s.io/v1", "EndpointSlice")
+        ) {
+            return Ok(None);
+        }
+        let mut objects = Objects::default();
+        objects
+            .add(0, value)
+            .map_err(|faults| faults.into_iter().map(|fault| fault.problem).collect::<Vec<_>>())?;
+        let service = objects.services.pop().map(|(_, service)| Parsed::Service(service));
+        Ok(service.or_else(|| objects.slices.pop().map(|(_, slice)| Parsed::Slice(slice))))
+    }
 }
 
 /// Where an object was written.
@@ -67,6 +99,15 @@ struct Head {
 }
 
 impl Objects {
+    /// Takes an object that was read before. `document` is the caller's number for it.
+    pub fn insert(&mut self, document: usize, object: &Parsed) {
+        let source = Source { document, pointer: String::new() };
+        match object {
+            Parsed::Service(service) => self.services.push((source, service.clone())),
+            Parsed::Slice(slice) => self.slices.push((source, slice.clone())),
+        }
+    }
+
     /// Takes the objects of one document: a Service, an `EndpointSlice`, or a `List` of them. `document` is the caller's
     /// number for it.
     ///
@@ -101,14 +142,14 @@ impl Objects {
             ("v1", "Service") => match read::<Service>(&source, value) {
                 Ok(service) => {
                     check_service::check(&source, &service, faults);
-                    self.services.push((source, service));
+                    self.services.push((source, service.into()));
                 }
                 Err(fault) => faults.push(fault),
             },
             ("discovery.k8s.io/v1", "EndpointSlice") => match read::<EndpointSlice>(&source, value) {
                 Ok(slice) => {
                     check_slice::check(&source, &slice, faults);
-                    self.slices.push((source, slice));
+                    self.slices.push((source, slice.into()));
                 }
                 Err(fault) => faults.push(fault),
             },

@@ -108,7 +108,8 @@ const CALICO_OTHERS: [&str; 12] = [
     "Node",
 ];
 
-fn other(version: &str, kind: &str) -> Result<Resource, Problem> {
+/// What is no kind of policy: nothing that matters, or one misspelt.
+pub fn other(version: &str, kind: &str) -> Result<Resource, Problem> {
     let group = version.split_once('/').map_or("", |(group, _)| group);
     let holds_policies = match group {
         "projectcalico.org" => !CALICO_OTHERS.contains(&kind),

@@ -10,11 +10,13 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     format,
     string::{String, ToString},
+    sync::Arc,
     vec::Vec,
 };
 use core::net::IpAddr;
 
 use config::Problem;
+use pace::Pace;
 use serde_json::Value;
 
 use crate::api::{self, Resource, meta::Metadata};
@@ -44,7 +46,26 @@ pub struct Inventory {
 struct Entry {
     document: usize,
     pointer: String,
-    resource: Resource,
+    resource: Arc<Resource>,
+}
+
+/// A resource that was read, whether or not it is possible together with others.
+#[derive(Clone, Debug)]
+pub struct Parsed(Arc<Resource>);
+
+impl Parsed {
+    /// Reads one resource that says who it is; none if it is of a kind that says nothing about policy.
+    pub fn read(value: &Value) -> Result<Option<Parsed>, Problem> {
+        Ok(match api::read(value)? {
+            Resource::Other => None,
+            resource => Some(Parsed(resource.into())),
+        })
+    }
+}
+
+/// True if objects of this kind say nothing about policy; a kind that may be one of policy misspelt is not.
+pub fn is_foreign(api_version: &str, kind: &str) -> bool {
+    api::other(api_version, kind).is_ok()
 }
 
 /// What the resources say.
@@ -83,9 +104,15 @@ impl Inventory {
             if let Some(problem) = self.check_name(&resource, item) {
                 problems.push(Problem { pointer: pointer.clone() + &problem.pointer, ..problem });
             }
-            self.entries.push(Entry { document, pointer, resource });
+            self.entries.push(Entry { document, pointer, resource: resource.into() });
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// Takes a resource that was read before; the caller sees to it that there is only one of each name. `document` is the
+    /// caller's number for it.
+    pub fn insert(&mut self, document: usize, parsed: &Parsed) {
+        self.entries.push(Entry { document, pointer: String::new(), resource: parsed.0.clone() });
     }
 
     fn check_name(&mut self, resource: &Resource, value: &Value) -> Option<Problem> {
@@ -110,6 +137,11 @@ impl Inventory {
 
     /// Makes the model, or says what is wrong with which document.
     pub fn build(&self) -> Result<Cluster, Vec<(usize, Problem)>> {
+        pace::at_once(|pace| async move { self.build_paced(&pace).await })
+    }
+
+    /// The same in short pieces.
+    pub async fn build_paced(&self, pace: &Pace) -> Result<Cluster, Vec<(usize, Problem)>> {
         let mut all = Vec::new();
         let mut cluster = Cluster::default();
         let mut known = Known::default();
@@ -117,6 +149,7 @@ impl Inventory {
         let passes: [Pass; 3] = [endpoints::learn, tiers, everything_else];
         for pass in passes {
             for entry in &self.entries {
+                pace.spend(UNITS_PER_RESOURCE).await;
                 let mut problems = Problems::default();
                 pass(&entry.resource, &mut known, &mut cluster, &mut problems);
                 all.extend(problems.into_vec().into_iter().map(|problem| {
@@ -129,6 +162,9 @@ impl Inventory {
         if all.is_empty() { Ok(cluster) } else { Err(all) }
     }
 }
+
+/// What one resource costs in one pass.
+const UNITS_PER_RESOURCE: u64 = 2;
 
 type Pass = fn(&Resource, &mut Known, &mut Cluster, &mut Problems);
 
