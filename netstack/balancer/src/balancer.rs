@@ -3,15 +3,15 @@
 use core::net::IpAddr;
 
 use buffer::VECTOR_SIZE;
-use flow::{Config, Error, FlowTable, Home, V4, V6};
-use rewrite::{Fragment, Header, Malformed, Tunnel, Tuple, View, translate, translate_error};
-use services::Forwarding;
+use flow::{Config, Error, FlowTable, V4, V6};
+use rewrite::{Header, Malformed, Tunnel, Tuple, View};
 
-use crate::decide::{Action, Context, Decision, Family, Reason, subject};
-use crate::snapshot::{Backend, Snapshot};
+use crate::decide::{Context, Reason};
+use crate::passes::Lanes;
+use crate::snapshot::Snapshot;
 
 /// What is to be done with a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is not for a service, and as it was.
     NotOurs,
@@ -30,9 +30,9 @@ pub enum Verdict {
 /// The tunnel that a packet goes into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encapsulation {
-    tunnel: Tunnel,
+    pub(crate) tunnel: Tunnel,
     /// Of the packet's flow.
-    hash: u64,
+    pub(crate) hash: u64,
 }
 
 impl Encapsulation {
@@ -90,13 +90,7 @@ pub struct Balancer {
     flows6: FlowTable<V6>,
     worker: (u16, u16),
     ports: (u16, u16),
-}
-
-/// A packet between the two passes.
-#[derive(Clone, Copy)]
-struct Seen {
-    view: View,
-    home: Home,
+    lanes: Lanes,
 }
 
 impl Balancer {
@@ -111,7 +105,7 @@ impl Balancer {
         ports: (u16, u16),
     ) -> Result<Self, Error> {
         let (flows4, flows6) = (FlowTable::new(v4)?, FlowTable::new(v6)?);
-        Ok(Self { flows4, flows6, worker: (worker, workers), ports })
+        Ok(Self { flows4, flows6, worker: (worker, workers), ports, lanes: Lanes::default() })
     }
 
     /// Decides about packets, bytes from the IP header on, and rewrites them. Their cache misses overlap. As many verdicts are
@@ -139,17 +133,8 @@ impl Balancer {
         let context = Context { snapshot, worker, ports, now_ns, keeps_all };
         let chunks = packets.chunks_mut(VECTOR_SIZE).zip(verdicts.chunks_mut(VECTOR_SIZE));
         for (chunk, (packets, verdicts)) in chunks.enumerate() {
-            let mut seen = [const { None }; VECTOR_SIZE];
-            for (packet, seen) in packets.iter().zip(&mut seen) {
-                *seen = View::parse(packet).ok().map(|view| Seen { view, home: self.prefetch(&view.tuple) });
-            }
-            let columns = packets.iter_mut().zip(&seen).zip(verdicts);
-            for (((packet, seen), verdict), index) in columns.zip(chunk * VECTOR_SIZE..) {
-                *verdict = match seen {
-                    Some(seen) => self.one(&context, packet, seen, (index, observer)),
-                    None => Verdict::NotOurs,
-                };
-            }
+            let tables = (&mut self.flows4, &mut self.flows6);
+            self.lanes.process(&context, tables, (packets, verdicts), (chunk * VECTOR_SIZE, observer));
         }
     }
 
@@ -178,85 +163,4 @@ impl Balancer {
     pub fn flows6(&self) -> &FlowTable<V6> {
         &self.flows6
     }
-
-    #[inline(always)]
-    fn prefetch(&self, tuple: &Tuple) -> Home {
-        match tuple {
-            Tuple::V4(key) => self.flows4.prefetch(key),
-            Tuple::V6(key) => self.flows6.prefetch(key),
-        }
-    }
-
-    #[inline(always)]
-    fn one<O: Observer>(
-        &mut self,
-        context: &Context<'_>,
-        packet: &mut [u8],
-        seen: &Seen,
-        observer: (usize, &mut O),
-    ) -> Verdict {
-        let view = &seen.view;
-        let action = match view.tuple {
-            Tuple::V4(key) => decide(context, &mut self.flows4, packet, (seen, &key), observer),
-            Tuple::V6(key) => decide(context, &mut self.flows6, packet, (seen, &key), observer),
-        };
-        carry_out(context, packet, view, &action)
-    }
-}
-
-#[inline(always)]
-fn decide<K: Family, O: Observer>(
-    context: &Context<'_>,
-    flows: &mut FlowTable<K>,
-    packet: &[u8],
-    (seen, key): (&Seen, &K),
-    (index, observer): (usize, &mut O),
-) -> Action {
-    let view = &seen.view;
-    let Decision { action, flow, backend, is_answer, is_new } = if view.fragment == Fragment::Later {
-        context.later_fragment(flows, view)
-    } else if let Some(about) = subject(view, packet) {
-        K::try_from(about).map_or(Action::NotOurs, |about| context.error(flows, &about)).into()
-    } else {
-        let slot = flows.lookup_at(seen.home, key, view.observed(), context.now_ns);
-        let known = slot.and_then(|slot| context.known(flows, slot));
-        let decision = known.unwrap_or_else(|| context.new_flow(flows, key, view));
-        if view.fragment == Fragment::First {
-            context.first_fragment(flows, view, key);
-        }
-        decision
-    };
-    let translated = match &action {
-        Action::Translate(to) => Some(to),
-        _ => None,
-    };
-    let verdict = flow.and_then(|slot| flows.entry_mut(slot)).map(|entry| &mut entry.verdict);
-    let decided = Decided { index, view, translated, backend, is_answer, is_new, verdict };
-    if observer.decided(decided) { action } else { Action::Drop(Reason::Refused) }
-}
-
-#[inline(always)]
-fn carry_out(context: &Context<'_>, packet: &mut [u8], view: &View, action: &Action) -> Verdict {
-    let translated = match action {
-        Action::NotOurs => return Verdict::NotOurs,
-        Action::Local => return Verdict::Local,
-        Action::Drop(reason) => return Verdict::Drop(*reason),
-        Action::Bring(backend) => return bring(context.snapshot, view, backend),
-        Action::Translate(to) => translate(packet, view, to),
-        Action::TranslateError(original) => translate_error(packet, view, original),
-    };
-    translated.map_or(Verdict::Drop(Reason::Untranslatable), |()| Verdict::Route)
-}
-
-fn bring(snapshot: &Snapshot, view: &View, backend: &Backend) -> Verdict {
-    let gue_port = match backend.forwarding {
-        Forwarding::Gue => Some(snapshot.gue_port),
-        Forwarding::Ipip => None,
-        _ => return Verdict::SendTo(backend.address.ip()),
-    };
-    let Some(outer) = snapshot.outer(backend.address.ip()) else {
-        return Verdict::Drop(Reason::NoTunnelAddress);
-    };
-    let tunnel = Tunnel { outer, gue_port, zero_checksum6: false };
-    Verdict::Encapsulate(Encapsulation { tunnel, hash: snapshot.hash(&view.tuple) })
 }

@@ -11,7 +11,7 @@ use pace::Pace;
 use services::object::IpFamily;
 use services::{Compiled, Forwarding, Pool, PoolKey, State};
 
-use crate::snapshot::{Backend, End, Frontend, INDEX_BITS, Service, Snapshot, place};
+use crate::snapshot::{Backend, End, Frontend, INDEX_BITS, Placing, Service, Snapshot};
 
 /// What is the node's own, besides services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +91,7 @@ impl Builder {
         let pool = |v4| settings.source_addresses.iter().filter(of(v4)).copied().collect();
         let mut snapshot = Snapshot {
             hasher: FlowHasher::new(&settings.seed),
+            placing: Placing::new(&FlowHasher::new(&settings.seed)),
             frontends: HashTable::new(),
             addresses: HashTable::new(),
             own: settings.node_addresses.clone(),
@@ -223,10 +224,10 @@ fn shares(pool: &Pool) -> impl Iterator<Item = (SocketAddr, u32)> {
 
 /// Notes where a backend of the service that is added next listens.
 fn add_end(snapshot: &mut Snapshot, (at, protocol): (SocketAddr, u8), number: u32) {
-    let hasher = snapshot.hasher;
-    let place_of = |end: &End| place(&hasher, end.at, end.protocol);
+    let placing = snapshot.placing;
+    let place_of = |end: &End| placing.of(end.at, end.protocol);
     let is_this = |end: &End| end.at == at && end.protocol == protocol;
-    let end = snapshot.ends.entry(place(&hasher, at, protocol), is_this, place_of);
+    let end = snapshot.ends.entry(placing.of(at, protocol), is_this, place_of);
     let mut end = end.or_insert_with(|| End { at, protocol, uses: Vec::new() });
     end.get_mut().uses.push((snapshot.services.len(), number));
 }
@@ -239,10 +240,10 @@ fn add_frontend(
 ) {
     let at = SocketAddr::new(address, frontend.port);
     let protocol = pool.key.protocol.number();
-    let hasher = snapshot.hasher;
+    let placing = snapshot.placing;
     let entry =
         Frontend { at, protocol, service: frontend.pool, source_ranges: frontend.source_ranges.clone() };
-    let place_of = |frontend: &Frontend| place(&hasher, frontend.at, frontend.protocol);
+    let place_of = |frontend: &Frontend| placing.of(frontend.at, frontend.protocol);
     let _ = snapshot.frontends.insert_unique(place_of(&entry), entry, place_of);
     if let Some(service) = snapshot.services.get_mut(frontend.pool) {
         service.frontends.push(at);
@@ -250,7 +251,7 @@ fn add_frontend(
     if is_own {
         return;
     }
-    let place_of = |address: &IpAddr| place(&hasher, SocketAddr::new(*address, 0), 0);
+    let place_of = |address: &IpAddr| placing.of(SocketAddr::new(*address, 0), 0);
     let _ =
         snapshot.addresses.entry(place_of(&address), |known| *known == address, place_of).or_insert(address);
 }

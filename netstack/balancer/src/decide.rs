@@ -2,8 +2,8 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use flow::{FlowTable, Key, Observed, Refused, Slot};
-use rewrite::{SourcePool, Transport, Tuple, View};
+use flow::{FlowTable, Home, Key, Observed, Refused, Slot};
+use rewrite::{Plain, SourcePool, Transport, Tuple, View};
 use services::Forwarding;
 
 use crate::snapshot::{Backend, Frontend, NOBODY, Snapshot};
@@ -81,9 +81,26 @@ pub(crate) struct Context<'a> {
 }
 
 /// The keys of a family.
-pub(crate) trait Family: Key + Into<Tuple> + TryFrom<Tuple> {}
+pub(crate) trait Family: Key + Plain + Into<Tuple> + TryFrom<Tuple> {}
 
-impl<K: Key + Into<Tuple> + TryFrom<Tuple>> Family for K {}
+impl<K: Key + Plain + Into<Tuple> + TryFrom<Tuple>> Family for K {}
+
+/// A packet, where its flow is looked for, and what has been found out about that before.
+pub(crate) struct Seen<'a, K> {
+    pub(crate) view: &'a View,
+    pub(crate) key: K,
+    pub(crate) home: Home,
+    pub(crate) plan: Option<Plan>,
+}
+
+/// A flow that is to be translated as its service's table says.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    /// Number of the backend.
+    number: u32,
+    /// Where the answers' key is looked for.
+    answer: Home,
+}
 
 impl Context<'_> {
     /// A packet of a flow that the table knows, at `slot`.
@@ -115,8 +132,56 @@ impl Context<'_> {
         Some(decided(action, bound))
     }
 
+    /// Chooses the backend of a flow that is not in the table, and asks for the line of the answers. None if there is more to
+    /// decide about it.
+    #[inline(always)]
+    pub(crate) fn plan<K: Family>(&self, flows: &FlowTable<K>, key: &K) -> Option<Plan> {
+        let tuple: Tuple = (*key).into();
+        let Some(frontend) = self.snapshot.frontend(tuple.destination(), tuple.protocol()) else {
+            if self.keeps_all {
+                let _ = flows.prefetch(&key.reversed());
+            }
+            return None;
+        };
+        if !is_admitted(frontend, tuple.source().ip()) {
+            return None;
+        }
+        let number = self.snapshot.choose(self.snapshot.services.get(frontend.service)?, &tuple)?;
+        let backend = self.snapshot.backend(number)?;
+        if backend.forwarding != Forwarding::Nat || is_hairpin(&tuple, backend) {
+            return None;
+        }
+        let answer = K::try_from(tuple.with_destination(backend.address)?.reversed()).ok()?;
+        Some(Plan { number, answer: flows.prefetch(&answer) })
+    }
+
+    /// Begins a flow as planned.
+    #[inline(always)]
+    fn begin<K: Family>(&self, flows: &mut FlowTable<K>, seen: &Seen<'_, K>, plan: Plan) -> Option<Decision> {
+        let tuple: Tuple = seen.key.into();
+        let to = tuple.with_destination(self.snapshot.backend(plan.number)?.address)?;
+        let answer = K::try_from(to.reversed()).ok()?;
+        let (asks, answers) = ((seen.home, &seen.key), (plan.answer, &answer));
+        // A flow that is not taken is served all the same, by the service's table alone.
+        let flow = flows.insert_pair_at(asks, answers, seen.view.observed(), plan.number, self.now_ns).ok();
+        let action = Action::Translate(to);
+        Some(Decision { action, flow, backend: Some(plan.number), is_answer: false, is_new: true })
+    }
+
     /// A packet of a flow that is new, or that the table has lost.
-    pub(crate) fn new_flow<K: Family>(&self, flows: &mut FlowTable<K>, key: &K, view: &View) -> Decision {
+    #[inline(always)]
+    pub(crate) fn new_flow<K: Family>(&self, flows: &mut FlowTable<K>, seen: &Seen<'_, K>) -> Decision {
+        let plan = seen.plan.or_else(|| self.plan(flows, &seen.key));
+        match plan.and_then(|plan| self.begin(flows, seen, plan)) {
+            Some(decision) => decision,
+            None => self.other_flow(flows, seen),
+        }
+    }
+
+    /// The same for a flow that is not simply translated.
+    #[inline(never)]
+    fn other_flow<K: Family>(&self, flows: &mut FlowTable<K>, seen: &Seen<'_, K>) -> Decision {
+        let (key, view) = (&seen.key, seen.view);
         let tuple: Tuple = (*key).into();
         let Some(frontend) = self.snapshot.frontend(tuple.destination(), tuple.protocol()) else {
             return self.not_for_a_service(flows, key, view);
@@ -130,17 +195,9 @@ impl Context<'_> {
         let Some((number, backend)) = chosen else { return Action::Drop(Reason::NoBackend).into() };
         let observed = view.observed();
         let (action, flow) = if !translates(backend) {
-            (Action::Bring(*backend), flows.insert(key, observed, number, self.now_ns).ok())
+            (Action::Bring(*backend), flows.insert_at(seen.home, key, observed, number, self.now_ns).ok())
         } else if let Some(to) = tuple.with_destination(backend.address) {
-            if backend.forwarding == Forwarding::FullNat || is_hairpin(&tuple, backend) {
-                self.with_own_source(flows, (key, observed), number, to)
-            } else {
-                // A flow that is not taken is served all the same, by the service's table alone.
-                let flow = K::try_from(to.reversed())
-                    .ok()
-                    .and_then(|answer| flows.insert_pair(key, &answer, observed, number, self.now_ns).ok());
-                (Action::Translate(to), flow)
-            }
+            self.with_own_source(flows, (key, observed), number, to)
         } else {
             (Action::Drop(Reason::Untranslatable), None)
         };
@@ -283,7 +340,8 @@ pub(crate) fn translates(backend: &Backend) -> bool {
 }
 
 /// A backend that reached itself would answer itself, past us.
-fn is_hairpin(tuple: &Tuple, backend: &Backend) -> bool {
+#[inline(always)]
+pub(crate) fn is_hairpin(tuple: &Tuple, backend: &Backend) -> bool {
     tuple.source().ip() == backend.address.ip()
 }
 

@@ -19,6 +19,7 @@ extern crate alloc;
 mod balancer;
 mod builder;
 mod decide;
+mod passes;
 mod snapshot;
 
 pub use balancer::{Balancer, Decided, Encapsulation, Observer, Verdict};

@@ -15,6 +15,7 @@ use crate::decide::{is_admitted, subject};
 /// All services of a moment, immutable.
 pub struct Snapshot {
     pub(crate) hasher: FlowHasher,
+    pub(crate) placing: Placing,
     pub(crate) frontends: HashTable<Frontend>,
     /// The addresses of all frontends that are not the node's own.
     pub(crate) addresses: HashTable<IpAddr>,
@@ -86,6 +87,7 @@ impl Default for Snapshot {
     fn default() -> Self {
         Self {
             hasher: FlowHasher::new(&Seed::default()),
+            placing: Placing::new(&FlowHasher::new(&Seed::default())),
             frontends: HashTable::new(),
             addresses: HashTable::new(),
             own: Vec::new(),
@@ -145,6 +147,7 @@ impl Snapshot {
         self.frontends.len()
     }
 
+    #[inline(always)]
     pub(crate) fn frontend(&self, at: SocketAddr, protocol: u8) -> Option<&Frontend> {
         let found = |frontend: &Frontend| frontend.at == at && frontend.protocol == protocol;
         self.frontends.find(self.place(at, protocol), found)
@@ -223,8 +226,9 @@ impl Snapshot {
         services.any(|service| service.by_client)
     }
 
+    #[inline(always)]
     pub(crate) fn place(&self, at: SocketAddr, protocol: u8) -> u64 {
-        place(&self.hasher, at, protocol)
+        self.placing.of(at, protocol)
     }
 
     /// The hash of a flow, the same on all nodes.
@@ -247,6 +251,7 @@ impl Snapshot {
     }
 
     /// The number of the backend that a service's table has for a flow.
+    #[inline(always)]
     pub(crate) fn choose(&self, service: &Service, tuple: &Tuple) -> Option<u32> {
         let hash = match (service.by_client, tuple) {
             (false, tuple) => self.hash(tuple),
@@ -271,9 +276,32 @@ impl Snapshot {
     }
 }
 
-pub(crate) fn place(hasher: &FlowHasher, at: SocketAddr, protocol: u8) -> u64 {
-    match at {
-        SocketAddr::V4(at) => hasher.ipv4([0; 4], at.ip().octets(), protocol, (0, at.port())),
-        SocketAddr::V6(at) => hasher.ipv6([0; 16], at.ip().octets(), protocol, (0, at.port())),
+/// Where things with an address, port and protocol are in the tables of a snapshot: a hash of a few instructions. Nobody but
+/// the node needs to know it, and its key is as secret as the nodes' seed.
+#[derive(Clone, Copy)]
+pub(crate) struct Placing([u64; 2]);
+
+impl Placing {
+    pub(crate) fn new(hasher: &FlowHasher) -> Self {
+        Self([0, 1].map(|key| hasher.client(&[key; 3])))
+    }
+
+    #[inline(always)]
+    pub(crate) fn of(&self, at: SocketAddr, protocol: u8) -> u64 {
+        let end = u64::from(at.port()) << 8 | u64::from(protocol);
+        match at.ip() {
+            IpAddr::V4(address) => self.mix(u64::from(address.to_bits()) << 24 | end, 0),
+            IpAddr::V6(address) => {
+                let bits = address.to_bits();
+                self.mix(self.mix(bits as u64, (bits >> 64) as u64), end)
+            }
+        }
+    }
+
+    /// Both halves of a 128-bit product, folded.
+    #[inline(always)]
+    fn mix(&self, a: u64, b: u64) -> u64 {
+        let product = u128::from(a ^ self.0[0]) * u128::from(b ^ self.0[1]);
+        product as u64 ^ (product >> 64) as u64
     }
 }

@@ -29,6 +29,9 @@ pub trait Key: Copy + Eq + Default + core::fmt::Debug + sealed::Sealed {
     /// Hash under a secret. The low and the high bits are equally good.
     #[doc(hidden)]
     fn hash(&self, secret: [u64; 2]) -> u64;
+    /// True if the keys are equal, found out in few steps.
+    #[doc(hidden)]
+    fn is(&self, other: &Self) -> bool;
 }
 
 mod sealed {
@@ -75,10 +78,23 @@ impl Key for V4 {
     #[inline(always)]
     fn hash(&self, secret: [u64; 2]) -> u64 {
         let secret = Secret(secret);
-        let source = u32::from_ne_bytes(self.source);
-        let addresses = u64::from(source) << 32 | u64::from(u32::from_ne_bytes(self.destination));
+        let addresses = self.addresses();
         let mixed = secret.mix(addresses, tail(self.source_port, self.destination_port, self.protocol));
         secret.mix(mixed, addresses)
+    }
+
+    #[inline(always)]
+    fn is(&self, other: &Self) -> bool {
+        let tails = tail(self.source_port, self.destination_port, self.protocol)
+            ^ tail(other.source_port, other.destination_port, other.protocol);
+        (self.addresses() ^ other.addresses()) | tails == 0
+    }
+}
+
+impl V4 {
+    #[inline(always)]
+    fn addresses(&self) -> u64 {
+        u64::from(u32::from_ne_bytes(self.source)) << 32 | u64::from(u32::from_ne_bytes(self.destination))
     }
 }
 
@@ -98,6 +114,15 @@ impl Key for V6 {
         let addresses = secret.mix(a, b).rotate_left(32) ^ secret.mix(c, d);
         let mixed = secret.mix(addresses, tail(self.source_port, self.destination_port, self.protocol));
         secret.mix(mixed, addresses)
+    }
+
+    #[inline(always)]
+    fn is(&self, other: &Self) -> bool {
+        let addresses = (u128::from_ne_bytes(self.source) ^ u128::from_ne_bytes(other.source))
+            | (u128::from_ne_bytes(self.destination) ^ u128::from_ne_bytes(other.destination));
+        let tails = tail(self.source_port, self.destination_port, self.protocol)
+            ^ tail(other.source_port, other.destination_port, other.protocol);
+        addresses | u128::from(tails) == 0
     }
 }
 

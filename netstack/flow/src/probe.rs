@@ -30,7 +30,7 @@ pub(crate) fn find<K: Key>(lines: &[Line<K>], home: usize, key: &K) -> Option<Pl
     let window = lines.get(home..)?;
     for (line, index) in window.iter().zip(home..).take(window_lines::<K>()) {
         for (entry, way) in line.ways().iter().zip(0..) {
-            if entry.key == *key && !entry.is_free() {
+            if entry.key.is(key) && !entry.is_free() {
                 return Some(Place { line: index, way });
             }
         }
@@ -54,35 +54,22 @@ pub(crate) enum Room {
     None,
 }
 
-/// What a new flow must leave alone.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Spare {
-    /// Free slots: somebody must make room.
-    pub(crate) free: bool,
-    /// The flow's other direction, just put there.
-    pub(crate) peer: Option<Place>,
-}
-
-/// Finds room for a flow with this home: the first place that is free or quiet, or else the first unproven flow's.
-pub(crate) fn room<K: Key>(lines: &[Line<K>], home: usize, now: u32, spare: Spare) -> Room {
+/// Finds room for a flow with this home: the first place that is free or quiet, or else the first unproven flow's. `peer` is
+/// the flow's other direction, just put there.
+pub(crate) fn room<K: Key>(lines: &[Line<K>], home: usize, now: u32, peer: Option<Place>) -> Room {
     let mut unproven = None;
     let window = lines.get(home..).unwrap_or_default();
     for (line, index) in window.iter().zip(home..).take(window_lines::<K>()) {
         for (entry, way) in line.ways().iter().zip(0..) {
             let place = Place { line: index, way };
             if entry.is_free() {
-                if !spare.free {
-                    return Room::Free(place);
-                }
+                return Room::Free(place);
             } else if entry.has_expired(now) && entry.peer().is_none() {
                 return Room::Expired(place);
-            } else if entry.state.is_unproven() && spare.peer != Some(place) {
+            } else if entry.state.is_unproven() && peer != Some(place) {
                 // Whether the peer of a quiet one lives is for `FlowTable::expire` to find out.
                 let _ = unproven.get_or_insert(place);
             }
-        }
-        if spare.free && unproven.is_some() {
-            break;
         }
     }
     unproven.map_or(Room::None, Room::Unproven)

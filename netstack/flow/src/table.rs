@@ -5,11 +5,16 @@ use core::fmt;
 
 use crate::entry::{ANSWERS, Entry, Line};
 use crate::key::Key;
-use crate::probe::{self, Place, Room, Spare};
+use crate::probe::{self, Place, Room};
 use crate::state::{Observed, State, TimeoutTicks, Timeouts, ticks};
+use crate::unproven::{Turn, Unproven};
 
 /// Part of the table that unproven flows may have: one in this many.
 const UNPROVEN_PART: usize = 4;
+/// Turns of unproven flows that one flow's room may take, where established ones have nearly all of the table.
+const MAX_TURNS: usize = 8;
+/// How many turns before it is an unproven flow's, its line is asked for; and, that having come, its peer's.
+const TURNS_AHEAD: (usize, usize) = (24, 12);
 /// Slots at most: their numbers leave a bit of an entry's peer free.
 const MAX_SLOTS: usize = 1 << 30;
 /// Keys whose lines are asked for before the first is looked at.
@@ -55,7 +60,7 @@ impl core::error::Error for Error {}
 /// Why a flow was not taken. It is served all the same, by what the tables say now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Established flows have all the places where it could live, or unproven ones elsewhere their whole part.
+    /// Established flows have all the places where it could live, or all of the table.
     Full,
     /// Another flow has the key of the answering direction: another port must be chosen.
     AnswerTaken,
@@ -79,7 +84,15 @@ impl Slot {
 
 /// Where a key's search begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Home(u32);
+pub struct Home(u64);
+
+impl Home {
+    /// The hash of the key, which is this table's own.
+    #[inline]
+    pub fn hash(self) -> u64 {
+        self.0
+    }
+}
 
 /// What happened, since the table was made; and how many flows there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,13 +119,14 @@ pub struct FlowTable<K: Key> {
     capacity: usize,
     secret: [u64; 2],
     timeouts: TimeoutTicks,
+    unproven: Unproven,
     /// Next line of [`FlowTable::expire`].
     cursor: usize,
     counts: Counts,
 }
 
 impl<K: Key> FlowTable<K> {
-    /// Allocates a table: 58 bytes a flow for IPv4, 92 for IPv6.
+    /// Allocates a table: 59 bytes a flow for IPv4, 92 for IPv6.
     ///
     /// # Errors
     /// [`Error::Capacity`], [`Error::Memory`].
@@ -128,8 +142,12 @@ impl<K: Key> FlowTable<K> {
         enough.map_err(|_| Error::Memory { bytes: count * size_of::<Line<K>>() })?;
         lines.resize(count, Line::default());
         let timeouts = TimeoutTicks::new(&config.timeouts);
+        let places = (capacity / UNPROVEN_PART / 2).max(2);
+        let unproven =
+            Unproven::new(places).map_err(|_| Error::Memory { bytes: places * size_of::<u32>() })?;
         Ok(Self {
             lines,
+            unproven,
             homes,
             capacity,
             secret: config.secret,
@@ -142,12 +160,39 @@ impl<K: Key> FlowTable<K> {
     /// Finds the flow of a packet and follows its state. `None` is a miss: no such flow, or it is over and the packet begins another.
     #[inline]
     pub fn lookup(&mut self, key: &K, observed: Observed, now_ns: u64) -> Option<Slot> {
-        self.lookup_from(self.home(key), key, observed, ticks(now_ns))
+        self.lookup_from(self.line(self.home(key)), key, observed, ticks(now_ns))
+    }
+
+    /// Where the search of a key begins.
+    #[inline(always)]
+    pub fn home(&self, key: &K) -> Home {
+        Home(key.hash(self.secret))
+    }
+
+    /// Finds the slot of a key, whether its flow is alive or not, and leaves it as it is.
+    #[inline(always)]
+    pub fn find_at(&self, home: Home, key: &K) -> Option<Slot> {
+        probe::find(&self.lines, self.line(home), key).map(slot::<K>)
+    }
+
+    /// Follows a flow that is established, as a lookup would. False if it is not, or has been quiet for too long: then it is as
+    /// it was.
+    #[inline(always)]
+    pub fn follow_established(&mut self, slot: Slot, observed: Observed, now_ns: u64) -> bool {
+        self.follow_usual(place::<K>(slot), observed, ticks(now_ns)).is_some()
+    }
+
+    /// Asks for the line of a slot.
+    #[inline(always)]
+    pub fn prefetch_slot(&self, slot: Slot) {
+        if let Some(line) = self.lines.get(place::<K>(slot).line) {
+            buffer::prefetch_write(line);
+        }
     }
 
     /// Finds the flow of a key without a packet of it: its state and time stay.
     pub fn peek(&self, key: &K, now_ns: u64) -> Option<Slot> {
-        let place = probe::find(&self.lines, self.home(key), key)?;
+        let place = probe::find(&self.lines, self.line(self.home(key)), key)?;
         let entry = probe::at(&self.lines, place)?;
         self.is_alive(entry, ticks(now_ns)).then(|| slot::<K>(place))
     }
@@ -156,16 +201,16 @@ impl<K: Key> FlowTable<K> {
     #[inline]
     pub fn prefetch(&self, key: &K) -> Home {
         let home = self.home(key);
-        if let Some(line) = self.lines.get(home) {
+        if let Some(line) = self.lines.get(self.line(home)) {
             buffer::prefetch_write(line);
         }
-        Home(home as u32)
+        home
     }
 
     /// [`FlowTable::lookup`] of a key that was prefetched.
     #[inline]
     pub fn lookup_at(&mut self, home: Home, key: &K, observed: Observed, now_ns: u64) -> Option<Slot> {
-        self.lookup_from(home.0 as usize, key, observed, ticks(now_ns))
+        self.lookup_from(self.line(home), key, observed, ticks(now_ns))
     }
 
     /// Looks up a vector of packets, as [`FlowTable::lookup`] one after the other would, with the cache misses of 256 at
@@ -186,7 +231,7 @@ impl<K: Key> FlowTable<K> {
                 *home = self.prefetch(key);
             }
             for (((key, observed), home), found) in keys.iter().zip(observed).zip(&homes).zip(found) {
-                *found = self.lookup_from(home.0 as usize, key, *observed, now);
+                *found = self.lookup_from(self.line(*home), key, *observed, now);
             }
         }
     }
@@ -202,9 +247,26 @@ impl<K: Key> FlowTable<K> {
         binding: u32,
         now_ns: u64,
     ) -> Result<Slot, Refused> {
+        self.insert_at(self.home(key), key, observed, binding, now_ns)
+    }
+
+    /// [`FlowTable::insert`] of a key whose home is known.
+    ///
+    /// # Errors
+    /// [`Refused::Full`].
+    pub fn insert_at(
+        &mut self,
+        home: Home,
+        key: &K,
+        observed: Observed,
+        binding: u32,
+        now_ns: u64,
+    ) -> Result<Slot, Refused> {
         let now = ticks(now_ns);
-        self.remove_key(key);
-        let place = self.place(key, observed, binding, (now, None))?;
+        self.remove_key((home, key));
+        let turn = self.give_way();
+        let place = self.place((home, key), observed, binding, (now, None))?;
+        self.unproven.put(turn, slot::<K>(place));
         Ok(slot::<K>(place))
     }
 
@@ -221,20 +283,44 @@ impl<K: Key> FlowTable<K> {
         binding: u32,
         now_ns: u64,
     ) -> Result<Slot, Refused> {
+        let homes = (self.home(key), self.home(answer));
+        self.insert_pair_at((homes.0, key), (homes.1, answer), observed, binding, now_ns)
+    }
+
+    /// [`FlowTable::insert_pair`] of keys whose homes are known.
+    ///
+    /// # Errors
+    /// As [`FlowTable::insert_pair`].
+    pub fn insert_pair_at(
+        &mut self,
+        (home, key): (Home, &K),
+        (answer_home, answer): (Home, &K),
+        observed: Observed,
+        binding: u32,
+        now_ns: u64,
+    ) -> Result<Slot, Refused> {
         let now = ticks(now_ns);
-        self.remove_key(key);
-        if key == answer || self.is_taken(answer, now) {
+        self.remove_key((home, key));
+        if key == answer {
             return Err(Refused::AnswerTaken);
         }
-        self.remove_key(answer);
-        let asks = self.place(key, observed, binding, (now, None))?;
-        let answers = match self.place(answer, observed, binding, (now, Some(asks))) {
+        if let Some(at) = probe::find(&self.lines, self.line(answer_home), answer) {
+            if probe::at(&self.lines, at).is_some_and(|entry| self.is_alive(entry, now)) {
+                return Err(Refused::AnswerTaken);
+            }
+            self.remove_at(at);
+        }
+        // Two slots, two turns; the pair goes as one.
+        let (turn, _) = (self.give_way(), self.give_way());
+        let asks = self.place((home, key), observed, binding, (now, None))?;
+        let answers = match self.place((answer_home, answer), observed, binding, (now, Some(asks))) {
             Ok(place) => place,
             Err(refused) => {
                 self.free(asks);
                 return Err(refused);
             }
         };
+        self.unproven.put(turn, slot::<K>(asks));
         let (ask_slot, answer_slot) = (slot::<K>(asks), slot::<K>(answers));
         if let Some(entry) = probe::at_mut(&mut self.lines, asks) {
             entry.peer = answer_slot.0 + 1;
@@ -300,7 +386,13 @@ impl<K: Key> FlowTable<K> {
 
     /// Memory of the table.
     pub fn bytes(&self) -> usize {
-        self.lines.len() * size_of::<Line<K>>()
+        self.lines.len() * size_of::<Line<K>>() + self.unproven.bytes()
+    }
+
+    /// Lines that can be homes.
+    #[cfg(test)]
+    pub(crate) fn homes(&self) -> usize {
+        self.homes
     }
 
     /// Lines that some flow had to pass.
@@ -310,25 +402,33 @@ impl<K: Key> FlowTable<K> {
     }
 
     #[inline(always)]
-    fn home(&self, key: &K) -> usize {
-        probe::home(key.hash(self.secret), self.homes)
+    fn line(&self, home: Home) -> usize {
+        probe::home(home.0, self.homes)
     }
 
     #[inline(always)]
     fn lookup_from(&mut self, home: usize, key: &K, observed: Observed, now: u32) -> Option<Slot> {
         let place = probe::find(&self.lines, home, key)?;
-        let entry = probe::at_mut(&mut self.lines, place)?;
-        let before = entry.state;
-        if before == State::TcpEstablished && entry.peer == 0 && !entry.has_expired(now) {
-            // Nearly every packet: nothing to prove, nobody else to look at.
-            entry.state = before.after(observed, true);
-            entry.expires = now.wrapping_add(self.timeouts.of(entry.state));
-            return Some(slot::<K>(place));
+        match self.follow_usual(place, observed, now) {
+            Some(slot) => Some(slot),
+            None => self.follow(place, observed, now),
         }
-        self.follow(place, observed, now)
     }
 
-    /// The rest of a lookup: flows that are not established, have a peer, or have expired.
+    /// Nearly every packet: nothing to prove, nobody else to look at.
+    #[inline(always)]
+    fn follow_usual(&mut self, place: Place, observed: Observed, now: u32) -> Option<Slot> {
+        let entry = probe::at_mut(&mut self.lines, place)?;
+        let is_established = matches!(entry.state, State::TcpEstablished | State::Established);
+        if !is_established || entry.has_expired(now) {
+            return None;
+        }
+        entry.state = entry.state.after(observed, true);
+        entry.expires = now.wrapping_add(self.timeouts.of(entry.state));
+        Some(slot::<K>(place))
+    }
+
+    /// The rest of a lookup: flows that are not established, or have expired.
     fn follow(&mut self, at: Place, observed: Observed, now: u32) -> Option<Slot> {
         let entry = probe::at(&self.lines, at)?;
         if entry.state.is_over(observed) || !self.is_alive(entry, now) {
@@ -367,24 +467,64 @@ impl<K: Key> FlowTable<K> {
         !entry.has_expired(now) || peer.is_some_and(|peer| !peer.has_expired(now))
     }
 
-    /// True if a flow with this key is alive.
-    fn is_taken(&self, key: &K, now: u32) -> bool {
-        let entry = probe::find(&self.lines, self.home(key), key).and_then(|at| probe::at(&self.lines, at));
-        entry.is_some_and(|entry| self.is_alive(entry, now))
+    /// The flow whose turn it is ends if it is still unproven; as long as few are, it is not looked at, and may stay without
+    /// a place.
+    #[inline(always)]
+    fn give_way(&mut self) -> Turn {
+        let (turn, slot) = self.unproven.turn();
+        if self.counts.unproven >= self.unproven.places() {
+            self.end(slot);
+        }
+        turn
+    }
+
+    #[inline(never)]
+    fn end(&mut self, slot: Option<Slot>) {
+        if let Some(slot) = slot {
+            let _ = self.displace(place::<K>(slot), None);
+        }
+        let (line, peer) = TURNS_AHEAD;
+        if let Some(slot) = self.unproven.ahead(line) {
+            self.prefetch_slot(slot);
+        }
+        if let Some(peer) = self.unproven.ahead(peer).and_then(|slot| self.entry(slot)?.peer()) {
+            self.prefetch_slot(peer);
+        }
+    }
+
+    /// Ends an unproven flow for another one. False if it is none, or to be spared.
+    fn displace(&mut self, at: Place, spare: Option<Place>) -> bool {
+        let is_unproven = probe::at(&self.lines, at).is_some_and(|entry| entry.state.is_unproven());
+        let goes = is_unproven && spare != Some(at);
+        if goes {
+            self.remove_at(at);
+            self.counts.displaced += 1;
+        }
+        goes
+    }
+
+    /// Ends one unproven flow, if one of the next has not been proven.
+    fn make_room(&mut self, spare: Option<Place>) -> bool {
+        (0..MAX_TURNS).any(|_| {
+            let (_, slot) = self.unproven.turn();
+            slot.is_some_and(|slot| self.displace(place::<K>(slot), spare))
+        })
     }
 
     /// Finds room for a flow, if need be somebody else's, and puts it there.
     fn place(
         &mut self,
-        key: &K,
+        (home, key): (Home, &K),
         observed: Observed,
         binding: u32,
         (now, peer): (u32, Option<Place>),
     ) -> Result<Place, Refused> {
-        let home = self.home(key);
-        let is_full = self.counts.live >= self.capacity;
-        let free = is_full || self.counts.unproven >= (self.capacity / UNPROVEN_PART).max(2);
-        let place = match probe::room(&self.lines, home, now, Spare { free, peer }) {
+        if self.counts.live >= self.capacity && !self.make_room(peer) {
+            self.counts.refused += 1;
+            return Err(Refused::Full);
+        }
+        let home = self.line(home);
+        let place = match probe::room(&self.lines, home, now, peer) {
             Room::Free(place) => place,
             Room::Expired(place) => {
                 self.remove_at(place);
@@ -413,8 +553,8 @@ impl<K: Key> FlowTable<K> {
         Ok(place)
     }
 
-    fn remove_key(&mut self, key: &K) {
-        if let Some(place) = probe::find(&self.lines, self.home(key), key) {
+    fn remove_key(&mut self, (home, key): (Home, &K)) {
+        if let Some(place) = probe::find(&self.lines, self.line(home), key) {
             self.remove_at(place);
         }
     }
@@ -434,7 +574,7 @@ impl<K: Key> FlowTable<K> {
         *entry = Entry { passed: entry.passed, ..Entry::default() };
         self.count_change(state, State::Free);
         self.counts.live -= 1;
-        let home = self.home(&key);
+        let home = self.line(self.home(&key));
         probe::count_passed(&mut self.lines, home, at.line, -1);
     }
 }

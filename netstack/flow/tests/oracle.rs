@@ -174,8 +174,8 @@ fn agree<K: Key>(
     key_of: fn(u8) -> K,
     operations: Vec<Operation>,
 ) -> Result<(), TestCaseError> {
-    // Large enough that nobody is refused: 40 flows, and the unproven may be a quarter of 200.
-    let config = Config { capacity: 200, secret, timeouts: Timeouts::default() };
+    // Large enough that nobody is refused or displaced: the unproven may be an eighth of 2,000, and no more are inserted.
+    let config = Config { capacity: 2000, secret, timeouts: Timeouts::default() };
     let mut table = FlowTable::<K>::new(&config).unwrap();
     let mut oracle = Oracle::default();
     for operation in operations {

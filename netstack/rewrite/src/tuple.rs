@@ -4,6 +4,8 @@ use core::net::{IpAddr, SocketAddr};
 
 use flow::{V4, V6};
 
+use crate::plain::Plain;
+
 /// The key of an IPv4 or an IPv6 flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tuple {
@@ -16,33 +18,24 @@ pub enum Tuple {
 impl Tuple {
     /// The flow of the answers.
     #[must_use]
+    #[inline]
     pub fn reversed(&self) -> Tuple {
-        match *self {
-            Tuple::V4(V4 { source, destination, source_port, destination_port, protocol }) => Tuple::V4(V4 {
-                source: destination,
-                destination: source,
-                source_port: destination_port,
-                destination_port: source_port,
-                protocol,
-            }),
-            Tuple::V6(V6 { source, destination, source_port, destination_port, protocol }) => Tuple::V6(V6 {
-                source: destination,
-                destination: source,
-                source_port: destination_port,
-                destination_port: source_port,
-                protocol,
-            }),
+        match self {
+            Tuple::V4(key) => Tuple::V4(key.reversed()),
+            Tuple::V6(key) => Tuple::V6(key.reversed()),
         }
     }
 
     /// The same flow from another source; `None` if that is of the other family.
     #[must_use]
+    #[inline]
     pub fn with_source(self, source: SocketAddr) -> Option<Tuple> {
         Some(self.reversed().with_destination(source)?.reversed())
     }
 
     /// The same flow to another destination; `None` if that is of the other family.
     #[must_use]
+    #[inline]
     pub fn with_destination(self, destination: SocketAddr) -> Option<Tuple> {
         let destination_port = destination.port();
         match (self, destination.ip()) {
@@ -57,6 +50,7 @@ impl Tuple {
     }
 
     /// Source address and port.
+    #[inline]
     pub fn source(&self) -> SocketAddr {
         match self {
             Tuple::V4(key) => SocketAddr::new(key.source.into(), key.source_port),
@@ -65,6 +59,7 @@ impl Tuple {
     }
 
     /// Destination address and port.
+    #[inline]
     pub fn destination(&self) -> SocketAddr {
         match self {
             Tuple::V4(key) => SocketAddr::new(key.destination.into(), key.destination_port),
@@ -73,6 +68,7 @@ impl Tuple {
     }
 
     /// Source and destination port.
+    #[inline]
     pub fn ports(&self) -> (u16, u16) {
         match self {
             Tuple::V4(key) => (key.source_port, key.destination_port),
@@ -81,6 +77,7 @@ impl Tuple {
     }
 
     /// The protocol.
+    #[inline]
     pub fn protocol(&self) -> u8 {
         match self {
             Tuple::V4(key) => key.protocol,
@@ -90,12 +87,14 @@ impl Tuple {
 }
 
 impl From<V4> for Tuple {
+    #[inline]
     fn from(key: V4) -> Self {
         Tuple::V4(key)
     }
 }
 
 impl From<V6> for Tuple {
+    #[inline]
     fn from(key: V6) -> Self {
         Tuple::V6(key)
     }
@@ -105,6 +104,7 @@ impl TryFrom<Tuple> for V4 {
     /// It is the other one.
     type Error = Tuple;
 
+    #[inline]
     fn try_from(tuple: Tuple) -> Result<Self, Tuple> {
         match tuple {
             Tuple::V4(key) => Ok(key),
@@ -117,6 +117,7 @@ impl TryFrom<Tuple> for V6 {
     /// It is the other one.
     type Error = Tuple;
 
+    #[inline]
     fn try_from(tuple: Tuple) -> Result<Self, Tuple> {
         match tuple {
             Tuple::V6(key) => Ok(key),

@@ -1,0 +1,351 @@
+//! A vector's way through the balancer, in passes, so that cache misses overlap:
+//!
+//! 1. every packet's key is read and hashed, and the line asked for in which its flow would be;
+//! 2. packets of established flows whose entry says all are done with. For the others the next line is asked for: that of the
+//!    flow's other direction, or for a flow that is not there those that it will be put into;
+//! 3. those others are decided about, in the order in which they came.
+//!
+//! Packets of one flow stay in order: once one of them has been left to the third pass the flow is not established, or not
+//! one that the second pass ends.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use buffer::VECTOR_SIZE;
+use flow::{FlowTable, Home, Observed, Slot, V4, V6};
+use rewrite::{Fragment, Plain, Tunnel, Tuple, View, translate, translate_error};
+use services::Forwarding;
+
+use crate::balancer::{Decided, Encapsulation, Observer, Verdict};
+use crate::decide::{Action, Context, Decision, Family, Plan, Reason, Seen, is_hairpin, subject};
+use crate::snapshot::{Backend, NOBODY, Snapshot};
+
+/// What is known of the packets of a vector between passes.
+pub(crate) struct Lanes {
+    kinds: [Kind; VECTOR_SIZE],
+    lanes4: Vec<Lane<V4>>,
+    lanes6: Vec<Lane<V6>>,
+    deferred: Vec<Deferred>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    V4,
+    V6,
+    /// No plain packet.
+    Other,
+}
+
+/// A plain packet.
+#[derive(Clone, Copy)]
+struct Lane<K> {
+    key: K,
+    observed: Observed,
+    home: Home,
+}
+
+/// A packet that is left to the third pass.
+#[derive(Clone, Copy, Default)]
+struct Deferred {
+    index: usize,
+    next: Next,
+}
+
+/// What the second pass has found out about it.
+#[derive(Clone, Copy, Default)]
+enum Next {
+    /// Nothing.
+    #[default]
+    Decide,
+    /// The other direction of the flow in this slot says where it goes.
+    ByPeer(Slot),
+    /// It begins a flow.
+    Begin(Plan),
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self {
+            kinds: [Kind::Other; VECTOR_SIZE],
+            lanes4: lanes(),
+            lanes6: lanes(),
+            deferred: vec![Deferred::default(); VECTOR_SIZE],
+        }
+    }
+}
+
+fn lanes<K: Family>() -> Vec<Lane<K>> {
+    vec![Lane { key: K::default(), observed: Observed::Other, home: Home::default() }; VECTOR_SIZE]
+}
+
+impl Lanes {
+    /// Decides about packets, as many as a vector has at most. `first` is the index of the first.
+    #[inline(always)]
+    pub(crate) fn process<O: Observer>(
+        &mut self,
+        context: &Context<'_>,
+        (flows4, flows6): (&mut FlowTable<V4>, &mut FlowTable<V6>),
+        (packets, verdicts): (&mut [&mut [u8]], &mut [Verdict]),
+        (first, observer): (usize, &mut O),
+    ) {
+        self.read(flows4, flows6, packets);
+        let mut deferred = 0;
+        let columns = self.kinds.iter().zip(&self.lanes4).zip(&self.lanes6);
+        let columns = columns.zip(packets.iter_mut().zip(verdicts.iter_mut()));
+        for ((((kind, lane4), lane6), (packet, verdict)), index) in columns.zip(0..) {
+            let observer = (first + index, &mut *observer);
+            let done = match kind {
+                Kind::V4 => swift(context, flows4, packet, lane4, observer),
+                Kind::V6 => swift(context, flows6, packet, lane6, observer),
+                Kind::Other => Err(Next::Decide),
+            };
+            match done {
+                Ok(done) => *verdict = done,
+                Err(next) => {
+                    if let Some(place) = self.deferred.get_mut(deferred) {
+                        *place = Deferred { index, next };
+                        deferred += 1;
+                    }
+                }
+            }
+        }
+        for Deferred { index, next } in self.deferred.iter().take(deferred) {
+            let Some((packet, verdict)) = packets.get_mut(*index).zip(verdicts.get_mut(*index)) else {
+                continue;
+            };
+            let observer = (first + index, &mut *observer);
+            *verdict = match self.kinds.get(*index) {
+                Some(Kind::V4) => later(context, flows4, packet, (&self.lanes4, *index), *next, observer),
+                Some(Kind::V6) => later(context, flows6, packet, (&self.lanes6, *index), *next, observer),
+                _ => other(context, (flows4, flows6), packet, observer),
+            };
+        }
+    }
+
+    #[inline(always)]
+    fn read(&mut self, flows4: &FlowTable<V4>, flows6: &FlowTable<V6>, packets: &[&mut [u8]]) {
+        let lanes = self.lanes4.iter_mut().zip(&mut self.lanes6);
+        for ((packet, kind), (lane4, lane6)) in packets.iter().zip(&mut self.kinds).zip(lanes) {
+            *kind = if let Some((key, observed)) = V4::read(packet) {
+                *lane4 = Lane { key, observed, home: flows4.prefetch(&key) };
+                Kind::V4
+            } else if let Some((key, observed)) = V6::read(packet) {
+                *lane6 = Lane { key, observed, home: flows6.prefetch(&key) };
+                Kind::V6
+            } else {
+                Kind::Other
+            };
+        }
+    }
+}
+
+/// The second pass: the verdict, or what is left to do.
+#[inline(always)]
+fn swift<K: Family, O: Observer>(
+    context: &Context<'_>,
+    flows: &mut FlowTable<K>,
+    packet: &mut [u8],
+    lane: &Lane<K>,
+    (index, observer): (usize, &mut O),
+) -> Result<Verdict, Next> {
+    let Some(slot) = flows.find_at(lane.home, &lane.key) else {
+        return Err(context.plan(flows, &lane.key).map_or(Next::Decide, Next::Begin));
+    };
+    let entry = flows.entry(slot).ok_or(Next::Decide)?;
+    let (binding, is_answer, peer) = (entry.binding, entry.is_answer(), entry.peer());
+    let by_peer = |flows: &FlowTable<K>| match peer {
+        Some(peer) => {
+            flows.prefetch_slot(peer);
+            Next::ByPeer(slot)
+        }
+        None => Next::Decide,
+    };
+    if is_answer {
+        return Err(by_peer(flows));
+    }
+    let mut translated = None;
+    let (verdict, backend) = if binding == NOBODY {
+        (Verdict::NotOurs, None)
+    } else {
+        let backend = context.snapshot.backend(binding).ok_or(Next::Decide)?;
+        let tuple: Tuple = lane.key.into();
+        let verdict = match backend.forwarding {
+            Forwarding::Nat if !is_hairpin(&tuple, backend) => {
+                translated = tuple.with_destination(backend.address);
+                Verdict::Route
+            }
+            Forwarding::Nat | Forwarding::FullNat => return Err(by_peer(flows)),
+            _ => bring(context.snapshot, lane.home.hash(), backend),
+        };
+        (verdict, Some(binding))
+    };
+    if !flows.follow_established(slot, lane.observed, context.now_ns) {
+        return Err(Next::Decide);
+    }
+    let to = translated.and_then(|to| K::try_from(to).ok());
+    let view = lane.key.view(lane.observed);
+    let kept = flows.entry_mut(slot).map(|entry| &mut entry.verdict);
+    let translated = translated.as_ref();
+    let decided =
+        Decided { index, view: &view, translated, backend, is_answer: false, is_new: false, verdict: kept };
+    if !observer.decided(decided) {
+        return Ok(Verdict::Drop(Reason::Refused));
+    }
+    if let Some(to) = to {
+        to.write(&lane.key, packet);
+    }
+    Ok(verdict)
+}
+
+/// The third pass, for a plain packet.
+#[inline(always)]
+fn later<K: Family, O: Observer>(
+    context: &Context<'_>,
+    flows: &mut FlowTable<K>,
+    packet: &mut [u8],
+    (lanes, at): (&[Lane<K>], usize),
+    next: Next,
+    (index, observer): (usize, &mut O),
+) -> Verdict {
+    let Some(lane) = lanes.get(at) else { return Verdict::NotOurs };
+    if let Next::ByPeer(slot) = next
+        && let Some(verdict) = by_peer(context, flows, packet, (lane, slot), (index, &mut *observer))
+    {
+        return verdict;
+    }
+    let plan = match next {
+        Next::Begin(plan) => Some(plan),
+        _ => None,
+    };
+    let view = lane.key.view(lane.observed);
+    let seen = Seen { view: &view, home: lane.home, key: lane.key, plan };
+    decide(context, flows, packet, &seen, (index, observer))
+}
+
+/// A packet of an established flow whose other direction says how it leaves: an answer, and what has another source too.
+#[inline(always)]
+fn by_peer<K: Family, O: Observer>(
+    context: &Context<'_>,
+    flows: &mut FlowTable<K>,
+    packet: &mut [u8],
+    (lane, slot): (&Lane<K>, Slot),
+    (index, observer): (usize, &mut O),
+) -> Option<Verdict> {
+    let entry = flows.entry(slot).filter(|entry| entry.key().is(&lane.key))?;
+    let (binding, is_answer, peer) = (entry.binding, entry.is_answer(), entry.peer()?);
+    let to = flows.entry(peer)?.key().reversed();
+    let is_bound = binding != NOBODY;
+    // Answers of a backend that is gone still reach their clients.
+    let is_whole = is_answer || context.snapshot.backend(binding).is_some();
+    if !is_whole || !flows.follow_established(slot, lane.observed, context.now_ns) {
+        return None;
+    }
+    let view = lane.key.view(lane.observed);
+    let translated: Option<Tuple> = is_bound.then(|| to.into());
+    let asks = if is_answer { peer } else { slot };
+    let decided = Decided {
+        index,
+        view: &view,
+        translated: translated.as_ref(),
+        backend: is_bound.then_some(binding),
+        is_answer,
+        is_new: false,
+        verdict: flows.entry_mut(asks).map(|entry| &mut entry.verdict),
+    };
+    if !observer.decided(decided) {
+        return Some(Verdict::Drop(Reason::Refused));
+    }
+    if !is_bound {
+        return Some(Verdict::NotOurs);
+    }
+    to.write(&lane.key, packet);
+    Some(Verdict::Route)
+}
+
+/// A packet that is not plain.
+#[inline(never)]
+fn other<O: Observer>(
+    context: &Context<'_>,
+    (flows4, flows6): (&mut FlowTable<V4>, &mut FlowTable<V6>),
+    packet: &mut [u8],
+    observer: (usize, &mut O),
+) -> Verdict {
+    let Ok(view) = View::parse(packet) else { return Verdict::NotOurs };
+    let view = &view;
+    match view.tuple {
+        Tuple::V4(key) => {
+            let seen = Seen { view, home: flows4.home(&key), key, plan: None };
+            decide(context, flows4, packet, &seen, observer)
+        }
+        Tuple::V6(key) => {
+            let seen = Seen { view, home: flows6.home(&key), key, plan: None };
+            decide(context, flows6, packet, &seen, observer)
+        }
+    }
+}
+
+#[inline(always)]
+fn decide<K: Family, O: Observer>(
+    context: &Context<'_>,
+    flows: &mut FlowTable<K>,
+    packet: &mut [u8],
+    seen: &Seen<'_, K>,
+    (index, observer): (usize, &mut O),
+) -> Verdict {
+    let view = seen.view;
+    let Decision { action, flow, backend, is_answer, is_new } = if view.fragment == Fragment::Later {
+        context.later_fragment(flows, view)
+    } else if let Some(about) = subject(view, packet) {
+        K::try_from(about).map_or(Action::NotOurs, |about| context.error(flows, &about)).into()
+    } else {
+        let slot = flows.lookup_at(seen.home, &seen.key, view.observed(), context.now_ns);
+        let known = slot.and_then(|slot| context.known(flows, slot));
+        let decision = known.unwrap_or_else(|| context.new_flow(flows, seen));
+        if view.fragment == Fragment::First {
+            context.first_fragment(flows, view, &seen.key);
+        }
+        decision
+    };
+    let translated = match &action {
+        Action::Translate(to) => Some(to),
+        _ => None,
+    };
+    let verdict = flow.and_then(|slot| flows.entry_mut(slot)).map(|entry| &mut entry.verdict);
+    let decided = Decided { index, view, translated, backend, is_answer, is_new, verdict };
+    if !observer.decided(decided) {
+        return Verdict::Drop(Reason::Refused);
+    }
+    carry_out(context, packet, (view, seen.home.hash()), &action)
+}
+
+#[inline(always)]
+fn carry_out(
+    context: &Context<'_>,
+    packet: &mut [u8],
+    (view, hash): (&View, u64),
+    action: &Action,
+) -> Verdict {
+    let translated = match action {
+        Action::NotOurs => return Verdict::NotOurs,
+        Action::Local => return Verdict::Local,
+        Action::Drop(reason) => return Verdict::Drop(*reason),
+        Action::Bring(backend) => return bring(context.snapshot, hash, backend),
+        Action::Translate(to) => translate(packet, view, to),
+        Action::TranslateError(original) => translate_error(packet, view, original),
+    };
+    translated.map_or(Verdict::Drop(Reason::Untranslatable), |()| Verdict::Route)
+}
+
+#[inline(always)]
+fn bring(snapshot: &Snapshot, hash: u64, backend: &Backend) -> Verdict {
+    let gue_port = match backend.forwarding {
+        Forwarding::Gue => Some(snapshot.gue_port),
+        Forwarding::Ipip => None,
+        _ => return Verdict::SendTo(backend.address.ip()),
+    };
+    let Some(outer) = snapshot.outer(backend.address.ip()) else {
+        return Verdict::Drop(Reason::NoTunnelAddress);
+    };
+    let tunnel = Tunnel { outer, gue_port, zero_checksum6: false };
+    Verdict::Encapsulate(Encapsulation { tunnel, hash })
+}

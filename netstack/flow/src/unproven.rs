@@ -1,0 +1,60 @@
+//! Unproven flows in the order in which they came.
+
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+
+use crate::table::Slot;
+
+/// A ring of the slots of unproven flows. A flow that comes takes the place of the one that came a whole round before, which
+/// ends if there are as many unproven flows as places. So making room for one costs the same whatever the table is like, and
+/// unproven flows never have more than twice as many slots as there are places: those that lost theirs while there were
+/// fewer, and those that have one. What a place says may be out of date: the flow may be proven or gone since.
+pub(crate) struct Unproven {
+    /// One more than a slot's number; 0 for none.
+    places: Vec<u32>,
+    next: usize,
+}
+
+/// A place of the ring.
+#[derive(Clone, Copy)]
+pub(crate) struct Turn(usize);
+
+impl Unproven {
+    pub(crate) fn new(places: usize) -> Result<Self, TryReserveError> {
+        let mut all = Vec::new();
+        all.try_reserve_exact(places)?;
+        all.resize(places, 0);
+        Ok(Self { places: all, next: 0 })
+    }
+
+    /// Empties the next place, whose flow must go if it is still there and unproven.
+    #[inline(always)]
+    pub(crate) fn turn(&mut self) -> (Turn, Option<Slot>) {
+        let at = self.next;
+        self.next = if at + 1 == self.places.len() { 0 } else { at + 1 };
+        let slot = self.places.get_mut(at).and_then(|place| core::mem::take(place).checked_sub(1));
+        (Turn(at), slot.map(Slot))
+    }
+
+    #[inline(always)]
+    pub(crate) fn put(&mut self, turn: Turn, slot: Slot) {
+        if let Some(place) = self.places.get_mut(turn.0) {
+            *place = slot.0 + 1;
+        }
+    }
+
+    /// Whose turn it is in so many turns.
+    #[inline(always)]
+    pub(crate) fn ahead(&self, turns: usize) -> Option<Slot> {
+        self.places.get(self.next + turns)?.checked_sub(1).map(Slot)
+    }
+
+    #[inline(always)]
+    pub(crate) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&*self.places)
+    }
+}

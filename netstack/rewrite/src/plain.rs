@@ -1,0 +1,274 @@
+//! The usual packet, at the cost of a few instructions: TCP or UDP directly after an IP header without options or extensions,
+//! no fragment. What it does is what [`View`] and [`translate`](crate::translate) do.
+
+use flow::{Key, Observed, V4, V6};
+use packet::protocol;
+
+use crate::tuple::Tuple;
+use crate::view::{Fragment, Transport, View};
+
+/// A flow's key that can be read from a usual packet and written to one.
+pub trait Plain: Key + Into<Tuple> {
+    /// The key of a usual packet, and what the packet says about its flow. `None` for any other packet.
+    fn read(packet: &[u8]) -> Option<(Self, Observed)>;
+
+    /// Gives a usual packet, from which `from` was read, these addresses and ports.
+    fn write(&self, from: &Self, packet: &mut [u8]);
+
+    /// The flow of the answers.
+    #[must_use]
+    fn reversed(&self) -> Self;
+
+    /// What [`View::parse`] says of a usual packet, besides the identification, which only fragments need.
+    fn view(self, observed: Observed) -> View;
+}
+
+/// Flags of a TCP header, from its start.
+const TCP_FLAGS: usize = 13;
+/// Checksums, from the start of their headers.
+const TCP_CHECKSUM: usize = 16;
+const UDP_CHECKSUM: usize = 6;
+const TCP_BYTES: usize = 20;
+
+impl Plain for V4 {
+    #[inline(always)]
+    fn read(packet: &[u8]) -> Option<(Self, Observed)> {
+        let head: &[u8; 28] = packet.first_chunk()?;
+        // Version, length; more fragments, offset.
+        if head[0] != 0x45 || u16::from_be_bytes([head[6], head[7]]) & 0x3fff != 0 {
+            return None;
+        }
+        let protocol = head[9];
+        let observed = observed(protocol, packet, 20)?;
+        let key = V4 {
+            source: [head[12], head[13], head[14], head[15]],
+            destination: [head[16], head[17], head[18], head[19]],
+            source_port: u16::from_be_bytes([head[20], head[21]]),
+            destination_port: u16::from_be_bytes([head[22], head[23]]),
+            protocol,
+        };
+        Some((key, observed))
+    }
+
+    #[inline(always)]
+    fn write(&self, from: &Self, packet: &mut [u8]) {
+        let addresses = Change::default()
+            .word(word(from.source), word(self.source))
+            .word(word(from.destination), word(self.destination));
+        let ports = addresses.ports(from.source_port, self.source_port);
+        let all = ports.ports(from.destination_port, self.destination_port);
+        let Some(head) = packet.first_chunk_mut::<28>() else { return };
+        let checksum = addresses.apply([head[10], head[11]]);
+        head[10..12].copy_from_slice(&checksum);
+        head[12..16].copy_from_slice(&self.source);
+        head[16..20].copy_from_slice(&self.destination);
+        head[20..22].copy_from_slice(&self.source_port.to_be_bytes());
+        head[22..24].copy_from_slice(&self.destination_port.to_be_bytes());
+        update(packet, 20, self.protocol, all);
+    }
+
+    #[inline(always)]
+    fn reversed(&self) -> Self {
+        V4 {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
+
+    #[inline(always)]
+    fn view(self, observed: Observed) -> View {
+        view(Tuple::V4(self), observed, 20)
+    }
+}
+
+impl Plain for V6 {
+    #[inline(always)]
+    fn read(packet: &[u8]) -> Option<(Self, Observed)> {
+        let head: &[u8; 48] = packet.first_chunk()?;
+        if head[0] >> 4 != 6 {
+            return None;
+        }
+        let protocol = head[6];
+        let observed = observed(protocol, packet, 40)?;
+        let key = V6 {
+            source: *head[8..].first_chunk()?,
+            destination: *head[24..].first_chunk()?,
+            source_port: u16::from_be_bytes([head[40], head[41]]),
+            destination_port: u16::from_be_bytes([head[42], head[43]]),
+            protocol,
+        };
+        Some((key, observed))
+    }
+
+    #[inline(always)]
+    fn write(&self, from: &Self, packet: &mut [u8]) {
+        let change = Change::default()
+            .address(&from.source, &self.source)
+            .address(&from.destination, &self.destination)
+            .ports(from.source_port, self.source_port)
+            .ports(from.destination_port, self.destination_port);
+        let Some(head) = packet.first_chunk_mut::<48>() else { return };
+        head[8..24].copy_from_slice(&self.source);
+        head[24..40].copy_from_slice(&self.destination);
+        head[40..42].copy_from_slice(&self.source_port.to_be_bytes());
+        head[42..44].copy_from_slice(&self.destination_port.to_be_bytes());
+        update(packet, 40, self.protocol, change);
+    }
+
+    #[inline(always)]
+    fn reversed(&self) -> Self {
+        V6 {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
+
+    #[inline(always)]
+    fn view(self, observed: Observed) -> View {
+        view(Tuple::V6(self), observed, 40)
+    }
+}
+
+/// What a packet with this protocol at `offset` says, if its header is there as a whole.
+#[inline(always)]
+fn observed(protocol: u8, packet: &[u8], offset: usize) -> Option<Observed> {
+    match protocol {
+        protocol::TCP => {
+            let header: &[u8; TCP_BYTES] = packet.get(offset..)?.first_chunk()?;
+            Some(Observed::Tcp(header[TCP_FLAGS]))
+        }
+        protocol::UDP => Some(Observed::Other),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn view(tuple: Tuple, observed: Observed, transport_offset: usize) -> View {
+    let transport = match observed {
+        Observed::Tcp(flags) => Transport::Tcp(flags),
+        Observed::Other => Transport::Udp,
+    };
+    View { tuple, transport, transport_offset, fragment: Fragment::Whole, identification: 0 }
+}
+
+#[inline(always)]
+fn update(packet: &mut [u8], offset: usize, protocol: u8, change: Change) {
+    let at = offset + if protocol == protocol::TCP { TCP_CHECKSUM } else { UDP_CHECKSUM };
+    let Some(checksum) = packet.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<2>()) else { return };
+    if protocol == protocol::TCP {
+        *checksum = change.apply(*checksum);
+    } else if *checksum != [0; 2] {
+        // RFC 768: zero says that there is none, so that one that comes out as zero is sent as all ones.
+        let new = change.apply(*checksum);
+        *checksum = if new == [0; 2] { [0xff; 2] } else { new };
+    }
+}
+
+#[inline(always)]
+fn word(bytes: [u8; 4]) -> u32 {
+    u32::from_ne_bytes(bytes)
+}
+
+/// RFC 1624, equation 3, on words of 32 bits, which the sum in the end is folded from; in the machine's byte order, as the
+/// sum does not depend on it (RFC 1071 §2).
+#[derive(Clone, Copy, Default)]
+struct Change(u64);
+
+impl Change {
+    #[inline(always)]
+    fn word(self, old: u32, new: u32) -> Self {
+        Self(self.0 + u64::from(!old) + u64::from(new))
+    }
+
+    #[inline(always)]
+    fn ports(self, old: u16, new: u16) -> Self {
+        Self(self.0 + u64::from(!old.to_be()) + u64::from(new.to_be()))
+    }
+
+    #[inline(always)]
+    fn address(self, old: &[u8; 16], new: &[u8; 16]) -> Self {
+        let words = old.as_chunks::<4>().0.iter().zip(new.as_chunks::<4>().0);
+        words.fold(self, |change, (old, new)| change.word(word(*old), word(*new)))
+    }
+
+    #[inline(always)]
+    fn apply(self, checksum: [u8; 2]) -> [u8; 2] {
+        let sum = self.0 + u64::from(!u16::from_ne_bytes(checksum));
+        let sum = (sum & 0xffff_ffff) + (sum >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        (!((sum & 0xffff) + (sum >> 16)) as u16).to_ne_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::translate;
+    use etherparse::PacketBuilder;
+    use proptest::prelude::*;
+
+    fn agree<K: Plain + TryFrom<Tuple>>(mut packet: Vec<u8>, to: K) -> Result<(), TestCaseError> {
+        let parsed = View::parse(&packet).unwrap();
+        let (key, observed) = K::read(&packet).expect("a usual packet");
+        prop_assert_eq!(key.reversed().into(), parsed.tuple.reversed());
+        prop_assert_eq!(key.view(observed), View { identification: 0, ..parsed });
+        let mut expected = packet.clone();
+        translate(&mut expected, &parsed, &to.into()).unwrap();
+        to.write(&key, &mut packet);
+        prop_assert_eq!(packet, expected);
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn plain_packets_are_treated_as_any(
+            ends in any::<[[u8; 16]; 4]>(), ports in any::<[u16; 4]>(), is_tcp in any::<bool>(),
+            is_v6 in any::<bool>(), no_checksum in any::<bool>(), payload in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut packet = Vec::new();
+            let four = |end: usize| -> [u8; 4] { ends[end][..4].try_into().unwrap() };
+            let protocol = if is_tcp { 6 } else { 17 };
+            let start = if is_v6 {
+                PacketBuilder::ipv6(ends[0], ends[1], 9)
+            } else {
+                PacketBuilder::ipv4(four(0), four(1), 9)
+            };
+            if is_tcp {
+                start.tcp(ports[0], ports[1], 7, 9).ack(5).write(&mut packet, &payload).unwrap();
+            } else {
+                start.udp(ports[0], ports[1]).write(&mut packet, &payload).unwrap();
+                if no_checksum && !is_v6 {
+                    packet[26..28].fill(0);
+                }
+            }
+            let (source_port, destination_port) = (ports[2], ports[3]);
+            if is_v6 {
+                let (source, destination) = (ends[2], ends[3]);
+                agree(packet, V6 { source, destination, source_port, destination_port, protocol })?;
+            } else {
+                let (source, destination) = (four(2), four(3));
+                agree(packet, V4 { source, destination, source_port, destination_port, protocol })?;
+            }
+        }
+
+        #[test]
+        fn what_is_plain_is_whole(bytes in prop::collection::vec(any::<u8>(), 0..64), version in 0..3usize) {
+            let mut bytes = bytes;
+            if let Some(first) = bytes.first_mut() {
+                *first = [0x45, 0x60, 0x46][version];
+            }
+            let plain4 = V4::read(&bytes).map(|(key, observed)| key.view(observed));
+            let plain6 = V6::read(&bytes).map(|(key, observed)| key.view(observed));
+            if let Some(view) = plain4.or(plain6) {
+                prop_assert_eq!(View::parse(&bytes), Ok(View { identification: View::parse(&bytes).unwrap().identification, ..view }));
+            }
+        }
+    }
+}
