@@ -48,6 +48,7 @@ use alloc::{format, vec, vec::Vec};
 use problem::Problems;
 use schema::Schema;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroize;
 
 /// Reads and validates a JSON document as a whole.
 ///
@@ -80,17 +81,48 @@ pub fn parse_association(json: &[u8]) -> Result<Association, Vec<Problem>> {
     if problems.is_empty() { Ok(association) } else { Err(problems) }
 }
 
+/// A document as a tree. It may hold keys and tokens: all texts are cleared when it goes.
+struct Tree(serde_json::Value);
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        clear(&mut self.0);
+    }
+}
+
+/// Clears the texts of a tree, whose depth `serde_json` limits.
+fn clear(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) => text.zeroize(),
+        serde_json::Value::Array(values) => values.iter_mut().for_each(clear),
+        serde_json::Value::Object(members) => members.values_mut().for_each(clear),
+        _ => {}
+    }
+}
+
 fn parse_shape<T: DeserializeOwned>(json: &[u8], schema: &Schema) -> Result<T, Vec<Problem>> {
     let whole = |error: serde_json::Error| {
         let message = format!("is not valid JSON: {error}");
         vec![Problem { pointer: "".into(), message }]
     };
-    let value: serde_json::Value = serde_json::from_slice(json).map_err(whole)?;
+    let tree = Tree(serde_json::from_slice(json).map_err(whole)?);
     let mut problems = Problems::default();
-    check::check(&value, schema, "", &mut problems);
+    check::check(&tree.0, schema, "", &mut problems);
     if !problems.is_empty() {
         return Err(problems.into_vec());
     }
     // From the text again, not from the value: this notices a member that is given twice.
     serde_json::from_slice(json).map_err(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_cleared_of_its_texts() {
+        let mut tree = serde_json::json!({"a": ["secret", {"b": "other"}], "c": "third", "d": 7});
+        clear(&mut tree);
+        assert_eq!(tree, serde_json::json!({"a": ["", {"b": ""}], "c": "", "d": 7}));
+    }
 }

@@ -189,7 +189,7 @@ impl Control {
             } else {
                 self.node.drops.add(ControlDrop::EchoLimited, 1);
             }
-        } else if net::is_for_dataplane(packet) {
+        } else if net::is_for_dataplane(packet, |port| self.shared.ipsec().is_nat_t_port(port)) {
             if let Some(mut inject) = Inject::copy(&mut self.cache, packet, to) {
                 let meta = inject.packet.meta_mut();
                 (meta.flags, meta.rx_interface) = (Flags::empty(), interface.0);

@@ -271,23 +271,72 @@ fn udp_encapsulation_leaves_ike_alone() {
 }
 
 #[test]
-fn a_peers_new_port_is_followed_once_it_is_authentic() {
+fn a_moved_peer_is_followed_once_it_is_authentic() {
+    for ipv6 in [false, true] {
+        let mut site = Site::new(ipv6, |parameters| {
+            parameters.nat_t = Some(NatT { local_port: 4500, remote_port: 4500 });
+        });
+        let to = if ipv6 { "[2001:db8:1001::a]:40000" } else { "10.1.7.7:40000" };
+        let to: std::net::SocketAddr = to.parse().expect("a literal place");
+        // Offset of the UDP source port in a frame.
+        let port = if ipv6 { 54 } else { 34 };
+        let moved = |site: &Site| {
+            let mut frame = site.peer_seals(&from_behind(false));
+            frame[port..port + 2].copy_from_slice(&to.port().to_be_bytes());
+            match to.ip() {
+                IpAddr::V4(address) => frame[26..30].copy_from_slice(&address.octets()),
+                IpAddr::V6(address) => frame[22..38].copy_from_slice(&address.octets()),
+            }
+            if !ipv6 {
+                fix_ipv4_checksum(&mut frame);
+            }
+            frame
+        };
+        let mut forged = moved(&site);
+        *forged.last_mut().expect("not empty") ^= 1;
+        site.bed.send(1, &forged);
+        assert_eq!(site.database.poll(0), []);
+        let (older, newer) = (moved(&site), site.peer_seals(&from_behind(false)));
+        site.bed.send(1, &newer);
+        site.bed.send(1, &older);
+        assert_eq!((site.bed.sent(0).len(), site.database.poll(0)), (2, vec![]));
+        let moved = moved(&site);
+        site.bed.send(1, &moved);
+        assert_eq!(site.bed.sent(0).len(), 1);
+        let events: Vec<_> = site.database.poll(0).into_iter().map(|event| event.kind).collect();
+        assert_eq!(events, [ipsec::EventKind::PeerMoved { to }]);
+        site.bed.send(0, &towards_tunnel(false, 10));
+        let sent = site.bed.only_sent(1);
+        let sliced = SlicedPacket::from_ethernet(&sent).expect("a well-formed frame");
+        let destination: IpAddr = match sliced.net.expect("IP") {
+            NetSlice::Ipv4(slice) => slice.header().destination_addr().into(),
+            NetSlice::Ipv6(slice) => slice.header().destination_addr().into(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((destination, &sent[port + 2..port + 4]), (to.ip(), &40_000u16.to_be_bytes()[..]));
+        assert!(ipv6 || packet::checksum::is_ipv4_header_valid(sent[14..34].try_into().expect("20 bytes")));
+        site.bed.assert_balanced();
+    }
+}
+
+#[test]
+fn esp_in_udp_comes_in_at_the_port_of_its_tunnel() {
     let mut site = Site::new(false, |parameters| {
         parameters.nat_t = Some(NatT { local_port: 4500, remote_port: 4500 });
+        if parameters.direction == Direction::Inbound {
+            parameters.nat_t = Some(NatT { local_port: 14_500, remote_port: 4500 });
+        }
     });
-    let mut forged = site.peer_seals(&from_behind(false));
-    forged[34..36].copy_from_slice(&777u16.to_be_bytes());
-    *forged.last_mut().expect("not empty") ^= 1;
-    site.bed.send(1, &forged);
-    assert_eq!(site.database.poll(0), []);
-    let mut moved = site.peer_seals(&from_behind(false));
-    moved[34..36].copy_from_slice(&40_000u16.to_be_bytes());
-    site.bed.send(1, &moved);
+    let mut frame = site.peer_seals(&from_behind(false));
+    frame[36..38].copy_from_slice(&14_500u16.to_be_bytes());
+    site.bed.send(1, &frame);
     assert_eq!(site.bed.sent(0).len(), 1);
-    let events = site.database.poll(0);
-    assert!(matches!(events[..], [ipsec::Event { kind: ipsec::EventKind::PeerMoved { port: 40_000 }, .. }]));
-    site.bed.send(0, &towards_tunnel(false, 10));
-    assert_eq!(site.bed.only_sent(1)[36..38], 40_000u16.to_be_bytes());
+    let inbound = site.database.sas().find(|sa| sa.parameters().direction == Direction::Inbound);
+    let inbound = inbound.expect("it was added").id();
+    let _ = site.database.remove(inbound).expect("it was added");
+    site.publish();
+    site.bed.send(1, &frame);
+    assert!(!site.bed.shared.ipsec().is_nat_t_port(14_500));
     site.bed.assert_balanced();
 }
 

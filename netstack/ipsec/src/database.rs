@@ -5,16 +5,17 @@
 //! work meanwhile, and an SA that stays keeps its sequence numbers and its window, whatever is published around it.
 
 use crate::policy::Spd;
-use crate::sa::{HARD_EXPIRED, PEER_MOVED, SOFT_EXPIRED};
+use crate::sa::{HARD_EXPIRED, SOFT_EXPIRED};
 use crate::snapshot::TunnelRow;
 use crate::{Direction, Entropy, Policy, Sa, SaError, SaId, SaParameters, Snapshot, Tunnel, TunnelId};
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::SocketAddr;
 use crypto::gcm::Gcm;
 use ipnet::IpNet;
+use packet::udp::PORT_IPSEC_NAT_T;
 
 /// Tunnels that there are at most.
 const MAX_TUNNELS: u32 = 65_536;
@@ -70,10 +71,10 @@ pub enum EventKind {
     SoftExpired,
     /// It carries nothing any more.
     HardExpired,
-    /// Authentic packets come from another UDP port of the peer; the tunnel's outbound SA follows.
+    /// Authentic packets come from another address or UDP port of the peer; the tunnel's outbound SA follows.
     PeerMoved {
-        /// The port.
-        port: u16,
+        /// Where the peer is now.
+        to: SocketAddr,
     },
 }
 
@@ -81,12 +82,16 @@ pub enum EventKind {
 #[derive(Debug)]
 pub struct Database {
     sas: BTreeMap<SaId, Known>,
-    spis: BTreeSet<u32>,
     tunnels: BTreeMap<TunnelId, Tunnel>,
+    /// Which SA encrypts for which tunnels.
+    encrypting: BTreeSet<(SaId, TunnelId)>,
     policies: Vec<Policy>,
     must_encrypt: Vec<IpNet>,
     next_id: u64,
-    gcm: Gcm,
+    /// Inbound SAs by their UDP port, other than 4500.
+    nat_t_ports: BTreeMap<u16, u32>,
+    /// What workers shall use: kept up to date, and handed out as copies that share what stays.
+    current: Snapshot,
 }
 
 #[derive(Debug)]
@@ -101,12 +106,13 @@ impl Database {
     pub fn new(gcm: Gcm) -> Self {
         Self {
             sas: BTreeMap::new(),
-            spis: BTreeSet::new(),
             tunnels: BTreeMap::new(),
+            encrypting: BTreeSet::new(),
             policies: Vec::new(),
             must_encrypt: Vec::new(),
             next_id: 1,
-            gcm,
+            nat_t_ports: BTreeMap::new(),
+            current: Snapshot { gcm, ..Snapshot::empty() },
         }
     }
 
@@ -118,14 +124,18 @@ impl Database {
         now_ns: u64,
     ) -> Result<Arc<Sa>, DatabaseError> {
         let (spi, direction) = (parameters.spi, parameters.direction);
-        if direction == Direction::Inbound && self.spis.contains(&spi) {
+        if direction == Direction::Inbound && self.current.inbound(spi).is_some() {
             return Err(DatabaseError::SpiTaken(spi));
         }
         let id = SaId(self.next_id);
         let sa = Arc::new(Sa::new(id, parameters, entropy, now_ns)?);
         self.next_id += 1;
-        if direction == Direction::Inbound {
-            let _ = self.spis.insert(spi);
+        match direction {
+            Direction::Inbound => {
+                self.current.inbound.insert(sa.clone());
+                self.listen(&sa);
+            }
+            Direction::Outbound => self.current.outbound.insert(sa.clone()),
         }
         let _ = self.sas.insert(id, Known { sa: sa.clone(), reported: 0 });
         Ok(sa)
@@ -134,13 +144,38 @@ impl Database {
     /// Takes an SA away. A tunnel that it encrypted for drops what is sent to it, until it is switched.
     pub fn remove(&mut self, id: SaId) -> Result<Arc<Sa>, DatabaseError> {
         let known = self.sas.remove(&id).ok_or(DatabaseError::NoSuchSa(id))?;
-        if known.sa.parameters().direction == Direction::Inbound {
-            let _ = self.spis.remove(&known.sa.parameters().spi);
+        match known.sa.parameters().direction {
+            Direction::Inbound => {
+                self.current.inbound.remove(&known.sa);
+                self.listen_no_more(&known.sa);
+            }
+            Direction::Outbound => self.current.outbound.remove(&known.sa),
         }
-        for tunnel in self.tunnels.values_mut().filter(|tunnel| tunnel.outbound == Some(id)) {
-            tunnel.outbound = None;
+        let served = self.encrypting.range((id, TunnelId(0))..=(id, TunnelId(u32::MAX)));
+        let served: Vec<TunnelId> = served.map(|(_, tunnel)| *tunnel).collect();
+        for tunnel in served {
+            if let Some(description) = self.tunnels.get(&tunnel).copied() {
+                self.put_tunnel(tunnel, Tunnel { outbound: None, ..description });
+            }
         }
         Ok(known.sa)
+    }
+
+    fn listen(&mut self, sa: &Sa) {
+        if let Some(port) = other_port(sa) {
+            *self.nat_t_ports.entry(port).or_default() += 1;
+            self.current.nat_t_ports = Arc::new(self.nat_t_ports.keys().copied().collect());
+        }
+    }
+
+    fn listen_no_more(&mut self, sa: &Sa) {
+        let Some(port) = other_port(sa) else { return };
+        let Some(count) = self.nat_t_ports.get_mut(&port) else { return };
+        *count -= 1;
+        if *count == 0 {
+            let _ = self.nat_t_ports.remove(&port);
+            self.current.nat_t_ports = Arc::new(self.nat_t_ports.keys().copied().collect());
+        }
     }
 
     /// The SA with this number.
@@ -158,6 +193,16 @@ impl Database {
         self.tunnels.iter().map(|(id, tunnel)| (*id, tunnel))
     }
 
+    /// The tunnel with this number.
+    pub fn tunnel(&self, id: TunnelId) -> Option<&Tunnel> {
+        self.tunnels.get(&id)
+    }
+
+    /// The SA that encrypts for a tunnel.
+    pub fn outbound(&self, id: TunnelId) -> Option<&Arc<Sa>> {
+        self.sa(self.tunnels.get(&id)?.outbound?)
+    }
+
     /// Adds or changes a tunnel.
     pub fn set_tunnel(&mut self, id: TunnelId, tunnel: Tunnel) -> Result<(), DatabaseError> {
         if id.0 >= MAX_TUNNELS {
@@ -166,13 +211,30 @@ impl Database {
         if let Some(outbound) = tunnel.outbound {
             self.check_outbound(outbound)?;
         }
-        let _ = self.tunnels.insert(id, tunnel);
+        self.put_tunnel(id, tunnel);
         Ok(())
+    }
+
+    fn put_tunnel(&mut self, id: TunnelId, tunnel: Tunnel) {
+        let before = self.tunnels.insert(id, tunnel);
+        if let Some(outbound) = before.and_then(|before| before.outbound) {
+            let _ = self.encrypting.remove(&(outbound, id));
+        }
+        if let Some(outbound) = tunnel.outbound {
+            let _ = self.encrypting.insert((outbound, id));
+        }
+        let row = TunnelRow { outbound: self.outbound(id).cloned(), description: tunnel };
+        self.current.tunnels.set(id.0, Some(row));
     }
 
     /// Takes a tunnel away. Its SAs stay.
     pub fn remove_tunnel(&mut self, id: TunnelId) -> Option<Tunnel> {
-        self.tunnels.remove(&id)
+        let gone = self.tunnels.remove(&id)?;
+        if let Some(outbound) = gone.outbound {
+            let _ = self.encrypting.remove(&(outbound, id));
+        }
+        self.current.tunnels.set(id.0, None);
+        Some(gone)
     }
 
     /// Has a tunnel, which is made if need be, encrypt by another SA.
@@ -192,11 +254,13 @@ impl Database {
     /// Replaces all policies. The first of a direction that matches decides.
     pub fn set_policies(&mut self, policies: Vec<Policy>) {
         self.policies = policies;
+        self.current.spd = Arc::new(Spd::new(&self.policies, &self.must_encrypt));
     }
 
     /// Replaces the prefixes whose addresses are never sent to in the clear.
     pub fn set_must_encrypt(&mut self, prefixes: Vec<IpNet>) {
         self.must_encrypt = prefixes;
+        self.current.spd = Arc::new(Spd::new(&self.policies, &self.must_encrypt));
     }
 
     /// The prefixes whose addresses are never sent to in the clear.
@@ -211,17 +275,7 @@ impl Database {
 
     /// What workers shall use from now on.
     pub fn snapshot(&self) -> Snapshot {
-        let of = |direction| move |sa: &&Arc<Sa>| sa.parameters().direction == direction;
-        let [inbound, outbound] = [Direction::Inbound, Direction::Outbound]
-            .map(|direction| self.sas().filter(of(direction)).cloned().collect());
-        let count = self.tunnels.last_key_value().map_or(0, |(id, _)| id.0 + 1);
-        let row = |number| {
-            let description = *self.tunnels.get(&TunnelId(number))?;
-            let outbound = description.outbound.and_then(|id| self.sa(id)).cloned();
-            Some(TunnelRow { outbound, description })
-        };
-        let tunnels: Box<[_]> = (0..count).map(row).collect();
-        Snapshot::new(inbound, outbound, tunnels, Spd::new(&self.policies, &self.must_encrypt), self.gcm)
+        self.current.clone()
     }
 
     /// What happened since it was last asked: expiries, each once, and peers that moved, which the tunnels' outbound SAs
@@ -232,36 +286,37 @@ impl Database {
             known.sa.age_path_mtu(now_ns);
             let messages = known.sa.messages(now_ns);
             let new = messages & !known.reported;
-            known.reported |= messages & !PEER_MOVED;
-            let mut report = |flag, kind| {
+            known.reported |= messages;
+            for (flag, kind) in
+                [(SOFT_EXPIRED, EventKind::SoftExpired), (HARD_EXPIRED, EventKind::HardExpired)]
+            {
                 if new & flag != 0 {
                     events.push(Event { sa: *id, kind });
                 }
-            };
-            report(SOFT_EXPIRED, EventKind::SoftExpired);
-            report(HARD_EXPIRED, EventKind::HardExpired);
-            if let Some(port) = known.sa.take_moved_port() {
-                report(PEER_MOVED, EventKind::PeerMoved { port });
+            }
+            if let Some(to) = known.sa.take_move() {
+                events.push(Event { sa: *id, kind: EventKind::PeerMoved { to } });
             }
         }
         for event in &events {
-            if let EventKind::PeerMoved { port } = event.kind {
-                self.follow(event.sa, port);
+            if let EventKind::PeerMoved { to } = event.kind {
+                self.follow(event.sa, to);
             }
         }
         events
     }
 
-    /// Has the outbound SA of the tunnel of an inbound SA send to another port.
-    fn follow(&self, inbound: SaId, port: u16) {
+    /// Has the outbound SA of the tunnel of an inbound SA send to where the peer is now.
+    fn follow(&self, inbound: SaId, to: SocketAddr) {
         let Some(inbound) = self.sa(inbound) else { return };
-        inbound.set_peer_port(port);
-        let tunnel = self.tunnels.get(&inbound.parameters().tunnel);
-        let outbound = tunnel.and_then(|tunnel| tunnel.outbound).and_then(|id| self.sa(id));
-        if let Some(outbound) = outbound
-            && outbound.parameters().nat_t.is_some()
-        {
-            outbound.set_peer_port(port);
+        inbound.set_peer(to);
+        if let Some(outbound) = self.outbound(inbound.parameters().tunnel) {
+            outbound.set_peer(to);
         }
     }
+}
+
+/// The UDP port of the node where an SA's packets come in, if that is not the usual one.
+fn other_port(sa: &Sa) -> Option<u16> {
+    sa.parameters().nat_t.map(|nat_t| nat_t.local_port).filter(|port| *port != PORT_IPSEC_NAT_T)
 }

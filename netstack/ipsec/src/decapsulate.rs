@@ -4,13 +4,12 @@
 //! for all ciphertexts; then, of what is authentic, window, padding, inner packet.
 
 use crate::jobs::{self, CHUNK, Task};
-use crate::outer::{PROTOCOL_IPV4, PROTOCOL_IPV6, Place, combine_ecn, rewrite_ip};
+use crate::outer::{PROTOCOL_IPV4, PROTOCOL_IPV6, Place, combine_ecn, renew_checksum, rewrite_ip};
 use crate::params::EcnPolicy;
-use crate::sa::{ESP_HEADER_BYTES, PEER_MOVED, TRAILER_BYTES};
+use crate::sa::{ESP_HEADER_BYTES, TRAILER_BYTES};
 use crate::{EspError, PacketFacts, Sa, Snapshot};
 use buffer::{Buf, Flags, prefetch_write};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::sync::atomic::Ordering::Relaxed;
+use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use packet::ipv4::Ipv4;
 use packet::ipv6::Ipv6;
 use packet::protocol;
@@ -208,7 +207,7 @@ fn accept(task: &Task<'_>, packet: &mut Buf, place: Place) -> Result<(), EspErro
                 combine_ecn(packet.data_mut(), outer_class)?;
             }
         }
-        _ if !sa.how.tunnel_mode => unwrap_transport(packet, place, start, next)?,
+        _ if !sa.how.tunnel_mode => unwrap_transport(sa, packet, place, start, next)?,
         _ => return Err(EspError::BadInner),
     }
     if sa.how.has_selectors && !is_selected(sa, packet.data()) {
@@ -261,7 +260,7 @@ fn cut_to_inner(packet: &mut Buf, next: u8) -> Result<(), EspError> {
 
 /// Takes ESP out from between a packet's IP headers and its payload, which starts at `start`.
 #[inline(never)]
-fn unwrap_transport(packet: &mut Buf, place: Place, start: usize, next: u8) -> Result<(), EspError> {
+fn unwrap_transport(sa: &Sa, packet: &mut Buf, place: Place, start: usize, next: u8) -> Result<(), EspError> {
     let ip_bytes = usize::from(place.ip_bytes);
     let bytes = packet.data_mut();
     if start > bytes.len() || ip_bytes > start {
@@ -269,7 +268,12 @@ fn unwrap_transport(packet: &mut Buf, place: Place, start: usize, next: u8) -> R
     }
     bytes.copy_within(..ip_bytes, start - ip_bytes);
     packet.pull_front(start - ip_bytes).map_err(|_| EspError::Malformed)?;
-    rewrite_ip(packet.data_mut(), place, next)
+    rewrite_ip(packet.data_mut(), place, next)?;
+    if sa.how.udp {
+        // None: there is no checksum to renew.
+        let _ = renew_checksum(packet.data_mut(), ip_bytes, next);
+    }
+    Ok(())
 }
 
 /// True if an inner packet is one that the SA is for.
@@ -279,24 +283,27 @@ fn is_selected(sa: &Sa, bytes: &[u8]) -> bool {
     facts.is_some_and(|facts| sa.parameters().selectors.iter().any(|selector| selector.matches(&facts)))
 }
 
-/// Tells control if the newest authentic packet came from another port of the same peer.
+/// Tells control if the newest authentic packet came from another place than the peer was known to be at. Transport mode
+/// has no outer addresses that could follow: there it is another host, unless only the port differs.
 #[inline(always)]
 fn follow_peer(sa: &Sa, bytes: &[u8], place: Place, number: u64) {
-    let at = usize::from(place.ip_bytes);
-    let Some(port) = bytes.get(at..).and_then(|bytes| bytes.first_chunk::<2>()) else { return };
-    let port = u16::from_be_bytes(*port);
-    if port != sa.peer_port.load(Relaxed) && number == sa.window.top() && is_from_peer(sa, bytes) {
-        sa.moved_to_port.store(port, Relaxed);
-        sa.raise(PEER_MOVED);
+    let Some(seen) = source_of(sa, bytes, place) else { return };
+    if sa.peer.is_at(seen) || number != sa.window.top() || seen.port() == 0 {
+        return;
+    }
+    if sa.how.tunnel_mode || seen.ip() == sa.parameters().remote {
+        sa.peer.tell(seen);
     }
 }
 
-#[cold]
-fn is_from_peer(sa: &Sa, bytes: &[u8]) -> bool {
-    let source: Option<IpAddr> = if sa.how.outer_v6 {
-        Ipv6::ref_from_prefix(bytes).ok().map(|(header, _)| Ipv6Addr::from(header.source).into())
+/// The source address and UDP port of an outer packet.
+#[inline(always)]
+fn source_of(sa: &Sa, bytes: &[u8], place: Place) -> Option<SocketAddr> {
+    let port = u16::from_be_bytes(*bytes.get(usize::from(place.ip_bytes)..)?.first_chunk::<2>()?);
+    let address = if sa.how.outer_v6 {
+        Ipv6Addr::from(Ipv6::ref_from_prefix(bytes).ok()?.0.source).into()
     } else {
-        Ipv4::ref_from_prefix(bytes).ok().map(|(header, _)| Ipv4Addr::from(header.source).into())
+        Ipv4Addr::from(Ipv4::ref_from_prefix(bytes).ok()?.0.source).into()
     };
-    source == Some(sa.parameters().remote)
+    Some(SocketAddr::new(address, port))
 }

@@ -164,7 +164,9 @@ fn wrap_transport(sa: &Sa, packet: &mut Buf, number: u64) -> Result<u16, EspErro
     rewrite_ip(bytes, place, carrier)?;
     if sa.how.udp {
         let length = bytes.len() - ip_bytes;
-        bytes.get_mut(ip_bytes..).and_then(|rest| sa.write_udp(rest, length)).ok_or(EspError::Malformed)?;
+        let port = if sa.how.outer_v6 { sa.peer.ipv6().1 } else { sa.peer.ipv4().1 };
+        let rest = bytes.get_mut(ip_bytes..);
+        rest.and_then(|rest| sa.write_udp(rest, port, length)).ok_or(EspError::Malformed)?;
     }
     sa.write_esp(bytes, esp, number).ok_or(EspError::NoHeadroom)?;
     Ok(esp as u16)

@@ -27,6 +27,7 @@ mod mss;
 mod outer;
 mod params;
 mod path_mtu;
+mod peer;
 mod policy;
 mod replay;
 mod sa;
@@ -34,6 +35,7 @@ mod secret;
 mod selector;
 mod sequence;
 mod snapshot;
+mod table;
 
 pub use database::{Database, DatabaseError, Event, EventKind};
 pub use decapsulate::decapsulate;

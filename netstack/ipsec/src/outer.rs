@@ -2,7 +2,6 @@
 
 use crate::params::{DfPolicy, EcnPolicy};
 use crate::{EspError, Sa};
-use core::sync::atomic::Ordering::Relaxed;
 use packet::ipv4::{DONT_FRAGMENT, Ipv4};
 use packet::ipv6::Ipv6;
 use packet::udp::Udp;
@@ -99,10 +98,17 @@ impl Sa {
             + word(header.identification.to_bytes())
             + flags
             + word([ttl, 0]);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        header.checksum = U16::from_bytes((!(sum as u16)).to_ne_bytes());
-        if self.how.udp { self.write_udp(rest, total - size_of::<Ipv4>()) } else { Some(()) }
+        let fold = |sum: u32| (sum & 0xffff) + (sum >> 16);
+        let checksum = |sum| U16::from_bytes((!(fold(fold(sum)) as u16)).to_ne_bytes());
+        if !self.how.udp {
+            header.checksum = checksum(sum);
+            return Some(());
+        }
+        let (address, port) = self.peer.ipv4();
+        header.destination = address;
+        let [a, b, c, d] = address;
+        header.checksum = checksum(sum + word([a, b]) + word([c, d]));
+        self.write_udp(rest, port, total - size_of::<Ipv4>())
     }
 
     #[inline(always)]
@@ -113,15 +119,20 @@ impl Sa {
         header.version_class_flow = U32::new(6 << 28 | u32::from(class) << 20);
         header.payload_length = U16::new((total - size_of::<Ipv6>()) as u16);
         header.hop_limit = hop_limit;
-        if self.how.udp { self.write_udp(rest, total - size_of::<Ipv6>()) } else { Some(()) }
+        if !self.how.udp {
+            return Some(());
+        }
+        let (address, port) = self.peer.ipv6();
+        header.destination = address;
+        self.write_udp(rest, port, total - size_of::<Ipv6>())
     }
 
     /// The checksum stays 0 (RFC 3948 §2.1, RFC 6935 §5 for IPv6).
-    pub(crate) fn write_udp(&self, bytes: &mut [u8], length: usize) -> Option<()> {
+    pub(crate) fn write_udp(&self, bytes: &mut [u8], port: u16, length: usize) -> Option<()> {
         let template = self.template.get(usize::from(self.outer_bytes).checked_sub(UDP_BYTES)?..)?;
         let (udp, _) = Udp::mut_from_prefix(bytes).ok()?;
         *udp = *Udp::ref_from_prefix(template).ok()?.0;
-        udp.destination_port = U16::new(self.peer_port.load(Relaxed));
+        udp.destination_port = U16::new(port);
         udp.length = U16::new(length as u16);
         Some(())
     }
@@ -252,4 +263,32 @@ pub(crate) fn rewrite_ip(packet: &mut [u8], place: Place, protocol: u8) -> Resul
     let (fixed, _) = Ipv4::mut_from_prefix(header).map_err(|_| EspError::Malformed)?;
     fixed.checksum = checksum;
     Ok(())
+}
+
+/// Computes the checksum of TCP, UDP or ICMPv6 in an unwrapped transport-mode packet anew: the sender did over addresses
+/// that a NAT has changed since (RFC 3948 §3.1.2). The ICV has vouched for the text. A UDP checksum that was left out
+/// stays out.
+pub(crate) fn renew_checksum(packet: &mut [u8], ip_bytes: usize, next: u8) -> Option<()> {
+    let (header, text) = packet.split_at_mut_checked(ip_bytes)?;
+    let place = match next {
+        protocol::TCP => 16,
+        protocol::UDP => 6,
+        protocol::ICMPV6 => 2,
+        _ => return None,
+    };
+    let before = *text.get(place..)?.first_chunk::<2>()?;
+    if next == protocol::UDP && before == [0; 2] {
+        return None;
+    }
+    let is_v6 = header.first()? >> 4 == 6;
+    let (source, destination) = if is_v6 { (8..24, 24..40) } else { (12..16, 16..20) };
+    text.get_mut(place..)?.first_chunk_mut::<2>()?.fill(0);
+    let sum = checksum::Sum::new();
+    let sum = sum.pseudo_header(header.get(source)?, header.get(destination)?, next, text.len() as u32);
+    let renewed = match sum.bytes(text).finish().to_bytes() {
+        [0, 0] if next == protocol::UDP => [0xff; 2],
+        bytes => bytes,
+    };
+    *text.get_mut(place..)?.first_chunk_mut::<2>()? = renewed;
+    Some(())
 }

@@ -2,11 +2,12 @@
 
 use crate::cipher::Cipher;
 use crate::params::{DfPolicy, DscpPolicy, EcnPolicy, Limits, TtlPolicy};
+use crate::peer::Peer;
 use crate::{Direction, EspError, Mode, SaError, SaId, SaParameters, Sequence, Window};
 use buffer::{prefetch_read, prefetch_write};
 use core::array;
 use core::fmt;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use packet::ipv4::{DONT_FRAGMENT, Ipv4, VERSION_IHL};
 use packet::ipv6::Ipv6;
@@ -62,15 +63,14 @@ pub struct SaCounters {
 pub(crate) const SOFT_EXPIRED: u32 = 1 << 0;
 /// It stopped.
 pub(crate) const HARD_EXPIRED: u32 = 1 << 1;
-/// An authentic packet came from another port.
-pub(crate) const PEER_MOVED: u32 = 1 << 2;
 
 /// A security association, shared by all workers and by successive snapshots.
 ///
 /// What every packet needs is in the first lines, in the order of use.
 #[repr(C, align(64))]
 pub struct Sa {
-    /// Outer IP header and UDP header; lengths and checksum are of an empty packet.
+    /// Outer IP header and UDP header; lengths and checksum are of an empty packet. Where the peer may move, its IPv4
+    /// address is left out.
     pub(crate) template: [u8; MAX_OUTER_BYTES],
     /// Bytes of `template` in use.
     pub(crate) outer_bytes: u8,
@@ -87,9 +87,8 @@ pub struct Sa {
     pub(crate) sequence: Sequence,
     pub(crate) use_: Use,
     pub(crate) window: Window,
-    /// The peer's UDP port, as it was last seen.
-    pub(crate) peer_port: AtomicU16,
-    pub(crate) moved_to_port: AtomicU16,
+    /// Where the peer of an SA in UDP was last seen.
+    pub(crate) peer: Peer,
     /// The longest outer packet of the path, as far as routers on the way have told.
     pub(crate) path_mtu: AtomicU16,
     /// When that was; 0 if none did.
@@ -200,8 +199,10 @@ impl Sa {
                 flags: AtomicU32::new(0),
             },
             window: Window::new(parameters.replay_window, last),
-            peer_port: AtomicU16::new(parameters.nat_t.map_or(0, |nat_t| nat_t.remote_port)),
-            moved_to_port: AtomicU16::new(0),
+            peer: Peer::new(SocketAddr::new(
+                parameters.remote,
+                parameters.nat_t.map_or(0, |nat_t| nat_t.remote_port),
+            )),
             path_mtu: AtomicU16::new(u16::MAX),
             path_mtu_at_ns: AtomicU64::new(0),
             cipher,
@@ -278,14 +279,27 @@ impl Sa {
         }
     }
 
-    /// The peer's UDP port in use.
-    pub fn peer_port(&self) -> u16 {
-        self.peer_port.load(Relaxed)
+    /// Where the peer of an SA in UDP is: as its parameters say, until it is seen to move.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.how.udp.then(|| self.peer.get(self.how.outer_v6))
     }
 
-    /// Has an outbound SA send to another UDP port of the peer.
-    pub fn set_peer_port(&self, port: u16) {
-        self.peer_port.store(port, Relaxed);
+    /// Has an SA in UDP take this for the peer's address and port. Any other SA stays as it is, and so does one of the
+    /// other family.
+    pub fn set_peer(&self, place: SocketAddr) {
+        if self.how.udp && place.is_ipv6() == self.how.outer_v6 {
+            self.peer.set(place);
+        }
+    }
+
+    /// The peer's outer address.
+    pub fn remote(&self) -> IpAddr {
+        self.peer().filter(|_| self.how.tunnel_mode).map_or(self.parameters.remote, |peer| peer.ip())
+    }
+
+    /// Takes the news of where the peer moved.
+    pub(crate) fn take_move(&self) -> Option<SocketAddr> {
+        self.peer.take(self.how.outer_v6)
     }
 
     /// The longest outer packet that the path takes, if a router said so.
@@ -304,7 +318,7 @@ impl Sa {
         prefetch_read(&self.template);
         prefetch_write(&self.sequence);
         prefetch_write(&self.use_.hard);
-        prefetch_read(&self.peer_port);
+        prefetch_read(&self.peer);
     }
 
     /// Learns from a router on the path what it takes, if that is less than known so far. Less than every path takes is
@@ -365,17 +379,13 @@ impl Sa {
         }
     }
 
-    /// The messages that were left so far, and those that time brings.
+    /// The messages that were left so far, and those that time and use bring.
     pub(crate) fn messages(&self, now_ns: u64) -> u32 {
-        let soft = if now_ns >= self.use_.soft.at_ns { SOFT_EXPIRED } else { 0 };
-        let hard = if now_ns >= self.use_.hard.at_ns { HARD_EXPIRED } else { 0 };
+        let (packets, bytes) = (self.use_.packets.load(Relaxed), self.use_.bytes.load(Relaxed));
+        let reached = |threshold: &Threshold| threshold.is_reached(packets, bytes, now_ns);
+        let soft = if reached(&self.use_.soft) { SOFT_EXPIRED } else { 0 };
+        let hard = if reached(&self.use_.hard) { HARD_EXPIRED } else { 0 };
         self.use_.flags.load(Relaxed) | soft | hard
-    }
-
-    /// Takes the news that the peer moved.
-    pub(crate) fn take_moved_port(&self) -> Option<u16> {
-        let flags = self.use_.flags.fetch_and(!PEER_MOVED, Relaxed);
-        (flags & PEER_MOVED != 0).then(|| self.moved_to_port.load(Relaxed))
     }
 }
 
@@ -433,7 +443,7 @@ fn template(parameters: &SaParameters) -> ([u8; MAX_OUTER_BYTES], u8) {
                 protocol: next,
                 checksum: U16::ZERO,
                 source: local.octets(),
-                destination: remote.octets(),
+                destination: if parameters.nat_t.is_some() { [0; 4] } else { remote.octets() },
             };
             template[..size_of::<Ipv4>()].copy_from_slice(header.as_bytes());
             size_of::<Ipv4>()

@@ -384,3 +384,68 @@ proptest! {
         let _ = pair.seal(&bytes);
     }
 }
+
+/// RFC 3948 §3.1.2: between hosts with a NAT on the way, the checksums that the sender computed hold no more.
+#[test]
+fn transport_mode_through_a_nat_has_its_checksums_renewed() {
+    use packet::checksum::Sum;
+    for ipv6 in [false, true] {
+        let mut parameters = parameters(Algorithm::Aes128Gcm, ipv6);
+        parameters.mode = Mode::Transport;
+        parameters.nat_t = Some(NatT { local_port: 4500, remote_port: 4500 });
+        let pair = Pair::new(parameters);
+        let (ip_bytes, source) = if ipv6 { (40, 8..24) } else { (20, 12..16) };
+        let icmp6 = if ipv6 { 58 } else { 1 };
+        for (protocol, place, length) in [(6, 16, 27), (17, 6, 31), (17, 6, 8), (icmp6, 2, 12)] {
+            let mut sent = inner(ipv6, length - 8);
+            let (from, to) = ends(ipv6);
+            for (address, at) in [(from, source.start), (to, source.end)] {
+                match address {
+                    std::net::IpAddr::V4(address) => sent[at..at + 4].copy_from_slice(&address.octets()),
+                    std::net::IpAddr::V6(address) => sent[at..at + 16].copy_from_slice(&address.octets()),
+                }
+            }
+            sent[if ipv6 { 6 } else { 9 }] = protocol;
+            let fill = |packet: &mut [u8]| {
+                packet[ip_bytes + place..ip_bytes + place + 2].fill(0);
+                let (header, text) = packet.split_at_mut(ip_bytes);
+                let half = source.len();
+                let sum = Sum::new().pseudo_header(
+                    &header[source.clone()],
+                    &header[source.end..source.end + half],
+                    protocol,
+                    text.len() as u32,
+                );
+                let checksum = sum.bytes(text).finish().to_bytes();
+                text[place..place + 2].copy_from_slice(&checksum);
+            };
+            fill(&mut sent);
+            let mut outer = pair.seal(&sent).expect("it is sealed");
+            // The NAT.
+            outer[source.end - 1] ^= 0x40;
+            let opened = pair.open(&outer).expect("it is authentic");
+            let mut expected = sent.clone();
+            expected[source.end - 1] ^= 0x40;
+            if protocol != 1 {
+                fill(&mut expected);
+            }
+            assert_eq!(opened[ip_bytes..], expected[ip_bytes..], "{ipv6} {protocol}");
+            assert_eq!(opened[source.clone()], expected[source.clone()]);
+        }
+        // A UDP checksum that was left out, and what has none.
+        for next in [17u8, 50, 47] {
+            let mut sent = inner(ipv6, 20);
+            sent[if ipv6 { 6 } else { 9 }] = next;
+            sent[ip_bytes + 6..ip_bytes + 8].fill(0);
+            let (from, to) = ends(ipv6);
+            for (address, at) in [(from, source.start), (to, source.end)] {
+                match address {
+                    std::net::IpAddr::V4(address) => sent[at..at + 4].copy_from_slice(&address.octets()),
+                    std::net::IpAddr::V6(address) => sent[at..at + 16].copy_from_slice(&address.octets()),
+                }
+            }
+            let outer = pair.seal(&sent).expect("it is sealed");
+            assert_eq!(pair.open(&outer).expect("it is authentic")[ip_bytes..], sent[ip_bytes..]);
+        }
+    }
+}

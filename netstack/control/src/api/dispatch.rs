@@ -13,6 +13,7 @@ use crate::http::{
 use crate::node::Node;
 use alloc::{boxed::Box, format, string::String, vec::Vec};
 use core::net::IpAddr;
+use zeroize::Zeroizing;
 
 /// What a handler is told of its request.
 pub(crate) struct Request {
@@ -102,9 +103,9 @@ fn check_content(head: &Head, wanted: &'static str) -> Result<(), Reply> {
 /// than their text, and there are the configuration made of it, the one before and the differences.
 const MEMORY_PER_BODY_BYTE: u64 = 48;
 
-/// A body that is handled when it is complete.
+/// A body that is handled when it is complete. It may hold keys: no copy of it is left in memory.
 struct Collect<F> {
-    body: Vec<u8>,
+    body: Zeroizing<Vec<u8>>,
     max_bytes: usize,
     handle: F,
 }
@@ -118,7 +119,7 @@ where
     {
         return Err(too_large(max_bytes));
     }
-    Ok(Start::Read(Box::new(Collect { body: Vec::new(), max_bytes, handle })))
+    Ok(Start::Read(Box::new(Collect { body: Zeroizing::default(), max_bytes, handle })))
 }
 
 fn too_large(max_bytes: usize) -> Reply {
@@ -126,6 +127,17 @@ fn too_large(max_bytes: usize) -> Reply {
         0 => problem(413, "this takes no body"),
         _ => problem(413, &format!("this takes a body of at most {max_bytes} bytes")),
     }
+}
+
+/// Appends to a body. Where it has to move, the place it leaves is cleared, which a vector by itself does not do.
+fn append(body: &mut Zeroizing<Vec<u8>>, data: &[u8]) {
+    let needed = body.len() + data.len();
+    if needed > body.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(2 * body.capacity())));
+        larger.extend_from_slice(body);
+        *body = larger;
+    }
+    body.extend_from_slice(data);
 }
 
 impl<F: FnOnce(&mut Node, &[u8]) -> Reply> Sink<Node> for Collect<F> {
@@ -138,7 +150,7 @@ impl<F: FnOnce(&mut Node, &[u8]) -> Reply> Sink<Node> for Collect<F> {
         if !node.can_spare(bytes.saturating_mul(MEMORY_PER_BODY_BYTE)) {
             return Err(problem(507, "the node has not enough free memory to read a document of this size"));
         }
-        self.body.extend_from_slice(data);
+        append(&mut self.body, data);
         Ok(())
     }
 

@@ -176,12 +176,15 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         ..get("/v1/routes/lookup", "Lookup", "The route that packets to an address take", routes::lookup)
     },
     get("/v1/neighbours", "Neighbours", "ARP and neighbour discovery entries", neighbours::list),
-    get(
-        "/v1/ipsec/associations",
-        "IpsecAssociations",
-        "Security associations with counters, never with keys",
-        ipsec::associations,
-    ),
+    Endpoint {
+        refusals: &[507],
+        ..get(
+            "/v1/ipsec/associations",
+            "IpsecAssociations",
+            "Security associations with counters, never with keys",
+            ipsec::associations,
+        )
+    },
     Endpoint {
         method: Method::Post,
         handler: association(ipsec::add),
@@ -215,7 +218,10 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             ipsec::remove,
         )
     },
-    get("/v1/ipsec/tunnels", "IpsecTunnels", "IPsec tunnels with counters", ipsec::tunnels),
+    Endpoint {
+        refusals: &[507],
+        ..get("/v1/ipsec/tunnels", "IpsecTunnels", "IPsec tunnels with counters", ipsec::tunnels)
+    },
     Endpoint {
         query: &[optional(
             "since",

@@ -35,6 +35,8 @@ struct AssociationView {
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    peer_address: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     peer_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path_mtu: Option<u16>,
@@ -56,18 +58,42 @@ impl AssociationView {
             idle_seconds: was_used.then(|| now_ns.saturating_sub(counters.last_used_ns) / NS_PER_SECOND),
             errors: errors.map(|(error, count)| (error.name(), count)).collect(),
             last_error: counters.last_error.map(EspError::name),
-            peer_port: status.peer_port,
+            peer_address: status.peer.map(|peer| peer.ip()),
+            peer_port: status.peer.map(|peer| peer.port()),
             path_mtu: status.path_mtu,
         }
     }
 }
 
+/// Memory that telling of one association or tunnel takes: what is known of it, twice, and its text.
+const BYTES_TOLD: u64 = 3072;
+
+/// The answer if there is not the memory to tell of so many.
+fn refuse_list(node: &Node, count: usize) -> Option<Reply> {
+    let needed = (count as u64).saturating_mul(BYTES_TOLD);
+    (!node.can_spare(needed))
+        .then(|| problem(507, "the node has not enough free memory to tell of all of them"))
+}
+
+#[derive(Serialize)]
+struct AssociationList {
+    associations: Vec<AssociationView>,
+}
+
 /// `GET /v1/ipsec/associations`.
 pub(super) fn associations(node: &mut Node, _: &Request) -> Reply {
+    if let Some(refusal) = refuse_list(node, node.router.association_count()) {
+        return refusal;
+    }
     let now_ns = node.now_ns;
     let all = node.router.associations(now_ns).into_iter();
-    let all: Vec<AssociationView> = all.map(|status| AssociationView::new(status, now_ns)).collect();
-    json(200, &json!({"associations": all}))
+    let associations = all.map(|status| AssociationView::new(status, now_ns)).collect();
+    json(200, &AssociationList { associations })
+}
+
+#[derive(Serialize)]
+struct TunnelList {
+    tunnels: Vec<TunnelView>,
 }
 
 #[derive(Serialize)]
@@ -94,11 +120,10 @@ struct TunnelView {
 }
 
 impl TunnelView {
-    /// Counters are those of the associations that there are now.
+    /// Counters are those of the associations of the tunnel that there are now.
     fn new(status: TunnelStatus, associations: &[AssociationStatus]) -> Self {
-        let of_it = |association: &&AssociationStatus| association.settings.tunnel == status.settings.name;
         let sum = |direction: config::AssociationDirection, value: fn(&ipsec::SaCounters) -> u64| {
-            let chosen = associations.iter().filter(of_it).filter(|a| a.settings.direction == direction);
+            let chosen = associations.iter().filter(|a| a.settings.direction == direction);
             chosen.map(|association| value(&association.counters)).sum()
         };
         let (out, inward) = (config::AssociationDirection::Out, config::AssociationDirection::In);
@@ -112,10 +137,9 @@ impl TunnelView {
             tx_bytes: sum(out, |c| c.bytes),
             rx_packets: sum(inward, |c| c.packets),
             rx_bytes: sum(inward, |c| c.bytes),
-            errors: associations.iter().filter(of_it).map(|a| errors(&a.counters)).sum(),
+            errors: associations.iter().map(|a| errors(&a.counters)).sum(),
             last_error: associations
                 .iter()
-                .filter(of_it)
                 .filter_map(|a| Some((a.counters.last_used_ns, a.counters.last_error?)))
                 .max_by_key(|(used_ns, _)| *used_ns)
                 .map(|(_, error)| error.name()),
@@ -134,10 +158,19 @@ impl TunnelView {
 
 /// `GET /v1/ipsec/tunnels`.
 pub(super) fn tunnels(node: &mut Node, _: &Request) -> Reply {
-    let associations = node.router.associations(node.now_ns);
-    let tunnels = node.router.tunnels().into_iter();
-    let tunnels: Vec<TunnelView> = tunnels.map(|status| TunnelView::new(status, &associations)).collect();
-    json(200, &json!({"tunnels": tunnels}))
+    let statuses = node.router.tunnels();
+    if let Some(refusal) = refuse_list(node, statuses.len() + node.router.association_count()) {
+        return refusal;
+    }
+    let mut associations: BTreeMap<String, Vec<AssociationStatus>> = BTreeMap::new();
+    for association in node.router.associations(node.now_ns) {
+        associations.entry(association.settings.tunnel.clone()).or_default().push(association);
+    }
+    let view = |status: TunnelStatus| {
+        let of_it = associations.get(&status.settings.name).map_or(&[][..], Vec::as_slice);
+        TunnelView::new(status, of_it)
+    };
+    json(200, &TunnelList { tunnels: statuses.into_iter().map(view).collect() })
 }
 
 /// `POST /v1/ipsec/associations`.
@@ -197,11 +230,17 @@ struct EventView<'a> {
     tunnel: &'a str,
     spi: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
 }
 
 impl<'a> EventView<'a> {
     fn new(event: &'a IpsecEvent, now_ns: u64) -> Self {
+        let to = match event.kind {
+            IpsecEventKind::PeerMoved { to } => Some(to),
+            _ => None,
+        };
         Self {
             sequence: event.sequence,
             age_seconds: now_ns.saturating_sub(event.at_ns) / NS_PER_SECOND,
@@ -209,10 +248,8 @@ impl<'a> EventView<'a> {
             association: &event.association,
             tunnel: &event.tunnel,
             spi: event.spi,
-            port: match event.kind {
-                IpsecEventKind::PeerMoved { port } => Some(port),
-                _ => None,
-            },
+            address: to.map(|to| to.ip()),
+            port: to.map(|to| to.port()),
         }
     }
 }

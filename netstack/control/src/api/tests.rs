@@ -10,6 +10,8 @@ use crate::platform::Boot;
 use crate::testing::{Machine, TOKEN};
 use serde_json::{Value, json};
 
+mod ipsec;
+
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// An answer.
@@ -138,107 +140,6 @@ fn two_ports() -> Value {
         {"name": "eth0", "addresses": ["10.0.0.1/24", "2001:db8::1/64"]}, {"name": "eth1", "addresses": ["10.0.1.1/24"]}]})
 }
 
-/// A security association of the tunnel in [`with_tunnel`].
-fn association(spi: u32) -> Value {
-    json!({"name": "a", "tunnel": "ipsec0", "direction": "in", "spi": spi, "algorithm": "aes128gcm16", "key": "5a".repeat(20)})
-}
-
-fn with_tunnel() -> Value {
-    let mut config = two_ports();
-    config["routes"] = json!([{"prefix": "10.9.0.0/16", "via": [{"interface": "ipsec0"}]}]);
-    config["ipsec"] = json!({"tunnels": [{"name": "ipsec0", "local": "10.0.0.1", "remote": "10.0.0.2"}]});
-    config
-}
-
-impl Api {
-    /// A tunnel, and an association where one is asked for or changed.
-    fn prepare_ipsec(&mut self, path: &str, method: Method) {
-        const JSON: &str = "Content-Type: application/json\r\n";
-        if !path.starts_with("/v1/ipsec") {
-            return;
-        }
-        let answer = self.ask_with("PUT", "/v1/config", JSON, &with_tunnel().to_string());
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        if method != Method::Post {
-            let answer =
-                self.ask_with("POST", "/v1/ipsec/associations", JSON, &association(4097).to_string());
-            assert_eq!(answer.status, 200, "{}", answer.body);
-        }
-    }
-}
-
-#[test]
-fn a_key_daemon_adds_replaces_and_removes_and_sees_no_key() {
-    const JSON: &str = "Content-Type: application/json\r\n";
-    const PATH: &str = "/v1/ipsec/associations";
-    let mut api = Api::new();
-    api.prepare_ipsec(PATH, Method::Get);
-    let again = api.ask_with("POST", PATH, JSON, &association(4098).to_string());
-    assert_eq!(again.status, 409, "{}", again.body);
-    let mut out = association(5000);
-    out["name"] = json!("b");
-    out["direction"] = json!("out");
-    assert_eq!(api.ask_with("POST", PATH, JSON, &out.to_string()).status, 200);
-    let verified = api.ask("GET", "/v1/ipsec/verify?prefix=10.9.3.0/24", "").json();
-    assert_eq!(
-        (&verified["encrypted"], &verified["findings"][0]["spi"]),
-        (&json!(true), &json!(5000)),
-        "{verified}"
-    );
-    assert_eq!(api.ask_with("PUT", PATH, JSON, &association(4099).to_string()).status, 200);
-    let listed = api.ask("GET", PATH, "");
-    assert!(!listed.body.contains("5a5a"), "{}", listed.body);
-    let states: Vec<(String, String)> = listed.json()["associations"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| (one["spi"].to_string(), one["state"].as_str().unwrap().to_owned()))
-        .collect();
-    let expected = [("4099", "active"), ("5000", "active"), ("4097", "overlap")];
-    assert_eq!(states, expected.map(|(spi, state)| (spi.to_owned(), state.to_owned())));
-    assert_eq!(api.ask("DELETE", "/v1/ipsec/associations?name=b", "").status, 200);
-    assert_eq!(api.ask("DELETE", "/v1/ipsec/associations?name=b", "").status, 404);
-    let verified = api.ask("GET", "/v1/ipsec/verify?prefix=10.9.3.0/24", "").json();
-    assert_eq!(
-        (&verified["encrypted"], &verified["never_clear"]),
-        (&json!(false), &json!(true)),
-        "{verified}"
-    );
-    let names: Vec<Value> = api.ask("GET", "/v1/ipsec/events", "").json()["events"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|e| e["event"].clone())
-        .collect();
-    assert_eq!(names, ["added", "added", "replaced", "removed"]);
-    let mut foreign = association(6000);
-    foreign["name"] = json!("c");
-    foreign["tunnel"] = json!("ipsec7");
-    let refused = api.ask_with("POST", PATH, JSON, &foreign.to_string());
-    assert_eq!((refused.status, refused.json()["errors"][0]["pointer"].as_str()), (422, Some("/tunnel")));
-}
-
-#[test]
-fn keys_of_the_configuration_are_kept_and_never_shown() {
-    const JSON: &str = "Content-Type: application/json\r\n";
-    let mut api = Api::new();
-    let mut config = with_tunnel();
-    config["ipsec"]["associations"] = json!([association(4096)]);
-    let answer = api.ask_with("PUT", "/v1/config", JSON, &config.to_string());
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    assert!(!answer.body.contains("5a5a"), "{}", answer.body);
-    let shown = api.ask("GET", "/v1/config", "");
-    assert!(!shown.body.contains("5a5a"), "{}", shown.body);
-    // What was shown may be put back: the key stays.
-    let answer = api.ask_with("PUT", "/v1/config", JSON, &shown.body);
-    assert_eq!((answer.status, &answer.json()["changes"]), (200, &json!([])), "{}", answer.body);
-    config["ipsec"]["associations"][0]["spi"] = json!(4097);
-    let _ = config["ipsec"]["associations"][0].as_object_mut().unwrap().remove("key");
-    let refused = api.ask_with("PUT", "/v1/config", JSON, &config.to_string());
-    let pointer = "/ipsec/associations/0/key";
-    assert_eq!((refused.status, refused.json()["errors"][0]["pointer"].as_str()), (422, Some(pointer)));
-}
-
 #[test]
 fn every_endpoint_wants_the_token_and_answers_as_described() {
     for endpoint in ENDPOINTS {
@@ -249,7 +150,7 @@ fn every_endpoint_wants_the_token_and_answers_as_described() {
         let (fields, body) = match endpoint.handler {
             Handler::Plain(_) => ("", String::new()),
             Handler::Document { schema, .. } => {
-                let body = if schema == "IpsecAssociation" { association(4096) } else { two_ports() };
+                let body = if schema == "IpsecAssociation" { ipsec::association(4096) } else { two_ports() };
                 ("Content-Type: application/json\r\n", body.to_string())
             }
             Handler::Lines { .. } => (

@@ -8,6 +8,7 @@ use super::{
 };
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 use core::net::IpAddr;
+use zeroize::{Zeroize, Zeroizing};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -63,7 +64,8 @@ pub(crate) enum Next {
 /// The state of one connection.
 pub(crate) struct Connection<S> {
     peer: IpAddr,
-    input: Vec<u8>,
+    /// What was read and not used yet. Bodies hold keys: what was used is cleared.
+    input: Zeroizing<Vec<u8>>,
     output: VecDeque<Vec<u8>>,
     /// Bytes of the front of `output` that were sent.
     sent: usize,
@@ -152,7 +154,7 @@ impl<S: Service> Connection<S> {
     pub fn new(peer: IpAddr, now_ns: u64) -> Self {
         Self {
             peer,
-            input: Vec::new(),
+            input: Zeroizing::default(),
             output: VecDeque::new(),
             sent: 0,
             state: State::Head { begun: false },
@@ -215,7 +217,7 @@ impl<S: Service> Connection<S> {
             State::Flush => Step::Blocked,
             State::Linger => {
                 self.state = State::Linger;
-                self.input.clear();
+                self.consume(usize::MAX);
                 if wire.unacknowledged() == 0 {
                     self.deadline_ns = self.deadline_ns.min(now_ns + LINGER_TIMEOUT_NS);
                 }
@@ -243,7 +245,7 @@ impl<S: Service> Connection<S> {
         let read = self.fill(wire);
         // RFC 9112 §2.2: an empty line before a request is ignored.
         let blank = self.input.iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
-        let _ = self.input.drain(..blank);
+        self.consume(blank);
         if !begun && !self.input.is_empty() {
             self.enter(State::Head { begun: true }, now_ns + HEAD_TIMEOUT_NS);
         }
@@ -252,7 +254,7 @@ impl<S: Service> Connection<S> {
             Ok(None) if read == 0 => Step::Blocked,
             Ok(None) => Step::Progress,
             Ok(Some((head, length))) => {
-                let _ = self.input.drain(..length);
+                self.consume(length);
                 self.begin(&head, service, now_ns);
                 Step::Progress
             }
@@ -310,7 +312,7 @@ impl<S: Service> Connection<S> {
                 return Step::Progress;
             }
             Piece::End(framing) => {
-                let _ = self.input.drain(..framing);
+                self.consume(framing);
                 let reply = reading.sink.end(service);
                 self.reply(reply, reading.after, now_ns);
                 return Step::Progress;
@@ -324,7 +326,7 @@ impl<S: Service> Connection<S> {
                 framing + data.len()
             }
         };
-        let _ = self.input.drain(..used);
+        self.consume(used);
         if read > 0 {
             reading.bytes = reading.bytes.saturating_add(read as u64);
             self.deadline_ns = reading.slowest_ns().min(now_ns + STALL_TIMEOUT_NS);
@@ -412,6 +414,15 @@ impl<S: Service> Connection<S> {
             self.sent = 0;
             let _ = self.output.pop_front();
         }
+    }
+
+    /// Takes the first bytes of the input away.
+    fn consume(&mut self, count: usize) {
+        let count = count.min(self.input.len());
+        let left = self.input.len() - count;
+        self.input.copy_within(count.., 0);
+        self.input.get_mut(left..).unwrap_or_default().zeroize();
+        self.input.truncate(left);
     }
 
     /// Reads what the wire has and there is room for; how much.

@@ -46,15 +46,14 @@ pub(crate) fn refusal(packet: &[u8]) -> Option<Refusal> {
     }
 }
 
-/// Whether the dataplane itself takes a packet that was put together here: ESP, plain or in UDP (RFC 3948).
-pub(crate) fn is_for_dataplane(packet: &[u8]) -> bool {
-    const NAT_TRAVERSAL_PORT: u16 = 4500;
-    match upper_layer(packet) {
-        Some(protocol::ESP) => true,
-        Some(protocol::UDP) => Ipv4::ref_from_prefix(packet).is_ok_and(|(header, _)| {
-            let udp = packet.get(header.header_len()..).map(Udp::ref_from_prefix);
-            let is_there = |udp: &Udp| udp.destination_port.get() == NAT_TRAVERSAL_PORT;
-            header.version() == 4 && matches!(udp, Some(Ok((udp, _))) if is_there(udp))
+/// Whether the dataplane itself takes a packet that was put together here: ESP, plain or in UDP to a port that is for it
+/// (RFC 3948).
+pub(crate) fn is_for_dataplane(packet: &[u8], is_nat_t_port: impl Fn(u16) -> bool) -> bool {
+    match upper(packet) {
+        Some((protocol::ESP, _)) => true,
+        Some((protocol::UDP, at)) => packet.get(at..).map(Udp::ref_from_prefix).is_some_and(|udp| {
+            let is_ike = |payload: &[u8]| payload.first_chunk::<4>().is_some_and(|marker| *marker == [0; 4]);
+            udp.is_ok_and(|(udp, payload)| is_nat_t_port(udp.destination_port.get()) && !is_ike(payload))
         }),
         _ => false,
     }
@@ -62,17 +61,22 @@ pub(crate) fn is_for_dataplane(packet: &[u8]) -> bool {
 
 /// The protocol above IP; None if the headers cannot be read, or the destination is no host.
 fn upper_layer(packet: &[u8]) -> Option<u8> {
+    upper(packet).map(|(protocol, _)| protocol)
+}
+
+/// The protocol above IP, and where it starts.
+fn upper(packet: &[u8]) -> Option<(u8, usize)> {
     const MAX_EXTENSIONS: usize = 8;
     if let Ok((header, _)) = Ipv4::ref_from_prefix(packet)
         && header.version() == 4
     {
-        return (header.destination[0] < 224).then_some(header.protocol);
+        return (header.destination[0] < 224).then_some((header.protocol, header.header_len()));
     }
     let (header, mut rest) = Ipv6::ref_from_prefix(packet).ok()?;
     let mut next = header.next_header;
     for _ in 0..MAX_EXTENSIONS {
         if !matches!(next, protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS | protocol::ROUTING) {
-            return (header.destination[0] != 0xff).then_some(next);
+            return (header.destination[0] != 0xff).then_some((next, packet.len() - rest.len()));
         }
         let (extension, _) = Extension::ref_from_prefix(rest).ok()?;
         next = extension.next_header;

@@ -6,6 +6,7 @@ use alloc::{vec, vec::Vec};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Duration;
+use zeroize::Zeroize;
 
 /// Sockets of the pool: so many connections at most.
 const SOCKETS: usize = 16;
@@ -166,7 +167,19 @@ struct SocketWire<'a, 'b>(&'a mut Socket<'b>);
 
 impl Wire for SocketWire<'_, '_> {
     fn read(&mut self, out: &mut [u8]) -> usize {
-        self.0.recv_slice(out).unwrap_or(0)
+        let mut count = 0;
+        // The ring has two parts at most. What was read is cleared: it may have been a key.
+        for _ in 0..2 {
+            let rest = out.get_mut(count..).unwrap_or_default();
+            let part = self.0.recv(|data| {
+                let length = data.len().min(rest.len());
+                rest[..length].copy_from_slice(&data[..length]);
+                data[..length].zeroize();
+                (length, length)
+            });
+            count += part.unwrap_or(0);
+        }
+        count
     }
 
     fn read_closed(&self) -> bool {

@@ -10,7 +10,7 @@ use packet::checksum::{self, Sum};
 use packet::icmpv4::{ECHO_REPLY, ECHO_REQUEST, Icmpv4, UNREACHABLE, UNREACHABLE_FRAGMENTATION_NEEDED};
 use packet::ipv4::Ipv4;
 use packet::protocol;
-use packet::udp::{PORT_IPSEC_NAT_T, Udp};
+use packet::udp::Udp;
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -36,7 +36,7 @@ fn deliver(cx: &Context<'_>, packet: &mut Buf) -> Node {
             drop_for(packet, DropReason::Ip4FragmentForUs)
         };
     }
-    if is_esp(packet, header.protocol, header.header_len()) {
+    if is_esp(cx, packet, header.protocol, header.header_len()) {
         return Node::EspDecrypt;
     }
     if header.protocol == protocol::ICMP {
@@ -63,15 +63,15 @@ fn deliver(cx: &Context<'_>, packet: &mut Buf) -> Node {
     punt_for(packet, PuntReason::Local4)
 }
 
-/// True for ESP, and for what is in UDP to port 4500 and not IKE, which begins with four zero bytes (RFC 3948 §2.2).
-/// `at` is where the protocol starts.
+/// True for ESP, and for what is in UDP to port 4500, or another of a tunnel's, and not IKE, which begins with four zero
+/// bytes (RFC 3948 §2.2). `at` is where the protocol starts.
 #[inline(always)]
-pub(super) fn is_esp(packet: &Buf, protocol: u8, at: usize) -> bool {
+pub(super) fn is_esp(cx: &Context<'_>, packet: &Buf, protocol: u8, at: usize) -> bool {
     if protocol == protocol::UDP {
         let datagram = packet.data().get(at..).unwrap_or_default();
         let Ok((udp, payload)) = Udp::ref_from_prefix(datagram) else { return false };
         let is_ike = payload.first_chunk::<4>().is_some_and(|marker| *marker == [0; 4]);
-        return udp.destination_port.get() == PORT_IPSEC_NAT_T && !is_ike && !payload.is_empty();
+        return cx.ipsec.is_nat_t_port(udp.destination_port.get()) && !is_ike && !payload.is_empty();
     }
     protocol == protocol::ESP
 }

@@ -28,7 +28,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
 fn deliver(cx: &Context<'_>, packet: &mut Buf) -> Node {
     match upper_layer(packet.data()) {
         Upper::Protocol(protocol::ICMPV6, at) => deliver_icmp(cx, packet, at),
-        Upper::Protocol(protocol, at) if is_esp(packet, protocol, at) => Node::EspDecrypt,
+        Upper::Protocol(protocol, at) if is_esp(cx, packet, protocol, at) => Node::EspDecrypt,
         Upper::Protocol(..) if packet.complete_checksum().is_ok() => punt_for(packet, PuntReason::Local6),
         Upper::Protocol(..) | Upper::Malformed => drop_for(packet, DropReason::Ip6BadLength),
         Upper::Fragment if packet.meta().flags.contains(Flags::LINK_MULTICAST) => {

@@ -15,7 +15,7 @@ use buffer::{Buf, Flags, Vector};
 use ipsec::{Action, Direction, PacketFacts, TunnelId};
 use packet::ipv4::{DONT_FRAGMENT, Ipv4};
 use packet::ipv6::Ipv6;
-use packet::udp::{PORT_IKE, PORT_IPSEC_NAT_T};
+use packet::udp::PORT_IKE;
 use packet::{icmpv4, icmpv6, protocol};
 use zerocopy::FromBytes;
 
@@ -51,7 +51,7 @@ fn decide(cx: &Context<'_>, packet: &mut Buf) -> Node {
     };
     let flags = packet.meta().flags;
     let is_local = matches!(onward, Node::Ip4Local | Node::Ip6Local);
-    let is_exempt = flags.contains(Flags::ORIGINATED) || is_local && carries_ipsec(&facts);
+    let is_exempt = flags.contains(Flags::ORIGINATED) || is_local && carries_ipsec(cx, &facts);
     if !is_exempt && let Some(reason) = refuse_inbound(cx, packet, &facts) {
         return drop_for(packet, reason);
     }
@@ -59,7 +59,7 @@ fn decide(cx: &Context<'_>, packet: &mut Buf) -> Node {
     if is_local || row.tunnel().is_some() || flags.contains(Flags::ENCAPSULATED) {
         return onward;
     }
-    if flags.contains(Flags::ORIGINATED) && carries_ipsec(&facts) {
+    if flags.contains(Flags::ORIGINATED) && carries_ipsec(cx, &facts) {
         return onward;
     }
     match cx.ipsec.decide(Direction::Outbound, &facts) {
@@ -73,8 +73,8 @@ fn decide(cx: &Context<'_>, packet: &mut Buf) -> Node {
 }
 
 /// ESP, and what negotiates it.
-fn carries_ipsec(facts: &PacketFacts) -> bool {
-    let is_ike = |port| port == PORT_IKE || port == PORT_IPSEC_NAT_T;
+fn carries_ipsec(cx: &Context<'_>, facts: &PacketFacts) -> bool {
+    let is_ike = |port| port == PORT_IKE || cx.ipsec.is_nat_t_port(port);
     facts.protocol == Some(protocol::ESP)
         || facts.protocol == Some(protocol::UDP)
             && facts.ports.is_some_and(|(source, destination)| is_ike(source) || is_ike(destination))

@@ -59,14 +59,11 @@ impl Router {
             let Some(known) = ipsec.tunnels.remove(&name) else { continue };
             let _ = ipsec.database.remove_tunnel(known.id);
             ipsec.freed.push_back(known.id);
-            let of_it = |known: &KnownAssociation| known.settings.tunnel == name;
-            let (gone, kept) =
-                core::mem::take(&mut ipsec.associations).into_iter().partition(|(_, known)| of_it(known));
-            ipsec.associations = kept;
-            let lingering = ipsec.lingering.extract_if(.., |lingering| of_it(&lingering.known));
-            let gone: alloc::collections::BTreeMap<_, _> = gone;
-            let ids: Vec<_> =
-                gone.into_values().map(|known| known.id).chain(lingering.map(|l| l.known.id)).collect();
+            let names: Vec<String> = ipsec.associations.names_of(&name).cloned().collect();
+            let gone = names.iter().filter_map(|name| ipsec.associations.remove(name));
+            let mut ids: Vec<_> = gone.map(|known| known.id).collect();
+            let of_it = |lingering: &mut Lingering| lingering.known.settings.tunnel == name;
+            ids.extend(ipsec.lingering.extract_if(.., of_it).map(|lingering| lingering.known.id));
             for id in ids {
                 // It is there as long as it is listed.
                 let _ = ipsec.database.remove(id);
@@ -82,6 +79,7 @@ impl Router {
             let Some(known) = self.ipsec.tunnels.get_mut(&tunnel.name) else { continue };
             if known.settings.as_ref().is_some_and(|before| shapes_differ(before, tunnel)) {
                 let _ = changed.insert(tunnel.name.clone());
+                known.moved_to = None;
             }
             known.settings = Some(tunnel.clone());
         }
@@ -98,11 +96,11 @@ impl Router {
             .filter(|(name, known)| is_gone(name, known))
             .map(|(name, _)| name.clone())
             .collect();
+        let inbound = config.associations.iter().filter(|other| other.direction == AssociationDirection::In);
+        let with_inbound: BTreeSet<&str> = inbound.map(|other| other.tunnel.as_str()).collect();
         for name in gone {
             let Some(known) = self.ipsec.associations.remove(&name) else { continue };
-            let is_succeeded = config.associations.iter().any(|other| {
-                other.direction == AssociationDirection::In && other.tunnel == known.settings.tunnel
-            });
+            let is_succeeded = with_inbound.contains(known.settings.tunnel.as_str());
             self.ipsec.tell(&known.settings, IpsecEventKind::Removed, now_ns);
             self.retire(known, is_succeeded, now_ns);
         }
@@ -131,11 +129,8 @@ impl Router {
 
     /// Associations of a key daemon follow their tunnel.
     fn remake_dynamic(&mut self, changed: &BTreeSet<String>, random: Random<'_>, now_ns: u64) {
-        let affected = self
-            .ipsec
-            .associations
-            .values()
-            .filter(|known| known.is_dynamic && changed.contains(&known.settings.tunnel));
+        let all = self.ipsec.associations.iter().map(|(_, known)| known);
+        let affected = all.filter(|known| known.is_dynamic && changed.contains(&known.settings.tunnel));
         let affected: Vec<_> = affected.map(|known| (known.settings.clone(), known.order)).collect();
         for (settings, order) in affected {
             if let Err(error) = self.install(&settings, true, order, random, now_ns) {
@@ -155,8 +150,10 @@ impl Router {
         now_ns: u64,
     ) -> Result<(), IpsecError> {
         let tunnel = self.ipsec.tunnels.get(&association.tunnel);
-        let tunnel = tunnel.and_then(|known| Some((known.id, known.settings.as_ref()?)));
-        let Some((id, tunnel)) = tunnel else { return Err(IpsecError::NoTunnel(association.tunnel.clone())) };
+        let tunnel = tunnel.and_then(|known| Some((known.id, known.settings.as_ref()?, known.moved_to)));
+        let Some((id, tunnel, moved_to)) = tunnel else {
+            return Err(IpsecError::NoTunnel(association.tunnel.clone()));
+        };
         let mut parameters = parameters(tunnel, id, association).ok_or(IpsecError::NoKey)?;
         if let Some(before) = self.ipsec.associations.get(&association.name) {
             parameters.last_sequence = self.last_sequence(before, association);
@@ -181,7 +178,7 @@ impl Router {
             Ok(sa) => sa,
             Err(error) => {
                 if let Some(before) = before_retired {
-                    let _ = self.ipsec.associations.insert(association.name.clone(), before);
+                    self.ipsec.associations.insert(before);
                 }
                 return Err(error);
             }
@@ -192,8 +189,12 @@ impl Router {
             is_dynamic,
             order,
             added_ns: now_ns,
+            expired_ns: None,
         };
-        let _ = self.ipsec.associations.insert(association.name.clone(), known);
+        if let Some(place) = moved_to {
+            sa.set_peer(place);
+        }
+        self.ipsec.associations.insert(known);
         let kind = if before_retired.is_some() { IpsecEventKind::Replaced } else { IpsecEventKind::Added };
         self.ipsec.tell(association, kind, now_ns);
         if let Some(before) = before_retired {
@@ -234,7 +235,8 @@ impl Router {
         let tunnel = self.ipsec.tunnels.get(&known.settings.tunnel);
         let overlap =
             tunnel.and_then(|tunnel| tunnel.settings.as_ref()).map_or(0, |t| t.rekey_overlap_seconds);
-        if known.settings.direction == AssociationDirection::In && is_succeeded && overlap > 0 {
+        let may_decrypt = is_succeeded && known.expired_ns.is_none();
+        if known.settings.direction == AssociationDirection::In && may_decrypt && overlap > 0 {
             let until_ns = now_ns + u64::from(overlap) * NS_PER_SECOND;
             self.ipsec.lingering.push(Lingering { known, until_ns });
             return;
@@ -246,9 +248,7 @@ impl Router {
     pub(super) fn switch_outbound(&mut self, name: &str) {
         let Some(known) = self.ipsec.tunnels.get(name) else { return };
         let Some(settings) = &known.settings else { return };
-        let of_it = self.ipsec.associations.values().filter(|association| {
-            association.settings.tunnel == name && association.settings.direction == AssociationDirection::Out
-        });
+        let of_it = self.ipsec.associations.of_tunnel(name, AssociationDirection::Out);
         let newest = of_it.max_by_key(|association| association.order).map(|association| association.id);
         let interface = if settings.route_based { self.links.id(name).map(|id| id.0) } else { None };
         let outbound = newest.filter(|_| settings.enabled);

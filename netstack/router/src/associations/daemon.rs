@@ -29,8 +29,8 @@ impl Router {
         self.ipsec.next_order += 1;
         self.switch_outbound(&association.tunnel);
         self.publish_ipsec();
-        self.refresh_tunnel_mtus();
-        self.ipsec.due_ns = now_ns;
+        self.refresh_tunnel_mtu(&association.tunnel);
+        self.poll_ipsec_soon(now_ns);
         Ok(())
     }
 
@@ -47,14 +47,14 @@ impl Router {
         }
         let Some(known) = self.ipsec.associations.remove(name) else { return Ok(()) };
         let tunnel = known.settings.tunnel.clone();
-        let is_succeeded = self.ipsec.associations.values().any(|other| {
-            other.settings.direction == AssociationDirection::In && other.settings.tunnel == tunnel
-        });
+        let mut successors = self.ipsec.associations.of_tunnel(&tunnel, AssociationDirection::In);
+        let is_succeeded = successors.next().is_some();
+        drop(successors);
         self.ipsec.tell(&known.settings, IpsecEventKind::Removed, now_ns);
         self.retire(known, is_succeeded, now_ns);
         self.switch_outbound(&tunnel);
         self.publish_ipsec();
-        self.ipsec.due_ns = now_ns;
+        self.poll_ipsec_soon(now_ns);
         Ok(())
     }
 }

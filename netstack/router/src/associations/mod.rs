@@ -9,6 +9,7 @@
 
 mod apply;
 mod daemon;
+mod known;
 mod poll;
 mod status;
 mod verify;
@@ -19,8 +20,10 @@ use alloc::{
     vec::Vec,
 };
 use core::fmt;
+use core::net::SocketAddr;
 
 use ipsec::{Database, Entropy, SaId, TunnelId};
+use known::Associations;
 
 pub use status::{AssociationState, AssociationStatus, TunnelStatus};
 pub use verify::{Finding, Verdict, Verification};
@@ -37,7 +40,7 @@ pub type Random<'a> = &'a mut dyn FnMut(&mut [u8]);
 pub(crate) struct Ipsec {
     pub(crate) database: Database,
     pub(crate) tunnels: BTreeMap<String, KnownTunnel>,
-    pub(crate) associations: BTreeMap<String, KnownAssociation>,
+    pub(crate) associations: Associations,
     /// Inbound associations that were replaced.
     lingering: Vec<Lingering>,
     events: VecDeque<IpsecEvent>,
@@ -60,6 +63,8 @@ pub(crate) struct KnownTunnel {
     keepalive_ns: u64,
     /// Packets of its outbound association when a keepalive was last due.
     sent_packets: u64,
+    /// Where the peer was seen to be, if not where the settings say. Associations that follow begin there.
+    moved_to: Option<SocketAddr>,
 }
 
 /// An association.
@@ -70,6 +75,8 @@ pub(crate) struct KnownAssociation {
     /// Of several outbound ones of a tunnel the highest encrypts.
     order: u64,
     added_ns: u64,
+    /// When it was found to carry nothing any more.
+    expired_ns: Option<u64>,
 }
 
 struct Lingering {
@@ -107,10 +114,10 @@ pub enum IpsecEventKind {
     SoftExpired,
     /// It carries nothing any more.
     HardExpired,
-    /// The peer's UDP port changed, and is followed.
+    /// The peer's address or UDP port changed, and is followed.
     PeerMoved {
-        /// The port now.
-        port: u16,
+        /// Where it is now.
+        to: SocketAddr,
     },
 }
 
@@ -168,7 +175,7 @@ impl Ipsec {
         Self {
             database: Database::new(crypto::gcm::Gcm::best()),
             tunnels: BTreeMap::new(),
-            associations: BTreeMap::new(),
+            associations: Associations::default(),
             lingering: Vec::new(),
             events: VecDeque::new(),
             next_event: 1,
@@ -196,7 +203,7 @@ impl Ipsec {
                 TunnelId(self.next_tunnel - 1)
             }
         };
-        let known = KnownTunnel { id, settings: None, keepalive_ns: 0, sent_packets: 0 };
+        let known = KnownTunnel { id, settings: None, keepalive_ns: 0, sent_packets: 0, moved_to: None };
         let _ = self.tunnels.insert(name.into(), known);
         id
     }

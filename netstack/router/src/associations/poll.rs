@@ -1,7 +1,7 @@
 //! What time asks for: expiries, replaced associations, keepalives, MTUs.
 
 use alloc::{string::String, vec::Vec};
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use dataplane::{MAX_MTU, MIN_MTU};
 use ipsec::{EventKind, Sa};
@@ -23,6 +23,8 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 const USUAL_MTU: u16 = 1500;
 /// What encapsulation costs at most, for a tunnel whose association is not there yet.
 const MAX_OVERHEAD: u16 = 120;
+/// How long an association of a key daemon is still told of once it carries nothing.
+const EXPIRED_KEPT_NS: u64 = 300 * NS_PER_SECOND;
 /// The payload of a NAT keepalive (RFC 3948 §2.3).
 const KEEPALIVE: u8 = 0xff;
 
@@ -33,22 +35,54 @@ impl Router {
         }
         self.tell_expiries(now_ns);
         self.end_overlaps(now_ns);
+        self.forget_expired(now_ns);
         self.send_keepalives(now_ns);
         self.refresh_tunnel_mtus();
         let is_idle = self.ipsec.associations.is_empty() && self.ipsec.lingering.is_empty();
         self.ipsec.due_ns = if is_idle { u64::MAX } else { now_ns + EVERY_NS };
     }
 
+    /// Has [`Router::poll`] look at the associations, which it may have had no reason to before.
+    pub(super) fn poll_ipsec_soon(&mut self, now_ns: u64) {
+        self.ipsec.due_ns = self.ipsec.due_ns.min(now_ns + EVERY_NS);
+    }
+
     fn tell_expiries(&mut self, now_ns: u64) {
         for event in self.ipsec.database.poll(now_ns) {
-            let known = self.ipsec.associations.values().find(|known| known.id == event.sa);
-            let Some(settings) = known.map(|known| known.settings.clone()) else { continue };
+            let Some(settings) = self.ipsec.associations.find(event.sa).map(|known| known.settings.clone())
+            else {
+                continue;
+            };
             let kind = match event.kind {
                 EventKind::SoftExpired => IpsecEventKind::SoftExpired,
-                EventKind::HardExpired => IpsecEventKind::HardExpired,
-                EventKind::PeerMoved { port } => IpsecEventKind::PeerMoved { port },
+                EventKind::HardExpired => {
+                    if let Some(known) = self.ipsec.associations.get_mut(&settings.name) {
+                        known.expired_ns = Some(now_ns);
+                    }
+                    IpsecEventKind::HardExpired
+                }
+                EventKind::PeerMoved { to } => {
+                    if let Some(known) = self.ipsec.tunnels.get_mut(&settings.tunnel) {
+                        known.moved_to = Some(to);
+                    }
+                    IpsecEventKind::PeerMoved { to }
+                }
             };
             self.ipsec.tell(&settings, kind, now_ns);
+        }
+    }
+
+    /// Removes associations of a key daemon that expired a while ago. Those of the configuration stay, as it says: put in
+    /// force again they would be new ones under an old key.
+    fn forget_expired(&mut self, now_ns: u64) {
+        let is_over = |since_ns: u64| now_ns.saturating_sub(since_ns) >= EXPIRED_KEPT_NS;
+        let all = self.ipsec.associations.iter();
+        let over = all.filter(|(_, known)| known.is_dynamic && known.expired_ns.is_some_and(is_over));
+        let over: Vec<String> = over.map(|(name, _)| name.clone()).collect();
+        for name in over {
+            if let Err(error) = self.remove_association(&name, now_ns) {
+                log::error!(target: "ipsec", "{name} has expired and stays: {error}");
+            }
         }
     }
 
@@ -79,12 +113,11 @@ impl Router {
             if now_ns < known.keepalive_ns {
                 continue;
             }
-            let row = ipsec.database.tunnels().find(|(id, _)| *id == known.id);
-            let sa = row.and_then(|(_, tunnel)| tunnel.outbound).and_then(|id| ipsec.database.sa(id));
-            let Some(sa) = sa else { continue };
+            let Some(sa) = ipsec.database.outbound(known.id) else { continue };
+            let Some(peer) = sa.peer() else { continue };
             let sent_packets = sa.counters().packets;
             if core::mem::replace(&mut known.sent_packets, sent_packets) == sent_packets {
-                due.push(keepalive(settings, nat.local_port, sa.peer_port()));
+                due.push(keepalive(settings.local, nat.local_port, peer));
             }
             known.keepalive_ns = now_ns + u64::from(nat.keepalive_seconds) * NS_PER_SECOND;
         }
@@ -93,21 +126,22 @@ impl Router {
 
     /// Keeps the MTU of each tunnel's interface what fits the outer path.
     pub(super) fn refresh_tunnel_mtus(&mut self) {
-        let tunnels = self.ipsec.tunnels.iter().filter_map(|(name, known)| {
-            let settings = known.settings.as_ref().filter(|settings| settings.route_based)?;
-            let row = self.ipsec.database.tunnels().find(|(id, _)| *id == known.id);
-            let sa = row.and_then(|(_, tunnel)| tunnel.outbound).and_then(|id| self.ipsec.database.sa(id));
-            let automatic = || self.automatic_mtu(settings.remote, sa.map(|sa| &**sa));
-            Some((name.clone(), settings.mtu.unwrap_or_else(automatic)))
+        let names: Vec<String> = self.ipsec.tunnels.keys().cloned().collect();
+        names.iter().for_each(|name| self.refresh_tunnel_mtu(name));
+    }
+
+    pub(super) fn refresh_tunnel_mtu(&mut self, name: &str) {
+        let Some(known) = self.ipsec.tunnels.get(name) else { return };
+        let Some(settings) = known.settings.as_ref().filter(|settings| settings.route_based) else { return };
+        let mtu = settings.mtu.unwrap_or_else(|| {
+            let sa = self.ipsec.database.outbound(known.id);
+            self.automatic_mtu(sa.map_or(settings.remote, |sa| sa.remote()), sa.map(|sa| &**sa))
         });
-        let tunnels: Vec<(String, u16)> = tunnels.collect();
-        for (name, mtu) in tunnels {
-            let link = self.links.id(&name).and_then(|id| self.links.get_mut(id));
-            let Some(settings) = link.and_then(|link| link.settings.as_mut()) else { continue };
-            if core::mem::replace(&mut settings.mtu, mtu) != mtu {
-                log::info!(target: "ipsec", "{name}: MTU {mtu}");
-                self.changes.mark_dirty();
-            }
+        let link = self.links.id(name).and_then(|id| self.links.get_mut(id));
+        let Some(settings) = link.and_then(|link| link.settings.as_mut()) else { return };
+        if core::mem::replace(&mut settings.mtu, mtu) != mtu {
+            log::info!(target: "ipsec", "{name}: MTU {mtu}");
+            self.changes.mark_dirty();
         }
     }
 
@@ -138,16 +172,16 @@ impl Router {
     }
 }
 
-fn keepalive(tunnel: &config::Tunnel, local_port: u16, remote_port: u16) -> Vec<u8> {
+fn keepalive(local: IpAddr, local_port: u16, peer: SocketAddr) -> Vec<u8> {
     let length = size_of::<Udp>() + 1;
     let mut udp = Udp {
         source_port: U16::new(local_port),
-        destination_port: U16::new(remote_port),
+        destination_port: U16::new(peer.port()),
         length: U16::new(length as u16),
         checksum: U16::ZERO,
     };
     let mut packet = Vec::new();
-    match (tunnel.local, tunnel.remote) {
+    match (local, peer.ip()) {
         (IpAddr::V4(local), IpAddr::V4(remote)) => {
             let mut header = Ipv4 {
                 version_ihl: VERSION_IHL,

@@ -1,6 +1,7 @@
 //! What is: associations and tunnels, as told.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeSet, string::String, vec::Vec};
+use core::net::SocketAddr;
 
 use config::AssociationDirection;
 use ipsec::{SaCounters, SaId};
@@ -21,8 +22,8 @@ pub struct AssociationStatus {
     pub age_ns: u64,
     /// What it did.
     pub counters: SaCounters,
-    /// The peer's UDP port, if it is in UDP.
-    pub peer_port: Option<u16>,
+    /// Where the peer is, if it is in UDP.
+    pub peer: Option<SocketAddr>,
     /// The longest outer packet of the path, if a router said so.
     pub path_mtu: Option<u16>,
 }
@@ -67,12 +68,18 @@ pub struct TunnelStatus {
 }
 
 impl Router {
+    /// How many associations there are, with those that were replaced.
+    #[must_use]
+    pub fn association_count(&self) -> usize {
+        self.ipsec.associations.len() + self.ipsec.lingering.len()
+    }
+
     /// All associations, in order of their names, then those that were replaced.
     #[must_use]
     pub fn associations(&self, now_ns: u64) -> Vec<AssociationStatus> {
-        let outbound: Vec<SaId> =
+        let outbound: BTreeSet<SaId> =
             self.ipsec.database.tunnels().filter_map(|(_, tunnel)| tunnel.outbound).collect();
-        let present = self.ipsec.associations.values().filter_map(|known| {
+        let present = self.ipsec.associations.iter().filter_map(|(_, known)| {
             let is_used =
                 known.settings.direction == AssociationDirection::In || outbound.contains(&known.id);
             let state = if is_used { AssociationState::Active } else { AssociationState::Standby };
@@ -92,14 +99,13 @@ impl Router {
     ) -> Option<AssociationStatus> {
         let sa = self.ipsec.database.sa(known.id)?;
         let counters = sa.counters();
-        let is_udp = sa.parameters().nat_t.is_some();
         Some(AssociationStatus {
             settings: config::Association { key: None, ..known.settings.clone() },
             is_dynamic: known.is_dynamic,
             state: if is_expired(known, &counters, now_ns) { AssociationState::Expired } else { state },
             age_ns: now_ns.saturating_sub(known.added_ns),
             counters,
-            peer_port: is_udp.then(|| sa.peer_port()),
+            peer: sa.peer(),
             path_mtu: sa.path_mtu(),
         })
     }
@@ -112,18 +118,12 @@ impl Router {
 
     fn tunnel_status(&self, name: &str, known: &KnownTunnel) -> Option<TunnelStatus> {
         let settings = known.settings.clone()?;
-        let row = self.ipsec.database.tunnels().find(|(id, _)| *id == known.id);
-        let outbound = row.and_then(|(_, tunnel)| tunnel.outbound);
-        let named = |id: SaId| {
-            let mut all = self.ipsec.associations.values();
-            all.find(|known| known.id == id).map(|known| known.settings.name.clone())
-        };
-        let inbound = self.ipsec.associations.values().filter(|known| {
-            known.settings.tunnel == name && known.settings.direction == AssociationDirection::In
-        });
+        let outbound = self.ipsec.database.tunnel(known.id).and_then(|tunnel| tunnel.outbound);
+        let outbound = outbound.and_then(|id| self.ipsec.associations.find(id));
+        let inbound = self.ipsec.associations.of_tunnel(name, AssociationDirection::In);
         Some(TunnelStatus {
             mtu: self.links.id(name).and_then(|id| self.links.get(id)).map(crate::links::Link::mtu),
-            outbound: outbound.and_then(named),
+            outbound: outbound.map(|known| known.settings.name.clone()),
             inbound: inbound.map(|known| known.settings.name.clone()).collect(),
             settings,
         })

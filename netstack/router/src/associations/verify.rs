@@ -172,9 +172,8 @@ impl Router {
     fn judge_tunnel(&self, id: TunnelId, now_ns: u64) -> Verdict {
         let named = self.ipsec.tunnels.iter().find(|(_, known)| known.id == id);
         let tunnel = named.map_or_else(String::new, |(name, _)| name.clone());
-        let row = self.ipsec.database.tunnels().find(|(other, _)| *other == id);
-        let outbound = row.and_then(|(_, tunnel)| tunnel.outbound);
-        let known = self.ipsec.associations.values().find(|known| Some(known.id) == outbound);
+        let outbound = self.ipsec.database.tunnel(id).and_then(|tunnel| tunnel.outbound);
+        let known = outbound.and_then(|id| self.ipsec.associations.find(id));
         let sa = known.and_then(|known| self.ipsec.database.sa(known.id));
         match (known, sa) {
             (Some(known), Some(sa)) if !is_expired(known, &sa.counters(), now_ns) => Verdict::Encrypted {

@@ -41,12 +41,13 @@ fn refused(counters: &SaCounters) -> impl Iterator<Item = (EspError, u64)> {
 
 /// All of them; none if there is not the memory to tell.
 pub(super) fn families(node: &Node) -> Vec<Family> {
-    let associations = node.router.associations(node.now_ns);
-    let needed = (associations.len() as u64).saturating_mul(BYTES_PER_ASSOCIATION);
+    let count = node.router.association_count();
+    let needed = (count as u64).saturating_mul(BYTES_PER_ASSOCIATION);
     if !node.can_spare(needed) {
-        log::warn!(target: "api", "too little memory for the metrics of {} associations", associations.len());
+        log::warn!(target: "api", "too little memory for the metrics of {count} associations");
         return Vec::new();
     }
+    let associations = node.router.associations(node.now_ns);
     let mut totals: BTreeMap<&str, Totals> = BTreeMap::new();
     for association in &associations {
         totals.entry(&association.settings.tunnel).or_default().add(association);
@@ -169,7 +170,7 @@ mod tests {
             state: router::AssociationState::Active,
             age_ns: 0,
             counters,
-            peer_port: None,
+            peer: None,
             path_mtu: None,
         }
     }

@@ -1,0 +1,220 @@
+//! IPsec over the API.
+
+use super::*;
+use std::collections::BTreeSet;
+
+const JSON: &str = "Content-Type: application/json\r\n";
+const PATH: &str = "/v1/ipsec/associations";
+
+/// A security association of the tunnel in [`with_tunnel`].
+pub(super) fn association(spi: u32) -> Value {
+    json!({"name": "a", "tunnel": "ipsec0", "direction": "in", "spi": spi, "algorithm": "aes128gcm16", "key": "5a".repeat(20)})
+}
+
+pub(super) fn with_tunnel() -> Value {
+    let mut config = two_ports();
+    config["routes"] = json!([{"prefix": "10.9.0.0/16", "via": [{"interface": "ipsec0"}]}]);
+    config["ipsec"] = json!({"tunnels": [{"name": "ipsec0", "local": "10.0.0.1", "remote": "10.0.0.2"}]});
+    config
+}
+
+impl Api {
+    /// A tunnel, and an association where one is asked for or changed.
+    pub(super) fn prepare_ipsec(&mut self, path: &str, method: Method) {
+        if !path.starts_with("/v1/ipsec") {
+            return;
+        }
+        let answer = self.ask_with("PUT", "/v1/config", JSON, &with_tunnel().to_string());
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        if method != Method::Post {
+            let answer =
+                self.ask_with("POST", "/v1/ipsec/associations", JSON, &association(4097).to_string());
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        }
+    }
+}
+
+#[test]
+fn a_key_daemon_adds_replaces_and_removes_and_sees_no_key() {
+    let mut api = Api::new();
+    api.prepare_ipsec(PATH, Method::Get);
+    let again = api.ask_with("POST", PATH, JSON, &association(4098).to_string());
+    assert_eq!(again.status, 409, "{}", again.body);
+    let mut out = association(5000);
+    out["name"] = json!("b");
+    out["direction"] = json!("out");
+    assert_eq!(api.ask_with("POST", PATH, JSON, &out.to_string()).status, 200);
+    let verified = api.ask("GET", "/v1/ipsec/verify?prefix=10.9.3.0/24", "").json();
+    assert_eq!(
+        (&verified["encrypted"], &verified["findings"][0]["spi"]),
+        (&json!(true), &json!(5000)),
+        "{verified}"
+    );
+    assert_eq!(api.ask_with("PUT", PATH, JSON, &association(4099).to_string()).status, 200);
+    let listed = api.ask("GET", PATH, "");
+    assert!(!listed.body.contains("5a5a"), "{}", listed.body);
+    let states: Vec<(String, String)> = listed.json()["associations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["spi"].to_string(), one["state"].as_str().unwrap().to_owned()))
+        .collect();
+    let expected = [("4099", "active"), ("5000", "active"), ("4097", "overlap")];
+    assert_eq!(states, expected.map(|(spi, state)| (spi.to_owned(), state.to_owned())));
+    assert_eq!(api.ask("DELETE", "/v1/ipsec/associations?name=b", "").status, 200);
+    assert_eq!(api.ask("DELETE", "/v1/ipsec/associations?name=b", "").status, 404);
+    let verified = api.ask("GET", "/v1/ipsec/verify?prefix=10.9.3.0/24", "").json();
+    assert_eq!(
+        (&verified["encrypted"], &verified["never_clear"]),
+        (&json!(false), &json!(true)),
+        "{verified}"
+    );
+    let names: Vec<Value> = api.ask("GET", "/v1/ipsec/events", "").json()["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["event"].clone())
+        .collect();
+    assert_eq!(names, ["added", "added", "replaced", "removed"]);
+    let mut foreign = association(6000);
+    foreign["name"] = json!("c");
+    foreign["tunnel"] = json!("ipsec7");
+    let refused = api.ask_with("POST", PATH, JSON, &foreign.to_string());
+    assert_eq!((refused.status, refused.json()["errors"][0]["pointer"].as_str()), (422, Some("/tunnel")));
+}
+
+#[test]
+fn keys_of_the_configuration_are_kept_and_never_shown() {
+    let mut api = Api::new();
+    let mut config = with_tunnel();
+    config["ipsec"]["associations"] = json!([association(4096)]);
+    let answer = api.ask_with("PUT", "/v1/config", JSON, &config.to_string());
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(!answer.body.contains("5a5a"), "{}", answer.body);
+    let shown = api.ask("GET", "/v1/config", "");
+    assert!(!shown.body.contains("5a5a"), "{}", shown.body);
+    // What was shown may be put back: the key stays.
+    let answer = api.ask_with("PUT", "/v1/config", JSON, &shown.body);
+    assert_eq!((answer.status, &answer.json()["changes"]), (200, &json!([])), "{}", answer.body);
+    config["ipsec"]["associations"][0]["spi"] = json!(4097);
+    let _ = config["ipsec"]["associations"][0].as_object_mut().unwrap().remove("key");
+    let refused = api.ask_with("PUT", "/v1/config", JSON, &config.to_string());
+    let pointer = "/ipsec/associations/0/key";
+    assert_eq!((refused.status, refused.json()["errors"][0]["pointer"].as_str()), (422, Some(pointer)));
+}
+
+/// Name and state of all associations.
+fn states(api: &mut Api) -> Vec<(String, String)> {
+    let all = api.get(PATH)["associations"].as_array().unwrap().clone();
+    let text = |one: &Value, member: &str| one[member].as_str().unwrap().to_owned();
+    all.iter().map(|one| (text(one, "name"), text(one, "state"))).collect()
+}
+
+fn events(api: &mut Api) -> Vec<String> {
+    let events = api.get("/v1/ipsec/events")["events"].as_array().unwrap().clone();
+    events.iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn expired_associations_of_a_key_daemon_are_told_of_for_five_minutes() {
+    let mut api = Api::new();
+    let mut config = with_tunnel();
+    let mut configured = association(4096);
+    configured["name"] = json!("configured");
+    configured["lifetime"] = json!({"hard_seconds": 30});
+    config["ipsec"]["associations"] = json!([configured]);
+    assert_eq!(api.ask_with("PUT", "/v1/config", JSON, &config.to_string()).status, 200);
+    let mut daemons = association(5000);
+    daemons["lifetime"] = json!({"soft_seconds": 10, "hard_seconds": 20});
+    assert_eq!(api.ask_with("POST", PATH, JSON, &daemons.to_string()).status, 200);
+    let began_ns = api.node.now_ns;
+    let mut at = |seconds: u64| {
+        api.node.now_ns = began_ns + seconds * SECOND_NS;
+        let now_ns = api.node.now_ns;
+        api.node.router.poll(now_ns);
+        (states(&mut api), events(&mut api))
+    };
+    let state = |name: &str, state: &str| (name.to_owned(), state.to_owned());
+    let both = |a, configured| vec![state("a", a), state("configured", configured)];
+    assert_eq!(at(9), (both("active", "active"), ["added", "added"].map(String::from).into()));
+    assert_eq!(at(11).1, ["added", "added", "soft-expired"]);
+    let expired = ["added", "added", "soft-expired", "hard-expired"];
+    assert_eq!(at(21), (both("expired", "active"), expired.map(String::from).into()));
+    assert_eq!(at(319).0, both("expired", "expired"));
+    // What the configuration has stays as long as it has it.
+    let (left, told) = at(322);
+    assert_eq!(left, [state("configured", "expired")]);
+    assert_eq!(told.last().map(String::as_str), Some("removed"));
+    assert_eq!(at(4000).0, left);
+}
+
+/// 2,500 tunnels with two associations each way: added one by one, rekeyed, listed, told as metrics, removed.
+#[test]
+fn ten_thousand_associations() {
+    const TUNNELS: u32 = 2500;
+    let mut api = Api::new();
+    let mut config = with_tunnel();
+    let names: Vec<String> = (0..TUNNELS).map(|n| format!("t{n}")).collect();
+    let tunnels = names.iter().enumerate().map(|(n, name)| {
+        let remote = format!("10.7.{}.{}", n / 200, n % 200 + 1);
+        json!({"name": name, "local": "10.0.0.1", "remote": remote, "route_based": n < 200})
+    });
+    config["ipsec"]["tunnels"] = tunnels.collect();
+    config["routes"] = json!([]);
+    let answer = api.ask_with("PUT", "/v1/config", JSON, &config.to_string());
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let put = |api: &mut Api, method: &str, n: u32, name: &str, spi: u32| {
+        let direction = if name < "o" { "in" } else { "out" };
+        let body = json!({
+            "name": format!("{name}{n}"), "tunnel": names[n as usize], "direction": direction, "spi": spi + n,
+            "algorithm": "aes128gcm16", "key": "5a".repeat(20),
+        });
+        let text = body.to_string();
+        let request = format!(
+            "{method} {PATH} HTTP/1.1\r\nHost: n\r\nAuthorization: Bearer {TOKEN}\r\n{JSON}Content-Length: {}\r\n\r\n{text}",
+            text.len()
+        );
+        let answer = api.send(request.as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
+    for n in 0..TUNNELS {
+        for (name, spi) in [("i", 0x10000), ("j", 0x30000), ("o", 0x10000), ("p", 0x30000)] {
+            put(&mut api, "POST", n, name, spi);
+        }
+    }
+    for n in (0..TUNNELS).step_by(50) {
+        put(&mut api, "PUT", n, "i", 0x20000);
+        put(&mut api, "PUT", n, "o", 0x20000);
+    }
+    let now_ns = api.node.now_ns + SECOND_NS;
+    api.node.now_ns = now_ns;
+    api.node.router.poll(now_ns);
+    let request =
+        |path: &str| format!("GET {path} HTTP/1.1\r\nHost: n\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+    let listed = api.send(request(PATH).as_bytes()).json();
+    let listed = listed["associations"].as_array().unwrap();
+    let spis: BTreeSet<(String, u64)> = listed
+        .iter()
+        .map(|a| (a["direction"].as_str().unwrap().into(), a["spi"].as_u64().unwrap()))
+        .collect();
+    // The inbound ones that were replaced go on for a while.
+    assert_eq!((listed.len(), spis.len()), (10_050, 10_050));
+    let tunnels = api.send(request("/v1/ipsec/tunnels").as_bytes()).json();
+    for (n, tunnel) in tunnels["tunnels"].as_array().unwrap().iter().enumerate() {
+        let number = &tunnel["name"].as_str().unwrap()[1..];
+        // The newest encrypts.
+        let newest = if number.parse::<u32>().unwrap().is_multiple_of(50) { "o" } else { "p" };
+        assert_eq!(tunnel["outbound"], format!("{newest}{number}"), "{n}: {tunnel}");
+        assert_eq!(tunnel["inbound"], json!([format!("i{number}"), format!("j{number}")]));
+    }
+    for n in 0..TUNNELS {
+        let snapshot = api.node.shared.ipsec();
+        assert!(snapshot.inbound(0x10000 + n).is_some() && snapshot.inbound(0x30000 + n).is_some());
+        assert_eq!(snapshot.inbound(0x20000 + n).is_some(), n % 50 == 0);
+    }
+    let metrics = api.send(request("/metrics").as_bytes());
+    assert!(metrics.body.contains("association=\"p2499\""), "{}", metrics.status);
+    let answer = api.ask_with("PUT", "/v1/config", JSON, &two_ports().to_string());
+    assert_eq!(answer.status, 200);
+    assert_eq!(api.get(PATH)["associations"], json!([]));
+}
