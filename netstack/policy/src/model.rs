@@ -1,23 +1,23 @@
 //! What every kind of policy is compiled into: tiers of ordered policies of rules, and the endpoints they are about.
 
-use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 use core::{cmp::Ordering, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
 use crate::selector::{Labels, Selector};
 
-/// Everything that decides.
+/// Everything that decides. Its parts are shared, so that what changes from one model to the next is found by what is not.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     /// In the order in which they are asked.
     pub tiers: Vec<Tier>,
     /// By name.
-    pub profiles: BTreeMap<String, Profile>,
+    pub profiles: BTreeMap<String, Arc<Profile>>,
     /// Pods and host endpoints.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<Arc<Endpoint>>,
     /// Named sets of networks, and nodes.
-    pub networks: Vec<Networks>,
+    pub networks: Vec<Arc<Networks>>,
 }
 
 /// A tier: policies that are asked together.
@@ -30,7 +30,7 @@ pub struct Tier {
     /// What happens to a packet for an endpoint that a policy of the tier selects, if no rule of the tier matches.
     pub default_action: DefaultAction,
     /// In the order in which they are asked.
-    pub policies: Vec<Policy>,
+    pub policies: Vec<Arc<Policy>>,
 }
 
 /// A place in an order: smaller first, none last.
@@ -275,6 +275,10 @@ pub struct Endpoint {
     pub ports: Vec<NamedPort>,
     /// Names of profiles, in the order in which they are asked.
     pub profiles: Vec<String>,
+    /// Of a host endpoint, the interface that it is, `*` for all; none if its addresses say so.
+    pub interface: Option<String>,
+    /// Of a host endpoint, the node that the interface is of; none for all.
+    pub node: Option<String>,
 }
 
 /// What an endpoint is.
@@ -287,7 +291,7 @@ pub enum EndpointKind {
 }
 
 /// A port with a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedPort {
     /// Its name.
     pub name: String,

@@ -3,6 +3,7 @@
 //! Sources: Calico's *Network policy*, *Tier* and *Host endpoints* reference pages, Kubernetes' `NetworkPolicy` and the
 //! network-policy-api's `ClusterNetworkPolicy`.
 
+use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use ipnet::IpNet;
@@ -85,8 +86,8 @@ pub fn judge(
                 && is_asked(policy.hook, stage, endpoint.kind)
                 && !policy.staged
         });
-        let asked: alloc::vec::Vec<(&Policy, &[Rule])> =
-            policies.filter_map(|policy| Some((policy, policy.rules(direction)?))).collect();
+        let asked: Vec<(&Policy, &[Rule])> =
+            policies.filter_map(|policy| Some((policy.as_ref(), policy.rules(direction)?))).collect();
         if asked.is_empty() {
             continue;
         }

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{list, load, number, text};
 use ipnet::IpNet;
 use policy::model::{
@@ -69,6 +71,8 @@ fn endpoint(kind: EndpointKind) -> Endpoint {
         addresses: Vec::new(),
         ports: Vec::new(),
         profiles: Vec::new(),
+        interface: None,
+        node: None,
     }
 }
 
@@ -91,7 +95,7 @@ fn model(rules: &Value, field: &str, hook: Hook, sets: &Value) -> Model {
             "pass" => DefaultAction::Pass,
             _ => DefaultAction::Deny,
         },
-        policies: list(&tier["policies"]).iter().map(|p| policy(p, hook, sets)).collect(),
+        policies: list(&tier["policies"]).iter().map(|p| Arc::new(policy(p, hook, sets))).collect(),
     };
     Model { tiers: list(&rules[field]).iter().enumerate().map(tier).collect(), ..Model::default() }
 }

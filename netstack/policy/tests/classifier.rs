@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use policy::classifier::Classifier;
+use policy::classifier::{Classifier, Compiler};
 use policy::model::{
     Action, DefaultAction, Direction, Endpoint, EndpointKind, Hook, Icmp, IpVersion, Match, Model, NamedPort,
     Networks, Order, Packet, Policy, PolicyId, Ports, Profile, Rule, Set, Side, Tier,
@@ -155,7 +155,7 @@ fn policy() -> impl Strategy<Value = Policy> {
 }
 
 fn tier() -> impl Strategy<Value = Tier> {
-    (select(vec![DefaultAction::Deny, DefaultAction::Pass]), vec(policy(), 0..4)).prop_map(
+    (select(vec![DefaultAction::Deny, DefaultAction::Pass]), vec(policy().prop_map(Arc::new), 0..4)).prop_map(
         |(default_action, policies)| Tier {
             name: String::new(),
             order: Order(None),
@@ -178,6 +178,8 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             addresses,
             ports,
             profiles,
+            interface: None,
+            node: None,
         },
     )
 }
@@ -199,18 +201,23 @@ fn model() -> impl Strategy<Value = Model> {
             egress: without_pass(egress),
         })
     };
-    (vec(tier(), 0..4), profile(), profile(), vec(endpoint(), 1..6), vec(networks, 0..4)).prop_map(
-        |(mut tiers, p, q, endpoints, networks)| {
+    (
+        vec(tier(), 0..4),
+        profile(),
+        profile(),
+        vec(endpoint().prop_map(Arc::new), 1..6),
+        vec(networks.prop_map(Arc::new), 0..4),
+    )
+        .prop_map(|(mut tiers, p, q, endpoints, networks)| {
             for (number, tier) in tiers.iter_mut().enumerate() {
                 tier.name = format!("tier{number}");
                 for (number, policy) in tier.policies.iter_mut().enumerate() {
-                    policy.id.name = format!("policy{number}");
+                    Arc::make_mut(policy).id.name = format!("policy{number}");
                 }
             }
-            let profiles = BTreeMap::from([("p".to_string(), p), ("q".to_string(), q)]);
+            let profiles = BTreeMap::from([("p".to_string(), Arc::new(p)), ("q".to_string(), Arc::new(q))]);
             Model { tiers, profiles, endpoints, networks }
-        },
-    )
+        })
 }
 
 fn packet() -> impl Strategy<Value = Packet> {
@@ -250,6 +257,135 @@ proptest! {
                     }
                 }
             }
+        }
+    }
+}
+
+/// What changes from one model to the next; numbers say where, modulo how many there are.
+#[derive(Clone, Debug)]
+enum Change {
+    AddPolicy(usize, usize, Policy),
+    ReplacePolicy(usize, usize, Policy),
+    RemovePolicy(usize, usize),
+    AddEndpoint(usize, Endpoint),
+    RemoveEndpoint(usize),
+    AddNetworks(Networks),
+    ReplaceNets(usize, Vec<IpNet>),
+    RemoveNetworks(usize),
+    Profile(&'static str, Option<Profile>),
+    Tiers(DefaultAction),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let at = || 0..8_usize;
+    let networks = (any::<bool>(), labels(), vec(net(), 0..4)).prop_map(|(node, labels, nets)| Networks {
+        name: String::new(),
+        node,
+        labels,
+        nets,
+    });
+    let profile = (rules(), rules()).prop_map(|(ingress, egress)| Profile { ingress, egress });
+    prop_oneof![
+        3 => (at(), at(), policy()).prop_map(|(tier, at, policy)| Change::AddPolicy(tier, at, policy)),
+        3 => (at(), at(), policy()).prop_map(|(tier, at, policy)| Change::ReplacePolicy(tier, at, policy)),
+        2 => (at(), at()).prop_map(|(tier, at)| Change::RemovePolicy(tier, at)),
+        3 => (at(), endpoint()).prop_map(|(at, endpoint)| Change::AddEndpoint(at, endpoint)),
+        2 => at().prop_map(Change::RemoveEndpoint),
+        1 => networks.prop_map(Change::AddNetworks),
+        2 => (at(), vec(net(), 0..5)).prop_map(|(at, nets)| Change::ReplaceNets(at, nets)),
+        1 => at().prop_map(Change::RemoveNetworks),
+        1 => (select(vec!["p", "q"]), option::of(profile)).prop_map(|(name, profile)| Change::Profile(name, profile)),
+        1 => select(vec![DefaultAction::Deny, DefaultAction::Pass]).prop_map(Change::Tiers),
+    ]
+}
+
+fn apply(model: &mut Model, change: Change) {
+    let place = |at: usize, len: usize| (len > 0).then(|| at % len);
+    match change {
+        Change::AddPolicy(in_tier, at, policy) => {
+            if let Some(tier) = place(in_tier, model.tiers.len()).and_then(|at| model.tiers.get_mut(at)) {
+                tier.policies.insert(at.min(tier.policies.len()), Arc::new(policy));
+            }
+        }
+        Change::ReplacePolicy(in_tier, at, policy) => {
+            if let Some(tier) = place(in_tier, model.tiers.len()).and_then(|at| model.tiers.get_mut(at))
+                && let Some(at) = place(at, tier.policies.len())
+            {
+                tier.policies[at] = Arc::new(policy);
+            }
+        }
+        Change::RemovePolicy(in_tier, at) => {
+            if let Some(tier) = place(in_tier, model.tiers.len()).and_then(|at| model.tiers.get_mut(at))
+                && let Some(at) = place(at, tier.policies.len())
+            {
+                drop(tier.policies.remove(at));
+            }
+        }
+        Change::AddEndpoint(at, endpoint) => {
+            model.endpoints.insert(at.min(model.endpoints.len()), Arc::new(endpoint));
+        }
+        Change::RemoveEndpoint(at) => {
+            if let Some(at) = place(at, model.endpoints.len()) {
+                drop(model.endpoints.remove(at));
+            }
+        }
+        Change::AddNetworks(networks) => model.networks.push(Arc::new(networks)),
+        Change::ReplaceNets(at, nets) => {
+            if let Some(at) = place(at, model.networks.len()) {
+                let networks = Networks { nets, ..model.networks[at].as_ref().clone() };
+                model.networks[at] = Arc::new(networks);
+            }
+        }
+        Change::RemoveNetworks(at) => {
+            if let Some(at) = place(at, model.networks.len()) {
+                drop(model.networks.remove(at));
+            }
+        }
+        Change::Profile(name, profile) => {
+            drop(model.profiles.remove(name));
+            model.profiles.extend(profile.map(|mut profile| {
+                profile.ingress.retain(|rule| rule.action != Action::Pass);
+                profile.egress.retain(|rule| rule.action != Action::Pass);
+                (name.to_string(), Arc::new(profile))
+            }));
+        }
+        Change::Tiers(default_action) => {
+            if let Some(tier) = model.tiers.first_mut() {
+                tier.default_action = default_action;
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_update_says_what_compiling_from_nothing_says(
+        model in model(),
+        changes in vec(vec(change(), 1..4), 1..8),
+        packets in vec(packet(), 1..24),
+    ) {
+        let mut model = model;
+        let mut compiler = Compiler::new().unwrap();
+        let _ = compiler.update(Arc::new(model.clone())).unwrap();
+        for (step, changes) in changes.into_iter().enumerate() {
+            changes.into_iter().for_each(|change| apply(&mut model, change));
+            let classifier = compiler.update(Arc::new(model.clone())).unwrap();
+            compiler.apply().unwrap();
+            for packet in &packets {
+                for (number, endpoint) in model.endpoints.iter().enumerate() {
+                    for direction in [Direction::Ingress, Direction::Egress] {
+                        for stage in stages(endpoint.kind) {
+                            let wanted = reference::judge(&model, endpoint, direction, *stage, packet);
+                            let found = classifier.judge(number, direction, *stage, packet);
+                            prop_assert_eq!(&found, &wanted, "step {} {:?} {:?} {:?} {:?}", step, endpoint, direction, stage, packet);
+                        }
+                    }
+                }
+            }
+            let anew = Classifier::new(Arc::new(model.clone())).unwrap();
+            prop_assert_eq!(classifier.programs(), anew.programs());
         }
     }
 }

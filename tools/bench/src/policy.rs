@@ -5,10 +5,10 @@
 
 use crate::routes::Random;
 use anyhow::{Result, anyhow};
-use policy::classifier::Classifier;
+use policy::classifier::{Classifier, Compiler};
 use policy::model::{
-    Action, DefaultAction, Direction, Endpoint, EndpointKind, Hook, Match, Model, Order, Packet, Policy,
-    PolicyId, Ports, Rule, Set, Side, Tier, protocol,
+    Action, DefaultAction, Direction, Endpoint, EndpointKind, Hook, Match, Model, Networks, Order, Packet,
+    Policy, PolicyId, Ports, Rule, Set, Side, Tier, protocol,
 };
 use policy::reference::Stage;
 use policy::{Labels, Selector};
@@ -39,26 +39,33 @@ pub struct Row {
 /// All names.
 pub fn names() -> Vec<String> {
     let new = RULES.iter().map(|rules| format!("policy-new/{rules}-rules"));
-    new.chain([format!("policy-compile/{POLICIES}-policies")]).collect()
+    let whole = format!("policy-compile/{POLICIES}-policies");
+    new.chain([whole]).chain(CHANGES.map(|(name, _)| format!("policy-change/{name}"))).collect()
 }
 
 /// Measures what is meant, and prints it.
 pub fn run(meant: impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (name, rules) in names().into_iter().zip(RULES.map(Some).into_iter().chain([None])) {
+    type Measure = Box<dyn Fn(String) -> Result<Row>>;
+    let mut measures: Vec<Measure> = Vec::new();
+    for rules in RULES {
+        measures.push(Box::new(move |name| decisions(name, rules, rounds)));
+    }
+    measures.push(Box::new(compilation));
+    for (_, change) in CHANGES {
+        measures.push(Box::new(move |name| changes(name, change)));
+    }
+    for (name, measure) in names().into_iter().zip(measures) {
         if !meant(&name) {
             continue;
         }
-        let row = match rules {
-            Some(rules) => decisions(name, rules, rounds)?,
-            None => compilation(name)?,
-        };
+        let row = measure(name)?;
         let figure = match (row.clocks, row.clocks_median, row.milliseconds) {
             (Some(clocks), Some(median), _) => {
                 format!("{clocks:6.1} clocks per decision (median {median:.1})")
             }
             (_, _, milliseconds) => {
-                format!("{:6.1} ms for {ENDPOINTS} endpoints", milliseconds.unwrap_or_default())
+                format!("{:6.2} ms for {ENDPOINTS} endpoints", milliseconds.unwrap_or_default())
             }
         };
         println!("{:<28} {figure}", row.name);
@@ -104,6 +111,78 @@ fn compilation(name: String) -> Result<Row> {
         anyhow::ensure!(classifier.programs() > 0, "nothing was made");
     }
     Ok(Row { name, clocks: None, clocks_median: None, milliseconds: Some(best) })
+}
+
+type Change = fn(&mut Model, usize);
+
+/// Changes of the model of [`compilation`]: the number of the change makes it another one each time.
+const CHANGES: [(&str, Change); 3] = [
+    ("one-policy", |model, number| {
+        if let Some(policy) =
+            model.tiers.first_mut().and_then(|tier| tier.policies.get_mut(number * 37 % POLICIES))
+        {
+            let mut changed = policy.as_ref().clone();
+            let port = 50_000 + (number % 10_000) as u16;
+            for rule in changed.ingress.iter_mut().flatten() {
+                rule.matches.destination.ports = vec![Ports::Range(port, port)];
+            }
+            *policy = Arc::new(changed);
+        }
+    }),
+    ("one-endpoint", |model, number| {
+        let at = number * 37 % ENDPOINTS;
+        if let Some(place) = model.endpoints.get_mut(at) {
+            *place = Arc::new(endpoint(at + ENDPOINTS * (number + 1)));
+        }
+    }),
+    ("100-of-50000-members", |model, number| {
+        if model.networks.is_empty() {
+            let nets = (0..50_000).map(|net| member(net, 0)).collect();
+            model.networks.push(Arc::new(Networks {
+                name: "set".into(),
+                node: false,
+                labels: Labels::new(),
+                nets,
+            }));
+        }
+        if let Some(networks) = model.networks.first_mut() {
+            let mut changed = networks.as_ref().clone();
+            for (index, net) in changed.nets.iter_mut().enumerate().skip(number * 100 % 50_000).take(100) {
+                *net = member(index, number);
+            }
+            *networks = Arc::new(changed);
+        }
+    }),
+];
+
+fn member(index: usize, generation: usize) -> ipnet::IpNet {
+    ipnet::IpNet::from(IpAddr::from(Ipv4Addr::from_bits(
+        (40 << 24) + ((generation as u32 % 8) << 17) + index as u32,
+    )))
+}
+
+/// From the changed model to tables in force, the best of many changes.
+fn changes(name: String, change: Change) -> Result<Row> {
+    let mut compiler = Compiler::new()?;
+    let mut model = many_endpoints();
+    change(&mut model, 0);
+    let _ = compiler.update(Arc::new(model.clone()))?;
+    compiler.apply()?;
+    let mut times = Vec::new();
+    for number in 1..40 {
+        change(&mut model, number);
+        let next = Arc::new(model.clone());
+        let start = Instant::now();
+        let classifier = compiler.update(next)?;
+        compiler.apply()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+        drop(classifier);
+        compiler.retire(number as u64);
+        compiler.reclaim(number as u64);
+    }
+    times.sort_by(f64::total_cmp);
+    println!("{name}: median {:.2} ms, longest {:.2} ms", times[times.len() / 2], times[times.len() - 1]);
+    Ok(Row { name, clocks: None, clocks_median: None, milliseconds: times.first().copied() })
 }
 
 /// The network and the port that rule `index` is about: every other rule is about any source.
@@ -160,6 +239,8 @@ fn endpoint(index: usize) -> Endpoint {
         addresses: vec![IpAddr::from(Ipv4Addr::from_bits((10 << 24) + 1 + index as u32))],
         ports: Vec::new(),
         profiles: Vec::new(),
+        interface: None,
+        node: None,
     }
 }
 
@@ -182,6 +263,8 @@ fn policy(index: usize, subject: Selector, rule: Rule) -> Policy {
 }
 
 fn model(policies: Vec<Policy>, endpoints: Vec<Endpoint>) -> Model {
+    let policies = policies.into_iter().map(Arc::new).collect();
+    let endpoints = endpoints.into_iter().map(Arc::new).collect();
     let tier =
         Tier { name: "default".into(), order: Order(None), default_action: DefaultAction::Deny, policies };
     Model { tiers: vec![tier], endpoints, ..Model::default() }

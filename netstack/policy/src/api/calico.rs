@@ -112,10 +112,8 @@ pub struct NetworkSetSpec {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HostEndpointSpec {
-    #[serde(rename = "node")]
-    _node: Option<String>,
-    #[serde(rename = "interfaceName")]
-    _interface_name: Option<String>,
+    pub node: Option<String>,
+    pub interface_name: Option<String>,
     #[serde(rename = "expectedIPs")]
     pub expected_ips: Option<Vec<String>>,
     pub profiles: Option<Vec<String>>,

@@ -1,21 +1,24 @@
 //! Identities: endpoints and sets of networks by what rules can tell apart, and which of them a selector selects.
 //!
 //! Endpoints with the same labels and named ports are one identity, so a thousand replicas cost as much as one. Selectors are
-//! evaluated for all identities at once, over an index of their labels.
+//! evaluated for all identities at once, over an index of their labels. An identity keeps its number as long as anybody has it.
 
-use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 
 use hashbrown::HashMap;
 
 use super::bits::Bits;
-use crate::model::{Endpoint, EndpointKind, Model, NamedPort};
+use crate::model::{Endpoint, EndpointKind, NamedPort, Networks, Set};
 use crate::selector::{Labels, Selector};
 
 /// What rules can tell apart of an endpoint or of a set of networks.
-pub struct Identity {
+#[derive(PartialEq, Eq, Hash)]
+pub struct Traits {
     pub labels: Labels,
     pub ports: Vec<NamedPort>,
     pub what: What,
+    /// Names, in the order in which they are asked.
+    pub profiles: Vec<String>,
 }
 
 /// What an identity is.
@@ -26,70 +29,151 @@ pub enum What {
     Node,
 }
 
-/// What endpoints of one identity have in common: labels, named ports, kind, profiles.
-type Traits<'a> = (&'a Labels, Vec<(&'a str, u8, u16)>, EndpointKind, &'a [String]);
+impl Traits {
+    pub fn of_endpoint(endpoint: &Endpoint) -> Traits {
+        Traits {
+            labels: endpoint.labels.clone(),
+            ports: endpoint.ports.clone(),
+            what: What::Endpoint(endpoint.kind),
+            profiles: endpoint.profiles.clone(),
+        }
+    }
+
+    pub fn of_networks(networks: &Networks) -> Traits {
+        let what = if networks.node { What::Node } else { What::NetworkSet };
+        Traits { labels: networks.labels.clone(), ports: Vec::new(), what, profiles: Vec::new() }
+    }
+
+    /// True if a set that rules speak of has the addresses of this identity.
+    pub fn is_in(&self, set: &Set) -> bool {
+        match set {
+            Set::Members(_) => false,
+            Set::Nodes(selector) => self.what == What::Node && selector.matches(&self.labels),
+            Set::Selected(selector) => self.what != What::Node && selector.matches(&self.labels),
+        }
+    }
+}
+
+struct Identity {
+    traits: Arc<Traits>,
+    uses: u32,
+}
 
 /// All identities, with an index of labels.
+#[derive(Default)]
 pub struct Identities {
-    pub all: Vec<Identity>,
-    /// The identity of each endpoint of the model.
-    pub of_endpoint: Vec<u32>,
-    /// The identity of each set of networks of the model.
-    pub of_networks: Vec<u32>,
+    all: Vec<Option<Identity>>,
+    free: Vec<u32>,
+    known: HashMap<Arc<Traits>, u32>,
     by_label: HashMap<String, BTreeMap<String, Bits>>,
+    /// Those of nodes, and those of all else.
     nodes: Bits,
+    others: Bits,
+    born: Vec<u32>,
+    left: Vec<u32>,
 }
 
 impl Identities {
-    pub fn new(model: &Model) -> Identities {
-        let mut all: Vec<Identity> = Vec::new();
-        let mut known: HashMap<Traits<'_>, u32> = HashMap::new();
-        let mut of_endpoint = Vec::with_capacity(model.endpoints.len());
-        for endpoint in &model.endpoints {
-            let key = (&endpoint.labels, ports_of(endpoint), endpoint.kind, endpoint.profiles.as_slice());
-            of_endpoint.push(*known.entry(key).or_insert_with(|| {
-                let what = What::Endpoint(endpoint.kind);
-                all.push(Identity { labels: endpoint.labels.clone(), ports: endpoint.ports.clone(), what });
-                all.len() as u32 - 1
-            }));
-        }
-        let mut of_networks = Vec::with_capacity(model.networks.len());
-        for networks in &model.networks {
-            of_networks.push(all.len() as u32);
-            let what = if networks.node { What::Node } else { What::NetworkSet };
-            all.push(Identity { labels: networks.labels.clone(), ports: Vec::new(), what });
-        }
-        let mut by_label: HashMap<String, BTreeMap<String, Bits>> = HashMap::new();
-        let mut nodes = Bits::none(all.len());
-        for (number, identity) in all.iter().enumerate() {
-            if identity.what == What::Node {
-                nodes.insert(number as u32);
+    /// How many numbers there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub fn traits(&self, number: u32) -> Option<&Arc<Traits>> {
+        self.all.get(number as usize)?.as_ref().map(|identity| &identity.traits)
+    }
+
+    /// Those that somebody has.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<Traits>)> {
+        (0..).zip(&self.all).filter_map(|(number, identity)| Some((number, &identity.as_ref()?.traits)))
+    }
+
+    /// The number of an identity that one more has.
+    pub fn acquire(&mut self, traits: Traits) -> u32 {
+        if let Some(number) = self.known.get(&traits) {
+            if let Some(Some(identity)) = self.all.get_mut(*number as usize) {
+                identity.uses += 1;
             }
-            for (key, value) in &identity.labels {
-                let values = by_label.entry_ref(key.as_str()).or_default();
-                if !values.contains_key(value) {
-                    let _ = values.insert(value.clone(), Bits::none(all.len()));
-                }
-                if let Some(bits) = values.get_mut(value) {
-                    bits.insert(number as u32);
-                }
+            return *number;
+        }
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.all.push(None);
+            self.all.len() as u32 - 1
+        });
+        let traits = Arc::new(traits);
+        for (key, value) in &traits.labels {
+            let values = self.by_label.entry_ref(key.as_str()).or_default();
+            values.entry(value.clone()).or_default().insert(number);
+        }
+        let kind = if traits.what == What::Node { &mut self.nodes } else { &mut self.others };
+        kind.insert(number);
+        let _ = self.known.insert(traits.clone(), number);
+        if let Some(place) = self.all.get_mut(number as usize) {
+            *place = Some(Identity { traits, uses: 1 });
+        }
+        self.born.push(number);
+        number
+    }
+
+    /// One has it no more.
+    pub fn release(&mut self, number: u32) {
+        if let Some(Some(identity)) = self.all.get_mut(number as usize) {
+            identity.uses = identity.uses.saturating_sub(1);
+            if identity.uses == 0 {
+                self.left.push(number);
             }
         }
-        Identities { all, of_endpoint, of_networks, by_label, nodes }
+    }
+
+    /// The identities that are new since this was asked.
+    pub fn take_born(&mut self) -> Vec<u32> {
+        core::mem::take(&mut self.born)
+    }
+
+    /// Forgets identities that nobody has, and names them. Their numbers are used again from [`Identities::reuse`] on.
+    pub fn take_dead(&mut self) -> Vec<u32> {
+        let mut dead = core::mem::take(&mut self.left);
+        dead.sort_unstable();
+        dead.dedup();
+        dead.retain(|number| {
+            let place = self.all.get_mut(*number as usize);
+            let Some(identity) = place.and_then(|place| place.take_if(|identity| identity.uses == 0)) else {
+                return false;
+            };
+            self.nodes.remove(*number);
+            self.others.remove(*number);
+            for (key, value) in &identity.traits.labels {
+                if let Some(values) = self.by_label.get_mut(key)
+                    && let Some(bits) = values.get_mut(value)
+                {
+                    bits.remove(*number);
+                    if bits.is_empty() {
+                        let _ = values.remove(value);
+                    }
+                }
+            }
+            let _ = self.known.remove(&identity.traits);
+            true
+        });
+        dead
+    }
+
+    pub fn reuse(&mut self, numbers: Vec<u32>) {
+        self.free.extend(numbers);
     }
 
     /// The identities of endpoints and network sets that are selected, or those of nodes.
     pub fn select(&self, selector: &Selector, nodes: bool) -> Bits {
         let mut selected = self.evaluate(selector);
-        let mut wanted = self.nodes.clone();
-        if !nodes {
-            wanted.invert();
-        }
-        selected.intersect(&wanted);
+        selected.intersect(if nodes { &self.nodes } else { &self.others });
         selected
     }
 
     fn evaluate(&self, selector: &Selector) -> Bits {
+        let inverted = |mut bits: Bits| {
+            bits.invert(self.all.len());
+            bits
+        };
         match selector {
             Selector::All | Selector::Global => Bits::all(self.all.len()),
             Selector::Has(key) => self.where_value(key, |_| true),
@@ -109,7 +193,7 @@ impl Identities {
                 bits
             }
             Selector::Or(operands) => {
-                let mut bits = Bits::none(self.all.len());
+                let mut bits = Bits::default();
                 operands.iter().for_each(|operand| bits.union(&self.evaluate(operand)));
                 bits
             }
@@ -117,30 +201,20 @@ impl Identities {
     }
 
     fn where_equal(&self, key: &str, value: &str) -> Bits {
-        let bits = self.by_label.get(key).and_then(|values| values.get(value));
-        bits.cloned().unwrap_or_else(|| Bits::none(self.all.len()))
+        self.by_label.get(key).and_then(|values| values.get(value)).cloned().unwrap_or_default()
     }
 
     fn where_in(&self, key: &str, set: &[String]) -> Bits {
-        let mut bits = Bits::none(self.all.len());
+        let mut bits = Bits::default();
         let values = self.by_label.get(key);
         set.iter().filter_map(|value| values?.get(value)).for_each(|selected| bits.union(selected));
         bits
     }
 
     fn where_value(&self, key: &str, holds: impl Fn(&str) -> bool) -> Bits {
-        let mut bits = Bits::none(self.all.len());
+        let mut bits = Bits::default();
         let values = self.by_label.get(key).into_iter().flatten();
         values.filter(|(value, _)| holds(value)).for_each(|(_, selected)| bits.union(selected));
         bits
     }
-}
-
-fn inverted(mut bits: Bits) -> Bits {
-    bits.invert();
-    bits
-}
-
-fn ports_of(endpoint: &Endpoint) -> Vec<(&str, u8, u16)> {
-    endpoint.ports.iter().map(|port| (port.name.as_str(), port.protocol, port.port)).collect()
 }

@@ -1,45 +1,42 @@
 //! Address classes: addresses that no rule can tell apart. A lookup by longest prefix gives the class of an address; what
-//! rules ask of addresses is then asked of classes, when the classifier is made.
+//! rules ask of addresses is then asked of classes, when tables are made.
+//!
+//! There is one table of addresses, which all classifiers of a compiler read while it changes: a change of one address costs
+//! one entry, whatever the size of the sets. An address comes into another class by [`Classes::apply`], which is called once
+//! all readers have a classifier that knows that class.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    vec,
     vec::Vec,
 };
 use core::net::IpAddr;
 
-use fib::{Fib4, Fib4Writer, Fib6, Fib6Writer, Prefix};
+use fib::{Fib4, Fib6, NO_ROUTE, Prefix, Writer};
 use hashbrown::HashMap;
 use ipnet::IpNet;
-
-use super::atoms::Identities;
-use super::bits::Bits;
-use crate::model::{Match, Model, Ports, Set};
 
 /// The class of IPv6 addresses that nothing is about. That of IPv4 is 0, which the table answers for no prefix.
 const NOWHERE6: u32 = 1;
 
 /// What an address can be part of: an identity, or a network that rules speak of.
-type Atom = u32;
-
-/// All classes.
-pub struct Classes {
-    /// True for classes of IPv4 addresses.
-    pub is_ipv4: Vec<bool>,
-    /// The atoms of each class.
-    pub atoms: Vec<Arc<[Atom]>>,
-    /// The classes that have an atom.
-    of_atom: Vec<Vec<u32>>,
-    /// The atom of each network that rules speak of.
-    nets: HashMap<IpNet, Atom>,
-    table4: Arc<Fib4>,
-    table6: Arc<Fib6>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Atom {
+    Identity(u32),
+    Net(u32),
 }
 
 /// No memory for the tables of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
+
+impl core::fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("no memory for the tables of addresses")
+    }
+}
+
+impl core::error::Error for OutOfMemory {}
 
 impl From<fib::Error> for OutOfMemory {
     fn from(_: fib::Error) -> OutOfMemory {
@@ -47,166 +44,397 @@ impl From<fib::Error> for OutOfMemory {
     }
 }
 
-impl Classes {
-    /// Makes the classes of everything a model speaks of.
-    pub fn new<'a>(
-        model: &'a Model,
-        identities: &Identities,
-        rules: impl Iterator<Item = &'a Match>,
-    ) -> Result<Classes, OutOfMemory> {
-        let mut prefixes: BTreeMap<(bool, u128, u8), Vec<Atom>> = BTreeMap::new();
-        let mut attach = |net: IpNet, atom| prefixes.entry(key(net)).or_default().push(atom);
-        for (endpoint, identity) in model.endpoints.iter().zip(&identities.of_endpoint) {
-            endpoint.addresses.iter().for_each(|address| attach(IpNet::from(*address), *identity));
-        }
-        for (networks, identity) in model.networks.iter().zip(&identities.of_networks) {
-            networks.nets.iter().for_each(|net| attach(net.trunc(), *identity));
-        }
-        let mut nets = HashMap::new();
-        for net in rules.flat_map(nets_of).collect::<BTreeSet<IpNet>>() {
-            let atom = (identities.all.len() + nets.len()) as Atom;
-            if nets.insert(net, atom).is_none() {
-                attach(net, atom);
-            }
-        }
-        let count = identities.all.len() + nets.len();
-        let mut classes = Builder::default();
-        let _ = (classes.intern(true, Vec::new()), classes.intern(false, Vec::new()));
-        let (mut writer4, mut writer6) = (Fib4Writer::new()?, Fib6Writer::new()?);
-        // Of prefixes in this order, those around one are the last ones before it that have not ended.
-        let mut around: Vec<((bool, u128, u8), Vec<Atom>)> = Vec::new();
-        for (prefix, mut atoms) in prefixes {
-            while around.last().is_some_and(|(outer, _)| !covers(*outer, prefix)) {
-                let _ = around.pop();
-            }
-            atoms.extend(around.last().into_iter().flat_map(|(_, outer)| outer));
-            atoms.sort_unstable();
-            atoms.dedup();
-            let class = classes.intern(prefix.0, atoms.clone());
-            enter(prefix, class, &mut writer4, &mut writer6)?;
-            around.push((prefix, atoms));
-        }
-        let mut of_atom = vec![Vec::new(); count];
-        for (class, atoms) in classes.atoms.iter().enumerate() {
-            for atom in atoms.iter() {
-                if let Some(list) = of_atom.get_mut(*atom as usize) {
-                    list.push(class as u32);
-                }
-            }
-        }
-        Ok(Classes {
-            is_ipv4: classes.is_ipv4,
-            atoms: classes.atoms,
-            of_atom,
-            nets,
-            table4: writer4.fib().clone(),
-            table6: writer6.fib().clone(),
-        })
-    }
+/// The tables of addresses, for readers.
+#[derive(Clone)]
+pub struct Addresses {
+    table4: Arc<Fib4>,
+    table6: Arc<Fib6>,
+}
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.atoms.len()
-    }
-
+impl Addresses {
     /// The class of an address.
     #[inline]
-    pub fn of(&self, address: IpAddr) -> u32 {
+    pub fn class(&self, address: IpAddr) -> u32 {
         match address {
             IpAddr::V4(address) => self.table4.lookup(address.to_bits()),
             IpAddr::V6(address) => self.table6.lookup(address.to_bits()).max(NOWHERE6),
         }
     }
+}
 
-    /// The classes of addresses that are in one of some networks.
-    pub fn within(&self, nets: &[IpNet]) -> Bits {
-        let mut bits = Bits::none(self.len());
-        for atom in nets.iter().filter_map(|net| self.nets.get(&net.trunc())) {
-            self.add_atom(*atom, &mut bits);
+struct Class {
+    is_ipv4: bool,
+    atoms: Arc<[Atom]>,
+    /// Prefixes that have it.
+    uses: u32,
+}
+
+/// Classes by number.
+#[derive(Default)]
+struct Numbers {
+    all: Vec<Option<Class>>,
+    free: Vec<u32>,
+    known: HashMap<(bool, Arc<[Atom]>), u32>,
+    of_atom: HashMap<Atom, Vec<u32>>,
+    born: Vec<u32>,
+    left: Vec<u32>,
+}
+
+impl Numbers {
+    fn acquire(&mut self, is_ipv4: bool, atoms: Arc<[Atom]>) -> u32 {
+        let key = (is_ipv4, atoms);
+        if let Some(number) = self.known.get(&key) {
+            if let Some(Some(class)) = self.all.get_mut(*number as usize) {
+                class.uses += 1;
+            }
+            return *number;
         }
-        bits
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.all.push(None);
+            self.all.len() as u32 - 1
+        });
+        for atom in key.1.iter() {
+            self.of_atom.entry(*atom).or_default().push(number);
+        }
+        if let Some(place) = self.all.get_mut(number as usize) {
+            *place = Some(Class { is_ipv4, atoms: key.1.clone(), uses: 1 });
+        }
+        let _ = self.known.insert(key, number);
+        self.born.push(number);
+        number
     }
 
-    /// The classes of addresses that are in a set.
-    pub fn of_set(&self, set: &Set, identities: &Identities) -> Bits {
-        let selected = match set {
-            Set::Members(nets) => return self.within(nets),
-            Set::Nodes(selector) => identities.select(selector, true),
-            Set::Selected(selector) => identities.select(selector, false),
+    fn release(&mut self, number: u32) {
+        if let Some(Some(class)) = self.all.get_mut(number as usize) {
+            class.uses = class.uses.saturating_sub(1);
+            if class.uses == 0 {
+                self.left.push(number);
+            }
+        }
+    }
+}
+
+/// The atoms of a prefix itself, with how often they are there. Nearly always it is one.
+#[derive(Default)]
+enum Own {
+    #[default]
+    None,
+    One(Atom, u32),
+    Many(Vec<(Atom, u32)>),
+}
+
+impl Own {
+    fn as_slice(&self) -> impl Iterator<Item = Atom> + '_ {
+        let (one, many): (Option<Atom>, &[(Atom, u32)]) = match self {
+            Own::None => (None, &[]),
+            Own::One(atom, _) => (Some(*atom), &[]),
+            Own::Many(many) => (None, many),
         };
-        let mut bits = Bits::none(self.len());
-        selected.iter().for_each(|identity| self.add_atom(identity, &mut bits));
-        bits
+        one.into_iter().chain(many.iter().map(|(atom, _)| *atom))
     }
 
-    fn add_atom(&self, atom: Atom, bits: &mut Bits) {
-        self.of_atom.get(atom as usize).into_iter().flatten().for_each(|class| bits.insert(*class));
+    fn is_none(&self) -> bool {
+        matches!(self, Own::None)
+    }
+
+    /// True if it was not there.
+    fn add(&mut self, atom: Atom) -> bool {
+        match self {
+            Own::None => *self = Own::One(atom, 1),
+            Own::One(known, count) if *known == atom => {
+                *count += 1;
+                return false;
+            }
+            Own::One(known, count) => *self = Own::Many(Vec::from([(*known, *count), (atom, 1)])),
+            Own::Many(many) => match many.iter_mut().find(|(known, _)| *known == atom) {
+                Some((_, count)) => {
+                    *count += 1;
+                    return false;
+                }
+                None => many.push((atom, 1)),
+            },
+        }
+        true
+    }
+
+    /// True if it is not there any more.
+    fn take(&mut self, atom: Atom) -> bool {
+        match self {
+            Own::None => false,
+            Own::One(known, count) => {
+                let is_it = *known == atom;
+                *count -= u32::from(is_it);
+                let gone = is_it && *count == 0;
+                if gone {
+                    *self = Own::None;
+                }
+                gone
+            }
+            Own::Many(many) => {
+                let Some(at) = many.iter().position(|(known, _)| *known == atom) else { return false };
+                if let Some((_, count)) = many.get_mut(at) {
+                    *count -= 1;
+                    if *count > 0 {
+                        return false;
+                    }
+                }
+                let _ = many.swap_remove(at);
+                if many.is_empty() {
+                    *self = Own::None;
+                }
+                true
+            }
+        }
     }
 }
 
 #[derive(Default)]
-struct Builder {
-    is_ipv4: Vec<bool>,
-    atoms: Vec<Arc<[Atom]>>,
-    known: HashMap<(bool, Arc<[Atom]>), u32>,
+struct Place {
+    own: Own,
+    /// 0 before it has one.
+    class: u32,
 }
 
-impl Builder {
-    fn intern(&mut self, is_ipv4: bool, atoms: Vec<Atom>) -> u32 {
-        let atoms: Arc<[Atom]> = atoms.into();
-        *self.known.entry((is_ipv4, atoms.clone())).or_insert_with(|| {
-            self.is_ipv4.push(is_ipv4);
-            self.atoms.push(atoms);
-            self.atoms.len() as u32 - 1
+/// One family's prefixes and its table.
+struct Half<K: fib::Key> {
+    is_ipv4: bool,
+    places: BTreeMap<Prefix<K>, Place>,
+    /// How many prefixes there are of each length.
+    lens: Vec<u32>,
+    /// Prefixes whose atoms have changed.
+    dirty: BTreeSet<Prefix<K>>,
+    writer: Writer<K>,
+    /// What is still to be entered into the table; 0 takes it out.
+    pending: Vec<(Prefix<K>, u32)>,
+}
+
+impl<K: fib::Key> Half<K> {
+    fn new(is_ipv4: bool) -> Result<Self, OutOfMemory> {
+        Ok(Half {
+            is_ipv4,
+            places: BTreeMap::new(),
+            lens: alloc::vec![0; usize::from(K::BITS) + 1],
+            dirty: BTreeSet::new(),
+            writer: Writer::new()?,
+            pending: Vec::new(),
         })
     }
-}
 
-fn key(net: IpNet) -> (bool, u128, u8) {
-    match net {
-        IpNet::V4(net) => (true, u128::from(net.network().to_bits()), net.prefix_len()),
-        IpNet::V6(net) => (false, net.network().to_bits(), net.prefix_len()),
-    }
-}
-
-fn covers(outer: (bool, u128, u8), inner: (bool, u128, u8)) -> bool {
-    let width: u8 = if outer.0 { 32 } else { 128 };
-    let common = outer.1 ^ inner.1;
-    outer.0 == inner.0
-        && outer.2 <= inner.2
-        && common.checked_shr(u32::from(width - outer.2)).is_none_or(|differing| differing == 0)
-}
-
-fn enter(
-    (is_ipv4, address, len): (bool, u128, u8),
-    class: u32,
-    table4: &mut Fib4Writer,
-    table6: &mut Fib6Writer,
-) -> Result<(), OutOfMemory> {
-    if is_ipv4 {
-        if let Some(prefix) = Prefix::new(address as u32, len) {
-            let _ = table4.insert(prefix, class)?;
+    fn attach(&mut self, prefix: Prefix<K>, atom: Atom) {
+        let place = self.places.entry(prefix).or_insert_with(|| {
+            if let Some(count) = self.lens.get_mut(usize::from(prefix.len())) {
+                *count += 1;
+            }
+            Place::default()
+        });
+        if place.own.add(atom) {
+            let _ = self.dirty.insert(prefix);
         }
-    } else if let Some(prefix) = Prefix::new(address, len) {
-        let _ = table6.insert(prefix, class)?;
     }
-    Ok(())
+
+    fn detach(&mut self, prefix: Prefix<K>, atom: Atom) {
+        if self.places.get_mut(&prefix).is_some_and(|place| place.own.take(atom)) {
+            let _ = self.dirty.insert(prefix);
+        }
+    }
+
+    /// The class of the longest prefix around one.
+    fn around(&self, prefix: Prefix<K>) -> Option<u32> {
+        let used = |len: &u8| self.lens.get(usize::from(*len)).is_some_and(|count| *count > 0);
+        let longest_first = (0..prefix.len()).rev().filter(used);
+        let places = longest_first.filter_map(|len| self.places.get(&Prefix::new(prefix.address(), len)?));
+        places.filter(|place| !place.own.is_none()).map(|place| place.class).next()
+    }
+
+    /// Gives what has changed, and all within it, its class.
+    fn settle(&mut self, numbers: &mut Numbers) {
+        while let Some(root) = self.dirty.pop_first() {
+            let Some(end) = Prefix::new(root.last_address(), K::BITS) else { continue };
+            let within: Vec<Prefix<K>> = self.places.range(root..=end).map(|(prefix, _)| *prefix).collect();
+            let outer = self.around(root);
+            let mut around: Vec<(Prefix<K>, u32)> = Vec::new();
+            for prefix in within {
+                let _ = self.dirty.remove(&prefix);
+                while around.last().is_some_and(|(outer, _)| !outer.contains(prefix.address())) {
+                    let _ = around.pop();
+                }
+                let outer = around.last().map(|(_, class)| *class).or(outer);
+                if let Some(class) = self.settle_one(prefix, outer, numbers) {
+                    around.push((prefix, class));
+                }
+            }
+        }
+    }
+
+    /// The class of a prefix, unless nothing is about it any more.
+    fn settle_one(&mut self, prefix: Prefix<K>, outer: Option<u32>, numbers: &mut Numbers) -> Option<u32> {
+        let place = self.places.get_mut(&prefix)?;
+        let before = place.class;
+        if place.own.is_none() {
+            let _ = self.places.remove(&prefix);
+            if let Some(count) = self.lens.get_mut(usize::from(prefix.len())) {
+                *count -= 1;
+            }
+            if before != NO_ROUTE {
+                numbers.release(before);
+                self.pending.push((prefix, NO_ROUTE));
+            }
+            return None;
+        }
+        let outer = outer.and_then(|class| numbers.all.get(class as usize)?.as_ref());
+        let mut atoms: Vec<Atom> = place
+            .own
+            .as_slice()
+            .chain(outer.into_iter().flat_map(|class| class.atoms.iter().copied()))
+            .collect();
+        atoms.sort_unstable();
+        atoms.dedup();
+        let class = numbers.acquire(self.is_ipv4, atoms.into());
+        place.class = class;
+        if before != NO_ROUTE {
+            numbers.release(before);
+        }
+        if before != class {
+            self.pending.push((prefix, class));
+        }
+        Some(class)
+    }
+
+    fn apply(&mut self) -> Result<(), OutOfMemory> {
+        for (prefix, class) in self.pending.drain(..) {
+            let _ = match class {
+                NO_ROUTE => self.writer.remove(prefix)?,
+                class => self.writer.insert(prefix, class)?,
+            };
+        }
+        Ok(())
+    }
 }
 
-/// The networks that a rule speaks of.
-fn nets_of(rule: &Match) -> impl Iterator<Item = IpNet> {
-    [&rule.source, &rule.destination].into_iter().flat_map(|side| {
-        let members = |set: &Set| match set {
-            Set::Members(nets) => nets.clone(),
-            _ => Vec::new(),
+/// All classes.
+pub struct Classes {
+    numbers: Numbers,
+    half4: Half<u32>,
+    half6: Half<u128>,
+}
+
+impl Classes {
+    pub fn new() -> Result<Classes, OutOfMemory> {
+        let mut numbers = Numbers::default();
+        // Of addresses that nothing is about: they have their numbers for good.
+        let _ = (numbers.acquire(true, Arc::new([])), numbers.acquire(false, Arc::new([])));
+        numbers.born.clear();
+        Ok(Classes { numbers, half4: Half::new(true)?, half6: Half::new(false)? })
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        Addresses { table4: self.half4.writer.fib().clone(), table6: self.half6.writer.fib().clone() }
+    }
+
+    /// How many numbers there are.
+    pub fn len(&self) -> usize {
+        self.numbers.all.len()
+    }
+
+    /// Says that an atom has a network, once more.
+    pub fn attach(&mut self, net: IpNet, atom: Atom) {
+        match net {
+            IpNet::V4(net) => {
+                if let Some(prefix) = Prefix::new(net.addr().to_bits(), net.prefix_len()) {
+                    self.half4.attach(prefix, atom);
+                }
+            }
+            IpNet::V6(net) => {
+                if let Some(prefix) = Prefix::new(net.addr().to_bits(), net.prefix_len()) {
+                    self.half6.attach(prefix, atom);
+                }
+            }
+        }
+    }
+
+    /// Says that an atom has a network once less.
+    pub fn detach(&mut self, net: IpNet, atom: Atom) {
+        match net {
+            IpNet::V4(net) => {
+                if let Some(prefix) = Prefix::new(net.addr().to_bits(), net.prefix_len()) {
+                    self.half4.detach(prefix, atom);
+                }
+            }
+            IpNet::V6(net) => {
+                if let Some(prefix) = Prefix::new(net.addr().to_bits(), net.prefix_len()) {
+                    self.half6.detach(prefix, atom);
+                }
+            }
+        }
+    }
+
+    /// Works out the classes of what has changed: those that are new, and those that no prefix has any more, which stay
+    /// known until [`Classes::bury`].
+    pub fn settle(&mut self) -> (Vec<u32>, Vec<u32>) {
+        self.half4.settle(&mut self.numbers);
+        self.half6.settle(&mut self.numbers);
+        let mut dead = core::mem::take(&mut self.numbers.left);
+        dead.sort_unstable();
+        dead.dedup();
+        let is_dead = |numbers: &Numbers, class: u32| {
+            numbers
+                .all
+                .get(class as usize)
+                .is_some_and(|class| class.as_ref().is_some_and(|class| class.uses == 0))
         };
-        let ports = |ports: &Ports| match ports {
-            Ports::Members(members) => members.iter().map(|(net, ..)| *net).collect(),
-            _ => Vec::new(),
-        };
-        let sets = side.sets.iter().chain(&side.not_sets).flat_map(members);
-        let with_ports = side.ports.iter().chain(&side.not_ports).flat_map(ports);
-        let nets = side.nets.iter().chain(&side.not_nets).copied();
-        nets.chain(sets).chain(with_ports).map(|net| net.trunc())
-    })
+        dead.retain(|class| is_dead(&self.numbers, *class));
+        (core::mem::take(&mut self.numbers.born), dead)
+    }
+
+    /// Forgets classes, whose numbers may then be used again.
+    pub fn bury(&mut self, dead: &[u32]) {
+        for number in dead {
+            let place = self.numbers.all.get_mut(*number as usize);
+            let Some(class) = place.and_then(Option::take) else { continue };
+            for atom in class.atoms.iter() {
+                if let Some(list) = self.numbers.of_atom.get_mut(atom) {
+                    list.retain(|known| known != number);
+                    if list.is_empty() {
+                        let _ = self.numbers.of_atom.remove(atom);
+                    }
+                }
+            }
+            let _ = self.numbers.known.remove(&(class.is_ipv4, class.atoms));
+            self.numbers.free.push(*number);
+        }
+    }
+
+    /// Moves addresses to the classes that were worked out for them.
+    pub fn apply(&mut self) -> Result<(), OutOfMemory> {
+        self.half4.apply()?;
+        self.half6.apply()
+    }
+
+    /// True if there is something to apply.
+    pub fn has_pending(&self) -> bool {
+        !self.half4.pending.is_empty() || !self.half6.pending.is_empty()
+    }
+
+    /// As of [`Writer::retire`].
+    pub fn retire(&mut self, generation: u64) {
+        self.half4.writer.retire(generation);
+        self.half6.writer.retire(generation);
+    }
+
+    /// As of [`Writer::reclaim`].
+    pub fn reclaim(&mut self, safe_generation: u64) {
+        self.half4.writer.reclaim(safe_generation);
+        self.half6.writer.reclaim(safe_generation);
+    }
+
+    /// The classes that have an atom.
+    pub fn of_atom(&self, atom: Atom) -> &[u32] {
+        self.numbers.of_atom.get(&atom).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The family and the atoms of a class.
+    pub fn class(&self, number: u32) -> Option<(bool, &[Atom])> {
+        let class = self.numbers.all.get(number as usize)?.as_ref()?;
+        Some((class.is_ipv4, &class.atoms))
+    }
 }

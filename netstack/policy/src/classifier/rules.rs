@@ -1,14 +1,12 @@
 //! Rules over classes: what of a rule the tables decide, and what is left to be checked against a packet.
 
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{sync::Arc, vec::Vec};
 
-use hashbrown::{HashMap, HashSet};
-use ipnet::IpNet;
+use hashbrown::HashSet;
 
-use super::atoms::Identities;
 use super::bits::Bits;
-use super::classes::Classes;
-use crate::model::{Direction, IpVersion, Match, Packet, Ports, Rule, Set, Side, protocol};
+use super::sets::PortsOfNames;
+use crate::model::{Direction, Packet, protocol};
 
 /// The protocols that have tables of their own; the last is all others.
 pub const SLOTS: usize = 6;
@@ -34,18 +32,19 @@ const SLOT_PROTOCOLS: [u8; 5] =
 pub type SetId = u32;
 
 /// One end of a rule.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct CompiledSide {
     /// In all of these.
     pub within: Vec<SetId>,
     /// In none of these.
     pub outside: Vec<SetId>,
-    ports: Vec<CompiledPorts>,
-    not_ports: Vec<CompiledPorts>,
+    pub ports: Vec<CompiledPorts>,
+    pub not_ports: Vec<CompiledPorts>,
 }
 
-#[derive(Debug)]
-enum CompiledPorts {
+/// A condition on a port.
+#[derive(Clone, Debug)]
+pub enum CompiledPorts {
     Range(u16, u16),
     /// Number of the name.
     Named(u32, Option<u8>),
@@ -53,78 +52,29 @@ enum CompiledPorts {
 }
 
 /// A rule over classes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CompiledRule {
     /// About packets of IPv4, and of IPv6.
     pub versions: (bool, bool),
-    protocol: Option<u8>,
-    not_protocol: Option<u8>,
-    icmp: Option<crate::model::Icmp>,
-    not_icmp: Option<crate::model::Icmp>,
+    pub protocol: Option<u8>,
+    pub not_protocol: Option<u8>,
+    pub icmp: Option<crate::model::Icmp>,
+    pub not_icmp: Option<crate::model::Icmp>,
     pub source: CompiledSide,
     pub destination: CompiledSide,
 }
 
-/// The sets and names that rules speak of, each once.
-pub struct Sets {
+/// Which classes are in which sets, and which have which named ports: what is to be known of a moment to match rules.
+#[derive(Clone, Default)]
+pub struct Members {
     /// The classes in each set.
     pub classes: Vec<Arc<Bits>>,
-    known: HashMap<Set, SetId>,
-    names: HashMap<String, u32>,
     /// Class, name, protocol and port of every named port.
-    named: HashSet<(u32, u32, u8, u16)>,
-    ports_of_name: Vec<Vec<(u8, u16)>>,
+    pub named: Arc<HashSet<(u32, u32, u8, u16)>>,
 }
 
-impl Sets {
-    /// The named ports of all endpoints.
-    pub fn new(identities: &Identities, classes: &Classes) -> Sets {
-        let mut sets = Sets {
-            classes: Vec::new(),
-            known: HashMap::new(),
-            names: HashMap::new(),
-            named: HashSet::new(),
-            ports_of_name: Vec::new(),
-        };
-        for (class, atoms) in classes.atoms.iter().enumerate() {
-            for identity in atoms.iter().filter_map(|atom| identities.all.get(*atom as usize)) {
-                for port in &identity.ports {
-                    let name = sets.name(&port.name);
-                    if sets.named.insert((class as u32, name, port.protocol, port.port))
-                        && let Some(ports) = sets.ports_of_name.get_mut(name as usize)
-                    {
-                        ports.push((port.protocol, port.port));
-                    }
-                }
-            }
-        }
-        sets.ports_of_name.iter_mut().for_each(|ports| {
-            ports.sort_unstable();
-            ports.dedup();
-        });
-        sets
-    }
-
-    fn name(&mut self, name: &str) -> u32 {
-        if let Some(number) = self.names.get(name) {
-            return *number;
-        }
-        let number = self.ports_of_name.len() as u32;
-        self.ports_of_name.push(Vec::new());
-        let _ = self.names.insert(name.into(), number);
-        number
-    }
-
-    fn set(&mut self, set: &Set, identities: &Identities, classes: &Classes) -> SetId {
-        if let Some(id) = self.known.get(set) {
-            return *id;
-        }
-        let id = self.classes.len() as SetId;
-        self.classes.push(Arc::new(classes.of_set(set, identities)));
-        let _ = self.known.insert(set.clone(), id);
-        id
-    }
-
+impl Members {
+    #[inline]
     fn contains(&self, set: SetId, class: u32) -> bool {
         self.classes.get(set as usize).is_some_and(|classes| classes.contains(class))
     }
@@ -133,53 +83,6 @@ impl Sets {
     pub fn admits(&self, side: &CompiledSide, class: u32) -> bool {
         side.within.iter().all(|set| self.contains(*set, class))
             && !side.outside.iter().any(|set| self.contains(*set, class))
-    }
-
-    /// Compiles a rule.
-    pub fn compile(&mut self, rule: &Rule, identities: &Identities, classes: &Classes) -> CompiledRule {
-        let Match { source, destination, .. } = &rule.matches;
-        let about = |is_ipv4: bool| {
-            let version = if is_ipv4 { IpVersion::V4 } else { IpVersion::V6 };
-            let nets = [&source.nets, &source.not_nets, &destination.nets, &destination.not_nets];
-            rule.matches.ip_version.is_none_or(|wanted| wanted == version)
-                && nets
-                    .into_iter()
-                    .all(|nets| nets.is_empty() || nets.iter().any(|net| net.addr().is_ipv4() == is_ipv4))
-        };
-        CompiledRule {
-            versions: (about(true), about(false)),
-            protocol: rule.matches.protocol,
-            not_protocol: rule.matches.not_protocol,
-            icmp: rule.matches.icmp,
-            not_icmp: rule.matches.not_icmp,
-            source: self.side(source, identities, classes),
-            destination: self.side(destination, identities, classes),
-        }
-    }
-
-    fn side(&mut self, side: &Side, identities: &Identities, classes: &Classes) -> CompiledSide {
-        let members = |nets: &[IpNet]| (!nets.is_empty()).then(|| Set::Members(nets.to_vec()));
-        let (nets, not_nets) = (members(&side.nets), members(&side.not_nets));
-        let within: Vec<SetId> =
-            nets.iter().chain(&side.sets).map(|set| self.set(set, identities, classes)).collect();
-        let outside =
-            not_nets.iter().chain(&side.not_sets).map(|set| self.set(set, identities, classes)).collect();
-        let ports = side.ports.iter().map(|ports| self.ports(ports, identities, classes)).collect();
-        let not_ports = side.not_ports.iter().map(|ports| self.ports(ports, identities, classes)).collect();
-        CompiledSide { within, outside, ports, not_ports }
-    }
-
-    fn ports(&mut self, ports: &Ports, identities: &Identities, classes: &Classes) -> CompiledPorts {
-        match ports {
-            Ports::Range(first, last) => CompiledPorts::Range(*first, *last),
-            Ports::Named(name, protocol) => CompiledPorts::Named(self.name(name), *protocol),
-            Ports::Members(members) => {
-                let member = |(net, protocol, port): &(IpNet, u8, u16)| {
-                    (self.set(&Set::Members(Vec::from([*net])), identities, classes), *protocol, *port)
-                };
-                CompiledPorts::Members(members.iter().map(member).collect())
-            }
-        }
     }
 
     fn admits_port(&self, ports: &CompiledPorts, class: u32, protocol: u8, port: u16) -> bool {
@@ -238,7 +141,7 @@ impl CompiledRule {
     }
 
     /// Where it is in the table of a slot.
-    pub fn reach(&self, slot: usize, direction: Direction, sets: &Sets) -> Reach {
+    pub fn reach(&self, slot: usize, direction: Direction, names: &PortsOfNames) -> Reach {
         let nowhere = Reach { ranges: Vec::new(), exact: true };
         let number = SLOT_PROTOCOLS.get(slot).copied();
         let (_, local) = self.ends(direction);
@@ -280,31 +183,23 @@ impl CompiledRule {
         let mut ranges = Vec::new();
         for ports in &destination.ports {
             exact &= matches!(ports, CompiledPorts::Range(..));
-            ranges.extend(sets.ranges_of(ports, number));
+            ranges.extend(ranges_of(names, ports, number));
         }
         Reach { ranges, exact }
     }
 }
 
-impl Sets {
-    /// The ports of a protocol that a condition may admit.
-    fn ranges_of(&self, ports: &CompiledPorts, protocol: u8) -> Vec<(u16, u16)> {
-        let of = |(_, port): (u8, u16)| (port, port);
-        match ports {
-            CompiledPorts::Range(first, last) => Vec::from([(*first, *last)]),
-            CompiledPorts::Members(members) => members
-                .iter()
-                .map(|(_, of, port)| (*of, *port))
-                .filter(|(p, _)| *p == protocol)
-                .map(of)
-                .collect(),
-            CompiledPorts::Named(name, wanted) => {
-                let ports = self.ports_of_name.get(*name as usize).into_iter().flatten().copied();
-                ports
-                    .filter(|(p, _)| *p == protocol && wanted.is_none_or(|wanted| wanted == protocol))
-                    .map(of)
-                    .collect()
-            }
+/// The ports of a protocol that a condition may admit.
+fn ranges_of(names: &PortsOfNames, ports: &CompiledPorts, protocol: u8) -> Vec<(u16, u16)> {
+    let of = |(_, port): (u8, u16)| (port, port);
+    match ports {
+        CompiledPorts::Range(first, last) => Vec::from([(*first, *last)]),
+        CompiledPorts::Members(members) => {
+            members.iter().map(|(_, of, port)| (*of, *port)).filter(|(p, _)| *p == protocol).map(of).collect()
+        }
+        CompiledPorts::Named(name, wanted) => {
+            let ports = names.of(*name).filter(|(p, _)| *p == protocol);
+            ports.filter(|_| wanted.is_none_or(|wanted| wanted == protocol)).map(of).collect()
         }
     }
 }

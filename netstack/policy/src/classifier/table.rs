@@ -45,7 +45,7 @@ impl Candidate {
 }
 
 /// The memory of all tables of a program.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pool {
     /// The first key of each run.
     starts: Vec<u16>,

@@ -353,5 +353,5 @@ pub fn profile(profile: &WrittenProfile, known: &Known, model: &mut Model, probl
         ingress: rules("ingress", profile.spec.ingress.as_deref(), Direction::Ingress, problems),
         egress: rules("egress", profile.spec.egress.as_deref(), Direction::Egress, problems),
     });
-    let _ = model.profiles.insert(profile.metadata.name.clone(), compiled);
+    let _ = model.profiles.insert(profile.metadata.name.clone(), compiled.into());
 }

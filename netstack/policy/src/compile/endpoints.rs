@@ -3,6 +3,7 @@
 use alloc::{
     format,
     string::{String, ToString},
+    sync::Arc,
     vec::Vec,
 };
 use core::net::IpAddr;
@@ -77,14 +78,16 @@ pub fn pod(pod: &objects::Pod, known: &Known, cluster: &mut Cluster, problems: &
     labels.extend(namespace_labels(namespace, known));
     let account_labels = known.service_accounts.get(&(namespace.to_string(), account.to_string()));
     labels.extend(prefixed(OF_SERVICE_ACCOUNT, account_labels.cloned().unwrap_or_default(), account));
-    cluster.model.endpoints.push(Endpoint {
+    cluster.model.endpoints.push(Arc::new(Endpoint {
         name,
         kind: EndpointKind::Workload,
         labels,
         addresses,
         ports: named_ports(&pod.spec, problems),
         profiles: Vec::from([format!("kns.{namespace}"), format!("ksa.{namespace}.{account}")]),
-    });
+        interface: None,
+        node: None,
+    }));
 }
 
 fn pod_addresses(status: &objects::PodStatus, problems: &mut Problems) -> Vec<IpAddr> {
@@ -125,7 +128,7 @@ pub fn node(node: &objects::Node, model: &mut Model) {
     let nets =
         addresses.filter_map(|address| address.address.parse::<IpAddr>().ok()).map(IpNet::from).collect();
     let name = node.metadata.name.clone();
-    model.networks.push(Networks { name, node: true, labels: node.metadata.labels(), nets });
+    model.networks.push(Arc::new(Networks { name, node: true, labels: node.metadata.labels(), nets }));
 }
 
 /// A `NetworkSet` of a namespace, or a `GlobalNetworkSet` if nothing is `known`.
@@ -144,7 +147,7 @@ pub fn network_set(
         labels.extend(namespace_labels(namespace, known));
         name = format!("{namespace}/{name}");
     }
-    model.networks.push(Networks { name, node: false, labels, nets });
+    model.networks.push(Arc::new(Networks { name, node: false, labels, nets }));
 }
 
 /// A `HostEndpoint`.
@@ -177,14 +180,16 @@ pub fn host_endpoint(
         });
         (addresses.into_iter().flatten().collect(), ports)
     });
-    model.endpoints.push(Endpoint {
+    model.endpoints.push(Arc::new(Endpoint {
         name: endpoint.metadata.name.clone(),
         kind: EndpointKind::Host,
         labels,
         addresses,
         ports,
         profiles,
-    });
+        interface: endpoint.spec.interface_name.clone().filter(|name| !name.is_empty()),
+        node: endpoint.spec.node.clone().filter(|name| !name.is_empty()),
+    }));
 }
 
 /// What the API server's controllers would have made: the profiles of namespaces, which allow, and of service
@@ -200,7 +205,10 @@ pub fn builtin_profiles(model: &mut Model) {
         .collect();
     names.push("projectcalico-default-allow".to_string());
     for name in names {
-        let _ = model.profiles.entry(name).or_insert_with(|| Profile { ingress: allow(), egress: allow() });
+        let _ = model
+            .profiles
+            .entry(name)
+            .or_insert_with(|| Arc::new(Profile { ingress: allow(), egress: allow() }));
     }
 }
 

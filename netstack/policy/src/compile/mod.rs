@@ -251,7 +251,7 @@ fn everything_else(resource: &Resource, known: &mut Known, cluster: &mut Cluster
 /// Puts a policy into its tier.
 fn place(model: &mut Model, tier: &str, policy: Policy, problems: &mut Problems) {
     match model.tiers.iter_mut().find(|candidate| candidate.name == tier) {
-        Some(tier) => tier.policies.push(policy),
+        Some(tier) => tier.policies.push(policy.into()),
         None => problems.within("spec", |p| p.add("tier", format!("there is no tier {tier}"))),
     }
 }

@@ -1,0 +1,566 @@
+//! From one model to the next: what has changed is compiled, what has not is shared with the classifier before.
+//!
+//! What happens in an update, in this order, because each step rests on those before:
+//! 1. endpoints and networks that are new or gone: identities, and their addresses;
+//! 2. policies and profiles that are new or gone: rules, and the sets and networks that these speak of;
+//! 3. classes of addresses, of what has changed;
+//! 4. which classes are in which sets, and have which named ports;
+//! 5. which policies each identity has, where that has changed, and its programs;
+//! 6. rows of the programs that were there, for classes that are new or gone.
+//!
+//! What is gone is given back after what is new was taken, so that what both have stays.
+
+use alloc::{string::String, sync::Arc, vec::Vec};
+
+use hashbrown::{HashMap, HashSet};
+use ipnet::IpNet;
+
+use super::atoms::{Identities, Traits, What};
+use super::bits::Bits;
+use super::classes::{Atom, Classes, OutOfMemory};
+use super::origin::{CounterId, Counters, Part, Source, Written};
+use super::programs::{Programs, Subject};
+use super::rules::SLOTS;
+use super::sets::{Ground, Held, Sets};
+use super::{Classifier, DIRECTIONS, Host, NONE, PROGRAMS_OF_IDENTITY, program::Placed};
+use crate::model::{DefaultAction, Endpoint, EndpointKind, Model, Networks, Order, Policy, Profile, Rule};
+
+/// A policy or a profile in force.
+pub struct InForce {
+    pub source: Arc<Source>,
+    /// Of ingress and of egress.
+    pub rules: [Vec<Arc<Placed>>; 2],
+    held: Held,
+    /// Its tier, and its place among the policies of that.
+    pub rank: (u32, u32),
+}
+
+struct KnownNetworks {
+    networks: Arc<Networks>,
+    identity: u32,
+    /// Sorted, each once.
+    nets: Vec<IpNet>,
+}
+
+/// Compiles one model after the other.
+pub struct Compiler {
+    classes: Classes,
+    identities: Identities,
+    sets: Sets,
+    counters: Counters,
+    tiers: Vec<(String, Order, DefaultAction)>,
+    in_force: Vec<Option<InForce>>,
+    free: Vec<u32>,
+    /// By where they are in memory, which they keep.
+    policies: HashMap<usize, u32>,
+    profiles: HashMap<String, u32>,
+    endpoints: HashMap<usize, (Arc<Endpoint>, u32)>,
+    networks: HashMap<usize, KnownNetworks>,
+    /// The policies of each identity, in no order.
+    lists: Vec<Vec<u32>>,
+    programs: Programs,
+    of_identity: Arc<Vec<[u32; PROGRAMS_OF_IDENTITY]>>,
+    /// The identity of the endpoint that has a class, if one has.
+    endpoint_of_class: Arc<Vec<u32>>,
+    hosts: Arc<[Host]>,
+    updates: u64,
+}
+
+/// What an update has to do with identities.
+#[derive(Default)]
+struct Affected {
+    /// Their programs must be looked at.
+    identities: Bits,
+    gone: Vec<u32>,
+    hosts: bool,
+}
+
+impl Compiler {
+    /// A compiler of nothing yet.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn new() -> Result<Compiler, OutOfMemory> {
+        Ok(Compiler {
+            classes: Classes::new()?,
+            identities: Identities::default(),
+            sets: Sets::default(),
+            counters: Counters::default(),
+            tiers: Vec::new(),
+            in_force: Vec::new(),
+            free: Vec::new(),
+            policies: HashMap::new(),
+            profiles: HashMap::new(),
+            endpoints: HashMap::new(),
+            networks: HashMap::new(),
+            lists: Vec::new(),
+            programs: Programs::default(),
+            of_identity: Arc::default(),
+            endpoint_of_class: Arc::default(),
+            hosts: Arc::default(),
+            updates: 0,
+        })
+    }
+
+    /// Compiles a model. Parts that it shares with the one before cost little; those must be in the same order among
+    /// themselves, and policies of a tier in the order in which they are asked.
+    ///
+    /// Addresses come to be what the model says with [`Compiler::apply`], which is called when no reader has an older
+    /// classifier any more; if it was not called since the last update, it is now.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]; then the compiler is of no use any more.
+    pub fn update(&mut self, model: Arc<Model>) -> Result<Classifier, OutOfMemory> {
+        self.apply()?;
+        let tiers: Vec<_> =
+            model.tiers.iter().map(|tier| (tier.name.clone(), tier.order, tier.default_action)).collect();
+        let anew = tiers != self.tiers;
+        if anew {
+            let counters = core::mem::take(&mut self.counters);
+            let updates = self.updates;
+            *self = Compiler { counters, tiers, updates, ..Compiler::new()? };
+        }
+        self.updates += 1;
+        let mut affected = Affected::default();
+        self.update_endpoints(&model, &mut affected);
+        self.update_networks(&model);
+        self.update_profiles(&model, &mut affected);
+        self.update_policies(&model, &mut affected);
+        self.settle(&model, &mut affected);
+        if anew {
+            // Nobody reads the new tables of addresses yet.
+            self.apply()?;
+        }
+        Ok(self.classifier(model))
+    }
+
+    /// Moves addresses to the classes that the newest classifier knows for them.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn apply(&mut self) -> Result<(), OutOfMemory> {
+        self.classes.apply()
+    }
+
+    /// True if [`Compiler::apply`] has something to do.
+    pub fn has_pending(&self) -> bool {
+        self.classes.has_pending()
+    }
+
+    /// Says that what changed in the tables of addresses may be forgotten once readers have reached a generation.
+    pub fn retire(&mut self, generation: u64) {
+        self.classes.retire(generation);
+    }
+
+    /// Forgets what readers that have reached a generation do not read any more.
+    pub fn reclaim(&mut self, safe_generation: u64) {
+        self.classes.reclaim(safe_generation);
+    }
+
+    /// What a counter counts.
+    pub fn source(&self, counter: CounterId) -> Option<(&Arc<Source>, Part)> {
+        self.counters.source(counter)
+    }
+
+    /// All policies and profiles in force.
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.counters.sources()
+    }
+
+    fn update_endpoints(&mut self, model: &Model, affected: &mut Affected) {
+        let mut there: HashSet<usize> = HashSet::with_capacity(model.endpoints.len());
+        for endpoint in &model.endpoints {
+            let place = Arc::as_ptr(endpoint) as usize;
+            let is_first = there.insert(place);
+            if !is_first || self.endpoints.contains_key(&place) {
+                continue;
+            }
+            let identity = self.identities.acquire(Traits::of_endpoint(endpoint));
+            for address in &endpoint.addresses {
+                self.classes.attach(IpNet::from(*address), Atom::Identity(identity));
+            }
+            affected.hosts |= endpoint.kind == EndpointKind::Host;
+            let _ = self.endpoints.insert(place, (endpoint.clone(), identity));
+        }
+        if there.len() == self.endpoints.len() {
+            return;
+        }
+        for (_, (endpoint, identity)) in self.endpoints.extract_if(|place, _| !there.contains(place)) {
+            for address in &endpoint.addresses {
+                self.classes.detach(IpNet::from(*address), Atom::Identity(identity));
+            }
+            affected.hosts |= endpoint.kind == EndpointKind::Host;
+            self.identities.release(identity);
+        }
+    }
+
+    fn update_networks(&mut self, model: &Model) {
+        let there: HashSet<usize> = model.networks.iter().map(|n| Arc::as_ptr(n) as usize).collect();
+        let mut gone: Vec<KnownNetworks> =
+            self.networks.extract_if(|place, _| !there.contains(place)).map(|(_, known)| known).collect();
+        for networks in &model.networks {
+            let place = Arc::as_ptr(networks) as usize;
+            if self.networks.contains_key(&place) {
+                continue;
+            }
+            let mut nets: Vec<IpNet> = networks.nets.iter().map(IpNet::trunc).collect();
+            nets.sort_unstable();
+            nets.dedup();
+            let identity = self.identities.acquire(Traits::of_networks(networks));
+            // The set that it follows, if there is one: only what differs is then touched.
+            let same =
+                |known: &KnownNetworks| known.identity == identity && known.networks.name == networks.name;
+            let before = gone.iter().position(same).map(|at| gone.swap_remove(at));
+            let (added, removed) = difference(before.as_ref().map_or(&[], |known| &known.nets), &nets);
+            added.for_each(&nets, |net| self.classes.attach(net, Atom::Identity(identity)));
+            if let Some(before) = before {
+                let classes = &mut self.classes;
+                removed.for_each(&before.nets, |net| classes.detach(net, Atom::Identity(identity)));
+                self.identities.release(before.identity);
+            }
+            let known = KnownNetworks { networks: networks.clone(), identity, nets };
+            let _ = self.networks.insert(place, known);
+        }
+        for known in gone {
+            for net in &known.nets {
+                self.classes.detach(*net, Atom::Identity(known.identity));
+            }
+            self.identities.release(known.identity);
+        }
+    }
+
+    /// Puts something written into force.
+    fn enforce(&mut self, written: Written, rank: (u32, u32), like: Option<&Arc<Source>>) -> u32 {
+        let mut held = Held::default();
+        let mut rules = [Vec::new(), Vec::new()];
+        for (direction, compiled) in DIRECTIONS.into_iter().zip(&mut rules) {
+            let list: &[Rule] = match &written {
+                Written::Policy { policy, .. } => policy.rules(direction).unwrap_or_default(),
+                Written::Profile { profile, .. } => profile.rules(direction),
+            };
+            let mut ground =
+                Ground { sets: &mut self.sets, identities: &self.identities, classes: &mut self.classes };
+            for rule in list {
+                let rule = ground.compile(rule, &mut held);
+                let reach = core::array::from_fn::<_, SLOTS, _>(|slot| {
+                    rule.reach(slot, direction, &ground.sets.names)
+                });
+                compiled.push(Arc::new(Placed { rule, reach }));
+            }
+        }
+        let source = self.counters.give(written, like.map(AsRef::as_ref));
+        let entry = Some(InForce { source, rules, held, rank });
+        match self.free.pop() {
+            Some(number) => {
+                if let Some(place) = self.in_force.get_mut(number as usize) {
+                    *place = entry;
+                }
+                number
+            }
+            None => {
+                self.in_force.push(entry);
+                self.in_force.len() as u32 - 1
+            }
+        }
+    }
+
+    fn source_of(&self, number: u32) -> Option<&Arc<Source>> {
+        Some(&self.in_force.get(number as usize)?.as_ref()?.source)
+    }
+
+    fn update_profiles(&mut self, model: &Model, affected: &mut Affected) {
+        let mut changed: HashSet<String> = HashSet::new();
+        for (name, profile) in &model.profiles {
+            let known = self.profiles.get(name).copied();
+            let source = known.and_then(|number| self.source_of(number)).cloned();
+            let same = |source: &Arc<Source>| matches!(&source.what, Written::Profile { profile: known, .. } if same_profile(known, profile));
+            if source.as_ref().is_some_and(same) {
+                continue;
+            }
+            let written = Written::Profile { name: name.clone(), profile: profile.clone() };
+            let number = self.enforce(written, (u32::MAX, 0), source.as_ref());
+            affected.gone.extend(self.profiles.insert(name.clone(), number));
+            let _ = changed.insert(name.clone());
+        }
+        let gone: Vec<(String, u32)> =
+            self.profiles.extract_if(|name, _| !model.profiles.contains_key(name)).collect();
+        affected.gone.extend(gone.iter().map(|(_, number)| *number));
+        changed.extend(gone.into_iter().map(|(name, _)| name));
+        if !changed.is_empty() {
+            let has = |traits: &Traits| traits.profiles.iter().any(|name| changed.contains(name));
+            for (number, _) in self.identities.iter().filter(|(_, traits)| has(traits)) {
+                affected.identities.insert(number);
+            }
+        }
+    }
+
+    fn update_policies(&mut self, model: &Model, affected: &mut Affected) {
+        self.lists.resize_with(self.identities.len(), Vec::new);
+        let mut there: HashSet<usize> = HashSet::with_capacity(self.policies.len());
+        let mut new: Vec<(&String, &Arc<Policy>, (u32, u32))> = Vec::new();
+        for (tier, tier_number) in model.tiers.iter().zip(0..) {
+            for (policy, place_in_tier) in tier.policies.iter().zip(0..) {
+                let place = Arc::as_ptr(policy) as usize;
+                let is_first = there.insert(place);
+                let rank = (tier_number, place_in_tier);
+                let known =
+                    self.policies.get(&place).and_then(|number| self.in_force.get_mut(*number as usize));
+                match known {
+                    Some(Some(known)) if is_first => known.rank = rank,
+                    None if is_first => new.push((&tier.name, policy, rank)),
+                    _ => {}
+                }
+            }
+        }
+        let gone: Vec<u32> =
+            self.policies.extract_if(|place, _| !there.contains(place)).map(|(_, number)| number).collect();
+        let gone_sources: Vec<Arc<Source>> =
+            gone.iter().filter_map(|number| self.source_of(*number)).cloned().collect();
+        // New identities have what was there before; what is new comes for all of them.
+        for number in self.identities.take_born() {
+            let Some(traits) = self.identities.traits(number).cloned() else { continue };
+            self.sets.add_identity(number, &traits);
+            let grown = self.sets.add_ports(&traits.ports);
+            self.follow_names(&grown, affected);
+            affected.identities.insert(number);
+            let has = |policy: &Policy| traits.what != What::Node && policy.subject.matches(&traits.labels);
+            let known =
+                (0..).zip(&self.in_force).filter_map(|(number, entry)| Some((number, entry.as_ref()?)));
+            let list = known.filter(
+                |(_, known)| matches!(&known.source.what, Written::Policy { policy, .. } if has(policy)),
+            );
+            let list = list.map(|(number, _)| number).collect();
+            if let Some(place) = self.lists.get_mut(number as usize) {
+                *place = list;
+            }
+        }
+        for (tier, policy, rank) in new {
+            let is_like = |source: &&Arc<Source>| source.what.policy() == Some((tier.as_str(), &policy.id));
+            let like = gone_sources.iter().find(is_like);
+            let written = Written::Policy { tier: tier.clone(), policy: policy.clone() };
+            let number = self.enforce(written, rank, like);
+            let _ = self.policies.insert(Arc::as_ptr(policy) as usize, number);
+            for identity in self.identities.select(&policy.subject, false).iter() {
+                affected.identities.insert(identity);
+                if let Some(list) = self.lists.get_mut(identity as usize) {
+                    list.push(number);
+                }
+            }
+        }
+        for number in &gone {
+            let Some(Written::Policy { policy, .. }) = self.source_of(*number).map(|source| &source.what)
+            else {
+                continue;
+            };
+            for identity in self.identities.select(&policy.subject, false).iter() {
+                affected.identities.insert(identity);
+                if let Some(list) = self.lists.get_mut(identity as usize) {
+                    list.retain(|known| known != number);
+                }
+            }
+        }
+        affected.gone.extend(gone);
+    }
+
+    /// Rules about names that have got ports reach further than they did.
+    fn follow_names(&mut self, names: &[u32], affected: &mut Affected) {
+        if names.is_empty() {
+            return;
+        }
+        for number in 0..self.in_force.len() as u32 {
+            let Some(Some(known)) = self.in_force.get_mut(number as usize) else { continue };
+            if !known.held.names.iter().any(|name| names.contains(name)) {
+                continue;
+            }
+            for (direction, rules) in DIRECTIONS.into_iter().zip(&mut known.rules) {
+                for placed in rules {
+                    let rule = placed.rule.clone();
+                    let reach = core::array::from_fn::<_, SLOTS, _>(|slot| {
+                        rule.reach(slot, direction, &self.sets.names)
+                    });
+                    *placed = Arc::new(Placed { rule, reach });
+                }
+            }
+            self.programs.outdate(number);
+        }
+        let outdated = self.programs.take_outdated();
+        for (identity, programs) in (0..).zip(self.of_identity.iter()) {
+            if programs.iter().any(|program| outdated.contains(program)) {
+                affected.identities.insert(identity);
+            }
+        }
+    }
+
+    /// Steps 3 to 6.
+    fn settle(&mut self, model: &Model, affected: &mut Affected) {
+        affected.gone.sort_unstable();
+        for number in &affected.gone {
+            if let Some(Some(known)) = self.in_force.get(*number as usize) {
+                self.sets.release(&known.held);
+            }
+        }
+        let dead_sets = self.sets.take_dead(&self.identities, &mut self.classes);
+        let (mut born, dead) = self.classes.settle();
+        born.retain(|class| dead.binary_search(class).is_err());
+        self.sets.settle(&self.identities, &self.classes);
+        self.settle_members(&born, &dead);
+        let dead_identities = self.identities.take_dead();
+        self.settle_programs(affected, &dead_identities);
+        self.settle_rows(&born, &dead);
+        for identity in &dead_identities {
+            self.sets.remove_identity(*identity);
+        }
+        self.classes.bury(&dead);
+        self.sets.reuse(dead_sets);
+        self.identities.reuse(dead_identities);
+        for number in core::mem::take(&mut affected.gone) {
+            if let Some(known) = self.in_force.get_mut(number as usize).and_then(Option::take) {
+                self.counters.take(&known.source);
+                self.free.push(number);
+            }
+        }
+        if affected.hosts {
+            let hosts = model.endpoints.iter().filter(|endpoint| endpoint.kind == EndpointKind::Host);
+            let host = |endpoint: &Arc<Endpoint>| {
+                let (_, identity) = self.endpoints.get(&(Arc::as_ptr(endpoint) as usize))?;
+                Some(Host { endpoint: endpoint.clone(), identity: *identity })
+            };
+            self.hosts = hosts.filter_map(host).collect();
+        }
+    }
+
+    /// Which classes are in which sets, whose they are, and which named ports they have.
+    fn settle_members(&mut self, born: &[u32], dead: &[u32]) {
+        if born.is_empty() && dead.is_empty() {
+            return;
+        }
+        let endpoint_of_class = Arc::make_mut(&mut self.endpoint_of_class);
+        endpoint_of_class.resize(self.classes.len(), NONE);
+        let mut with_ports: Vec<(bool, (u32, u32, u8, u16))> = Vec::new();
+        let changes = dead.iter().map(|class| (false, *class)).chain(born.iter().map(|class| (true, *class)));
+        for (is_born, class) in changes {
+            let Some((_, atoms)) = self.classes.class(class) else { continue };
+            for set in self.sets.of_atoms(atoms) {
+                let Some(bits) = self.sets.members.classes.get_mut(set as usize) else { continue };
+                if bits.contains(class) != is_born {
+                    let bits = Arc::make_mut(bits);
+                    if is_born { bits.insert(class) } else { bits.remove(class) }
+                }
+            }
+            let mut endpoint = NONE;
+            for atom in atoms {
+                let Atom::Identity(identity) = atom else { continue };
+                let Some(traits) = self.identities.traits(*identity) else { continue };
+                if endpoint == NONE && matches!(traits.what, What::Endpoint(_)) {
+                    endpoint = *identity;
+                }
+                for (name, protocol, port) in self.sets.named(&traits.ports) {
+                    with_ports.push((is_born, (class, name, protocol, port)));
+                }
+            }
+            if let Some(place) = endpoint_of_class.get_mut(class as usize) {
+                *place = if is_born { endpoint } else { NONE };
+            }
+        }
+        if !with_ports.is_empty() {
+            let named = Arc::make_mut(&mut self.sets.members.named);
+            for (is_born, port) in with_ports {
+                let _ = if is_born { named.insert(port) } else { named.remove(&port) };
+            }
+        }
+    }
+
+    /// The programs of identities that are affected.
+    fn settle_programs(&mut self, affected: &Affected, dead: &[u32]) {
+        if affected.identities.is_empty() && dead.is_empty() {
+            return;
+        }
+        let of_identity = Arc::make_mut(&mut self.of_identity);
+        of_identity.resize(self.identities.len(), [NONE; PROGRAMS_OF_IDENTITY]);
+        let mut released: Vec<u32> = Vec::new();
+        let ground = (&self.sets.members, &self.classes);
+        for identity in affected.identities.iter().chain(dead.iter().copied()) {
+            let Some(place) = of_identity.get_mut(identity as usize) else { continue };
+            let before = *place;
+            let traits = self.identities.traits(identity).filter(|_| dead.binary_search(&identity).is_err());
+            *place = [NONE; PROGRAMS_OF_IDENTITY];
+            if let Some(traits) = traits
+                && let What::Endpoint(kind) = traits.what
+                && let Some(list) = self.lists.get_mut(identity as usize)
+            {
+                list.sort_unstable_by_key(|number| {
+                    self.in_force.get(*number as usize).and_then(Option::as_ref).map(|known| known.rank)
+                });
+                let profiles = traits.profiles.iter().filter_map(|name| self.profiles.get(name)).copied();
+                let subject = Subject { kind, policies: list, profiles: profiles.collect() };
+                *place = self.programs.acquire_all(&subject, &self.in_force, &self.tiers, ground);
+            }
+            released.extend(before.into_iter().filter(|program| *program != NONE));
+            if traits.is_none()
+                && let Some(list) = self.lists.get_mut(identity as usize)
+            {
+                list.clear();
+            }
+        }
+        self.programs.release_all(&released);
+    }
+
+    /// Rows of programs that were there before.
+    fn settle_rows(&mut self, born: &[u32], dead: &[u32]) {
+        for class in dead {
+            let Some((_, atoms)) = self.classes.class(*class) else { continue };
+            self.programs.remove_class(*class, &self.sets.of_atoms(atoms));
+        }
+        for class in born {
+            let Some((is_ipv4, atoms)) = self.classes.class(*class) else { continue };
+            self.programs.add_class((*class, is_ipv4), &self.sets.of_atoms(atoms), &self.sets.members);
+        }
+        self.programs.tidy(&self.sets.members, &self.classes);
+    }
+
+    fn classifier(&self, model: Arc<Model>) -> Classifier {
+        let identity = |endpoint: &Arc<Endpoint>| {
+            self.endpoints.get(&(Arc::as_ptr(endpoint) as usize)).map_or(NONE, |(_, identity)| *identity)
+        };
+        Classifier {
+            of_endpoint: model.endpoints.iter().map(identity).collect(),
+            addresses: self.classes.addresses(),
+            members: self.sets.members.clone(),
+            programs: self.programs.live(),
+            of_identity: self.of_identity.clone(),
+            endpoint_of_class: self.endpoint_of_class.clone(),
+            hosts: self.hosts.clone(),
+            updates: self.updates,
+            model,
+        }
+    }
+}
+
+fn same_profile(known: &Arc<Profile>, profile: &Arc<Profile>) -> bool {
+    Arc::ptr_eq(known, profile) || known == profile
+}
+
+/// Places of a list.
+struct Places(Vec<u32>);
+
+impl Places {
+    fn for_each(&self, list: &[IpNet], mut take: impl FnMut(IpNet)) {
+        self.0.iter().filter_map(|place| list.get(*place as usize)).for_each(|net| take(*net));
+    }
+}
+
+/// What sorted lists do not have in common: places in `after`, and places in `before`.
+fn difference(before: &[IpNet], after: &[IpNet]) -> (Places, Places) {
+    let (mut added, mut removed) = (Places(Vec::new()), Places(Vec::new()));
+    let mut old = before.iter().zip(0..).peekable();
+    for (net, place) in after.iter().zip(0..) {
+        while let Some((_, gone)) = old.next_if(|(known, _)| *known < net) {
+            removed.0.push(gone);
+        }
+        if old.next_if(|(known, _)| *known == net).is_none() {
+            added.0.push(place);
+        }
+    }
+    removed.0.extend(old.map(|(_, place)| place));
+    (added, removed)
+}

@@ -1,0 +1,234 @@
+//! A flow's first packet before all who have a say: policies of the sender, of the interfaces of this host, of the receiver.
+//! It allocates nothing and formats nothing: what decided is a number, under which it is counted and found again.
+
+use core::net::IpAddr;
+
+use super::{Classifier, CounterId, Host, NONE};
+use crate::model::{Action, Direction, Packet};
+use crate::reference::{Stage, is_failsafe};
+
+/// A host endpoint of a classifier, of that one only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostId(u32);
+
+/// Where a packet goes, seen from this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the node itself.
+    ToNode,
+    /// From the node itself.
+    FromNode,
+    /// Through it.
+    Forwarded,
+}
+
+/// The host endpoints that a packet passes: of the interface that it comes in by, and of that which it leaves by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// In by this one.
+    pub from: Option<HostId>,
+    /// Out by this one.
+    pub to: Option<HostId>,
+    /// Where it goes.
+    pub way: Way,
+}
+
+/// What is to be done with a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// True if it passes.
+    pub allow: bool,
+    /// What decided: who drops it, or the last who has let it pass.
+    pub by: CounterId,
+}
+
+/// At most so many numbers of a kind are recorded of a packet.
+const RECORDED: usize = 8;
+
+/// A few counters.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Few {
+    len: u8,
+    counters: [CounterId; RECORDED],
+}
+
+impl Few {
+    fn push(&mut self, counter: CounterId) {
+        if let Some(place) = self.counters.get_mut(usize::from(self.len)) {
+            *place = counter;
+            self.len += 1;
+        }
+    }
+
+    /// Those there are.
+    pub fn as_slice(&self) -> &[CounterId] {
+        self.counters.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+/// What is to be noted of a judgement.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Record {
+    /// What has decided at each point.
+    pub hits: Few,
+    /// What would have decided if staged policies were enforced, where there are any.
+    pub staged: Few,
+    /// At some point, they would have dropped it.
+    pub staged_denies: bool,
+    /// Rules with the action `Log` that were met.
+    pub logs: Few,
+}
+
+/// Passes from tier to tier that are remembered while looking for `Log` rules; of more, rules behind them may be
+/// recorded though they were not met.
+const PASSES: usize = 16;
+
+impl Classifier {
+    /// The host endpoint of an interface of the node of a name, if one is about it: by the interface's name, by its
+    /// addresses, or else the one about all interfaces.
+    pub fn host(&self, node: &str, interface: &str, addresses: &[IpAddr]) -> Option<HostId> {
+        let here = |host: &&Host| host.endpoint.node.as_deref().is_none_or(|wanted| wanted == node);
+        let named = |host: &&Host| host.endpoint.interface.as_deref() == Some(interface);
+        let by_address = |host: &&Host| {
+            host.endpoint.interface.is_none()
+                && host.endpoint.addresses.iter().any(|address| addresses.contains(address))
+        };
+        let all = |host: &&Host| host.endpoint.interface.as_deref() == Some("*");
+        let hosts = || self.hosts.iter().filter(here);
+        let host = hosts().find(named).or_else(|| hosts().find(by_address)).or_else(|| hosts().find(all))?;
+        Some(HostId(host.identity))
+    }
+
+    /// True if there are host endpoints.
+    pub fn has_hosts(&self) -> bool {
+        !self.hosts.is_empty()
+    }
+
+    /// Judges a flow by its first packet, as it is after translation.
+    #[inline]
+    pub fn judge_flow(&self, packet: &Packet, ends: &Ends, record: &mut Record) -> Judged {
+        let classes = (self.addresses.class(packet.source), self.addresses.class(packet.destination));
+        let mut by = CounterId::NOTHING;
+        if packet.source == packet.destination {
+            return Judged { allow: true, by };
+        }
+        let endpoint = |class: u32| self.endpoint_of_class.get(class as usize).copied().unwrap_or(NONE);
+        let host = |id: Option<HostId>| id.map_or(NONE, |HostId(identity)| identity);
+        let at_host = if ends.way == Way::Forwarded { Stage::Forward } else { Stage::Normal };
+        let (sender, receiver) = match ends.way {
+            Way::Forwarded => (endpoint(classes.0), endpoint(classes.1)),
+            Way::ToNode => (endpoint(classes.0), NONE),
+            // What the node itself sends reaches the endpoints that it serves.
+            Way::FromNode => (NONE, NONE),
+        };
+        let points = [
+            (sender, Direction::Egress, Stage::Normal, false),
+            (host(ends.from), Direction::Ingress, at_host, true),
+            (host(ends.to), Direction::Egress, at_host, true),
+            (receiver, Direction::Ingress, Stage::Normal, false),
+        ];
+        for (identity, direction, stage, is_host) in points {
+            if identity == NONE {
+                continue;
+            }
+            let Some(judged) = self.judge_at(identity, (direction, stage, is_host), packet, classes, record)
+            else {
+                continue;
+            };
+            by = judged.by;
+            if !judged.allow {
+                return judged;
+            }
+        }
+        Judged { allow: true, by }
+    }
+
+    /// Judges a packet that comes in, before its destination is translated. None if nothing says anything.
+    pub fn judge_before_translation(
+        &self,
+        packet: &Packet,
+        from: HostId,
+        record: &mut Record,
+    ) -> Option<Judged> {
+        let classes = (self.addresses.class(packet.source), self.addresses.class(packet.destination));
+        self.judge_at(from.0, (Direction::Ingress, Stage::PreDnat, true), packet, classes, record)
+    }
+
+    /// Judges a packet that has no flow. None if nothing says anything.
+    pub fn judge_untracked(
+        &self,
+        packet: &Packet,
+        host: HostId,
+        direction: Direction,
+        record: &mut Record,
+    ) -> Option<Judged> {
+        let classes = (self.addresses.class(packet.source), self.addresses.class(packet.destination));
+        self.judge_at(host.0, (direction, Stage::Untracked, true), packet, classes, record)
+    }
+
+    /// True if policies of a host endpoint are asked at a stage.
+    pub fn asks(&self, host: HostId, stage: Stage, direction: Direction) -> bool {
+        let program = self.program_of(host.0, stage, direction, true).and_then(|number| self.program(number));
+        program.is_some_and(|program| !program.lines.is_empty())
+    }
+
+    #[inline]
+    fn judge_at(
+        &self,
+        identity: u32,
+        (direction, stage, is_host): (Direction, Stage, bool),
+        packet: &Packet,
+        classes: (u32, u32),
+        record: &mut Record,
+    ) -> Option<Judged> {
+        let number = self.program_of(identity, stage, direction, true)?;
+        if is_host && stage != Stage::Forward && is_failsafe(direction, packet) {
+            record.hits.push(CounterId::FAILSAFE);
+            return Some(Judged { allow: true, by: CounterId::FAILSAFE });
+        }
+        if let Some(staged) = self.program_of(identity, stage, direction, false) {
+            let would_be = self.run(staged, stage, packet, classes, &mut Few::default());
+            record.staged.push(would_be.map_or(CounterId::NOTHING, |judged| judged.by));
+            record.staged_denies |= would_be.is_some_and(|judged| !judged.allow);
+        }
+        let judged = self.run(number, stage, packet, classes, &mut record.logs);
+        if let Some(judged) = judged {
+            record.hits.push(judged.by);
+        }
+        judged
+    }
+
+    #[inline]
+    fn run(
+        &self,
+        number: u32,
+        stage: Stage,
+        packet: &Packet,
+        classes: (u32, u32),
+        logs: &mut Few,
+    ) -> Option<Judged> {
+        let program = self.program(number)?;
+        let mut passes = [(0, 0); PASSES];
+        let mut passed = 0;
+        let place = program.decide(packet, classes, &self.members, |place, tier_end| {
+            if let Some(pass) = passes.get_mut(passed) {
+                *pass = (place, tier_end);
+                passed += 1;
+            }
+        });
+        for log in program.logs.iter().take_while(|log| place.is_none_or(|place| **log < place)) {
+            let skipped = passes.iter().any(|(place, tier_end)| (*place..*tier_end).contains(log));
+            if !skipped && program.line_matches(*log, packet, classes, &self.members) {
+                logs.push(CounterId(program.lines.get(*log as usize).map_or(0, |line| line.counter)));
+            }
+        }
+        match place {
+            Some(place) => {
+                let line = program.lines.get(place as usize)?;
+                Some(Judged { allow: line.action == Action::Allow, by: CounterId(line.counter) })
+            }
+            None if stage == Stage::Forward => Some(Judged { allow: true, by: CounterId::NOTHING_FORBIDS }),
+            None => None,
+        }
+    }
+}
