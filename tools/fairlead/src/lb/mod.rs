@@ -2,19 +2,44 @@
 
 mod files;
 mod plan;
+mod simulate;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use maglev::TableSize;
 
 use crate::cli::Format;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
+use crate::output;
 
 /// `fairlead lb`.
 #[derive(Debug, Subcommand)]
 pub enum LbCommand {
     /// Show the table shares of services, and what a change of them would move, without a node
     Plan(PlanArgs),
+    /// Count the connections that break when backends and nodes come and go, on this machine and with a node's own tables
+    Simulate(SimulateArgs),
+}
+
+/// `fairlead lb simulate`.
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// Connections; each takes about a hundred bytes of memory
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub flows: u32,
+    /// Backends of the service
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(2..=10_000))]
+    pub backends: u16,
+    /// Slots of its table, a prime
+    #[arg(long, value_name = "SLOTS", default_value_t = TableSize::default().slots())]
+    pub table_size: u32,
+    /// Seeds over which properties of tables are taken, 0 for none
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    pub seeds: u64,
+    /// The same as --output json
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `fairlead lb plan`.
@@ -41,5 +66,19 @@ pub struct PlanArgs {
 pub fn carry_out(format: Format, command: &LbCommand) -> Result<()> {
     match command {
         LbCommand::Plan(args) => plan::plan(if args.json { Format::Json } else { format }, args),
+        LbCommand::Simulate(args) => simulate(if args.json { Format::Json } else { format }, args),
     }
+}
+
+fn simulate(format: Format, args: &SimulateArgs) -> Result<()> {
+    let table_size =
+        TableSize::new(args.table_size).map_err(|error| Failure::operation(error.to_string()))?;
+    if u32::from(args.backends) >= table_size.slots() {
+        return Err(Failure::operation("there must be more slots than backends"));
+    }
+    let settings =
+        simulate::Settings { flows: args.flows, backends: args.backends, table_size, seeds: args.seeds };
+    let report = simulate::simulate(&settings);
+    let value = serde_json::to_value(&report).map_err(|error| Failure::operation(error.to_string()))?;
+    output::show(format, &value, |_| simulate::text(&report))
 }
