@@ -11,6 +11,7 @@ use pace::Pace;
 use services::object::IpFamily;
 use services::{Compiled, Forwarding, Pool, PoolKey, State};
 
+use crate::quic::ServerIds;
 use crate::snapshot::{Backend, End, Frontend, INDEX_BITS, Placing, Service, Snapshot};
 
 /// What is the node's own, besides services.
@@ -154,7 +155,8 @@ impl Builder {
 
     fn add_service(&mut self, snapshot: &mut Snapshot, pool: &Pool, table: Option<Arc<Table>>) {
         let by_client = pool.affinity.is_some();
-        let mut service = Service { table: None, backends: Vec::new(), by_client, frontends: Vec::new() };
+        let mut service =
+            Service { table: None, backends: Vec::new(), by_client, frontends: Vec::new(), server_ids: None };
         for backend in &pool.backends {
             let Some(number) = self.number(&pool.key, backend.address) else { break };
             let index = (number & ((1 << INDEX_BITS) - 1)) as usize;
@@ -172,6 +174,14 @@ impl Builder {
         }
         if service.backends.len() == pool.backends.len() {
             service.table = table;
+        }
+        if let Some(bytes) = pool.server_id_bytes {
+            let backends = pool
+                .backends
+                .iter()
+                .map(|backend| backend.address.ip())
+                .zip(service.backends.iter().copied());
+            service.server_ids = Some(ServerIds::new(bytes, backends));
         }
         snapshot.services.push(service);
     }

@@ -6,7 +6,7 @@ use flow::{FlowTable, Home, Key, Observed, Refused, Slot};
 use rewrite::{Plain, SourcePool, Transport, Tuple, View};
 use services::Forwarding;
 
-use crate::snapshot::{Backend, Frontend, NOBODY, Snapshot};
+use crate::snapshot::{Backend, Frontend, NOBODY, Payload, Snapshot};
 
 /// Why a packet is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +135,7 @@ impl Context<'_> {
     /// Chooses the backend of a flow that is not in the table, and asks for the line of the answers. None if there is more to
     /// decide about it.
     #[inline(always)]
-    pub(crate) fn plan<K: Family>(&self, flows: &FlowTable<K>, key: &K) -> Option<Plan> {
+    pub(crate) fn plan<K: Family>(&self, flows: &FlowTable<K>, key: &K, packet: Payload<'_>) -> Option<Plan> {
         let tuple: Tuple = (*key).into();
         let Some(frontend) = self.snapshot.frontend(tuple.destination(), tuple.protocol()) else {
             if self.keeps_all {
@@ -146,7 +146,8 @@ impl Context<'_> {
         if !is_admitted(frontend, tuple.source().ip()) {
             return None;
         }
-        let number = self.snapshot.choose(self.snapshot.services.get(frontend.service)?, &tuple)?;
+        let number =
+            self.snapshot.choose_for(self.snapshot.services.get(frontend.service)?, &tuple, packet)?;
         let backend = self.snapshot.backend(number)?;
         if backend.forwarding != Forwarding::Nat || is_hairpin(&tuple, backend) {
             return None;
@@ -170,17 +171,28 @@ impl Context<'_> {
 
     /// A packet of a flow that is new, or that the table has lost.
     #[inline(always)]
-    pub(crate) fn new_flow<K: Family>(&self, flows: &mut FlowTable<K>, seen: &Seen<'_, K>) -> Decision {
-        let plan = seen.plan.or_else(|| self.plan(flows, &seen.key));
+    pub(crate) fn new_flow<K: Family>(
+        &self,
+        flows: &mut FlowTable<K>,
+        seen: &Seen<'_, K>,
+        packet: &[u8],
+    ) -> Decision {
+        let payload = Payload { packet, transport_offset: seen.view.transport_offset };
+        let plan = seen.plan.or_else(|| self.plan(flows, &seen.key, payload));
         match plan.and_then(|plan| self.begin(flows, seen, plan)) {
             Some(decision) => decision,
-            None => self.other_flow(flows, seen),
+            None => self.other_flow(flows, seen, payload),
         }
     }
 
     /// The same for a flow that is not simply translated.
     #[inline(never)]
-    fn other_flow<K: Family>(&self, flows: &mut FlowTable<K>, seen: &Seen<'_, K>) -> Decision {
+    fn other_flow<K: Family>(
+        &self,
+        flows: &mut FlowTable<K>,
+        seen: &Seen<'_, K>,
+        payload: Payload<'_>,
+    ) -> Decision {
         let (key, view) = (&seen.key, seen.view);
         let tuple: Tuple = (*key).into();
         let Some(frontend) = self.snapshot.frontend(tuple.destination(), tuple.protocol()) else {
@@ -190,7 +202,7 @@ impl Context<'_> {
             return Action::Drop(Reason::SourceRange).into();
         }
         let service = self.snapshot.services.get(frontend.service);
-        let number = service.and_then(|service| self.snapshot.choose(service, &tuple));
+        let number = service.and_then(|service| self.snapshot.choose_for(service, &tuple, payload));
         let chosen = number.and_then(|number| Some((number, self.snapshot.backend(number)?)));
         let Some((number, backend)) = chosen else { return Action::Drop(Reason::NoBackend).into() };
         let observed = view.observed();

@@ -20,6 +20,7 @@ mod balancer;
 mod builder;
 mod decide;
 mod passes;
+mod quic;
 mod snapshot;
 
 pub use balancer::{Balancer, Decided, Encapsulation, Observer, Verdict};

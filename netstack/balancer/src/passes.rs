@@ -18,7 +18,7 @@ use services::Forwarding;
 
 use crate::balancer::{Decided, Encapsulation, Observer, Verdict};
 use crate::decide::{Action, Context, Decision, Family, Plan, Reason, Seen, is_hairpin, subject};
-use crate::snapshot::{Backend, NOBODY, Snapshot};
+use crate::snapshot::{Backend, NOBODY, Payload, Snapshot};
 
 /// What is known of the packets of a vector between passes.
 pub(crate) struct Lanes {
@@ -149,7 +149,9 @@ fn swift<K: Family, O: Observer>(
     (index, observer): (usize, &mut O),
 ) -> Result<Verdict, Next> {
     let Some(slot) = flows.find_at(lane.home, &lane.key) else {
-        return Err(context.plan(flows, &lane.key).map_or(Next::Decide, Next::Begin));
+        let payload = Payload { packet, transport_offset: K::TRANSPORT_OFFSET };
+        let plan = context.plan(flows, &lane.key, payload);
+        return Err(plan.map_or(Next::Decide, Next::Begin));
     };
     let entry = flows.entry(slot).ok_or(Next::Decide)?;
     let (binding, is_answer, peer) = (entry.binding, entry.is_answer(), entry.peer());
@@ -300,7 +302,7 @@ fn decide<K: Family, O: Observer>(
     } else {
         let slot = flows.lookup_at(seen.home, &seen.key, view.observed(), context.now_ns);
         let known = slot.and_then(|slot| context.known(flows, slot));
-        let decision = known.unwrap_or_else(|| context.new_flow(flows, seen));
+        let decision = known.unwrap_or_else(|| context.new_flow(flows, seen, packet));
         if view.fragment == Fragment::First {
             context.first_fragment(flows, view, &seen.key);
         }

@@ -11,6 +11,7 @@ use rewrite::{Fragment, Outer, SourcePool, Tuple, View};
 use services::Forwarding;
 
 use crate::decide::{is_admitted, subject};
+use crate::quic::ServerIds;
 
 /// All services of a moment, immutable.
 pub struct Snapshot {
@@ -52,6 +53,8 @@ pub(crate) struct Service {
     pub(crate) by_client: bool,
     /// Where clients reach it.
     pub(crate) frontends: Vec<SocketAddr>,
+    /// Backends that QUIC connections name, if they do.
+    pub(crate) server_ids: Option<ServerIds>,
 }
 
 /// Where a backend of some services listens.
@@ -250,6 +253,17 @@ impl Snapshot {
         self.frontends.is_empty()
     }
 
+    /// The number of the backend of a flow that begins with this packet: the one that it names, or the one that the
+    /// service's table has for it.
+    #[inline(always)]
+    pub(crate) fn choose_for(&self, service: &Service, tuple: &Tuple, packet: Payload<'_>) -> Option<u32> {
+        let named = match &service.server_ids {
+            Some(ids) if tuple.protocol() == packet::protocol::UDP => ids.backend(packet.of_udp()),
+            _ => None,
+        };
+        named.or_else(|| self.choose(service, tuple))
+    }
+
     /// The number of the backend that a service's table has for a flow.
     #[inline(always)]
     pub(crate) fn choose(&self, service: &Service, tuple: &Tuple) -> Option<u32> {
@@ -303,5 +317,18 @@ impl Placing {
     fn mix(&self, a: u64, b: u64) -> u64 {
         let product = u128::from(a ^ self.0[0]) * u128::from(b ^ self.0[1]);
         product as u64 ^ (product >> 64) as u64
+    }
+}
+
+/// A packet and where its transport header is.
+#[derive(Clone, Copy)]
+pub(crate) struct Payload<'a> {
+    pub(crate) packet: &'a [u8],
+    pub(crate) transport_offset: usize,
+}
+
+impl<'a> Payload<'a> {
+    fn of_udp(self) -> &'a [u8] {
+        self.packet.get(self.transport_offset + size_of::<packet::udp::Udp>()..).unwrap_or_default()
     }
 }

@@ -358,3 +358,43 @@ fn no_bytes_do_harm() {
         }
     }
 }
+
+#[test]
+fn a_quic_connection_keeps_its_backend_when_its_clients_address_changes() {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "web", "annotations": {"fairlead.dev/quic-server-id-bytes": "2"}},
+        "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 443, "protocol": "UDP"}]},
+    });
+    let endpoints: Vec<Value> = (1..=20).map(|b| json!({"addresses": [format!("10.1.0.{b}")]})).collect();
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "web", "labels": {"kubernetes.io/service-name": "web"}},
+        "ports": [{"port": 443, "protocol": "UDP"}], "endpoints": endpoints,
+    });
+    let mut objects = Objects::default();
+    objects.add(0, &service).unwrap();
+    objects.add(1, &slice).unwrap();
+    let snapshot = builder().build(&compile(&objects, &Site::default()).unwrap());
+    let mut balancer = balancer();
+    let mut to = |from: u16, payload: &[u8]| {
+        let (address, port) = client(from);
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4(address, VIP, 60).udp(port, 443).write(&mut packet, payload).unwrap();
+        assert_eq!(one(&mut balancer, &snapshot, &mut packet, 0), Verdict::Route);
+        ends(&packet).1
+    };
+    // An Initial of a client that does not know its server yet, then short headers with the ID that the server has given.
+    let initial = |id: u16| [&[0xc3, 0, 0, 0, 1, 8, 0xff][..], &id.to_be_bytes(), &[7; 30]].concat();
+    let mut used = HashSet::new();
+    for number in 0..100 {
+        let backend = to(number, &initial(number));
+        let IpAddr::V4(address) = backend.ip() else { panic!("{backend}") };
+        let [.., high, low] = address.octets();
+        let short = [&[0x5a, 0x06, high, low][..], &[8; 30]].concat();
+        assert_eq!(to(number, &short), backend);
+        assert_eq!(to(1000 + number, &short), backend, "from another address");
+        let _ = used.insert(backend);
+    }
+    assert!(used.len() > 10);
+}

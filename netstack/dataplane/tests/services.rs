@@ -43,6 +43,7 @@ fn compiled(forwarding: Forwarding, vip: &str, backends: &[&str]) -> Compiled {
         backends: backends.iter().map(backend).collect(),
         table_size: TableSize::default(),
         affinity: None,
+        server_id_bytes: None,
         forwarding,
     };
     let exposure = Exposure::LoadBalancer;

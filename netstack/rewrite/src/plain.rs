@@ -9,6 +9,9 @@ use crate::view::{Fragment, Transport, View};
 
 /// A flow's key that can be read from a usual packet and written to one.
 pub trait Plain: Key + Into<Tuple> {
+    /// Where a usual packet's transport header is.
+    const TRANSPORT_OFFSET: usize;
+
     /// The key of a usual packet, and what the packet says about its flow. `None` for any other packet.
     fn read(packet: &[u8]) -> Option<(Self, Observed)>;
 
@@ -31,6 +34,8 @@ const UDP_CHECKSUM: usize = 6;
 const TCP_BYTES: usize = 20;
 
 impl Plain for V4 {
+    const TRANSPORT_OFFSET: usize = 20;
+
     #[inline(always)]
     fn read(packet: &[u8]) -> Option<(Self, Observed)> {
         let head: &[u8; 28] = packet.first_chunk()?;
@@ -39,7 +44,7 @@ impl Plain for V4 {
             return None;
         }
         let protocol = head[9];
-        let observed = observed(protocol, packet, 20)?;
+        let observed = observed(protocol, packet, Self::TRANSPORT_OFFSET)?;
         let key = V4 {
             source: [head[12], head[13], head[14], head[15]],
             destination: [head[16], head[17], head[18], head[19]],
@@ -64,7 +69,7 @@ impl Plain for V4 {
         head[16..20].copy_from_slice(&self.destination);
         head[20..22].copy_from_slice(&self.source_port.to_be_bytes());
         head[22..24].copy_from_slice(&self.destination_port.to_be_bytes());
-        update(packet, 20, self.protocol, all);
+        update(packet, Self::TRANSPORT_OFFSET, self.protocol, all);
     }
 
     #[inline(always)]
@@ -80,11 +85,13 @@ impl Plain for V4 {
 
     #[inline(always)]
     fn view(self, observed: Observed) -> View {
-        view(Tuple::V4(self), observed, 20)
+        view(Tuple::V4(self), observed, Self::TRANSPORT_OFFSET)
     }
 }
 
 impl Plain for V6 {
+    const TRANSPORT_OFFSET: usize = 40;
+
     #[inline(always)]
     fn read(packet: &[u8]) -> Option<(Self, Observed)> {
         let head: &[u8; 48] = packet.first_chunk()?;
@@ -92,7 +99,7 @@ impl Plain for V6 {
             return None;
         }
         let protocol = head[6];
-        let observed = observed(protocol, packet, 40)?;
+        let observed = observed(protocol, packet, Self::TRANSPORT_OFFSET)?;
         let key = V6 {
             source: *head[8..].first_chunk()?,
             destination: *head[24..].first_chunk()?,
@@ -115,7 +122,7 @@ impl Plain for V6 {
         head[24..40].copy_from_slice(&self.destination);
         head[40..42].copy_from_slice(&self.source_port.to_be_bytes());
         head[42..44].copy_from_slice(&self.destination_port.to_be_bytes());
-        update(packet, 40, self.protocol, change);
+        update(packet, Self::TRANSPORT_OFFSET, self.protocol, change);
     }
 
     #[inline(always)]
@@ -131,7 +138,7 @@ impl Plain for V6 {
 
     #[inline(always)]
     fn view(self, observed: Observed) -> View {
-        view(Tuple::V6(self), observed, 40)
+        view(Tuple::V6(self), observed, Self::TRANSPORT_OFFSET)
     }
 }
 

@@ -17,8 +17,12 @@ const PREFIX: &str = "fairlead.dev/";
 pub(crate) const TABLE_SIZE: &str = "fairlead.dev/table-size";
 /// On a Service: how packets reach its backends.
 pub(crate) const FORWARDING: &str = "fairlead.dev/forwarding";
+/// On a Service: bytes of a backend's address that its QUIC connection IDs have as server ID.
+pub(crate) const SERVER_ID_BYTES: &str = "fairlead.dev/quic-server-id-bytes";
 /// What is known on a Service.
-pub(crate) const ON_SERVICE: &[&str] = &[TABLE_SIZE, FORWARDING];
+pub(crate) const ON_SERVICE: &[&str] = &[TABLE_SIZE, FORWARDING, SERVER_ID_BYTES];
+/// What a QUIC connection ID of 20 bytes has room for, besides its first byte and a nonce of four.
+const MAX_SERVER_ID_BYTES: u8 = 15;
 /// What is known on an `EndpointSlice`.
 pub(crate) const ON_SLICE: &[&str] = &[WEIGHT];
 /// On an `EndpointSlice`: weight of each of its endpoints, 1 without it.
@@ -41,6 +45,11 @@ pub(crate) fn forwarding(metadata: &Metadata) -> Forwarding {
     value(metadata, FORWARDING).and_then(|text| parse_forwarding(text).ok()).unwrap_or_default()
 }
 
+/// Bytes of the server ID in connection IDs of QUIC.
+pub(crate) fn server_id_bytes(metadata: &Metadata) -> Option<u8> {
+    value(metadata, SERVER_ID_BYTES).and_then(|text| parse_server_id_bytes(text).ok())
+}
+
 /// Checks the annotations, of which `known` are ours.
 pub(crate) fn check(checker: &mut Checker<'_>, metadata: &Metadata, known: &[&str]) {
     let all: &BTreeMap<String, String> = match &metadata.annotations {
@@ -54,6 +63,7 @@ pub(crate) fn check(checker: &mut Checker<'_>, metadata: &Metadata, known: &[&st
             }
             TABLE_SIZE => parse_size(text).map(drop),
             FORWARDING => parse_forwarding(text).map(drop),
+            SERVER_ID_BYTES => parse_server_id_bytes(text).map(drop),
             _ => parse_weight(text).map(drop),
         };
         if let Err(message) = checked {
@@ -77,6 +87,13 @@ fn parse_weight(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(weight) if weight <= MAX_WEIGHT => Ok(weight),
         _ => Err(format!("must be a whole number from 0 to {MAX_WEIGHT}")),
+    }
+}
+
+fn parse_server_id_bytes(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(bytes) if (1..=MAX_SERVER_ID_BYTES).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("must be a whole number from 1 to {MAX_SERVER_ID_BYTES}")),
     }
 }
 

@@ -177,7 +177,9 @@ impl Compiler<'_> {
         let affinity = affinity(&self.service.spec);
         let table_size = annotation::table_size(metadata);
         let forwarding = annotation::forwarding(metadata);
-        self.compiled.pools.push(Pool { key, port_name, backends, table_size, affinity, forwarding });
+        let server_id_bytes = annotation::server_id_bytes(metadata).filter(|_| key.protocol == Protocol::Udp);
+        let pool = Pool { key, port_name, backends, table_size, affinity, forwarding, server_id_bytes };
+        self.compiled.pools.push(pool);
         self.compiled.pools.len() - 1
     }
 }

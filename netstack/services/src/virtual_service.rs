@@ -104,6 +104,8 @@ pub struct Pool {
     pub affinity: Option<Affinity>,
     /// How packets reach a backend.
     pub forwarding: Forwarding,
+    /// The backends' QUIC connection IDs name them by so many last bytes of their addresses.
+    pub server_id_bytes: Option<u8>,
 }
 
 /// How packets reach a backend.

@@ -270,6 +270,7 @@ fn service(forwarding: Forwarding) -> Compiled {
         backends: (1..=BACKENDS).map(backend).collect(),
         table_size: Default::default(),
         affinity: None,
+        server_id_bytes: None,
         forwarding,
     };
     let frontend = Frontend {

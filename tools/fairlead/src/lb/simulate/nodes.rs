@@ -150,6 +150,7 @@ fn service(backends: &[u16], table_size: TableSize) -> Compiled {
         backends,
         table_size,
         affinity: None,
+        server_id_bytes: None,
         forwarding: Forwarding::Direct,
     };
     let frontend = Frontend {
