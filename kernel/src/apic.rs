@@ -71,16 +71,30 @@ pub fn detect() {
     }
 }
 
-/// Has the first core take what comes from outside, and measures the timer; the core's APIC is on.
+/// When the timer was started whose rate [`finish`] measures.
+static TIMER_BEGAN_TSC: AtomicU64 = AtomicU64::new(0);
+
+/// Has the first core take what comes from outside; the core's APIC is on. [`finish`] comes later.
 pub fn init_first() {
-    const TSC_DEADLINE: u32 = 1 << 24;
     const NMI: u32 = 4 << 8;
     // An operator's or the chipset's NMI ends the run: the report shows what the node was at.
     write(register::LINT1, NMI);
-    let features = __cpuid(1).ecx;
-    let _ = TIMER.call_once(|| {
-        if features & TSC_DEADLINE != 0 { Timer::Deadline } else { Timer::OneShot(measure_timer()) }
-    });
+    if !has_deadline() {
+        TIMER_BEGAN_TSC.store(time::tsc(), Ordering::Relaxed);
+        write(register::INITIAL_COUNT, u32::MAX);
+    }
+}
+
+/// Measures the timer on the first core, by the time since [`init_first`], with the counter's rate settled. Until then
+/// nobody can sleep for a time.
+pub fn finish() {
+    let _ =
+        TIMER.call_once(|| if has_deadline() { Timer::Deadline } else { Timer::OneShot(measure_timer()) });
+}
+
+fn has_deadline() -> bool {
+    const TSC_DEADLINE: u32 = 1 << 24;
+    __cpuid(1).ecx & TSC_DEADLINE != 0
 }
 
 /// Switches this core's APIC on. Legacy interrupt lines stay masked, and NMIs from outside but on the first core.
@@ -201,17 +215,26 @@ fn command(apic_id: u32, low: u32) {
     }
 }
 
-/// The rate of the timer's own clock, against the time-stamp counter, over a millisecond.
+/// The rate of the timer's own clock, against the time-stamp counter, over a millisecond or longer.
 fn measure_timer() -> Clock {
-    const WINDOW_NS: u64 = 1_000_000;
+    const SHORTEST_NS: u64 = 1_000_000;
     // Delays between the readings of the two clocks make the rate too low: the core then wakes early.
-    let start = time::tsc();
-    write(register::INITIAL_COUNT, u32::MAX);
-    time::spin_ns(WINDOW_NS);
-    let count = u32::MAX - read(register::CURRENT_COUNT);
-    let elapsed_tsc = time::tsc() - start;
+    let start = TIMER_BEGAN_TSC.load(Ordering::Relaxed);
+    while time::tsc() - start < time::clock().ticks(SHORTEST_NS) {
+        core::hint::spin_loop();
+    }
+    let mut left = read(register::CURRENT_COUNT);
+    let mut elapsed_tsc = time::tsc() - start;
+    if left == 0 {
+        // It ran out: boot took seconds.
+        let start = time::tsc();
+        write(register::INITIAL_COUNT, u32::MAX);
+        time::spin_ns(SHORTEST_NS);
+        left = read(register::CURRENT_COUNT);
+        elapsed_tsc = time::tsc() - start;
+    }
     write(register::INITIAL_COUNT, 0);
-    let hz = u128::from(count) * u128::from(time::clock().hz()) / u128::from(elapsed_tsc.max(1));
+    let hz = u128::from(u32::MAX - left) * u128::from(time::clock().hz()) / u128::from(elapsed_tsc.max(1));
     Clock::new(0, u64::try_from(hz).unwrap_or(u64::MAX))
 }
 

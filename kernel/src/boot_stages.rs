@@ -6,16 +6,18 @@ use log::info;
 /// Stages that are kept; a boot has fewer.
 const MOST: usize = 16;
 
+/// Names, and what the time-stamp counter showed.
 static STAGES: spin::Mutex<heapless::Vec<(&'static str, u64), MOST>> = spin::Mutex::new(heapless::Vec::new());
 
 /// Notes that `stage` is reached now.
 pub fn reached(stage: &'static str) {
-    let now_ns = time::now_ns();
-    let _ = STAGES.lock().push((stage, now_ns));
-    info!(target: "boot", "{stage} after {} us", now_ns / 1000);
+    let tsc = time::tsc();
+    let _ = STAGES.lock().push((stage, tsc));
+    info!(target: "boot", "{stage} after {} us", time::clock().ns(tsc) / 1000);
 }
 
-/// The stages reached so far, with the time since the image was entered in nanoseconds.
+/// The stages reached so far, with the time since the image was entered in nanoseconds, by the clock as it is known now.
 pub fn all() -> heapless::Vec<(&'static str, u64), MOST> {
-    STAGES.lock().clone()
+    let clock = time::clock();
+    STAGES.lock().iter().map(|&(stage, tsc)| (stage, clock.ns(tsc))).collect()
 }

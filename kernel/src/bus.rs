@@ -11,6 +11,7 @@ use boot::{BootInfo, RangeSet};
 use config::Space;
 use core::ops::Range;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, Ordering};
 use drivers::bus::{BusError, Device, DmaRegion, Interrupt, InterruptTarget, Registers};
 use kernel::acpi::{Acpi, Ecam};
 use kernel::page_table::Access;
@@ -27,6 +28,14 @@ pub fn init(acpi: &Acpi, boot_info: &BootInfo) -> Vec<Arc<PciDevice>> {
     let space = SPACE.call_once(|| Space::new(&ecam));
     let mut trees: Vec<Tree> =
         space.buses().into_iter().map(|(segment, buses)| pci::scan(space, segment, buses)).collect();
+    if trees.iter().all(|tree| tree.functions.is_empty()) {
+        warn!(
+            target: "pci",
+            "no devices, so no network cards: ACPI's MCFG table names {} configuration spaces. A bus that only ACPI's \
+             byte code describes, as QEMU's microvm has it, is not found",
+            ecam.len()
+        );
+    }
     assign(space, &ecam, boot_info, &mut trees);
     let mut functions: Vec<Function> = trees.into_iter().flat_map(|tree| tree.functions).collect();
     for refused in pci::refuse_conflicts(&mut functions, &taken(acpi, &ecam, boot_info), limit) {
@@ -37,7 +46,7 @@ pub fn init(acpi: &Acpi, boot_info: &BootInfo) -> Vec<Arc<PciDevice>> {
         let (vendor, device) = function.id;
         let entries = function.msix.map_or(0, |msix| msix.entries);
         debug!(target: "pci", "{} is {vendor:04x}:{device:04x}, {entries} MSI-X entries", function.at);
-        devices.push(Arc::new(PciDevice { function, space }));
+        devices.push(Arc::new(PciDevice { function, space, mapped: AtomicU8::new(0) }));
     }
     devices
 }
@@ -104,6 +113,8 @@ fn free_addresses(ecam: &[Ecam], boot_info: &BootInfo) -> RangeSet<512> {
 pub struct PciDevice {
     function: Function,
     space: &'static Space,
+    /// The BARs that are mapped, a bit each.
+    mapped: AtomicU8,
 }
 
 impl PciDevice {
@@ -146,7 +157,10 @@ impl Device for PciDevice {
     fn map_bar(&self, number: u8) -> Result<Arc<dyn Registers>, BusError> {
         let bar = self.bar(number).ok_or(BusError::NoBar(number))?;
         let len_bytes = usize::try_from(bar.bytes).map_err(|_| BusError::NoBar(number))?;
-        memory::set_access(bar.address..bar.address + bar.bytes, Access::Device);
+        // Every change of the page tables empties the cores' memory of them.
+        if self.mapped.fetch_or(1 << number, Ordering::Relaxed) & 1 << number == 0 {
+            memory::set_access(bar.address..bar.address + bar.bytes, Access::Device);
+        }
         Ok(Arc::new(MappedBar { address: bar.address as usize, len_bytes }))
     }
 

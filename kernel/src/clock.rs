@@ -46,6 +46,17 @@ impl Clock {
     }
 }
 
+/// Rate of the legacy interval timer (Intel 8254).
+pub const INTERVAL_TIMER_HZ: u64 = 1_193_182;
+
+/// How far a counter of 16 bits went that counts down and round, if about `expected` ticks passed: within half a round.
+pub fn count_passed(before: u16, after: u16, expected: u64) -> u64 {
+    const ROUND: u64 = 1 << 16;
+    let part = u64::from(before.wrapping_sub(after));
+    let rounds = (expected + ROUND / 2).saturating_sub(part) / ROUND;
+    rounds * ROUND + part
+}
+
 /// A counter's rate from KVM's paravirtual clock: `ns = ((ticks << shift) * multiplier) >> 32`
 /// (Linux, `Documentation/virt/kvm/x86/msr.rst`, `MSR_KVM_SYSTEM_TIME_NEW`). `None` when that is no rate.
 pub fn hz_of_kvm_clock(multiplier: u32, shift: i8) -> Option<u64> {
@@ -87,6 +98,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn rounds_are_counted(before: u16, passed in 0u64..1 << 24, error in -32_767i64..32_768) {
+            let after = before.wrapping_sub(passed as u16);
+            let expected = passed.saturating_add_signed(error);
+            prop_assert_eq!(count_passed(before, after, expected), passed);
+        }
+
         #[test]
         fn a_year_stays_within_a_millionth(hz in 1_000_000u64..8_000_000_000, seconds in 1u64..31_536_000) {
             let clock = Clock::new(0, hz);

@@ -16,7 +16,8 @@ const LINE_BYTES: usize = 512;
 const RING_BYTES: usize = 64 * 1024;
 
 static RING: spin::Mutex<LogRing<RING_BYTES>> = spin::Mutex::new(LogRing::new());
-static PORT: spin::Mutex<SerialPort> = spin::Mutex::new(SerialPort { base: COM1 });
+/// Taken before the ring's lock, so that lines leave in the order of their numbers.
+static PORT: spin::Mutex<SerialPort> = spin::Mutex::new(SerialPort { base: COM1, held: None });
 
 /// Sets the serial port up and makes this the log's sink.
 pub fn init() {
@@ -29,6 +30,26 @@ pub fn init() {
 /// Lines below `level` are not kept from now on.
 pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
+}
+
+/// From now on lines wait in the ring until [`release_one`] has been called for each, or one is a warning. A serial port
+/// takes 90 us for a character, or some for the detour through a hypervisor: boot does not wait for that.
+pub fn hold() {
+    PORT.lock().held = Some(next_line());
+}
+
+/// Prints the oldest line that waits; false: none did, and none will any more.
+pub fn release_one() -> bool {
+    let mut port = PORT.lock();
+    let Some(from) = port.held else { return false };
+    let mut number = None;
+    RING.lock().since(from, |found, line| {
+        port.write_line(line);
+        number = Some(found + 1);
+        false
+    });
+    port.held = number;
+    number.is_some()
 }
 
 /// Calls `each` with number and text of past lines, as [`LogRing::since`].
@@ -69,18 +90,24 @@ impl Log for Console {
             record.target(),
             record.args()
         );
-        print_line(&line.0);
+        print_line(&line.0, record.level() <= log::Level::Warn);
     }
 
     fn flush(&self) {}
 }
 
-/// Writes one line to the ring and to the serial port.
-fn print_line(line: &str) {
-    RING.lock().push(line);
+/// Writes one line to the ring and, unless lines wait and this is not `urgent`, to the serial port.
+fn print_line(line: &str, urgent: bool) {
     let mut port = PORT.lock();
-    port.write(line.as_bytes());
-    port.write(b"\r\n");
+    let mut ring = RING.lock();
+    if urgent {
+        port.release_all(&ring);
+    }
+    ring.push(line);
+    drop(ring);
+    if port.held.is_none() {
+        port.write_line(line);
+    }
 }
 
 /// Writes text to the serial port and the ring although a lock may be held by the code that crashed:
@@ -117,10 +144,11 @@ impl CrashConsole {
 
     /// Writes one line.
     pub fn line(&self, line: &str) {
-        Self::patiently(&RING).push(line);
         let mut port = Self::patiently(&PORT);
-        port.write(line.as_bytes());
-        port.write(b"\r\n");
+        let mut ring = Self::patiently(&RING);
+        port.release_all(&ring);
+        ring.push(line);
+        port.write_line(line);
     }
 }
 
@@ -146,6 +174,8 @@ impl Write for Line {
 /// A 16550 UART.
 struct SerialPort {
     base: u16,
+    /// Number of the oldest line that waits, while lines do.
+    held: Option<u64>,
 }
 
 impl SerialPort {
@@ -171,6 +201,21 @@ impl SerialPort {
         // Enable and clear both FIFOs; then DTR and RTS.
         self.register(Self::FIFO_CONTROL, 7);
         self.register(Self::MODEM_CONTROL, 3);
+    }
+
+    /// Prints what waits; nothing does any more.
+    fn release_all<const N: usize>(&mut self, ring: &LogRing<N>) {
+        if let Some(from) = self.held.take() {
+            ring.since(from, |_, line| {
+                self.write_line(line);
+                true
+            });
+        }
+    }
+
+    fn write_line(&mut self, line: &str) {
+        self.write(line.as_bytes());
+        self.write(b"\r\n");
     }
 
     /// Sends `bytes`, a FIFO at a time. A port that never gets ready costs a bounded wait.

@@ -33,11 +33,11 @@ pub struct Core {
     asleep: AtomicBool,
     /// Where the core was when a crash elsewhere stopped it; 0 while it runs.
     pub stopped_at: AtomicU64,
-    /// What the core is to do, once.
+    /// What the core is to do next.
     job: spin::Mutex<Option<Job>>,
 }
 
-/// What a core does for the rest of the run.
+/// What a core is given to do.
 pub type Job = Box<dyn FnOnce() + Send>;
 
 static CORES: spin::Once<Vec<&'static Core>> = spin::Once::new();
@@ -81,9 +81,18 @@ impl Core {
         self.apic_id
     }
 
-    /// Has the core run `job`; it must not have been given one before.
+    /// Has the core run `job`, once it has begun with what it was given before.
     pub fn run(&self, job: Job) {
-        *self.job.lock() = Some(job);
+        let mut next = loop {
+            let next = self.job.lock();
+            if next.is_none() {
+                break next;
+            }
+            drop(next);
+            core::hint::spin_loop();
+        };
+        *next = Some(job);
+        drop(next);
         self.wake();
     }
 }

@@ -58,6 +58,9 @@ extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
     };
     let command_line = CommandLine::parse(&boot_info.command_line);
     console::set_level(command_line.log.unwrap_or(LevelFilter::Info));
+    if command_line.log.is_none_or(|level| level < LevelFilter::Debug) {
+        console::hold();
+    }
     info!(target: "boot", "Fairlead {} by {}", env!("CARGO_PKG_VERSION"), boot_info.protocol);
     memory::init(&boot_info);
     let acpi_pointer = acpi::root_pointer(&early, boot_info.rsdp);
@@ -67,7 +70,6 @@ extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
         Acpi::default()
     });
     let clock_source = time::settle(clock_source, acpi.timer);
-    info!(target: "boot", "time: {} MHz by {clock_source}", time::clock().hz() / 1_000_000);
     cores::init_first();
     power::init(acpi.reset, &boot_info.ram);
     panic::init();
@@ -82,15 +84,21 @@ extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
     if let Some(crash) = command_line.crash.filter(|_| panic::previous().is_none()) {
         crash_on_purpose(crash);
     }
-    let devices = bus::init(&acpi, &boot_info);
     let module = memory::module(&boot_info);
     let boot = Boot {
         module: command_line.config.map(str::as_bytes).or(module).map(Box::from),
         token: command_line.token.map(String::from),
         prefer_module: command_line.prefer_module,
         crypto: command_line.crypto,
+        ..Boot::default()
     };
-    node::run(&devices, boot, command_line.log, command_line.packed_rings)
+    let preparing = node::prepare(boot);
+    let devices = bus::init(&acpi, &boot_info);
+    time::finish();
+    apic::finish();
+    info!(target: "boot", "time: {} MHz by {clock_source}", time::clock().hz() / 1_000_000);
+    boot_stages::reached("bus");
+    node::run(&devices, preparing, command_line.log, command_line.packed_rings)
 }
 
 /// Has a core crash, as the command line wants it.

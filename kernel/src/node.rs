@@ -4,7 +4,7 @@ use crate::bus::PciDevice;
 use crate::devices::{self, Ports};
 use crate::platform::Machine;
 use crate::workers::{self, CoreWake, Sleeper};
-use crate::{boot_stages, cores, memory, random, time};
+use crate::{boot_stages, console, cores, memory, random, time};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -17,10 +17,63 @@ use log::{LevelFilter, info};
 /// Page size of what is mapped with one entry.
 const LARGE_PAGE_BYTES: u64 = 2 << 20;
 
+/// An entropy device that nobody waited for is asked so long after the node is ready.
+const ENTROPY_AFTER_NS: u64 = 1_000_000_000;
+
+/// What boot has to say is printed when a packet was forwarded, or so long after the node is ready.
+const SILENT_NS: u64 = 20_000_000;
+
+/// What needs no devices: the boot module read, the route tables made.
+struct Prepared {
+    boot: Boot,
+    fib4: Fib4Writer,
+    fib6: Fib6Writer,
+}
+
+impl Prepared {
+    fn new(mut boot: Boot) -> Self {
+        boot.read_ahead();
+        match (Fib4Writer::new(), Fib6Writer::new()) {
+            (Ok(fib4), Ok(fib6)) => Self { boot, fib4, fib6 },
+            (Err(error), _) | (_, Err(error)) => panic!("no memory for route tables: {error}"),
+        }
+    }
+}
+
+/// What is being prepared on another core.
+pub struct Preparing(Arc<spin::Mutex<Option<Prepared>>>);
+
+/// Prepares what needs no devices: on another core, if there is one, while this one looks for them.
+pub fn prepare(boot: Boot) -> Preparing {
+    let place = Arc::new(spin::Mutex::new(None));
+    match cores::worker(0).filter(|core| core.index != 0) {
+        Some(core) => {
+            let there = place.clone();
+            core.run(Box::new(move || {
+                let prepared = Prepared::new(boot);
+                *there.lock() = Some(prepared);
+            }));
+        }
+        None => *place.lock() = Some(Prepared::new(boot)),
+    }
+    Preparing(place)
+}
+
+impl Preparing {
+    fn finish(self) -> Prepared {
+        loop {
+            if let Some(prepared) = self.0.lock().take() {
+                return prepared;
+            }
+            core::hint::spin_loop();
+        }
+    }
+}
+
 /// Runs the node on these devices, as it was asked to at boot; `log` is the level that the command line wants, and
 /// `packed` whether it wants packed rings.
-pub fn run(pci: &[Arc<PciDevice>], boot: Boot, log: Option<LevelFilter>, packed: bool) -> ! {
-    random::init(devices::entropy(pci));
+pub fn run(pci: &[Arc<PciDevice>], preparing: Preparing, log: Option<LevelFilter>, packed: bool) -> ! {
+    let ask_entropy = random::init(|| devices::entropy(pci));
     let (free_bytes, _) = memory::usage();
     let wanted = cores::workers().min(MAX_WORKERS) as u16;
     let (Ports { controls, queues }, plan) = devices::ports(pci, wanted, free_bytes, packed);
@@ -28,27 +81,60 @@ pub fn run(pci: &[Arc<PciDevice>], boot: Boot, log: Option<LevelFilter>, packed:
     boot_stages::reached("devices");
 
     let pool = buffer_pool(plan.buffers);
-    let (fib4, fib6) = match (Fib4Writer::new(), Fib6Writer::new()) {
-        (Ok(fib4), Ok(fib6)) => (fib4, fib6),
-        (Err(error), _) | (_, Err(error)) => panic!("no memory for route tables: {error}"),
-    };
+    let Prepared { boot, fib4, fib6 } = preparing.finish();
     let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), count, hash_seed(), Box::new(CoreWake));
     let worker = |(index, ports)| {
         let worker = Worker::new(shared.clone(), index, ports, pool.cache());
         Sleeper::new(worker, shared.clone(), index)
     };
     let mut workers: Vec<Sleeper> = (0..).zip(dataplane::deal(queues, count)).map(worker).collect();
+    // A worker with a core of its own warms up while control does: until there are tables it drops what comes.
+    let only_worker = if cores::all().len() == 1 { workers.pop() } else { None };
+    workers.into_iter().for_each(workers::start);
+    boot_stages::reached("workers");
     let platform = Box::new(Machine::new(devices::disk(pci), log, count));
     let parts = Parts { platform, shared, fib4, fib6, ports: controls, cache: pool.cache(), boot };
     let mut control = Box::new(Control::new(parts, time::now_ns()));
     boot_stages::reached("ready");
-    if cores::all().len() == 1
-        && let Some(worker) = workers.pop()
-    {
-        workers::run_both(worker, move |now_ns| control.poll(now_ns))
+    let mut later = Later { ready_ns: time::now_ns(), pci, ask_entropy, silent: true };
+    let poll = move |now_ns| control.poll(now_ns).min(later.poll(now_ns));
+    match only_worker {
+        Some(worker) => workers::run_both(worker, poll),
+        None => workers::run_control(poll),
     }
-    workers.into_iter().for_each(workers::start);
-    workers::run_control(move |now_ns| control.poll(now_ns))
+}
+
+/// What boot left for later.
+struct Later<'a> {
+    ready_ns: u64,
+    pci: &'a [Arc<PciDevice>],
+    ask_entropy: bool,
+    silent: bool,
+}
+
+impl Later<'_> {
+    /// Does what is due, a bounded amount; when to come again at the latest.
+    fn poll(&mut self, now_ns: u64) -> u64 {
+        let mut due_ns = u64::MAX;
+        if self.ask_entropy {
+            due_ns = self.ready_ns + ENTROPY_AFTER_NS;
+            if now_ns >= due_ns {
+                self.ask_entropy = false;
+                if let Some(device) = devices::entropy(self.pci) {
+                    random::add(device, &workers::waiting);
+                }
+            }
+        }
+        if self.silent {
+            let speak_ns = self.ready_ns + SILENT_NS;
+            if now_ns < speak_ns && !workers::has_forwarded() {
+                return due_ns.min(speak_ns);
+            }
+            self.silent = console::release_one();
+            due_ns = now_ns;
+        }
+        due_ns
+    }
 }
 
 fn buffer_pool(buffers: u64) -> &'static BufferPool {

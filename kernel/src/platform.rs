@@ -1,6 +1,6 @@
 //! The machine as control sees it.
 
-use crate::{boot_stages, console, cores, memory, panic, power, random, time, workers};
+use crate::{boot_stages, console, cores, memory, panic, power, random, workers};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -104,27 +104,20 @@ impl BlockDevice for Disk {
     }
 
     fn read(&mut self, sector: u64, out: &mut Sector) -> Result<(), BlockError> {
-        self.0.read(sector, out, &waiting).map_err(failed)
+        self.0.read(sector, out, &workers::waiting).map_err(failed)
     }
 
     fn read_run(&mut self, first: u64, out: &mut [Sector]) -> Result<(), BlockError> {
-        self.0.read(first, out.as_flattened_mut(), &waiting).map_err(failed)
+        self.0.read(first, out.as_flattened_mut(), &workers::waiting).map_err(failed)
     }
 
     fn write(&mut self, sector: u64, data: &Sector) -> Result<(), BlockError> {
-        self.0.write(sector, data, &waiting).map_err(failed)
+        self.0.write(sector, data, &workers::waiting).map_err(failed)
     }
 
     fn flush(&mut self) -> Result<(), BlockError> {
-        self.0.flush(&waiting).map_err(failed)
+        self.0.flush(&workers::waiting).map_err(failed)
     }
-}
-
-/// The clock of somebody who waits for the disk, and meanwhile lets packets go on.
-fn waiting() -> u64 {
-    let now_ns = time::now_ns();
-    workers::forward_meanwhile(now_ns);
-    now_ns
 }
 
 fn failed(error: virtio::Error) -> BlockError {

@@ -8,28 +8,38 @@ use log::{info, warn};
 
 static GENERATOR: spin::Mutex<Generator> = spin::Mutex::new(Generator::new());
 
-/// Seeds the generator from the CPU, from timing, and from an entropy device if there is one.
-pub fn init(device: Option<EntropySource>) {
+/// Seeds the generator from timing and from the CPU, or, where the CPU has no source of its own, from an entropy device if
+/// there is one. True: the device was left for [`add`], as opening it and waiting for the host takes time.
+pub fn init(device: impl FnOnce() -> Option<EntropySource>) -> bool {
     let mut generator = GENERATOR.lock();
     generator.mix(&from_jitter());
-    let from_cpu = from_cpu();
-    if let Some((seed, _)) = &from_cpu {
-        generator.mix(seed);
+    if let Some((seed, instruction)) = from_cpu() {
+        generator.mix(&seed);
+        info!(target: "random", "entropy: {instruction}");
+        return true;
     }
-    let from_device = device.and_then(|mut device| {
-        let mut seed = [0; SEED_BYTES];
-        device.fill(&mut seed, &time::now_ns).ok()?;
-        Some(seed)
-    });
-    if let Some(seed) = &from_device {
-        generator.mix(seed);
+    match device().and_then(|device| from_device(device, &time::now_ns)) {
+        Some(seed) => {
+            generator.mix(&seed);
+            info!(target: "random", "entropy: virtio-rng");
+        }
+        None => warn!(target: "random", "entropy: timing only; give the machine virtio-rng"),
     }
-    match (from_cpu, from_device) {
-        (Some((_, instruction)), None) => info!(target: "random", "entropy: {instruction}"),
-        (Some((_, instruction)), Some(_)) => info!(target: "random", "entropy: {instruction} and virtio-rng"),
-        (None, Some(_)) => info!(target: "random", "entropy: virtio-rng"),
-        (None, None) => warn!(target: "random", "entropy: timing only; give the machine virtio-rng"),
+    false
+}
+
+/// Adds what an entropy device gives. `clock` is asked while it is waited for.
+pub fn add(device: EntropySource, clock: &dyn Fn() -> u64) {
+    if let Some(seed) = from_device(device, clock) {
+        GENERATOR.lock().mix(&seed);
+        info!(target: "random", "entropy: virtio-rng as well");
     }
+}
+
+fn from_device(mut device: EntropySource, clock: &dyn Fn() -> u64) -> Option<[u8; SEED_BYTES]> {
+    let mut seed = [0; SEED_BYTES];
+    device.fill(&mut seed, clock).ok()?;
+    Some(seed)
 }
 
 /// Fills `out` with bytes fit for keys.

@@ -1,5 +1,7 @@
 //! Time: nanoseconds since the image was entered, from the time-stamp counter.
 
+mod interval;
+
 use crate::cpu;
 use core::arch::x86_64::{__cpuid, _rdtsc};
 use kernel::acpi::Timer;
@@ -7,15 +9,12 @@ use kernel::clock::{Clock, hz_of_kvm_clock};
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::Msr;
 
-/// The clock once [`settle`] is through, and until then.
+/// The clock once its rate is settled, and until then.
 static CLOCK: spin::Once<Clock> = spin::Once::new();
 static EARLY: spin::Once<Clock> = spin::Once::new();
 
-/// Rate of the legacy interval timer (Intel 8254).
-const PIT_HZ: u64 = 1_193_182;
-
-/// Ticks of the interval timer that one measurement takes: 3 ms.
-const PIT_TICKS: u16 = 3580;
+/// What the interval timer showed when it was started; only where the rate comes from it.
+static INTERVAL_BEGAN: spin::Once<interval::Reading> = spin::Once::new();
 
 /// What is assumed where nothing tells.
 const ASSUMED_HZ: u64 = 1_000_000_000;
@@ -53,7 +52,8 @@ impl core::fmt::Display for Source {
     }
 }
 
-/// Learns the counter's rate from what needs no tables; `entry_tsc` becomes time zero. [`settle`] comes later.
+/// Learns the counter's rate from what needs no tables; `entry_tsc` becomes time zero. [`settle`] and [`finish`] come
+/// later: until then the time may be a fiftieth off.
 pub fn init(entry_tsc: u64) -> Source {
     let (hz, source) = None
         .or_else(|| Some((hz_from_crystal()?, Source::Crystal)))
@@ -66,23 +66,29 @@ pub fn init(entry_tsc: u64) -> Source {
     source
 }
 
-/// Settles the counter's rate: where `source` is a guess, by ACPI's timer if there is one that runs.
+/// Where `source` is a guess: settles the counter's rate by ACPI's timer if there is one that runs.
 pub fn settle(source: Source, timer: Option<Timer>) -> Source {
-    let early = clock();
     let guess = matches!(source, Source::Nominal | Source::Assumed);
     match timer.filter(|_| guess).and_then(hz_from_acpi_timer) {
         Some(hz) => {
-            let _ = CLOCK.call_once(|| Clock::new(early.zero(), hz));
+            let _ = CLOCK.call_once(|| Clock::new(clock().zero(), hz));
             Source::AcpiTimer
         }
-        None => {
-            let _ = CLOCK.call_once(|| early);
-            source
-        }
+        None => source,
     }
 }
 
-/// The calibrated clock. [`init`] comes first.
+/// Settles the counter's rate for good: where it comes from the interval timer, by all the time since [`init`].
+pub fn finish() {
+    let _ = CLOCK.call_once(|| {
+        let rough = clock();
+        INTERVAL_BEGAN
+            .get()
+            .map_or(rough, |&began| Clock::new(rough.zero(), interval::settle(rough.hz(), began)))
+    });
+}
+
+/// The clock as far as it is known. [`init`] comes first.
 pub fn clock() -> Clock {
     CLOCK.get().or_else(|| EARLY.get()).copied().unwrap_or_else(|| Clock::new(0, ASSUMED_HZ))
 }
@@ -176,10 +182,11 @@ fn hz_from_kvm_clock() -> Option<u64> {
     hz_of_kvm_clock(scale.0, scale.1)
 }
 
-/// By channel 2 of the interval timer. `None` when it does not run.
+/// By channel 2 of the interval timer, roughly. `None` when it does not run.
 fn hz_from_interval_timer() -> Option<u64> {
-    let surest = surest(measure_interval)?;
-    plausible(surest.ticks * PIT_HZ / u64::from(PIT_TICKS))
+    let (hz, began) = interval::begin()?;
+    let _ = INTERVAL_BEGAN.call_once(|| began);
+    Some(hz)
 }
 
 /// By ACPI's timer. `None` when it does not run.
@@ -249,42 +256,4 @@ fn measure_acpi_timer(timer: Timer) -> Option<Interval> {
 struct Interval {
     ticks: u64,
     doubt: u64,
-}
-
-/// Measures while channel 2 counts [`PIT_TICKS`] down.
-fn measure_interval() -> Option<Interval> {
-    const GATE: u8 = 1;
-    const SPEAKER: u8 = 2;
-    const OUTPUT: u8 = 1 << 5;
-    /// Channel 2, low byte then high byte, mode 0: the output rises when the count reaches zero.
-    const ONE_SHOT: u8 = 0xb0;
-    let mut control = Port::<u8>::new(0x61);
-    let mut mode = Port::<u8>::new(0x43);
-    let mut channel_2 = Port::<u8>::new(0x42);
-    let [low, high] = PIT_TICKS.to_le_bytes();
-    // SAFETY: the ports are the timer's and the speaker gate's on every PC; nothing else uses them.
-    unsafe {
-        let quiet = control.read() & !SPEAKER;
-        control.write(quiet & !GATE);
-        mode.write(ONE_SHOT);
-        channel_2.write(low);
-        control.write(quiet | GATE);
-        // The count starts with its high byte.
-        let before = tsc();
-        channel_2.write(high);
-        let start = tsc();
-        let mut last = start;
-        loop {
-            let done = control.read() & OUTPUT != 0;
-            let now = tsc();
-            if done {
-                let doubt = (start - before) + (now - last);
-                return Some(Interval { ticks: now - start, doubt });
-            }
-            if now - start > TOO_LONG {
-                return None;
-            }
-            last = now;
-        }
-    }
 }

@@ -29,8 +29,12 @@ static CONTROL_DUE: AtomicBool = AtomicBool::new(false);
 /// The worker of a core that has control too, while control has the core.
 static RESTING: spin::Mutex<Option<Box<Sleeper>>> = spin::Mutex::new(None);
 
-/// Whether a packet was forwarded since boot.
 static FORWARDED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a packet was forwarded since boot.
+pub fn has_forwarded() -> bool {
+    FORWARDED.load(Ordering::Relaxed)
+}
 
 /// Wakes cores by inter-processor interrupts.
 pub struct CoreWake;
@@ -152,13 +156,15 @@ pub fn run_control(mut poll: impl FnMut(u64) -> u64) -> ! {
     }
 }
 
-/// What control calls while it waits for a device: where it shares its core with the worker, packets go on.
-pub fn forward_meanwhile(now_ns: u64) {
+/// The clock of control when it waits for a device: where it shares its core with the worker, packets go on meanwhile.
+pub fn waiting() -> u64 {
+    let now_ns = time::now_ns();
     if let Some(mut resting) = RESTING.try_lock()
         && let Some(worker) = resting.as_mut()
     {
         let _ = worker.poll(now_ns);
     }
+    now_ns
 }
 
 /// Runs control and the only worker in turn on this core.

@@ -20,9 +20,33 @@ pub(crate) struct Start {
     pub reasons: Vec<String>,
 }
 
+/// A boot module that was read: what needs no ports is checked.
+pub struct ModuleRead {
+    checksum: Checksum,
+    config: Result<Config, Vec<Problem>>,
+}
+
+impl Boot {
+    /// Reads the module now, on whichever core this runs, so that [`Control::new`](crate::Control::new) need not.
+    pub fn read_ahead(&mut self) {
+        self.module_read = self
+            .module
+            .as_ref()
+            .map(|module| ModuleRead { checksum: checksum(module), config: config::parse(module) });
+    }
+}
+
 /// The checksum that stands for a boot module in the store; zero for none.
 pub(crate) fn module_checksum(boot: &Boot) -> Checksum {
-    boot.module.as_ref().map_or([0; 32], |module| Sha256::digest(module).into())
+    match (&boot.module_read, &boot.module) {
+        (Some(read), _) => read.checksum,
+        (None, Some(module)) => checksum(module),
+        (None, None) => [0; 32],
+    }
+}
+
+fn checksum(module: &[u8]) -> Checksum {
+    Sha256::digest(module).into()
 }
 
 /// Decides. `saved` is the newest document of the store.
@@ -44,7 +68,11 @@ pub(crate) fn choose(boot: &Boot, saved: Option<&Saved>, ports: &[PortFacts<'_>]
         _ => vec![store, module],
     };
     for (source, generation, document) in order.into_iter().flatten() {
-        match read(document, ports) {
+        let read = match &boot.module_read {
+            Some(read) if source == Source::Module => read.config.clone(),
+            _ => config::parse(document),
+        };
+        match read.and_then(|config| fitting(config, ports)) {
             Ok(config) => {
                 reasons.push(format!("from the {}, generation {generation}", name(source)));
                 return Start { config, generation, source, reasons };
@@ -60,8 +88,8 @@ pub(crate) fn choose(boot: &Boot, saved: Option<&Saved>, ports: &[PortFacts<'_>]
     Start { config, generation: 1, source: Source::Default, reasons }
 }
 
-fn read(document: &[u8], ports: &[PortFacts<'_>]) -> Result<Config, Vec<Problem>> {
-    let config = config::parse(document)?;
+/// Holds a configuration against this node.
+fn fitting(config: Config, ports: &[PortFacts<'_>]) -> Result<Config, Vec<Problem>> {
     let mut faults = config::validate_ports(&config, ports);
     faults.extend(config::missing_secrets(&config));
     if faults.is_empty() { Ok(config) } else { Err(faults) }
@@ -93,8 +121,17 @@ mod tests {
         Saved { generation: 7, module: module_checksum(boot), document: document(hostname) }
     }
 
+    /// What is chosen, whether or not the module was read ahead.
     fn chosen(boot: &Boot, saved: Option<&Saved>) -> (String, u64, Source) {
-        let start = choose(boot, saved, &PORTS);
+        let mut ahead =
+            Boot { module: boot.module.clone(), prefer_module: boot.prefer_module, ..Boot::default() };
+        ahead.read_ahead();
+        let [start, same] = [boot, &ahead].map(|boot| choose(boot, saved, &PORTS));
+        assert_eq!(
+            (&start.config, start.generation, &start.reasons),
+            (&same.config, same.generation, &same.reasons)
+        );
+        assert_eq!(module_checksum(boot), module_checksum(&ahead));
         (start.config.hostname, start.generation, start.source)
     }
 

@@ -27,6 +27,10 @@ const LINK_EVERY_NS: u64 = 100_000_000;
 /// Trace records that are kept for whoever asks.
 const MAX_TRACE_RECORDS: usize = 8192;
 
+/// An Ethernet header without VLAN tag.
+const ETHERNET_BYTES: usize = 14;
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+
 /// What control is made of.
 pub struct Parts {
     /// The machine.
@@ -66,17 +70,21 @@ pub struct Control {
 impl Control {
     /// Chooses a configuration, puts it in force and listens. `now_ns` is monotonic.
     pub fn new(parts: Parts, now_ns: u64) -> Self {
-        let Parts { mut platform, shared, fib4, fib6, ports, cache, boot } = parts;
+        let Parts { mut platform, shared, fib4, fib6, mut ports, cache, boot } = parts;
         let mut seed = [[0; 8]; 2];
         seed.iter_mut().for_each(|bytes| platform.random(bytes));
         let [router_seed, stack_seed] = seed.map(u64::from_le_bytes);
         let router_ports: Vec<Port> =
             ports.iter().map(|port| Port { name: port.info().name.clone(), mac: port.info().mac }).collect();
-        let router = Router::new(shared.clone(), fib4, fib6, &router_ports, Limits::default(), router_seed);
-        let links = ports.iter().map(|_| false).collect();
-        let node = Node::new(platform, shared.clone(), router, ports, &boot, now_ns);
+        let mut router =
+            Router::new(shared.clone(), fib4, fib6, &router_ports, Limits::default(), router_seed);
+        let links: Vec<bool> = ports.iter_mut().map(|port| port.link_up(now_ns)).collect();
+        router.begin_with_links(&links);
+        let mut node = Node::new(platform, shared.clone(), router, ports, &boot, now_ns);
+        // The first tables: workers take them while the rest is made.
+        node.router.poll(now_ns);
         let mut stack = Stack::new(stack_seed, now_ns);
-        let server = Server::new(&mut stack, node.running.config().api.port);
+        let server = Server::new(&mut stack, node.running.config().api.port, now_ns);
         Self {
             node,
             stack,
@@ -85,7 +93,7 @@ impl Control {
             cache,
             shared,
             links,
-            links_due_ns: now_ns,
+            links_due_ns: now_ns + LINK_EVERY_NS,
             reassembler: Reassembler::default(),
             refusals: TokenBucket::new(1000, 100),
             echo_replies: TokenBucket::new(100, 20),
@@ -107,6 +115,9 @@ impl Control {
         let dhcp_ns = self.poll_dhcp(now_ns);
         let fragments_ns = self.expire_fragments(now_ns);
         self.node.router.poll(now_ns);
+        for (reason, packets) in self.node.router.take_drops() {
+            self.node.drops.add(ControlDrop::Router(reason), packets);
+        }
         self.listen();
         let server_ns = self.server.poll(&mut self.stack, &mut self.node, now_ns);
         let direct_ns = self.direct.poll(&mut self.node, now_ns);
@@ -164,9 +175,10 @@ impl Control {
     fn take_local(&mut self, punt: Punt, now_ns: u64) {
         let bytes = bytes_of(&punt.packet);
         if reassembly::is_fragment(&bytes) {
-            self.cache.free_one(punt.packet);
+            let interface = punt.interface;
+            let link_header = self.link_header(punt);
             if let Some(whole) = self.reassembler.receive(&bytes, now_ns) {
-                self.take_reassembled(&whole, punt.interface, now_ns);
+                self.take_reassembled(&whole, interface, link_header, now_ns);
             }
             self.node.drops.add(ControlDrop::Fragment, self.reassembler.take_lost());
             return;
@@ -180,14 +192,36 @@ impl Control {
         }
     }
 
-    fn take_reassembled(&mut self, packet: &[u8], interface: InterfaceId, now_ns: u64) {
+    /// The Ethernet header of an answer by way of whoever sent this; None where none came before the packet.
+    fn link_header(&mut self, punt: Punt) -> Option<[u8; ETHERNET_BYTES]> {
+        let mut packet = punt.packet;
+        let header_bytes = self.shared.tables().link_header_bytes(punt.interface);
+        let header = header_bytes.and_then(|bytes| packet.push_front(bytes).ok()?.first_chunk().copied());
+        self.cache.free_one(packet);
+        let header: [u8; ETHERNET_BYTES] = header?;
+        [&header[6..12], &header[..6], &ETHERTYPE_IPV6].concat().try_into().ok()
+    }
+
+    fn take_reassembled(
+        &mut self,
+        packet: &[u8],
+        interface: InterfaceId,
+        link_header: Option<[u8; ETHERNET_BYTES]>,
+        now_ns: u64,
+    ) {
         let is_v6 = packet.first().is_some_and(|byte| byte >> 4 == 6);
         let to = if is_v6 { InjectTo::Forward6 } else { InjectTo::Forward4 };
         if let Some(replies) = echo::reply(packet) {
-            if self.echo_replies.take(now_ns) {
-                replies.iter().for_each(|reply| self.inject(reply, to));
-            } else {
+            if !self.echo_replies.take(now_ns) {
                 self.node.drops.add(ControlDrop::EchoLimited, 1);
+            } else if echo::is_link_local(packet) {
+                // No route leads there.
+                for reply in replies.iter().filter(|_| link_header.is_some()) {
+                    let frame = [link_header.as_ref().map_or(&[][..], |header| header), reply].concat();
+                    self.inject(&frame, InjectTo::Transmit(interface));
+                }
+            } else {
+                replies.iter().for_each(|reply| self.inject(reply, to));
             }
         } else if net::is_for_dataplane(packet, |port| self.shared.ipsec().is_nat_t_port(port)) {
             if let Some(mut inject) = Inject::copy(&mut self.cache, packet, to) {

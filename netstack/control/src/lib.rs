@@ -34,6 +34,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use boot::ModuleRead;
 pub use control::{Control, Parts};
 pub use net::direct::Stream;
 pub use platform::{

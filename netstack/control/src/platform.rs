@@ -1,5 +1,6 @@
 //! What control needs of the machine it runs on. The image and `fairlead run` each have one.
 
+use crate::boot::ModuleRead;
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::fmt;
 use serde::Serialize;
@@ -143,4 +144,6 @@ pub struct Boot {
     pub crypto: Option<crypto::gcm::Kernel>,
     /// `config=module` on the command line: the module goes before whatever the store holds.
     pub prefer_module: bool,
+    /// The module as it was read before the ports were known.
+    pub module_read: Option<ModuleRead>,
 }

@@ -371,6 +371,42 @@ fn pings_in_fragments_are_answered_in_fragments() {
 }
 
 #[test]
+fn pings_in_fragments_from_a_link_local_address_are_answered_to_where_they_came_from() {
+    let mut world = World::new(&Machine::default(), Some(config()), "10.0.0.2/24", "10.0.0.1");
+    world.run(10);
+    let link_local = |mac: [u8; 6]| {
+        let [a, b, c, d, e, f] = mac;
+        [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]
+    };
+    let (host, node) = (link_local(HOST_MAC), link_local(port(0).info().mac));
+    let mut message = vec![128, 0, 0, 0, 0, 7, 0, 1];
+    message.extend((0..3000).map(|n| n as u8));
+    let sum = packet::checksum::Sum::new().pseudo_header(&host, &node, 58, message.len() as u32);
+    let checksum = sum.bytes(&message).finish().get();
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    world.seen = Some(Vec::new());
+    for (n, piece) in message.chunks(1232).enumerate() {
+        let offset_more = (n * 1232) as u16 | u16::from(n < 2);
+        let mut packet = vec![0x60, 0, 0, 0];
+        packet.extend((8 + piece.len() as u16).to_be_bytes());
+        packet.extend([44, 64]);
+        packet.extend([host, node].concat());
+        packet.extend([58, 0]);
+        packet.extend(offset_more.to_be_bytes());
+        packet.extend([0, 0, 0, 9]);
+        packet.extend(piece);
+        assert!(world.wires[0].send(&to_node(0x86dd, &packet)));
+    }
+    world.run(10);
+    let mut reassembler = crate::net::reassembly::Reassembler::default();
+    let to_host = world.seen.take().unwrap().into_iter().filter(|frame| frame[..6] == HOST_MAC);
+    let whole = to_host.filter(|frame| frame[12..14] == [0x86, 0xdd] && frame[20] == 44);
+    let whole = whole.filter_map(|frame| reassembler.receive(&frame[14..], 0)).next().expect("an answer");
+    assert_eq!((&whole[8..24], &whole[24..40], whole[40]), (&node[..], &host[..], 129));
+    assert_eq!(whole[48..], message[8..]);
+}
+
+#[test]
 fn who_asks_for_what_is_not_there_is_told() {
     let mut world = World::new(&Machine::default(), Some(config()), "10.0.0.2/24", "10.0.0.1");
     world.run(10);

@@ -287,6 +287,11 @@ impl Tables {
     }
 
     /// All interfaces that exist.
+    /// Bytes of the Ethernet header that stays before the data of a packet that came in by an interface.
+    pub fn link_header_bytes(&self, id: InterfaceId) -> Option<usize> {
+        self.row(id).map(InterfaceRow::header_len)
+    }
+
     pub(crate) fn rows(&self) -> impl Iterator<Item = &InterfaceRow> {
         self.interfaces.iter().flatten()
     }

@@ -169,6 +169,16 @@ impl Router {
         link.attachment = attachment;
     }
 
+    /// Says which ports have a link, by their numbers, before the first configuration.
+    pub fn begin_with_links(&mut self, up: &[bool]) {
+        for (id, &is_up) in (0..).map(InterfaceId).zip(up) {
+            if let Some(link) = self.links.get_mut(id).filter(|_| is_up) {
+                link.port_up = true;
+                log::info!("{}: link up", link.name);
+            }
+        }
+    }
+
     /// The link of a port came up or went down.
     pub fn set_link(&mut self, port: InterfaceId, is_up: bool, now_ns: u64) {
         if let Some(link) = self.links.get_mut(port).filter(|link| link.port_up != is_up) {

@@ -44,5 +44,5 @@ pub use associations::{
 pub use router::Router;
 pub use types::{
     DhcpLease, InterfaceStatus, Limits, NeighbourState, NeighbourStatus, NextHopStatus, Output, Port,
-    RouteCursor, RouteError, RouteStatus, Source, TargetStatus,
+    RouteCursor, RouteError, RouteStatus, RouterDrop, Source, TargetStatus,
 };

@@ -9,7 +9,7 @@ use dataplane::{Adjacency, AdjacencyId, DropReason, InterfaceId};
 use fib::Prefix;
 
 use crate::{
-    NeighbourState, Router, Source,
+    NeighbourState, Router, RouterDrop, Source,
     adjacencies::Owner,
     arp,
     groups::{NeighbourKey, Target},
@@ -28,46 +28,63 @@ const HEADER_BYTES: usize = 40;
 impl Router {
     /// A packet came to a neighbour that is not resolved, by this adjacency.
     pub(crate) fn resolve_for(&mut self, packet: Buf, adjacency: AdjacencyId, now_ns: u64) {
-        let Some((destination, is_ipv6)) = destination(&packet) else { return };
+        if let Err((reason, packets)) = self.hold(packet, adjacency, now_ns) {
+            self.count_drops(reason, packets);
+        }
+        self.expire_neighbours(now_ns);
+    }
+
+    /// Keeps a packet until its neighbour is known. Err: why packets, this one or one that waited longer, are dropped.
+    fn hold(&mut self, packet: Buf, adjacency: AdjacencyId, now_ns: u64) -> Result<(), (RouterDrop, usize)> {
+        const NOT_ON_LINK: (RouterDrop, usize) = (RouterDrop::NotOnLink, 1);
+        let (destination, is_ipv6) = destination(&packet).ok_or(NOT_ON_LINK)?;
         let (key, is_next_hop) = match self.adjacencies.owner(adjacency) {
             Owner::Neighbour(key) => (key, true),
             Owner::Interface(interface) => (NeighbourKey { interface, address: destination }, false),
-            Owner::Nobody => return,
+            Owner::Nobody => return Err(NOT_ON_LINK),
         };
         if !self.neighbours.contains_key(&key) {
-            let on_link = self
-                .links
-                .get(key.interface)
-                .is_some_and(|link| link.is_up() && link.is_on_link(key.address));
-            if !on_link || self.incomplete >= self.limits.incomplete || !self.make_room(now_ns) {
-                return;
+            let link = self.links.get(key.interface);
+            if !link.is_some_and(|link| link.is_up() && link.is_on_link(key.address)) {
+                return Err(NOT_ON_LINK);
+            }
+            if self.incomplete >= self.limits.incomplete || !self.make_room(now_ns) {
+                return Err((RouterDrop::TooManyNeighbours, 1));
             }
             self.add_neighbour(key, now_ns);
         }
         let limits = self.limits;
         let has_route = is_next_hop || self.has_host_route(key);
-        let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
+        let neighbour = self.neighbours.get_mut(&key).ok_or(NOT_ON_LINK)?;
         match neighbour.state {
-            NeighbourState::Failed => {}
+            NeighbourState::Failed => return Err((RouterDrop::NoAnswer, 1)),
             NeighbourState::Incomplete => {
+                let mut dropped = 0;
                 if neighbour.waiting.len() >= limits.waiting_per_neighbour && !neighbour.waiting.is_empty() {
                     // RFC 4861 §7.2.2: the oldest gives way.
                     drop(neighbour.waiting.remove(0));
                     self.waiting = self.waiting.saturating_sub(1);
+                    dropped += 1;
                 }
                 if self.waiting < limits.waiting {
                     neighbour.waiting.push((packet, is_ipv6));
                     self.waiting += 1;
+                } else {
+                    dropped += 1;
+                }
+                if dropped > 0 {
+                    return Err((RouterDrop::QueueFull, dropped));
                 }
             }
+            _ if self.waiting >= limits.waiting => return Err((RouterDrop::QueueFull, 1)),
             // It has been resolved since the packet was punted; but without a route to it the packet would come again.
-            _ if self.waiting < limits.waiting && has_route => {
+            _ if has_route => {
                 self.waiting += 1;
                 self.changes.release(packet, is_ipv6);
             }
-            _ => {}
+            _ => return Err(NOT_ON_LINK),
         }
-        self.expire_neighbours(now_ns);
+        Ok(())
     }
 
     /// Sees to it that one more neighbour may be kept; those of routes and of the configuration are not counted as others'.
@@ -238,6 +255,7 @@ impl Router {
         let _ = self.timers.remove(&(neighbour.armed_ns, key));
 
         self.waiting = self.waiting.saturating_sub(neighbour.waiting.len());
+        self.count_drops(RouterDrop::Forgotten, neighbour.waiting.len());
         if neighbour.state == NeighbourState::Incomplete {
             self.incomplete = self.incomplete.saturating_sub(1);
         }

@@ -10,7 +10,7 @@ use dataplane::{AdjacencyId, InterfaceId, Shared};
 use fib::{Fib4Writer, Fib6Writer};
 
 use crate::{
-    Limits, Output, Port,
+    Limits, Output, Port, RouterDrop,
     adjacencies::Adjacencies,
     associations::Ipsec,
     changes::Changes,
@@ -57,6 +57,8 @@ pub struct Router {
     /// The latest time that was given.
     pub(crate) now_ns: u64,
     outputs: VecDeque<Output>,
+    /// By reason, those that were fetched apart.
+    drops: [u64; RouterDrop::ALL.len()],
     random: u64,
 }
 
@@ -97,6 +99,7 @@ impl Router {
             links_due_ns: u64::MAX,
             now_ns: 0,
             outputs: VecDeque::new(),
+            drops: [0; RouterDrop::ALL.len()],
             random: seed | 1,
         }
     }
@@ -127,7 +130,19 @@ impl Router {
     pub(crate) fn output(&mut self, output: Output) {
         if self.outputs.len() < MAX_OUTPUTS {
             self.outputs.push_back(output);
+        } else {
+            self.count_drops(RouterDrop::OutputFull, 1);
         }
+    }
+
+    pub(crate) fn count_drops(&mut self, reason: RouterDrop, packets: usize) {
+        self.drops[reason as usize] += packets as u64;
+    }
+
+    /// The packets dropped since this was last asked, by reason.
+    pub fn take_drops(&mut self) -> impl Iterator<Item = (RouterDrop, u64)> + use<> {
+        let drops = core::mem::take(&mut self.drops);
+        RouterDrop::ALL.into_iter().zip(drops).filter(|(_, packets)| *packets > 0)
     }
 
     pub(crate) fn transmit(&mut self, interface: InterfaceId, frame: Vec<u8>) {

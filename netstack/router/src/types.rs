@@ -251,3 +251,32 @@ pub enum Output {
     /// Have an IPv6 packet that waited for its neighbour routed again.
     Forward6(Buf),
 }
+
+/// Why the router dropped a packet that the dataplane gave it, or one of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouterDrop {
+    /// Its destination is not on the link that it was to go out by, or no longer.
+    NotOnLink,
+    /// The neighbour table is full, or too many neighbours are being looked for.
+    TooManyNeighbours,
+    /// As many packets as may wait for a neighbour, or for all of them together, wait already.
+    QueueFull,
+    /// The neighbour does not answer.
+    NoAnswer,
+    /// The neighbour was forgotten while the packet waited for it.
+    Forgotten,
+    /// Too much waits to be sent.
+    OutputFull,
+}
+
+impl RouterDrop {
+    /// All; a reason's place is its number.
+    pub const ALL: [Self; 6] = [
+        Self::NotOnLink,
+        Self::TooManyNeighbours,
+        Self::QueueFull,
+        Self::NoAnswer,
+        Self::Forgotten,
+        Self::OutputFull,
+    ];
+}

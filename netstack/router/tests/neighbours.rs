@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use router::{Limits, NeighbourState::*};
+use router::{Limits, NeighbourState::*, RouterDrop};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 const TWO_NETWORKS: &str = r#"{"interfaces": [
@@ -235,8 +235,25 @@ fn a_flood_fills_no_memory_and_drives_out_nobody_alive() {
         assert!(neighbours.iter().filter(|neighbour| neighbour.state == Incomplete).count() <= 16);
         assert!(node.neighbour("10.1.0.9").is_some(), "it is alive");
     }
+    let reasons: Vec<_> = node.router.take_drops().map(|(reason, _)| reason).collect();
+    for reason in [RouterDrop::TooManyNeighbours, RouterDrop::QueueFull] {
+        assert!(reasons.contains(&reason), "{reasons:?}");
+    }
     node.after(30 * SECOND_NS);
     assert_eq!(node.buffers_in_use(), 0, "all buffers came back");
+}
+
+#[test]
+fn every_packet_that_waits_in_vain_is_counted() {
+    let mut node = Node::new(2, Limits { waiting_per_neighbour: 2, ..Limits::default() });
+    node.configure(TWO_NETWORKS);
+    for _ in 0..5 {
+        node.send(0, &udp4(host_mac(1), port_mac(0), [10, 0, 0, 2], [10, 0, 1, 9]));
+    }
+    assert!(node.router.take_drops().eq([(RouterDrop::QueueFull, 3)]));
+    node.router.set_link(dataplane::InterfaceId(1), false, node.now_ns);
+    assert!(node.router.take_drops().eq([(RouterDrop::Forgotten, 2)]));
+    assert!(node.router.take_drops().next().is_none(), "each is told once");
 }
 
 #[test]

@@ -262,7 +262,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             optional(
                 "reason",
                 Name,
-                "Only packets that are dropped for this reason, as `/v1/drops` names it.",
+                "Only packets that are dropped for this reason, as `/v1/drops` names it; one of the dataplane's, which do not begin with `control-`.",
             ),
         ],
         answer: Answer { status: 202, ..answer("TraceStarted") },

@@ -1,6 +1,7 @@
 //! What the dataplane counted and recorded.
 
 use super::{Reply, dispatch::Request, interfaces, json, problem::problem};
+use crate::drops::ControlDrop;
 use crate::node::Node;
 use alloc::{
     string::{String, ToString},
@@ -201,6 +202,11 @@ fn trace_request(node: &Node, request: &Request) -> Result<TraceRequest, &'stati
     };
     let reason_named = |name: &str| DropReason::from_name(name).map(TracedDrops::For);
     let drops = match query.text("reason") {
+        Some(name) if ControlDrop::from_name(name).is_some() => {
+            return Err(
+                "query parameter reason names a reason of control's: a trace follows packets through the dataplane only",
+            );
+        }
         Some(name) => Some(reason_named(name).ok_or("query parameter reason names no reason for drops")?),
         None => query.flag("dropped").then_some(TracedDrops::Any),
     };

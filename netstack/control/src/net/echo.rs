@@ -26,6 +26,14 @@ pub(crate) fn reply(request: &[u8]) -> Option<Vec<Vec<u8>>> {
     }
 }
 
+/// Whether a packet's sender is known on its own link only, where no route leads.
+pub(crate) fn is_link_local(packet: &[u8]) -> bool {
+    Ipv6::read_from_prefix(packet).is_ok_and(|(header, _)| {
+        header.version_class_flow.get() >> 28 == 6
+            && core::net::Ipv6Addr::from(header.source).is_unicast_link_local()
+    })
+}
+
 fn reply4(request: &[u8]) -> Option<Vec<u8>> {
     let (header, _) = Ipv4::read_from_prefix(request).ok()?;
     let message = request.get(header.header_len()..)?;

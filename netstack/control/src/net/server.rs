@@ -10,6 +10,10 @@ use zeroize::Zeroize;
 
 /// Sockets of the pool: so many connections at most.
 const SOCKETS: usize = 16;
+/// How many there are at first, and how soon there is one more: they take 2 MiB, and a node that starts has more urgent
+/// things to do than to clear them.
+const FIRST_SOCKETS: usize = 2;
+const SOCKET_EVERY_NS: u64 = 2_000_000;
 /// Of each socket. Together with the round-trip time they bound the speed of one connection.
 const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 const SEND_BUFFER_BYTES: usize = 64 << 10;
@@ -24,6 +28,8 @@ const GOODBYE_NS: u64 = 30_000_000_000;
 pub(crate) struct Server<S> {
     slots: Vec<Slot<S>>,
     port: u16,
+    /// When there is to be one more.
+    grow_ns: u64,
 }
 
 struct Slot<S> {
@@ -38,24 +44,19 @@ struct Slot<S> {
 
 impl<S: Service> Server<S> {
     /// A pool on `stack` that listens on `port` from the first poll on.
-    pub fn new(stack: &mut Stack, port: u16) -> Self {
-        let slots = (0..SOCKETS).map(|_| {
-            let mut socket = Socket::new(
-                SocketBuffer::new(vec![0; RECEIVE_BUFFER_BYTES]),
-                SocketBuffer::new(vec![0; SEND_BUFFER_BYTES]),
-            );
-            socket.set_timeout(Some(TCP_TIMEOUT));
-            socket.set_keep_alive(Some(TCP_KEEP_ALIVE));
-            socket.set_nagle_enabled(false);
-            Slot {
-                socket: stack.sockets.add(socket),
-                connection: None,
-                since_ns: 0,
-                next_ns: u64::MAX,
-                abort_ns: u64::MAX,
-            }
-        });
-        Self { slots: slots.collect(), port }
+    pub fn new(stack: &mut Stack, port: u16, now_ns: u64) -> Self {
+        let slots = (0..FIRST_SOCKETS).map(|_| Slot::new(stack)).collect();
+        Self { slots, port, grow_ns: now_ns + SOCKET_EVERY_NS }
+    }
+
+    /// Adds a socket if one is due; when the next one is.
+    fn grow(&mut self, stack: &mut Stack, now_ns: u64) -> u64 {
+        if now_ns >= self.grow_ns {
+            self.slots.push(Slot::new(stack));
+            let complete = self.slots.len() >= SOCKETS;
+            self.grow_ns = if complete { u64::MAX } else { now_ns + SOCKET_EVERY_NS };
+        }
+        self.grow_ns
     }
 
     /// Listens on another port from now on; connections that exist stay.
@@ -71,6 +72,7 @@ impl<S: Service> Server<S> {
 
     /// Handles received packets, serves connections, sends: a bounded amount. Returns when to poll again.
     pub fn poll(&mut self, stack: &mut Stack, service: &mut S, now_ns: u64) -> u64 {
+        let grow_ns = self.grow(stack, now_ns);
         stack.poll_ingress(now_ns);
         for slot in &mut self.slots {
             let socket = stack.sockets.get_mut::<Socket<'_>>(slot.socket);
@@ -79,7 +81,7 @@ impl<S: Service> Server<S> {
         self.free_one(stack, now_ns);
         stack.poll_egress(now_ns);
         let connections_ns = self.slots.iter().map(|slot| slot.next_ns).min().unwrap_or(u64::MAX);
-        connections_ns.min(stack.next_deadline_ns(now_ns))
+        connections_ns.min(grow_ns).min(stack.next_deadline_ns(now_ns))
     }
 
     /// When no socket listens, frees the one that is missed least, so that the next client gets in.
@@ -110,6 +112,23 @@ impl<S: Service> Server<S> {
 }
 
 impl<S: Service> Slot<S> {
+    fn new(stack: &mut Stack) -> Self {
+        let mut socket = Socket::new(
+            SocketBuffer::new(vec![0; RECEIVE_BUFFER_BYTES]),
+            SocketBuffer::new(vec![0; SEND_BUFFER_BYTES]),
+        );
+        socket.set_timeout(Some(TCP_TIMEOUT));
+        socket.set_keep_alive(Some(TCP_KEEP_ALIVE));
+        socket.set_nagle_enabled(false);
+        Self {
+            socket: stack.sockets.add(socket),
+            connection: None,
+            since_ns: 0,
+            next_ns: u64::MAX,
+            abort_ns: u64::MAX,
+        }
+    }
+
     fn poll(&mut self, socket: &mut Socket<'_>, port: u16, service: &mut S, now_ns: u64) {
         self.next_ns = u64::MAX;
         match socket.state() {

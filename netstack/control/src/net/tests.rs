@@ -76,7 +76,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut stack = Stack::new(1, 0);
-        let server = Server::new(&mut stack, 80);
+        let server = Server::new(&mut stack, 80, 0);
         let client = Client::new(None, &["10.0.0.2/24"], "10.0.0.1");
         let mut world = Self { stack, server, toy: Toy::default(), client, now_ns: 0, loss: 0, packets: 0 };
         world.step();
