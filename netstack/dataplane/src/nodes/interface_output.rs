@@ -33,14 +33,15 @@ enum Via {
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let Some(first) = packets.first() else { return };
     let way = way_of(cx, first.meta().tx_interface);
-    let mut differ = false;
+    let (mut differ, mut bytes) = (false, 0);
     for (packet, length) in packets.iter().zip(&mut cx.scratch.lengths) {
         let len = packet.total_len();
         *length = len as u32;
+        bytes += len as u64;
         differ |= (packet.meta().tx_interface != way.interface) | (len > way.max_len);
     }
     match way.via {
-        Via::Port(port) if !differ => send(cx, port, packets, way.interface),
+        Via::Port(port) if !differ => send(cx, port, packets, way.interface, bytes),
         _ => scatter(cx, packets),
     }
     nexts[..packets.len()].fill(Node::Drop);
@@ -63,16 +64,16 @@ fn way_of(cx: &Context<'_>, interface: u16) -> Way {
     }
 }
 
-/// Gives frames of one interface to its port, counts those that it took, and leaves the rest to be dropped. Their
-/// lengths are in `scratch.lengths`.
+/// Gives frames of one interface, of so many bytes, to its port, counts those that it took, and leaves the rest to be
+/// dropped. Their lengths are in `scratch.lengths`.
 #[inline(always)]
-fn send(cx: &mut Context<'_>, port: usize, packets: &mut Vector, interface: u16) {
+fn send(cx: &mut Context<'_>, port: usize, packets: &mut Vector, interface: u16, bytes: u64) {
     let given = packets.len();
     cx.ports[port].queue.transmit(cx.cache, packets);
     let sent = given - packets.len();
-    let bytes: u64 = cx.scratch.lengths[..sent].iter().map(|length| u64::from(*length)).sum();
+    let left: u64 = cx.scratch.lengths[sent..given].iter().map(|length| u64::from(*length)).sum();
     if let Some(counter) = cx.counters.interfaces.get(usize::from(interface)) {
-        counter.tx.add(sent as u64, bytes);
+        counter.tx.add(sent as u64, bytes - left);
         counter.tx_drops.add(packets.len() as u64);
     }
     cx.balance.left += sent as u64;

@@ -1,7 +1,7 @@
 //! IPv4 route lookup: destination to next-hop group, group to adjacency by flow hash.
 
 use super::unresolved::is_directed_broadcast;
-use super::{drop_for, icmp4_error, ipsec_policy};
+use super::{drop_for, icmp4_error, ipsec_policy, one_way};
 use crate::DropReason;
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
@@ -22,21 +22,36 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     }
     cx.shared.fib4().lookup_batch(destinations, groups);
 
-    let (tables, key) = (cx.tables, cx.shared.flow_key());
     let redirected = &mut nexts[..packets.len()];
-    for ((packet, next), group) in packets.iter_mut().zip(&mut *redirected).zip(groups) {
-        let group = tables.group(*group);
-        let id = if group.mask == 0 { group.first } else { tables.bucket(group, key.ipv4(packet)) };
-        packet.meta_mut().adjacency = id;
-        let row = tables.adjacency(id);
-        *next = row.next4;
-        if row.next4 != Node::Ip4Rewrite && row.next4 != Node::Ip4Local {
-            *next = not_forwarded(tables, packet, row);
+    match one_way(cx.tables, groups) {
+        Some((id, row)) if is_forwarded(row) => {
+            packets.iter_mut().for_each(|packet| packet.meta_mut().adjacency = id);
+            redirected.fill(row.next4);
         }
+        _ => choose(cx, packets, redirected),
     }
     if cx.ipsec.has_policies() {
         ipsec_policy::redirect(packets, redirected);
     }
+}
+
+/// Leads each packet to the adjacency that the group of its route, in `scratch.groups`, chooses for its flow.
+#[inline(always)]
+fn choose(cx: &Context<'_>, packets: &mut Vector, nexts: &mut [Node]) {
+    let (tables, key) = (cx.tables, cx.shared.flow_key());
+    for ((packet, next), group) in packets.iter_mut().zip(nexts).zip(&cx.scratch.groups) {
+        let group = tables.group(*group);
+        let id = if group.mask == 0 { group.first } else { tables.bucket(group, key.ipv4(packet)) };
+        packet.meta_mut().adjacency = id;
+        let row = tables.adjacency(id);
+        *next = if is_forwarded(row) { row.next4 } else { not_forwarded(tables, packet, row) };
+    }
+}
+
+/// Whether nothing more need be known about packets than their adjacency.
+#[inline(always)]
+fn is_forwarded(row: &AdjacencyRow) -> bool {
+    row.next4 == Node::Ip4Rewrite || row.next4 == Node::Ip4Local
 }
 
 /// What else an adjacency may be than a neighbour to send to.

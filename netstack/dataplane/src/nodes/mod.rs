@@ -33,11 +33,23 @@ pub(crate) use ip6_headers::{Upper, upper_layer};
 use crate::DropReason;
 use crate::exchange::PuntReason;
 use crate::graph::Node;
-use crate::tables::AdjacencyId;
+use crate::tables::{AdjacencyId, AdjacencyRow, Tables};
 use buffer::{Buf, BufferCache};
 
 /// How many packets ahead of its work a node that touches cold lines asks for them.
 const PREFETCH_AHEAD: usize = 8;
+
+/// The adjacency of a vector whose packets all have the same, as their routes' groups tell.
+#[inline(always)]
+fn one_way<'a>(tables: &'a Tables, groups: &[u32]) -> Option<(u32, &'a AdjacencyRow)> {
+    let (first, last) = (*groups.first()?, *groups.last()?);
+    // Where there are several, the two ends differ as a rule; to look at all else takes no branch for each.
+    if first != last || groups.iter().fold(0, |differ, group| differ | (group ^ first)) != 0 {
+        return None;
+    }
+    let group = tables.group(first);
+    (group.mask == 0).then(|| (group.first, tables.adjacency(group.first)))
+}
 
 /// Sends a packet to the drop node.
 fn drop_for(packet: &mut Buf, reason: DropReason) -> Node {
