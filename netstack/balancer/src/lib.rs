@@ -26,4 +26,4 @@ mod snapshot;
 pub use balancer::{Balancer, Decided, Encapsulation, Observer, Verdict};
 pub use builder::{Builder, Settings};
 pub use decide::Reason;
-pub use snapshot::{Backend, Snapshot};
+pub use snapshot::{Backend, Choice, Snapshot};

@@ -76,6 +76,21 @@ pub struct Backend {
     pub forwarding: Forwarding,
 }
 
+/// Where a flow goes that no table of flows knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Place of the pool among those that the snapshot was built of.
+    pub pool: usize,
+    /// The client is in the service's source ranges.
+    pub is_admitted: bool,
+    /// The client's address alone chooses.
+    pub by_client: bool,
+    /// The slot of the pool's table; none if nobody serves.
+    pub slot: Option<u32>,
+    /// The backend.
+    pub backend: Option<SocketAddr>,
+}
+
 /// Bits of a backend's number that are its index; those above are its generation.
 pub(crate) const INDEX_BITS: u32 = 20;
 
@@ -143,6 +158,40 @@ impl Snapshot {
     /// The table of a pool, by its place among those that the snapshot was built of; none if nobody serves.
     pub fn table(&self, pool: usize) -> Option<&Arc<Table>> {
         self.services.get(pool)?.table.as_ref()
+    }
+
+    /// The number of a backend, by its pool's place and its own among those that the snapshot was built of.
+    pub fn number(&self, pool: usize, backend: usize) -> Option<u32> {
+        self.services.get(pool)?.backends.get(backend).copied()
+    }
+
+    /// Where the first packet of a flow goes, and why; none if it is for no service.
+    pub fn choice(&self, protocol: u8, source: SocketAddr, destination: SocketAddr) -> Option<Choice> {
+        let frontend = self.frontend(destination, protocol)?;
+        let service = self.services.get(frontend.service)?;
+        let hash = match (source, destination) {
+            (SocketAddr::V4(from), _) if service.by_client => self.hasher.client(&from.ip().octets()),
+            (SocketAddr::V6(from), _) if service.by_client => self.hasher.client(&from.ip().octets()),
+            (SocketAddr::V4(from), SocketAddr::V4(to)) => {
+                let (addresses, ports) = ((from.ip().octets(), to.ip().octets()), (from.port(), to.port()));
+                self.hasher.ipv4(addresses.0, addresses.1, protocol, ports)
+            }
+            (SocketAddr::V6(from), SocketAddr::V6(to)) => {
+                let (addresses, ports) = ((from.ip().octets(), to.ip().octets()), (from.port(), to.port()));
+                self.hasher.ipv6(addresses.0, addresses.1, protocol, ports)
+            }
+            _ => return None,
+        };
+        let table = service.table.as_ref();
+        let index = table.map(|table| table.backend(hash));
+        let number = index.and_then(|index| service.backends.get(index as usize));
+        Some(Choice {
+            pool: frontend.service,
+            is_admitted: is_admitted(frontend, source.ip()),
+            by_client: service.by_client,
+            slot: table.map(|table| table.slot(hash)),
+            backend: number.and_then(|number| self.backend(*number)).map(|backend| backend.address),
+        })
     }
 
     /// Number of frontends.

@@ -20,6 +20,7 @@ extern crate alloc;
 extern crate std;
 
 mod check;
+mod cluster;
 mod diff;
 mod ipsec;
 mod mac;
@@ -30,6 +31,7 @@ mod secret;
 pub mod table;
 mod validate;
 
+pub use cluster::Cluster;
 pub use diff::{Change, ChangeKind, diff};
 pub use ipnet::{self, IpNet, Ipv4Net, Ipv6Net};
 pub use ipsec::{

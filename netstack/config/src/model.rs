@@ -1,6 +1,6 @@
 //! The configuration as types. Every field is described, with its limits, in [`crate::table`]; a test holds the two together.
 
-use crate::{Association, Ipsec, MacAddress};
+use crate::{Association, Cluster, Ipsec, MacAddress};
 use alloc::{string::String, vec::Vec};
 use core::{fmt, net::IpAddr};
 use ipnet::IpNet;
@@ -24,6 +24,8 @@ pub struct Config {
     pub neighbours: Vec<Neighbour>,
     /// ESP.
     pub ipsec: Ipsec,
+    /// What the node is in a Kubernetes cluster.
+    pub cluster: Cluster,
 }
 
 /// The management API.
@@ -173,6 +175,7 @@ impl Default for Config {
             routes: Vec::new(),
             neighbours: Vec::new(),
             ipsec: Ipsec::default(),
+            cluster: Cluster::default(),
         }
     }
 }
@@ -232,15 +235,19 @@ impl Config {
     pub fn without_secrets(&self) -> Self {
         let mut shown = self.clone();
         shown.api.token = None;
+        shown.cluster.seed = None;
         shown.ipsec.associations.iter_mut().for_each(|association| association.key = None);
         shown
     }
 
-    /// Fills in the secrets that a new document leaves out and the one before has: the token, and keys of associations of
+    /// Fills in the secrets that a new document leaves out and the one before has: the token, the cluster's seed, and keys of associations of
     /// the same name, direction, SPI and algorithm.
     pub fn keep_secrets(&mut self, before: &Self) {
         if self.api.token.is_none() {
             self.api.token.clone_from(&before.api.token);
+        }
+        if self.cluster.seed.is_none() {
+            self.cluster.seed.clone_from(&before.cluster.seed);
         }
         let same = |a: &Association, b: &Association| {
             (&a.name, a.direction, a.spi, a.algorithm) == (&b.name, b.direction, b.spi, b.algorithm)

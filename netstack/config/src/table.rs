@@ -1,5 +1,6 @@
 //! The configuration, field by field: names, limits, defaults, meanings. This is the one table.
 
+mod cluster;
 mod ipsec;
 
 use crate::{
@@ -40,6 +41,12 @@ pub static CONFIG: Schema = Schema::Object(&[
         &ipsec::IPSEC,
         Default(r#"{"tunnels":[],"associations":[],"policies":[],"must_encrypt":[]}"#),
         "ESP: tunnels, security associations, policies.",
+    ),
+    field(
+        "cluster",
+        &cluster::CLUSTER,
+        Default(r#"{"node_addresses":[],"source_addresses":[],"tunnel_addresses":[],"gue_port":6080}"#),
+        "What the node is in a Kubernetes cluster, whose services and policies it enforces.",
     ),
 ]);
 

@@ -3,10 +3,11 @@
 use crate::node::Node;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
-use balancer::{Builder, Settings};
+use balancer::{Builder, Settings, Snapshot};
 use core::net::IpAddr;
 use dataplane::Flows;
 use flow::{Config as FlowConfig, Timeouts};
+use maglev::Seed;
 use services::{Compiled, Forwarding};
 
 /// The part of the free memory that all workers' flows take, when the first service is there.
@@ -16,13 +17,11 @@ const FLOW_BYTES: (u64, u64) = (58, 92);
 /// Flows of a worker for which there is room at least, and at most.
 const FLOWS4: (u64, u64) = (1 << 10, 1 << 20);
 const FLOWS6: (u64, u64) = (1 << 9, 1 << 18);
-/// Destination port of GUE (IANA's).
-const GUE_PORT: u16 = 6080;
 
-/// Services as they were last compiled, and backends with their numbers.
+/// How services are balanced.
 pub(crate) struct Balancing {
-    builder: Builder,
-    compiled: Compiled,
+    /// Backends with their numbers; None while a snapshot is being made.
+    builder: Option<Builder>,
     /// Workers have memory for flows.
     has_flows: bool,
     is_published: bool,
@@ -31,35 +30,29 @@ pub(crate) struct Balancing {
 impl Balancing {
     /// No services.
     pub fn new() -> Self {
-        let builder = Builder::new(Settings::default());
-        Self { builder, compiled: Compiled::default(), has_flows: false, is_published: false }
+        Self { builder: Some(Builder::new(Settings::default())), has_flows: false, is_published: false }
+    }
+
+    /// What makes the next snapshot; [`Node::balance`] gives it back.
+    pub fn take_builder(&mut self) -> Option<Builder> {
+        self.builder.take()
     }
 }
 
 impl Node {
-    /// Puts these services in force in place of all others.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever applies services"))]
-    pub fn balance(&mut self, compiled: Compiled) {
-        self.balancing.compiled = compiled;
-        self.rebalance();
-    }
-
-    /// Tells workers and router about the services again: the node's own addresses may have changed.
-    pub fn rebalance(&mut self) {
-        if self.balancing.compiled.frontends.is_empty() {
+    /// Puts these services in force in place of all others: `snapshot` was made of `compiled`.
+    pub fn balance(&mut self, builder: Builder, snapshot: Option<Snapshot>, compiled: &Compiled) {
+        self.balancing.builder = Some(builder);
+        let Some(snapshot) = snapshot else {
             if core::mem::take(&mut self.balancing.is_published) {
                 let _ = self.shared.publish_services(None);
                 self.router.set_services(BTreeSet::new(), BTreeSet::new(), self.now_ns);
             }
             return;
-        }
+        };
         if !self.balancing.has_flows {
             self.give_flows();
         }
-        let settings = self.settings();
-        let Balancing { builder, compiled, .. } = &mut self.balancing;
-        builder.configure(settings);
-        let snapshot = builder.build(compiled);
         let direct = compiled.pools.iter().filter(|pool| pool.forwarding == Forwarding::Direct);
         let neighbours = direct.flat_map(|pool| &pool.backends).map(|backend| backend.address.ip());
         self.router.set_services(snapshot.addresses().collect(), neighbours.collect(), self.now_ns);
@@ -68,9 +61,10 @@ impl Node {
     }
 
     /// What balancing depends on besides services.
-    fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Settings {
+        let cluster = &self.running.config().cluster;
         let networks: Vec<_> = self.router.interfaces().into_iter().flat_map(|i| i.addresses).collect();
-        let backends = || self.balancing.compiled.pools.iter().flat_map(|pool| &pool.backends);
+        let backends = || self.objects.compiled().services.pools.iter().flat_map(|pool| &pool.backends);
         let is_near =
             |network: &&config::IpNet| backends().any(|backend| network.contains(&backend.address.ip()));
         // Where a backend is a neighbour its answers surely come back to.
@@ -83,20 +77,27 @@ impl Node {
         let (sources4, sources6) = (sources(true), sources(false));
         let first4 = |address: &IpAddr| if let IpAddr::V4(address) = address { Some(*address) } else { None };
         let first6 = |address: &IpAddr| if let IpAddr::V6(address) = address { Some(*address) } else { None };
+        let or = |given: &[IpAddr], else_: Vec<IpAddr>| if given.is_empty() { else_ } else { given.to_vec() };
+        let tunnels = || cluster.tunnel_addresses.iter();
+        let seed = cluster.seed.as_ref().and_then(config::Secret::to_bytes);
+        let seed = seed.and_then(|bytes| <[u8; 16]>::try_from(&bytes[..]).ok());
         Settings {
-            node_addresses: all().collect(),
-            tunnel4: sources4.first().and_then(first4),
-            tunnel6: sources6.first().and_then(first6),
-            source_addresses: [sources4, sources6].concat(),
-            gue_port: GUE_PORT,
-            ..Settings::default()
+            seed: seed.map_or_else(Seed::default, Seed::new),
+            node_addresses: or(&cluster.node_addresses, all().collect()),
+            tunnel4: tunnels().find_map(first4).or(sources4.first().and_then(first4)),
+            tunnel6: tunnels().find_map(first6).or(sources6.first().and_then(first6)),
+            source_addresses: or(&cluster.source_addresses, [sources4, sources6].concat()),
+            gue_port: cluster.gue_port,
         }
     }
 
     /// Gives every worker memory for flows.
     fn give_flows(&mut self) {
         let workers = self.shared.workers();
-        let (flows4, flows6) = capacities(self.platform.memory().free_bytes, workers as u64);
+        let (mut flows4, mut flows6) = capacities(self.platform.memory().free_bytes, workers as u64);
+        if let Some(flows) = self.running.config().cluster.flows_per_worker {
+            (flows4, flows6) = (flows as usize, flows as usize);
+        }
         for worker in 0..workers {
             let mut secret = [0; 16];
             self.platform.random(&mut secret);
@@ -125,37 +126,38 @@ fn capacities(free_bytes: u64, workers: u64) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use resources::Object;
+    use serde_json::json;
+    use std::sync::Arc;
 
     /// A service at this address over backends on eth1's network.
-    fn compiled(address: &str) -> Compiled {
-        let mut objects = services::Objects::default();
-        let metadata =
-            serde_json::json!({"name": "web", "annotations": {"fairlead.dev/forwarding": "direct"}});
-        let service = serde_json::json!({
+    fn objects(address: &str) -> Vec<Arc<Object>> {
+        let metadata = json!({"name": "web", "annotations": {"fairlead.dev/forwarding": "direct"}});
+        let service = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": metadata,
             "spec": {"clusterIP": address, "ports": [{"port": 80}]},
         });
-        let slice = serde_json::json!({
+        let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": {"name": "web", "labels": {"kubernetes.io/service-name": "web"}},
             "ports": [{"port": 80}], "endpoints": [{"addresses": ["10.0.1.9"]}],
         });
-        objects.add(0, &service).unwrap();
-        objects.add(1, &slice).unwrap();
-        services::compile(&objects, &services::Site::default()).unwrap()
+        [service, slice].map(|value| Arc::new(Object::read(value).unwrap())).into()
     }
 
     #[test]
     fn workers_get_services_with_memory_for_flows_and_lose_them_again() {
         let mut node = crate::testing::Machine::default().start(&crate::Boot::default());
         assert!(node.shared.services().is_none());
-        node.balance(compiled("10.96.0.1"));
+        node.objects.restore(objects("10.96.0.1"), 1).unwrap();
+        node.finish_objects();
         let snapshot = node.shared.services();
         let addresses: Vec<IpAddr> =
             snapshot.as_ref().iter().flat_map(balancer::Snapshot::addresses).collect();
         assert_eq!(addresses, ["10.96.0.1".parse::<IpAddr>().unwrap()]);
         assert!(node.shared.flow_counters(0).capacity4 >= 1 << 10);
-        node.balance(Compiled::default());
+        node.objects.restore(Vec::new(), 2).unwrap();
+        node.finish_objects();
         assert!(node.shared.services().is_none());
     }
 

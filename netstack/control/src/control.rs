@@ -110,6 +110,7 @@ impl Control {
     pub fn poll(&mut self, now_ns: u64) -> u64 {
         self.node.now_ns = now_ns;
         let node_ns = self.node.tick();
+        let is_busy = self.node.advance_objects();
         self.ask_links(now_ns);
         let punts = self.take_punts(now_ns);
         let dhcp_ns = self.poll_dhcp(now_ns);
@@ -124,7 +125,7 @@ impl Control {
         let sent = self.send();
         self.collect_trace();
         self.shared.free_retired();
-        if punts == PUNTS_PER_POLL || sent == PACKETS_PER_POLL {
+        if is_busy || punts == PUNTS_PER_POLL || sent == PACKETS_PER_POLL {
             return now_ns;
         }
         let router_ns = self.node.router.next_deadline_ns(now_ns).unwrap_or(u64::MAX);

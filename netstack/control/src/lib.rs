@@ -26,6 +26,7 @@ mod drops;
 mod http;
 mod net;
 mod node;
+mod objects;
 mod platform;
 mod running;
 pub mod store;

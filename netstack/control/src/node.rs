@@ -6,16 +6,19 @@ use crate::boot;
 use crate::dhcp::{Client, Event, Lease};
 use crate::drops::ControlDrops;
 use crate::net::Filter;
+use crate::objects::Objects;
 use crate::platform::{Boot, Platform};
 use crate::running::Running;
-use crate::store::{Checksum, Saved, Store, StoreError};
+use crate::store::{Behind, Checksum, Saved, Store, StoreError};
 use alloc::{boxed::Box, collections::BTreeMap, format, string::String, sync::Arc, vec::Vec};
 use buffer::PortControl;
 use config::{Config, PortFacts, Problem};
 use core::net::{IpAddr, Ipv4Addr};
 use crypto::gcm::Gcm;
 use dataplane::{InterfaceId, Shared, TraceRecord};
+use resources::Object;
 use router::{DhcpLease, Router};
+use services::Site;
 
 /// After a restart is asked for: time to send the answer.
 const REBOOT_DELAY_NS: u64 = 500_000_000;
@@ -31,6 +34,7 @@ pub(crate) struct Node {
     /// In the order of their interface identifiers.
     pub ports: Vec<Box<dyn PortControl>>,
     pub running: Running,
+    pub objects: Objects,
     pub balancing: Balancing,
     pub auth: Auth,
     /// Clients of the interfaces that want a lease.
@@ -85,6 +89,7 @@ impl Node {
             router,
             ports,
             running: Running::new(config.clone(), start.generation, start.source),
+            objects: Objects::default(),
             balancing: Balancing::new(),
             auth: Auth::new(String::new()),
             dhcp: BTreeMap::new(),
@@ -99,7 +104,51 @@ impl Node {
             boot_module: boot::module_checksum(boot),
         };
         node.put_in_force(&config);
+        node.restore_objects();
         node
+    }
+
+    /// Puts the objects of the store in force, before the first packet comes.
+    fn restore_objects(&mut self) {
+        let Some(device) = self.platform.store() else { return };
+        let mut part = Behind::new(device);
+        let saved = match Store::open_objects(&mut part).and_then(|mut store| store.load()) {
+            Ok(Some(saved)) => saved,
+            // A disk that is too small for them has none.
+            Ok(None) | Err(StoreError::TooSmall { .. }) => return,
+            Err(error) => return log::error!(target: "resources", "the store cannot be read: {error}"),
+        };
+        let lines = saved.document.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let read = |line| {
+            let value = serde_json::from_slice(line).map_err(|error| format!("{error}"))?;
+            Object::read(value).map(Arc::new).map_err(|error| format!("{:?}", error.0))
+        };
+        let restored = lines.map(read).collect::<Result<Vec<_>, String>>();
+        match restored.and_then(|objects| self.objects.restore(objects, saved.generation)) {
+            Ok(()) => self.finish_objects(),
+            Err(why) => log::error!(target: "resources", "the objects of the store are not taken: {why}"),
+        }
+    }
+
+    /// Writes the objects to the store, if they are not there.
+    fn save_objects(&mut self) -> Result<(), StoreError> {
+        let generation = self.objects.generation();
+        let is_new = self.objects.set().is_empty() && self.objects.saved_generation.is_none();
+        let Some(device) = self.platform.store().filter(|_| !is_new) else { return Ok(()) };
+        if self.objects.saved_generation == Some(generation) {
+            return Ok(());
+        }
+        let mut document = Vec::with_capacity(self.objects.set().bytes() + self.objects.set().len());
+        for object in self.objects.set().iter() {
+            document.extend_from_slice(object.text().as_bytes());
+            document.push(b'\n');
+        }
+        let mut part = Behind::new(device);
+        let saved = Saved { generation, module: self.boot_module, document };
+        Store::open_objects(&mut part)?.save(&saved)?;
+        self.objects.saved_generation = Some(generation);
+        log::info!(target: "resources", "generation {generation} is in the store");
+        Ok(())
     }
 
     /// Holds `config` against the ports of this machine.
@@ -132,7 +181,7 @@ impl Node {
         }
     }
 
-    /// Writes the running configuration to the store; None if there is no store.
+    /// Writes the running configuration and the objects to the store; None if there is no store.
     pub fn save_config(&mut self) -> Option<Result<(), StoreError>> {
         let mut config = self.running.config().clone();
         if config.api.token.is_none() {
@@ -144,8 +193,12 @@ impl Node {
             module: self.boot_module,
             document: serde_json::to_vec(&config).unwrap_or_default(),
         };
-        let device = self.platform.store()?;
-        let result = Store::open(device).and_then(|mut store| store.save(&saved));
+        let _ = self.platform.store()?;
+        // Whoever reads the configuration finds the objects that were there with it.
+        let mut result = self.save_objects();
+        if let (Ok(()), Some(device)) = (&result, self.platform.store()) {
+            result = Store::open(device).and_then(|mut store| store.save(&saved));
+        }
         match &result {
             Ok(()) => {
                 self.running.saved_generation = Some(saved.generation);
@@ -212,7 +265,7 @@ impl Node {
         };
         self.router.set_lease(interface, lease.as_ref().map(router_lease), self.now_ns);
         self.listen_changed = true;
-        self.rebalance();
+        self.objects.renew_services();
     }
 
     /// Whether an address is one of another interface, or configured on this one.
@@ -259,7 +312,9 @@ impl Node {
         let token = self.token_for(config);
         self.auth.set_token(&token);
         self.listen_changed = true;
-        self.rebalance();
+        let config::Cluster { node, zone, .. } = config.cluster.clone();
+        self.objects.set_site(Site { node, zone });
+        self.objects.renew_services();
     }
 
     /// The command line goes before the configuration; without either a token is made, once.

@@ -35,6 +35,13 @@ impl Machine {
         machine
     }
 
+    /// A machine with a store that has room for objects.
+    pub fn with_large_store() -> Self {
+        let machine = Self::default();
+        machine.inside().disk = Some(vec![[0; SECTOR_BYTES]; 8192 + 256]);
+        machine
+    }
+
     pub fn inside(&self) -> std::sync::MutexGuard<'_, Inside> {
         self.0.lock().unwrap()
     }

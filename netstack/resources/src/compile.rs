@@ -44,11 +44,11 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Compiles a set as `site` sees it.
+/// Compiles a set as `site` sees it. Parts of the model that are as they were `before` are the same ones.
 ///
 /// # Errors
 /// Everything that is impossible, at most [`MAX_PROBLEMS`] faults.
-pub async fn compile(set: &Set, site: &Site, pace: &Pace) -> Result<Compiled, Vec<Fault>> {
+pub async fn compile(set: &Set, site: &Site, before: &Model, pace: &Pace) -> Result<Compiled, Vec<Fault>> {
     let objects: Vec<&Arc<Object>> = set.iter().collect();
     let mut of_services = services::Objects::default();
     let mut inventory = policy::Inventory::default();
@@ -83,6 +83,7 @@ pub async fn compile(set: &Set, site: &Site, pace: &Pace) -> Result<Compiled, Ve
     if !faults.is_empty() {
         return Err(faults);
     }
-    let policy::Cluster { model, host_network_pods } = cluster;
+    let policy::Cluster { mut model, host_network_pods } = cluster;
+    model.share_with(before, pace).await;
     Ok(Compiled { services, model: model.into(), host_network_pods })
 }

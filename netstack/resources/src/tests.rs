@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use policy::model::Model;
 use serde_json::{Value, json};
 use services::Site;
 
@@ -33,7 +34,7 @@ fn change(set: &Set, edit: &Edit) -> (Set, Vec<(ChangeOp, String)>) {
 
 fn faults(set: &Set) -> Vec<String> {
     let site = Site::default();
-    let compiled = pace::at_once(|pace| async move { compile(set, &site, &pace).await });
+    let compiled = pace::at_once(|pace| async move { compile(set, &site, &Model::default(), &pace).await });
     compiled.err().unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -74,8 +75,10 @@ pub enum Command {
     Status,
     /// Show one kind of thing the node has
     Get(GetArgs),
-    /// Replace the node's whole configuration by a YAML or JSON file
+    /// Give the node a configuration, which replaces the whole of the one before, or Kubernetes and Calico objects, or both
     Apply(ApplyArgs),
+    /// Remove Kubernetes and Calico objects from the node
+    Delete(DeleteArgs),
     /// Keep the configuration that waits for confirmation
     Confirm,
     /// Return at once to the configuration before the one that waits for confirmation
@@ -128,14 +131,53 @@ pub enum Command {
 /// `fairlead get`.
 #[derive(Debug, Args)]
 pub struct GetArgs {
-    /// What to show
-    #[arg(value_enum)]
-    pub what: Resource,
+    /// What to show: something of the node, or a kind of Kubernetes or Calico object such as `services` or `networkpolicies`
+    #[arg(value_parser = what())]
+    pub what: What,
     /// Only rows that contain this text in some column
     pub filter: Option<String>,
 }
 
-/// What `fairlead get` can show.
+/// What `fairlead get` is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Something of the node itself.
+    Of(Resource),
+    /// Objects of this kind.
+    Objects(String),
+}
+
+/// Kinds of objects, several and one; kinds of different groups can have the same name.
+const KINDS: [(&str, &str); 19] = [
+    ("namespaces", "namespace"),
+    ("nodes", "node"),
+    ("serviceaccounts", "serviceaccount"),
+    ("pods", "pod"),
+    ("services", "service"),
+    ("endpointslices", "endpointslice"),
+    ("networkpolicies", "networkpolicy"),
+    ("adminnetworkpolicies", "adminnetworkpolicy"),
+    ("baselineadminnetworkpolicies", "baselineadminnetworkpolicy"),
+    ("clusternetworkpolicies", "clusternetworkpolicy"),
+    ("tiers", "tier"),
+    ("profiles", "profile"),
+    ("hostendpoints", "hostendpoint"),
+    ("networksets", "networkset"),
+    ("globalnetworksets", "globalnetworkset"),
+    ("globalnetworkpolicies", "globalnetworkpolicy"),
+    ("stagednetworkpolicies", "stagednetworkpolicy"),
+    ("stagedglobalnetworkpolicies", "stagedglobalnetworkpolicy"),
+    ("stagedkubernetesnetworkpolicies", "stagedkubernetesnetworkpolicy"),
+];
+
+fn what() -> impl TypedValueParser<Value = What> {
+    let of_node = Resource::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    let objects = KINDS.iter().map(|(many, one)| PossibleValue::new(many).alias(*one));
+    PossibleValuesParser::new(of_node.chain(objects))
+        .map(|word| Resource::from_str(&word, true).map_or(What::Objects(word), What::Of))
+}
+
+/// What of the node itself `fairlead get` can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Resource {
     /// The running configuration.
@@ -165,9 +207,15 @@ pub enum Resource {
 /// `fairlead apply`.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
-    /// File in YAML or JSON; `-` is standard input
-    #[arg(short, long, value_name = "FILE")]
-    pub file: PathBuf,
+    /// Files in YAML or JSON, or directories of them; `-` is standard input
+    #[arg(short, long, value_name = "FILE", required = true, num_args = 1..)]
+    pub file: Vec<PathBuf>,
+    /// Objects that the node has and the files have not are removed
+    #[arg(long)]
+    pub prune: bool,
+    /// Write configuration and objects to the node's store afterwards, so that they survive a restart
+    #[arg(long)]
+    pub save: bool,
     /// Change nothing: let the node check it, and show what would change
     #[arg(long)]
     pub dry_run: bool,
@@ -177,6 +225,17 @@ pub struct ApplyArgs {
     /// Do not show the difference
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// `fairlead delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// Files in YAML or JSON, or directories of them, whose objects are removed; `-` is standard input
+    #[arg(short, long, value_name = "FILE", required = true, num_args = 1..)]
+    pub file: Vec<PathBuf>,
+    /// Change nothing: show what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `fairlead config`.
@@ -336,6 +395,14 @@ fn seconds(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn every_kind_can_be_asked_for() {
+        for kind in resources::Kind::all() {
+            let words = super::KINDS.iter().find(|(many, one)| kind.is_called(many) && kind.is_called(one));
+            assert!(words.is_some(), "{}", kind.name());
+        }
+    }
 
     #[test]
     fn the_definition_is_consistent() {

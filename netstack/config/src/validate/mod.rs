@@ -1,5 +1,6 @@
 //! What the fields of a configuration mean together.
 
+mod cluster;
 mod interfaces;
 mod ipsec;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub fn validate(config: &Config) -> Vec<Problem> {
     routes::validate(config, &names, &links, &mut problems);
     routes::validate_neighbours(config, &names, &links, &mut problems);
     ipsec::validate(config, &names, &links, &mut problems);
+    cluster::validate(config, &mut problems);
     problems.into_vec()
 }
 

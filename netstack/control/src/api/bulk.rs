@@ -1,6 +1,6 @@
 //! `POST /v1/routes`: dynamic routes added and removed in bulk, one a line, in bounded memory.
 
-use super::{Reply, json, problem::PROBLEM_JSON};
+use super::{Reply, dispatch::Request, json, problem::PROBLEM_JSON};
 use crate::http::Sink;
 use crate::node::Node;
 use alloc::{borrow::Cow, boxed::Box, format, string::ToString, vec::Vec};
@@ -80,8 +80,8 @@ enum Done {
 }
 
 /// Begins to read lines.
-pub(super) fn open() -> Box<dyn Sink<Node>> {
-    Box::new(Lines::default())
+pub(super) fn open(_: &mut Node, _: &Request) -> Result<Box<dyn Sink<Node>>, Reply> {
+    Ok(Box::new(Lines::default()))
 }
 
 impl Sink<Node> for Lines {

@@ -21,6 +21,8 @@ pub(crate) struct Request {
     pub if_match: Option<String>,
     /// The client prefers ndjson.
     pub wants_lines: bool,
+    /// Media type of the body, of those that the endpoint takes; empty without one.
+    pub content_type: &'static str,
 }
 
 impl Service for Node {
@@ -46,23 +48,25 @@ fn begin(node: &mut Node, head: &Head, peer: IpAddr) -> Result<Start<Node>, Repl
         node.auth.check(peer, head.authorization.as_deref(), now_ns).map_err(denied)?;
     }
     let endpoint = endpoint?;
-    let request = Request {
+    let mut request = Request {
         query: Query::check(&head.query, endpoint.query)?,
         if_match: head.if_match.clone(),
         wants_lines: head.accept.as_deref().is_some_and(|accept| accept.contains(super::NDJSON)),
+        content_type: "",
     };
     match endpoint.handler {
         Handler::Plain(handle) if head.body == BodyLength::None => Ok(Start::Reply(handle(node, &request))),
         // An empty chunked body is as good as none.
         Handler::Plain(handle) => collect(head, 0, move |node, _| handle(node, &request)),
         Handler::Document { content_type, max_bytes, handle, .. } => {
-            check_content(head, content_type)?;
+            request.content_type = check_content(head, &[content_type])?;
             collect(head, max_bytes, move |node, body| handle(node, &request, body))
         }
-        Handler::Lines { content_type, open } => {
-            check_content(head, content_type)?;
-            Ok(Start::Read(open()))
+        Handler::Stream { content_types, open, .. } => {
+            request.content_type = check_content(head, content_types)?;
+            open(node, &request).map(Start::Read)
         }
+        Handler::Work { open } => open(node, &request).map(Start::Read),
     }
 }
 
@@ -86,17 +90,19 @@ fn find(head: &Head) -> (Result<&'static Endpoint, Reply>, bool) {
     (Err(reply), false)
 }
 
-fn check_content(head: &Head, wanted: &'static str) -> Result<(), Reply> {
+/// Which of some media types the body has.
+fn check_content(head: &Head, wanted: &[&'static str]) -> Result<&'static str, Reply> {
     if head.body == BodyLength::None {
         return Err(problem(411, "this needs a body, with Content-Length or chunked"));
     }
     // Parameters such as a charset change nothing: JSON is UTF-8.
     let given =
         head.content_type.as_deref().and_then(|value| value.split(';').next()).unwrap_or_default().trim();
-    if given.eq_ignore_ascii_case(wanted) {
-        return Ok(());
+    if let Some(found) = wanted.iter().find(|wanted| given.eq_ignore_ascii_case(wanted)) {
+        return Ok(found);
     }
-    Err(problem(415, &format!("this takes Content-Type: {wanted}")).with("Accept", wanted))
+    let refusal = problem(415, &format!("this takes Content-Type: {}", wanted.join(" or ")));
+    Err(refusal.with("Accept", wanted.join(", ")))
 }
 
 /// Memory that a document needs while it is read, as a multiple of its length: short members make a tree far larger

@@ -1,12 +1,12 @@
 //! Every path of the API with its methods, in the order of the description.
 
 use super::query::{
-    Kind::{Address, Boolean, Choice, Cursor, Integer, Name, Network},
+    Kind::{Address, Boolean, Choice, Cursor, Integer, Name, Network, Text},
     Param, optional, required,
 };
 use super::{
     JSON, NDJSON, Reply, bulk, configuration, dispatch::Request, interfaces, ipsec, log, metrics, neighbours,
-    openapi, routes, status, storage, traffic,
+    openapi, policy, resources, routes, services, status, storage, traffic,
 };
 use crate::http::{Sink, head::Method};
 use crate::node::Node;
@@ -39,8 +39,13 @@ pub(crate) enum Handler {
         handle: fn(&mut Node, &Request, &[u8]) -> Reply,
     },
     /// The body is handled as it comes.
-    Lines { content_type: &'static str, open: fn() -> Box<dyn Sink<Node>> },
+    Stream { content_types: &'static [&'static str], schema: &'static str, open: Open },
+    /// There is no body, and the answer takes several turns.
+    Work { open: Open },
 }
+
+/// Begins to handle a request in several turns, or refuses it.
+type Open = fn(&mut Node, &Request) -> Result<Box<dyn Sink<Node>>, Reply>;
 
 /// What a good answer is.
 pub(crate) struct Answer {
@@ -97,6 +102,20 @@ const fn association(handle: fn(&mut Node, &Request, &[u8]) -> Reply) -> Handler
         schema: "IpsecAssociation",
         handle,
     }
+}
+
+const DRY_RUN: Param = optional("dry_run", Boolean, "Check, and say what would change; change nothing.");
+
+const PROTOCOL: Param = optional(
+    "protocol",
+    Choice(&["tcp", "udp", "sctp", "icmp"]),
+    "`tcp` if left out; `icmp` is an echo request.",
+);
+const PORT: Param =
+    optional("port", Integer(1, 65_535), "Destination port; needed unless the protocol is `icmp`.");
+
+const fn objects(open: Open) -> Handler {
+    Handler::Stream { content_types: &[NDJSON, JSON], schema: "Resource", open }
 }
 
 const fn text(content_type: &'static str) -> Answer {
@@ -167,13 +186,141 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         method: Method::Post,
-        handler: Handler::Lines { content_type: NDJSON, open: bulk::open },
+        handler: Handler::Stream { content_types: &[NDJSON], schema: "RouteChange", open: bulk::open },
         refusals: &[422],
         ..get("/v1/routes", "BulkResult", "Add and remove dynamic routes, one a line", routes::list)
     },
     Endpoint {
         query: &[required("address", Address, "Destination address.")],
         ..get("/v1/routes/lookup", "Lookup", "The route that packets to an address take", routes::lookup)
+    },
+    Endpoint {
+        query: &[
+            optional("kind", Text(64), "Only this kind: `NetworkPolicy`, `pods` and the like."),
+            optional("api_version", Text(64), "Only kinds of this API version."),
+            optional("namespace", Text(253), "Only of this namespace."),
+            optional("name", Text(253), "Only of this name."),
+            optional("limit", Integer(1, MAX_PAGE), "Objects of a page; 100 if left out."),
+            optional("after", Text(600), "Go on after this one: the `next` of the page before."),
+        ],
+        answer: Answer { lines: "Resource", ..answer("Resources") },
+        ..get(
+            "/v1/resources",
+            "Resources",
+            "Kubernetes and Calico objects in the order of kind, namespace and name, paged or all as lines",
+            resources::list,
+        )
+    },
+    Endpoint {
+        method: Method::Post,
+        query: &[DRY_RUN],
+        handler: objects(resources::apply),
+        refusals: &[422, 507],
+        ..get(
+            "/v1/resources",
+            "ResourceChange",
+            "Add objects, or replace those of the same names; all of them or none",
+            resources::list,
+        )
+    },
+    Endpoint {
+        method: Method::Put,
+        query: &[DRY_RUN],
+        handler: objects(resources::replace),
+        refusals: &[422, 507],
+        ..get(
+            "/v1/resources",
+            "ResourceChange",
+            "Replace all objects by these: what is not among them is removed",
+            resources::list,
+        )
+    },
+    Endpoint {
+        method: Method::Delete,
+        query: &[
+            required("api_version", Text(64), "Its `apiVersion`."),
+            required("kind", Text(64), "Its `kind`."),
+            optional("namespace", Text(253), "Its namespace; `default` if left out and the kind has one."),
+            required("name", Text(253), "Its name."),
+            DRY_RUN,
+        ],
+        handler: Handler::Work { open: resources::remove_one },
+        refusals: &[404, 422],
+        ..get("/v1/resources", "ResourceChange", "Remove one object", resources::list)
+    },
+    Endpoint {
+        method: Method::Post,
+        query: &[DRY_RUN],
+        handler: objects(resources::remove),
+        refusals: &[422, 507],
+        ..get(
+            "/v1/resources/delete",
+            "ResourceChange",
+            "Remove the objects of these names, as far as they are there; all of them or none",
+            resources::list,
+        )
+    },
+    get(
+        "/v1/resources/status",
+        "ResourcesStatus",
+        "How many objects there are, and whether they are in force",
+        resources::status,
+    ),
+    Endpoint {
+        query: &[
+            optional("namespace", Text(253), "Only services of this namespace."),
+            optional("name", Text(253), "Only services of this name."),
+        ],
+        ..get(
+            "/v1/services",
+            "Services",
+            "Services with frontends, backends, their shares of the tables and counters",
+            services::list,
+        )
+    },
+    Endpoint {
+        query: &[
+            required("source", Address, "The client's address."),
+            optional("source_port", Integer(0, 65_535), "The client's port; 0 if left out."),
+            required("destination", Address, "The address that the client sends to."),
+            required("port", Integer(1, 65_535), "The port that the client sends to."),
+            optional("protocol", Choice(&["tcp", "udp", "sctp"]), "`tcp` if left out."),
+        ],
+        ..get(
+            "/v1/services/explain",
+            "ServiceExplanation",
+            "Which backend a flow gets that no worker knows, and why",
+            services::explain,
+        )
+    },
+    Endpoint {
+        query: &[optional("name", Text(600), "Only this one: `namespace/pod`, or a host endpoint.")],
+        ..get(
+            "/v1/policy/endpoints",
+            "PolicyEndpoints",
+            "Endpoints with the policies that select them",
+            policy::endpoints,
+        )
+    },
+    Endpoint {
+        query: &[
+            required("from", Text(600), "Who sends: `namespace/pod`, a host endpoint, or an address."),
+            required("to", Text(600), "Who receives."),
+            PROTOCOL,
+            PORT,
+            optional("source_port", Integer(1, 65_535), "Source port; 49152 if left out."),
+        ],
+        refusals: &[404],
+        ..get(
+            "/v1/policy/explain",
+            "PolicyExplanation",
+            "What happens to the first packet of a flow, and the rule that decides",
+            policy::explain,
+        )
+    },
+    Endpoint {
+        query: &[optional("namespace", Text(253), "Only endpoints of this namespace."), PROTOCOL, PORT],
+        ..get("/v1/policy/matrix", "PolicyMatrix", "Who reaches whom on a port", policy::matrix)
     },
     get("/v1/neighbours", "Neighbours", "ARP and neighbour discovery entries", neighbours::list),
     Endpoint {

@@ -6,6 +6,7 @@
 mod bulk;
 mod configuration;
 mod dispatch;
+mod edit;
 mod endpoints;
 mod interfaces;
 mod ipsec;
@@ -13,9 +14,14 @@ mod log;
 mod metrics;
 mod neighbours;
 mod openapi;
+mod policy;
 mod problem;
 mod query;
+#[cfg(test)]
+mod resource_tests;
+mod resources;
 mod routes;
+mod services;
 mod status;
 mod storage;
 #[cfg(test)]

@@ -74,12 +74,12 @@ fn operation(endpoint: &Endpoint) -> Value {
         operation["security"] = json!([]);
     }
     match endpoint.handler {
-        Handler::Plain(_) => {}
+        Handler::Plain(_) | Handler::Work { .. } => {}
         Handler::Document { content_type, schema, .. } => {
-            operation["requestBody"] = body(content_type, &reference(schema));
+            operation["requestBody"] = body(&[content_type], schema);
         }
-        Handler::Lines { content_type, .. } => {
-            operation["requestBody"] = body(content_type, &reference("RouteChange"));
+        Handler::Stream { content_types, schema, .. } => {
+            operation["requestBody"] = body(content_types, schema);
         }
     }
     operation
@@ -120,7 +120,11 @@ fn responses(endpoint: &Endpoint) -> Value {
     let _ = responses
         .insert(answer.status.to_string(), json!({"description": reason(answer.status), "content": content}));
     for status in refusals(endpoint) {
-        let problem = if endpoint.path == "/v1/routes" && status == 422 { "BulkProblem" } else { "Problem" };
+        let problem = match (endpoint.path, status) {
+            ("/v1/routes", 422) => "BulkProblem",
+            ("/v1/resources" | "/v1/resources/delete", 422) => "ResourceProblem",
+            _ => "Problem",
+        };
         let _ = responses.insert(
             status.to_string(),
             json!({"description": reason(status), "content": {PROBLEM_JSON: {"schema": reference(problem)}}}),
@@ -135,7 +139,7 @@ fn refusals(endpoint: &Endpoint) -> Vec<u16> {
     if !endpoint.is_open {
         statuses.extend([401, 429]);
     }
-    if !matches!(endpoint.handler, Handler::Plain(_)) {
+    if !matches!(endpoint.handler, Handler::Plain(_) | Handler::Work { .. }) {
         statuses.extend([411, 415]);
     }
     statuses.extend(endpoint.refusals);
@@ -150,14 +154,16 @@ fn parameter(param: &Param) -> Value {
         Kind::Address => json!({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
         Kind::Cursor => json!({"type": "string", "maxLength": 64}),
         Kind::Name => json!({"type": "string", "maxLength": 64}),
+        Kind::Text(max_bytes) => json!({"type": "string", "maxLength": max_bytes}),
         Kind::Network => json!({"type": "string", "examples": ["192.0.2.0/24", "2001:db8::1"]}),
         Kind::Choice(words) => json!({"type": "string", "enum": words}),
     };
     json!({"name": param.name, "in": "query", "required": param.is_required, "description": param.doc, "schema": schema})
 }
 
-fn body(content_type: &str, schema: &Value) -> Value {
-    json!({"required": true, "content": {content_type: {"schema": schema}}})
+fn body(content_types: &[&str], schema: &str) -> Value {
+    let content = content_types.iter().map(|name| ((*name).into(), json!({"schema": reference(schema)})));
+    json!({"required": true, "content": content.collect::<Map<_, _>>()})
 }
 
 fn reference(name: &str) -> Value {

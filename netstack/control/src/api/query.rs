@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Name,
     /// A network with prefix length, or an address.
     Network,
+    /// Any text of up to so many bytes.
+    Text(usize),
     /// One of a few words.
     Choice(&'static [&'static str]),
 }
@@ -117,6 +119,7 @@ impl Kind {
             Kind::Boolean => matches!(value, "true" | "false"),
             Kind::Address => value.parse::<IpAddr>().is_ok(),
             Kind::Cursor | Kind::Name => value.len() <= 64,
+            Kind::Text(max_bytes) => value.len() <= max_bytes,
             Kind::Network => network(value).is_some(),
             Kind::Choice(words) => words.contains(&value),
         };
@@ -130,6 +133,7 @@ impl Kind {
             Kind::Address => "an IPv4 or IPv6 address".into(),
             Kind::Cursor => "the next of an earlier answer".into(),
             Kind::Name => "a name".into(),
+            Kind::Text(max_bytes) => format!("a text of at most {max_bytes} bytes"),
             Kind::Network => "a network, or an address".into(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
         }

@@ -15,10 +15,10 @@ mod ipsec;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// An answer.
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub status: u16,
     head: String,
-    body: String,
+    pub body: String,
 }
 
 impl Answer {
@@ -26,23 +26,24 @@ impl Answer {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 }
 
-struct Api {
-    node: Node,
+pub(super) struct Api {
+    pub machine: Machine,
+    pub node: Node,
     description: Value,
 }
 
 impl Api {
-    fn start(machine: &Machine) -> Self {
+    pub fn start(machine: &Machine) -> Self {
         let boot = Boot { token: Some(TOKEN.into()), ..Boot::default() };
-        Self { node: machine.start(&boot), description: openapi::describe("1") }
+        Self { machine: machine.clone(), node: machine.start(&boot), description: openapi::describe("1") }
     }
 
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::start(&Machine::with_store())
     }
 
@@ -56,6 +57,7 @@ impl Api {
             match connection.poll(&mut self.node, &mut wire, now_ns) {
                 Next::Now | Next::Finish(_) => {}
                 Next::At(_) if !wire.to_node.is_empty() => {}
+                Next::At(_) if self.node.advance_objects() || wire.from_node.is_empty() => {}
                 Next::At(_) | Next::Gone => break,
             }
         }
@@ -70,7 +72,7 @@ impl Api {
     }
 
     /// Asks with the token and these header fields; holds the answer against the description.
-    fn ask_with(&mut self, method: &str, target: &str, fields: &str, body: &str) -> Answer {
+    pub fn ask_with(&mut self, method: &str, target: &str, fields: &str, body: &str) -> Answer {
         let length =
             if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
         let text = format!(
@@ -81,12 +83,12 @@ impl Api {
         answer
     }
 
-    fn ask(&mut self, method: &str, target: &str, body: &str) -> Answer {
+    pub fn ask(&mut self, method: &str, target: &str, body: &str) -> Answer {
         let fields = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
         self.ask_with(method, target, fields, body)
     }
 
-    fn get(&mut self, target: &str) -> Value {
+    pub fn get(&mut self, target: &str) -> Value {
         let answer = self.ask("GET", target, "");
         assert_eq!(answer.status, 200, "{target}: {}", answer.body);
         answer.json()
@@ -135,6 +137,10 @@ fn unchunk(mut text: &str) -> String {
     body
 }
 
+fn pod() -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}})
+}
+
 fn two_ports() -> Value {
     json!({"hostname": "gw1", "interfaces": [
         {"name": "eth0", "addresses": ["10.0.0.1/24", "2001:db8::1/64"]}, {"name": "eth1", "addresses": ["10.0.1.1/24"]}]})
@@ -148,15 +154,18 @@ fn every_endpoint_wants_the_token_and_answers_as_described() {
         let (method, path) = (endpoint.method.to_string(), endpoint.path);
         api.prepare_ipsec(endpoint.path, endpoint.method);
         let (fields, body) = match endpoint.handler {
-            Handler::Plain(_) => ("", String::new()),
+            Handler::Plain(_) | Handler::Work { .. } => ("", String::new()),
             Handler::Document { schema, .. } => {
                 let body = if schema == "IpsecAssociation" { ipsec::association(4096) } else { two_ports() };
                 ("Content-Type: application/json\r\n", body.to_string())
             }
-            Handler::Lines { .. } => (
-                "Content-Type: application/x-ndjson\r\n",
-                "{\"op\":\"add\",\"prefix\":\"10.9.0.0/16\",\"blackhole\":true}\n".into(),
-            ),
+            Handler::Stream { schema, .. } => {
+                let line = match schema {
+                    "Resource" => pod(),
+                    _ => json!({"op": "add", "prefix": "10.9.0.0/16", "blackhole": true}),
+                };
+                ("Content-Type: application/x-ndjson\r\n", format!("{line}\n"))
+            }
         };
         let bare = format!(
             "{method} {path} HTTP/1.1\r\nHost: n\r\nContent-Length: {}\r\n{fields}\r\n{body}",
@@ -169,7 +178,14 @@ fn every_endpoint_wants_the_token_and_answers_as_described() {
         assert_eq!(api.send(wrong.as_bytes()).status, if endpoint.is_open { 200 } else { 401 }, "{path}");
         let target = match (path, endpoint.method) {
             ("/v1/routes/lookup", _) => format!("{path}?address=10.9.1.1"),
+            ("/v1/services/explain", _) => format!("{path}?source=10.0.0.9&destination=10.96.0.1&port=80"),
+            ("/v1/policy/explain", _) => format!("{path}?from=10.0.0.9&to=10.0.0.1&port=80"),
+            ("/v1/policy/matrix", _) => format!("{path}?port=80"),
             ("/v1/ipsec/verify", _) => format!("{path}?prefix=10.9.0.0/16"),
+            ("/v1/resources", Method::Delete) => {
+                let _ = api.ask("POST", path, &pod().to_string());
+                format!("{path}?api_version=v1&kind=Pod&name=a")
+            }
             (_, Method::Delete) => format!("{path}?name=a"),
             _ => path.into(),
         };
@@ -306,7 +322,8 @@ fn tokens_are_kept_changed_and_never_shown() {
     let machine = Machine::with_store();
     let module = json!({"api": {"token": TOKEN}}).to_string();
     let boot = Boot { module: Some(module.as_bytes().into()), ..Boot::default() };
-    let mut api = Api { node: machine.start(&boot), description: openapi::describe("1") };
+    let mut api =
+        Api { machine: machine.clone(), node: machine.start(&boot), description: openapi::describe("1") };
     assert!(!api.ask("GET", "/v1/config", "").body.contains(TOKEN));
     let answer = api.ask("PUT", "/v1/config", "{\"hostname\":\"a\"}");
     assert_eq!(answer.json()["changes"].as_array().unwrap().len(), 1);

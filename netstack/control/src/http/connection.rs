@@ -313,6 +313,10 @@ impl<S: Service> Connection<S> {
             }
             Piece::End(framing) => {
                 self.consume(framing);
+                if !reading.sink.is_done(service) {
+                    self.enter(State::Read(reading), now_ns + STALL_TIMEOUT_NS);
+                    return Step::Waiting(SINK_WAIT_NS);
+                }
                 let reply = reading.sink.end(service);
                 self.reply(reply, reading.after, now_ns);
                 return Step::Progress;

@@ -61,7 +61,13 @@ pub(crate) trait Sink<S> {
     /// The answer, when the rest is of no interest.
     fn push(&mut self, service: &mut S, data: &[u8]) -> Result<(), Reply<S>>;
 
-    /// The body is complete.
+    /// The body is complete: whether the answer can be given. False: asked again soon.
+    fn is_done(&mut self, service: &mut S) -> bool {
+        let _ = service;
+        true
+    }
+
+    /// The answer to the complete body.
     fn end(self: Box<Self>, service: &mut S) -> Reply<S>;
 }
 

@@ -1,4 +1,4 @@
-//! The configuration store: two slots on a block device, of which one is always whole.
+//! The store of the configuration, and behind it that of objects: each two slots on a block device, of which one is always whole.
 //!
 //! The device is halved; each half is a slot: one header sector (`slot`), then the document. To save:
 //!
@@ -28,6 +28,9 @@ pub type Checksum = [u8; 32];
 
 /// Sectors of a slot at most: 2 MiB. A device larger than two of them keeps its layout when it grows.
 const MAX_SLOT_SECTORS: u64 = 4096;
+
+/// Sectors of a slot of objects at most: 16 MiB.
+const MAX_OBJECT_SECTORS: u64 = 32_768;
 
 /// Sectors of a slot at least: anything smaller is no store.
 const MIN_SLOT_SECTORS: u64 = 32;
@@ -106,7 +109,7 @@ impl fmt::Display for StoreError {
                 2 * MAX_SLOT_SECTORS * SECTOR_BYTES as u64 / 1024
             ),
             StoreError::TooLong { capacity_bytes } => {
-                write!(f, "the configuration is longer than the {capacity_bytes} bytes a slot takes")
+                write!(f, "what is to be kept is longer than the {capacity_bytes} bytes a slot takes")
             }
             StoreError::Device(error) => error.fmt(f),
         }
@@ -133,14 +136,60 @@ pub struct Store<'a> {
     slot_sectors: u64,
 }
 
+/// What of a device is behind the store of the configuration: the store of objects is there, of the same make.
+pub struct Behind<'a>(&'a mut dyn BlockDevice);
+
+impl<'a> Behind<'a> {
+    /// The rest of `device`.
+    pub fn new(device: &'a mut dyn BlockDevice) -> Self {
+        Self(device)
+    }
+
+    const FIRST: u64 = 2 * MAX_SLOT_SECTORS;
+}
+
+impl BlockDevice for Behind<'_> {
+    fn sectors(&self) -> u64 {
+        self.0.sectors().saturating_sub(Self::FIRST)
+    }
+
+    fn read(&mut self, sector: u64, out: &mut Sector) -> Result<(), BlockError> {
+        self.0.read(Self::FIRST.saturating_add(sector), out)
+    }
+
+    fn read_run(&mut self, first: u64, out: &mut [Sector]) -> Result<(), BlockError> {
+        self.0.read_run(Self::FIRST.saturating_add(first), out)
+    }
+
+    fn write(&mut self, sector: u64, data: &Sector) -> Result<(), BlockError> {
+        self.0.write(Self::FIRST.saturating_add(sector), data)
+    }
+
+    fn flush(&mut self) -> Result<(), BlockError> {
+        self.0.flush()
+    }
+}
+
 impl<'a> Store<'a> {
     /// The store on `device`.
     ///
     /// # Errors
     /// [`StoreError::TooSmall`].
     pub fn open(device: &'a mut dyn BlockDevice) -> Result<Self, StoreError> {
+        Self::open_slots(device, MAX_SLOT_SECTORS)
+    }
+
+    /// The store of objects on the part of a device for it.
+    ///
+    /// # Errors
+    /// [`StoreError::TooSmall`].
+    pub fn open_objects(part: &'a mut Behind<'_>) -> Result<Self, StoreError> {
+        Self::open_slots(part, MAX_OBJECT_SECTORS)
+    }
+
+    fn open_slots(device: &'a mut dyn BlockDevice, max_sectors: u64) -> Result<Self, StoreError> {
         // No block of a disk may belong to both slots.
-        let slot_sectors = (device.sectors() / 2).min(MAX_SLOT_SECTORS) / BLOCK_SECTORS * BLOCK_SECTORS;
+        let slot_sectors = (device.sectors() / 2).min(max_sectors) / BLOCK_SECTORS * BLOCK_SECTORS;
         if slot_sectors < MIN_SLOT_SECTORS {
             let device_bytes = device.sectors().saturating_mul(SECTOR_BYTES as u64);
             return Err(StoreError::TooSmall { device_bytes });

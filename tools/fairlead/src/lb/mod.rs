@@ -1,9 +1,11 @@
 //! `fairlead lb`: the load balancer's tables.
 
 mod files;
+mod live;
 mod plan;
 mod simulate;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -11,11 +13,27 @@ use maglev::TableSize;
 
 use crate::cli::Format;
 use crate::failure::{Failure, Result};
+use crate::manage::client::Node;
 use crate::output;
 
 /// `fairlead lb`.
 #[derive(Debug, Subcommand)]
 pub enum LbCommand {
+    /// Show the node's services with their backends, shares of the tables and counters
+    Services {
+        /// Only services whose namespace, name, address or backends contain this text
+        filter: Option<String>,
+    },
+    /// Say which backend a flow gets that no worker knows yet, and why
+    Explain {
+        /// Protocol
+        #[arg(value_parser = ["tcp", "udp", "sctp"])]
+        protocol: String,
+        /// Address and port of the client, such as `192.0.2.1:4000` or `[2001:db8::1]:4000`
+        client: SocketAddr,
+        /// Address and port of the service
+        service: SocketAddr,
+    },
     /// Show the table shares of services, and what a change of them would move, without a node
     Plan(PlanArgs),
     /// Count the connections that break when backends and nodes come and go, on this machine and with a node's own tables
@@ -62,9 +80,13 @@ pub struct PlanArgs {
     pub json: bool,
 }
 
-/// Carries out one command.
-pub fn carry_out(format: Format, command: &LbCommand) -> Result<()> {
+/// Carries out one command; `node` is asked for where there must be one.
+pub fn carry_out(format: Format, command: &LbCommand, node: impl Fn() -> Result<Node>) -> Result<()> {
     match command {
+        LbCommand::Services { filter } => live::services(&node()?, format, filter.as_deref()),
+        LbCommand::Explain { protocol, client, service } => {
+            live::explain(&node()?, format, protocol, *client, *service)
+        }
         LbCommand::Plan(args) => plan::plan(if args.json { Format::Json } else { format }, args),
         LbCommand::Simulate(args) => simulate(if args.json { Format::Json } else { format }, args),
     }

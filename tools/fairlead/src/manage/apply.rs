@@ -6,15 +6,55 @@ use config::{Change, ChangeKind};
 use serde_json::Value;
 
 use super::client::{FieldError, Node, Refusal};
+use super::objects::{self, Input};
 use super::source::Document;
 use crate::cli::{ApplyArgs, Format};
 use crate::failure::{Failure, Message, Result};
 use crate::output::{self, Colour, paint};
 
-/// Replaces the node's configuration by a file's.
+/// Gives the node what files have: its configuration, objects, or both.
 pub fn apply(node: &Node, format: Format, args: &ApplyArgs) -> Result<()> {
-    let document = Document::read(&args.file)?;
-    let value = document.checked()?;
+    let input = Input::read(&args.file)?;
+    if input.is_empty() {
+        return Err(Failure::operation(format!("there is nothing to apply. {}", input.skipped())));
+    }
+    let has_objects = input.has_objects() || args.prune;
+    if has_objects && args.confirm.is_some() {
+        return Err(Failure::operation("--confirm is for a configuration alone: objects do not come back"));
+    }
+    if let Some(document) = input.config() {
+        let value = document.checked()?;
+        if has_objects && !args.dry_run {
+            // What is wrong with the objects is found before the configuration is changed.
+            let _ = input.send(node, method(args), "/v1/resources?dry_run=true")?;
+        }
+        configure(node, format, args, document, &value)?;
+    }
+    if has_objects {
+        let dry_run = if args.dry_run { "?dry_run=true" } else { "" };
+        let answer = input.send(node, method(args), &format!("/v1/resources{dry_run}"))?;
+        output::show(format, &answer, |answer| {
+            let changes = if args.quiet { String::new() } else { objects::changes(answer) };
+            format!("{}{changes}{}", input.skipped(), objects::outcome(node, answer))
+        })?;
+    }
+    if args.save && !args.dry_run {
+        let _ = node.post("/v1/store")?;
+    }
+    Ok(())
+}
+
+fn method(args: &ApplyArgs) -> &'static str {
+    if args.prune { "PUT" } else { "POST" }
+}
+
+fn configure(
+    node: &Node,
+    format: Format,
+    args: &ApplyArgs,
+    document: &Document,
+    value: &Value,
+) -> Result<()> {
     let path = match (args.dry_run, args.confirm) {
         (true, _) => "/v1/config?dry_run=true".to_owned(),
         (false, Some(seconds)) => format!("/v1/config?confirm_seconds={seconds}"),
@@ -23,7 +63,7 @@ pub fn apply(node: &Node, format: Format, args: &ApplyArgs) -> Result<()> {
     let body = value.to_string();
     let answer = match node.ask("PUT", &path, Some(("application/json", body.as_bytes())))? {
         Ok(answer) => answer,
-        Err(refusal) => return Err(refused(node, &document, &refusal)),
+        Err(refusal) => return Err(refused(node, document, &refusal)),
     };
     output::show(format, &answer, |answer| {
         let mut text = String::new();

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::client::Node;
-use super::{logs, view};
-use crate::cli::{Format, GetArgs, LogsArgs, Resource};
+use super::{logs, objects, view};
+use crate::cli::{Format, GetArgs, LogsArgs, Resource, What};
 use crate::failure::Result;
 use crate::output::{self, emit};
 
@@ -22,6 +22,13 @@ pub fn status(node: &Node, format: Format) -> Result<()> {
 pub fn get(node: &Node, format: Format, args: &GetArgs) -> Result<()> {
     let filter = args.filter.as_deref();
     match args.what {
+        What::Objects(ref word) => objects::list(node, format, word, filter),
+        What::Of(what) => of_node(node, format, what, filter),
+    }
+}
+
+fn of_node(node: &Node, format: Format, what: Resource, filter: Option<&str>) -> Result<()> {
+    match what {
         Resource::Config => config(node, format),
         Resource::Interfaces => list(node, format, "/v1/interfaces", filter),
         Resource::Neighbours => list(node, format, "/v1/neighbours", filter),

@@ -8,10 +8,11 @@ mod apply;
 mod get;
 mod ipsec;
 mod logs;
+mod objects;
 mod routes;
 mod top;
 mod trace;
-mod view;
+pub mod view;
 
 use std::io::{self, IsTerminal};
 
@@ -28,6 +29,7 @@ pub fn carry_out(arguments: Cli) -> Result<()> {
     let global = &arguments.global;
     match arguments.command {
         Command::Apply(args) => apply::apply(&node(global)?, global.output, &args),
+        Command::Delete(args) => objects::delete(&node(global)?, global.output, &args),
         Command::Confirm => apply::confirm(&node(global)?),
         Command::Rollback => apply::rollback(&node(global)?),
         Command::Config(ConfigCommand::Validate { file }) => apply::validate(&file),
@@ -44,10 +46,10 @@ pub fn carry_out(arguments: Cli) -> Result<()> {
         Command::Top(args) => top::top(&node(global)?, global.output, &args),
         Command::Trace(args) => trace::trace(&node(global)?, global.output, &args),
         Command::Logs(args) => logs::logs(&node(global)?, &args),
-        Command::Lb(command) => crate::lb::carry_out(global.output, &command),
+        Command::Lb(command) => crate::lb::carry_out(global.output, &command, || node(global)),
         Command::Routes(command) => routes::carry_out(&node(global)?, &command),
         Command::Ipsec(command) => ipsec::carry_out(&node(global)?, global.output, &command),
-        Command::Policy(command) => crate::policy::carry_out(&command, global.output),
+        Command::Policy(command) => crate::policy::carry_out(&command, global.output, || node(global)),
         Command::Run(args) => crate::run::run(&args, context::token(global)),
         Command::Save => save(&node(global)?),
         Command::Reboot { yes } => reboot(&node(global)?, yes),

@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Write};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -17,6 +17,8 @@ use crate::output::{Colour, paint};
 
 /// Nobody writes more by hand; a file behind the name may be anything.
 const MAX_BYTES: u64 = 64 << 20;
+/// Directories within directories.
+const MAX_DEPTH: usize = 32;
 
 /// One document with the text it was read from.
 #[derive(Debug)]
@@ -124,6 +126,43 @@ impl Place {
         let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).max(1);
         Place { line: number(location.line()), column: number(location.column()) }
     }
+}
+
+/// Files, and those below directories whose names say YAML or JSON, in the order of their names.
+pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        collect(path, 0, &mut files)?;
+    }
+    if files.is_empty() {
+        return Err(Failure::operation("there is no file that ends in .yaml, .yml or .json"));
+    }
+    Ok(files)
+}
+
+/// A file; or those below a directory whose names say YAML or JSON, in the order of their names.
+fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+    if path.as_os_str() == "-" || !path.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    let unreadable =
+        |error: std::io::Error| Failure::operation(format!("cannot read {}: {error}", path.display()));
+    if depth > MAX_DEPTH {
+        return Err(Failure::operation(format!("{} is nested too deep", path.display())));
+    }
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        entries.push(entry.map_err(unreadable)?.path());
+    }
+    entries.sort();
+    for entry in entries {
+        let says = entry.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        if entry.is_dir() || matches!(says, "yaml" | "yml" | "json") {
+            collect(&entry, depth + 1, files)?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads a file, or standard input for `-`, with the name to call it by.

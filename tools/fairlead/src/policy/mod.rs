@@ -1,8 +1,9 @@
-//! `fairlead policy`: what network policies mean, computed here and without a node, from resources as users write them.
+//! `fairlead policy`: what network policies mean, computed here from resources as users write them, or by a node ([`live`]).
 //!
 //! [`resources`] reads files and directories, [`flows`] the questions, and the `policy` crate answers.
 
 mod flows;
+mod live;
 mod resources;
 
 use std::io::IsTerminal;
@@ -18,12 +19,18 @@ use serde_json::Value;
 
 use crate::cli::Format;
 use crate::failure::{Failure, Message, Result};
+use crate::manage::client::Node;
 use crate::output::{self, Colour, paint};
 use flows::Flow;
 
 /// `fairlead policy`.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
+    /// Show the node's endpoints with the policies that select them
+    Endpoints {
+        /// Only this one: `NAMESPACE/POD`, or a host endpoint
+        name: Option<String>,
+    },
     /// Check policies without a node, and ask which flows they allow
     Test(TestArgs),
     /// Say what policies do with one flow, and why
@@ -35,8 +42,8 @@ pub enum PolicyCommand {
 /// `fairlead policy matrix`.
 #[derive(Debug, Args)]
 pub struct MatrixArgs {
-    /// Files, or directories of them, as for `policy test`
-    #[arg(short, long = "file", required = true, num_args = 1.., value_name = "FILE")]
+    /// Files, or directories of them, as for `policy test`; left out, the node is asked
+    #[arg(short, long = "file", num_args = 1.., value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Port and protocol, such as `443/tcp`; or a protocol without ports, such as `icmp`
     #[arg(long, value_name = "PORT/PROTOCOL")]
@@ -46,8 +53,8 @@ pub struct MatrixArgs {
 /// `fairlead policy explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// Files, or directories of them, as for `policy test`
-    #[arg(short, long = "file", required = true, num_args = 1.., value_name = "FILE")]
+    /// Files, or directories of them, as for `policy test`; left out, the node is asked
+    #[arg(short, long = "file", num_args = 1.., value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Who sends: `NAMESPACE/POD` or an address
     #[arg(long, value_name = "END")]
@@ -74,9 +81,12 @@ pub struct TestArgs {
     pub json: bool,
 }
 
-/// Carries out one command.
-pub fn carry_out(command: &PolicyCommand, format: Format) -> Result<()> {
+/// Carries out one command; `node` is asked for where there must be one.
+pub fn carry_out(command: &PolicyCommand, format: Format, node: impl Fn() -> Result<Node>) -> Result<()> {
     match command {
+        PolicyCommand::Endpoints { name } => live::endpoints(&node()?, format, name.as_deref()),
+        PolicyCommand::Explain(args) if args.files.is_empty() => live::explain(&node()?, format, args),
+        PolicyCommand::Matrix(args) if args.files.is_empty() => live::matrix(&node()?, format, args),
         PolicyCommand::Test(args) => test(args, format),
         PolicyCommand::Explain(args) => explain(args, format),
         PolicyCommand::Matrix(args) => matrix(args, format),

@@ -1,0 +1,217 @@
+//! Policy as it is in force: endpoints with what selects them, and what happens to a packet and why, by the code that decides
+//! for packets.
+
+use super::{JSON, Reply, dispatch::Request, json, problem::problem};
+use crate::http::{Pull, Source};
+use crate::node::Node;
+use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
+use core::net::IpAddr;
+use policy::flow;
+use policy::model::{Endpoint, EndpointKind, Model, Packet, protocol};
+use resources::Compiled;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// The source port of packets that are asked about: the first of the dynamic ones (RFC 6335 §6).
+const SOURCE_PORT: u16 = 49_152;
+/// Endpoints of a matrix at most.
+const MAX_MATRIX: usize = 256;
+
+#[derive(Serialize)]
+struct EndpointView<'a> {
+    name: &'a str,
+    kind: &'static str,
+    addresses: &'a [IpAddr],
+    labels: &'a policy::Labels,
+    profiles: &'a [String],
+    policies: Vec<PolicyView<'a>>,
+}
+
+#[derive(Serialize)]
+struct PolicyView<'a> {
+    tier: &'a str,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+    name: &'a str,
+    ingress: bool,
+    egress: bool,
+    staged: bool,
+}
+
+/// `GET /v1/policy/endpoints`.
+pub(super) fn endpoints(node: &mut Node, request: &Request) -> Reply {
+    let name = request.query.text("name").map(String::from);
+    Reply::stream(
+        JSON,
+        All { model: node.objects.compiled().model.clone(), name, next: None, is_first: true },
+    )
+}
+
+/// All endpoints, one a piece: every policy's selector is asked about it.
+struct All {
+    model: Arc<Model>,
+    name: Option<String>,
+    /// The next endpoint; None before the first piece.
+    next: Option<usize>,
+    is_first: bool,
+}
+
+impl Source<Node> for All {
+    fn pull(&mut self, node: &mut Node, out: &mut Vec<u8>) -> Pull {
+        let Some(number) = self.next else {
+            let generation = node.objects.generation();
+            out.extend_from_slice(format!("{{\"generation\":{generation},\"endpoints\":[").as_bytes());
+            self.next = Some(0);
+            return Pull::More;
+        };
+        let Some(endpoint) = self.model.endpoints.get(number) else {
+            out.extend_from_slice(b"]}");
+            return Pull::End;
+        };
+        self.next = Some(number + 1);
+        if self.name.as_ref().is_none_or(|name| *name == endpoint.name) {
+            if !core::mem::take(&mut self.is_first) {
+                out.push(b',');
+            }
+            out.extend(serde_json::to_vec(&endpoint_view(&self.model, endpoint)).unwrap_or_default());
+        }
+        Pull::More
+    }
+}
+
+fn endpoint_view<'a>(model: &'a Model, endpoint: &'a Endpoint) -> EndpointView<'a> {
+    let all = model.tiers.iter().flat_map(|tier| tier.policies.iter().map(move |policy| (tier, policy)));
+    let selecting = all.filter(|(_, policy)| policy.subject.matches(&endpoint.labels));
+    EndpointView {
+        name: &endpoint.name,
+        kind: match endpoint.kind {
+            EndpointKind::Workload => "workload",
+            EndpointKind::Host => "host",
+        },
+        addresses: &endpoint.addresses,
+        labels: &endpoint.labels,
+        profiles: &endpoint.profiles,
+        policies: selecting
+            .map(|(tier, policy)| PolicyView {
+                tier: &tier.name,
+                kind: policy.id.kind,
+                namespace: policy.id.namespace.as_deref(),
+                name: &policy.id.name,
+                ingress: policy.ingress.is_some(),
+                egress: policy.egress.is_some(),
+                staged: policy.staged,
+            })
+            .collect(),
+    }
+}
+
+/// `GET /v1/policy/explain`.
+pub(super) fn explain(node: &mut Node, request: &Request) -> Reply {
+    let compiled = node.objects.compiled();
+    let text = |name: &str| request.query.text(name).unwrap_or_default();
+    let ends =
+        addresses(compiled, text("from")).and_then(|from| Ok((from, addresses(compiled, text("to"))?)));
+    let (from, to) = match ends {
+        Ok(ends) => ends,
+        Err(why) => return problem(404, &why),
+    };
+    let packet = match packet(request, &from, &to) {
+        Ok(packet) => packet,
+        Err(why) => return problem(400, why),
+    };
+    let policy = node.shared.policy();
+    let Some(classifier) = policy.as_ref() else {
+        return json(200, &json!({"verdict": "allow", "rule": "there is no policy"}));
+    };
+    let judgement = flow::classify(classifier, &packet);
+    let (direction, deciding) = judgement.deciding();
+    json(
+        200,
+        &json!({
+            "verdict": word(judgement.allow()),
+            "direction": direction.to_string(),
+            "rule": deciding.reason.to_string(),
+            "egress": word(judgement.egress.allow),
+            "egress_rule": judgement.egress.reason.to_string(),
+            "ingress": word(judgement.ingress.allow),
+            "ingress_rule": judgement.ingress.reason.to_string(),
+            "source": packet.source,
+            "destination": packet.destination,
+        }),
+    )
+}
+
+/// `GET /v1/policy/matrix`.
+pub(super) fn matrix(node: &mut Node, request: &Request) -> Reply {
+    let policy = node.shared.policy();
+    let compiled = node.objects.compiled();
+    let prefix = request.query.text("namespace").map(|namespace| format!("{namespace}/")).unwrap_or_default();
+    let has_address =
+        |endpoint: &&Arc<Endpoint>| !endpoint.addresses.is_empty() && endpoint.name.starts_with(&prefix);
+    let endpoints: Vec<&Arc<Endpoint>> = compiled.model.endpoints.iter().filter(has_address).collect();
+    if endpoints.len() > MAX_MATRIX {
+        let count = endpoints.len();
+        return problem(
+            400,
+            &format!("there are {count} endpoints; name a namespace of at most {MAX_MATRIX}"),
+        );
+    }
+    let mut rows = Map::new();
+    for from in &endpoints {
+        let mut row = Map::new();
+        for to in &endpoints {
+            let Ok(packet) = packet(request, &from.addresses, &to.addresses) else { continue };
+            let allow = policy.as_ref().as_ref().is_none_or(|p| flow::classify(p, &packet).allow());
+            let _ = row.insert(to.name.clone(), word(allow).into());
+        }
+        let _ = rows.insert(from.name.clone(), Value::Object(row));
+    }
+    json(200, &json!({"generation": node.objects.published_generation(), "matrix": rows}))
+}
+
+fn word(allow: bool) -> &'static str {
+    if allow { "allow" } else { "deny" }
+}
+
+/// The addresses of an end: one, or those of an endpoint.
+fn addresses(compiled: &Compiled, end: &str) -> Result<Vec<IpAddr>, String> {
+    if let Ok(address) = end.parse() {
+        return Ok(Vec::from([address]));
+    }
+    let endpoint = compiled.model.endpoints.iter().find(|endpoint| endpoint.name == end);
+    let known = endpoint.map(|endpoint| &endpoint.addresses).or(compiled.host_network_pods.get(end));
+    match known {
+        Some(addresses) if addresses.is_empty() => Err(format!("{end} has no address")),
+        Some(addresses) => Ok(addresses.clone()),
+        None => Err(format!("{end} is neither an address nor a pod, as namespace/name, nor a host endpoint")),
+    }
+}
+
+/// The first packet of the flow that is asked about, between the first addresses of the same family.
+fn packet(request: &Request, from: &[IpAddr], to: &[IpAddr]) -> Result<Packet, &'static str> {
+    let mut pairs = from.iter().flat_map(|from| to.iter().map(move |to| (*from, *to)));
+    let (source, destination) = pairs
+        .find(|(from, to)| from.is_ipv4() == to.is_ipv4())
+        .ok_or("they have no addresses of one family")?;
+    let number = |name: &str| request.query.integer(name).and_then(|number| u16::try_from(number).ok());
+    let (protocol, icmp_type) = match (request.query.text("protocol").unwrap_or("tcp"), source.is_ipv4()) {
+        ("udp", _) => (protocol::UDP, None),
+        ("sctp", _) => (protocol::SCTP, None),
+        ("icmp", true) => (protocol::ICMP, Some(8)),
+        ("icmp", false) => (protocol::ICMPV6, Some(128)),
+        _ => (protocol::TCP, None),
+    };
+    if icmp_type.is_none() && number("port").is_none() {
+        return Err("query parameter port is missing");
+    }
+    let ports = if icmp_type.is_none() { (SOURCE_PORT, number("port").unwrap_or_default()) } else { (0, 0) };
+    Ok(Packet {
+        source,
+        destination,
+        protocol,
+        source_port: number("source_port").unwrap_or(ports.0),
+        destination_port: ports.1,
+        icmp: (icmp_type.unwrap_or_default(), 0),
+    })
+}
