@@ -306,6 +306,19 @@ impl Buf {
         Ok(unsafe { &mut *self.data_pointer().cast::<[u8; N]>() })
     }
 
+    /// Puts `front` bytes before the data and `back` bytes behind that of the first segment, and returns all data. The new
+    /// bytes hold what was there before.
+    #[inline(always)]
+    pub fn grow(&mut self, front: usize, back: usize) -> Result<&mut [u8], NoRoom> {
+        let header = self.header_mut();
+        let (start, len) = (header.extent.start(), header.extent.len());
+        if front > start || back > ROOM - start - len {
+            return Err(NoRoom);
+        }
+        header.extent = Extent::new(start - front, front + len + back);
+        Ok(self.data_mut())
+    }
+
     /// Takes the first `n` bytes of the first segment off the data.
     #[inline(always)]
     pub fn pull_front(&mut self, n: usize) -> Result<(), NoRoom> {

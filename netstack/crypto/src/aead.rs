@@ -34,8 +34,12 @@ impl<'a, K> Job<'a, K> {
         text: &'a mut [u8],
         tag: &'a mut [u8; TAG_BYTES],
     ) -> Self {
-        let mut block = [0; 16];
-        block[..NONCE_BYTES].copy_from_slice(nonce);
+        // As two words: kernels load the block as a whole.
+        let (mut low, mut high) = ([0; 8], [0; 8]);
+        low.copy_from_slice(&nonce[..8]);
+        high[..4].copy_from_slice(&nonce[8..]);
+        let block = u128::from(u64::from_le_bytes(low)) | u128::from(u64::from_le_bytes(high)) << 64;
+        let block = block.to_le_bytes();
         let bits = [text.len() as u64 * 8, aad.len() as u64 * 8];
         Self { nonce: block, bits, key, aad, text, tag, authentic: false }
     }

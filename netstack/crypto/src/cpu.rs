@@ -18,6 +18,8 @@ pub struct Features {
     pub vpclmulqdq: bool,
     /// AVX-512 F, BW, VL and DQ, BMI2.
     pub avx512: bool,
+    /// AVX-512 IFMA: products of 52-bit numbers.
+    pub avx512_ifma: bool,
 }
 
 /// XCR0: SSE and AVX state is saved (SDM volume 1, 13.3).
@@ -52,6 +54,7 @@ impl Features {
             vaes: avx2 && bit(extended.ecx, 9),
             vpclmulqdq: avx2 && bit(extended.ecx, 10),
             avx512: avx2 && avx512 && xcr0 & XCR0_AVX512 == XCR0_AVX512,
+            avx512_ifma: avx2 && avx512 && xcr0 & XCR0_AVX512 == XCR0_AVX512 && bit(extended.ebx, 21),
         }
     }
 }

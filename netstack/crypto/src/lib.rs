@@ -9,7 +9,7 @@
 //! 4. [`Aead::seal`] encrypts and writes tags; [`Aead::open`] verifies and decrypts.
 //!
 //! [`chacha::ChaChaPoly`] is an [`Aead`] as well; [`cbc_hmac`] has an interface of its own, as its MAC is made
-//! differently. Both are other people's crates.
+//! differently. [`Suite`] has the kernel of each that goes with the one that was chosen, or forced, for AES-GCM.
 //!
 //! It does not make nonces, does not remember them, and knows no packet format: that is ESP's.
 #![no_std]
@@ -19,5 +19,9 @@ pub mod cbc_hmac;
 pub mod chacha;
 pub mod cpu;
 pub mod gcm;
+mod schedule;
+mod suite;
+mod transpose;
 
 pub use aead::{Aead, Job, NONCE_BYTES, TAG_BYTES};
+pub use suite::Suite;

@@ -81,7 +81,7 @@ graph! {
     /// Hop limit, MTU, Ethernet header or tunnel.
     Ip6Rewrite = "ip6-rewrite", ip6_rewrite => [InterfaceOutput, EspEncrypt, Icmp6Error, Drop];
     /// Encrypts by the tunnel's SA (RFC 4303); what comes out is a packet of this node.
-    EspEncrypt = "esp-encrypt", esp_encrypt => [Ip4Lookup, Ip6Lookup, TunnelFragment, Icmp4Error, Icmp6Error, Drop];
+    EspEncrypt = "esp-encrypt", esp_encrypt => [InterfaceOutput, Ip4Lookup, Ip6Lookup, TunnelFragment, Icmp4Error, Icmp6Error, Drop];
     /// Decrypts ESP packets to this node; what comes out came in by the tunnel.
     EspDecrypt = "esp-decrypt", esp_decrypt => [Ip4Input, Ip6Input, Drop];
     /// IPsec policies and must-encrypt prefixes; lookup sends packets here only if there are any.

@@ -36,6 +36,14 @@ impl Cbc {
 }
 
 impl Cipher {
+    /// Asks for what of the key a packet of `bytes` needs.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, bytes: usize) {
+        if let Self::Gcm(key) = self {
+            key.prefetch(bytes);
+        }
+    }
+
     /// Makes keying material ready; returns the salt as well.
     pub(crate) fn new(
         algorithm: Algorithm,

@@ -112,7 +112,7 @@ impl Database {
             must_encrypt: Vec::new(),
             next_id: 1,
             nat_t_ports: BTreeMap::new(),
-            current: Snapshot { gcm, ..Snapshot::empty() },
+            current: Snapshot { suite: crypto::Suite::beside(gcm), ..Snapshot::empty() },
         }
     }
 

@@ -3,13 +3,15 @@
 //! In chunks of a vector: the SAs of all packets, so that cache misses overlap; checks before any key is used; one call
 //! for all ciphertexts; then, of what is authentic, window, padding, inner packet.
 
-use crate::jobs::{self, CHUNK, Task};
+use crate::jobs::{CHUNK, ExtendedHeader, Jobs};
 use crate::outer::{PROTOCOL_IPV4, PROTOCOL_IPV6, Place, combine_ecn, renew_checksum, rewrite_ip};
 use crate::params::EcnPolicy;
+use crate::replay::Accepting;
 use crate::sa::{ESP_HEADER_BYTES, TRAILER_BYTES};
 use crate::{EspError, PacketFacts, Sa, Snapshot};
-use buffer::{Buf, Flags, prefetch_write};
+use buffer::{Buf, Flags};
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::ptr;
 use packet::ipv4::Ipv4;
 use packet::ipv6::Ipv6;
 use packet::protocol;
@@ -39,66 +41,165 @@ fn chunk<'s>(
     results: &mut [Result<&'s Sa, EspError>],
 ) {
     let mut places = [Err(EspError::Malformed); CHUNK];
-    for (packet, place) in packets.iter().zip(&mut places) {
-        *place = locate(packet);
-        if let Ok((_, spi)) = place {
-            snapshot.prefetch_inbound(*spi);
-        }
-    }
-    for (place, result) in places.iter().zip(&mut *results) {
-        *result = place.and_then(|(_, spi)| snapshot.inbound(spi).ok_or(EspError::UnknownSpi));
-        if let Ok(sa) = result {
-            prefetch_write(&sa.window);
-        }
-    }
-    for (result, (packet, place)) in results.iter().zip(packets.iter().zip(&places)) {
-        if let (Ok(sa), Ok((place, _))) = (result, place) {
-            sa.prefetch();
-            let number =
-                packet.data().get(usize::from(place.esp) + 4..).and_then(|bytes| bytes.first_chunk());
-            sa.window.prefetch(u32::from_be_bytes(number.copied().unwrap_or_default()));
-        }
-    }
-    let mut tasks = [const { None }; CHUNK];
-    for (((packet, place), result), task) in
-        packets.iter_mut().zip(&places).zip(&mut *results).zip(&mut tasks)
-    {
+    find(snapshot, packets, &mut places, results);
+    let mut numbers = [0; CHUNK];
+    let (tasks, authentic) = open(snapshot, packets, &places, &mut numbers, now_ns, results);
+    let replayed = accept_numbers(authentic, &numbers, results);
+    let opened = Opened { tasks, authentic, replayed };
+    finish(packets, &places, &numbers, opened, now_ns, results);
+}
+
+/// Has packets decrypted whose SA takes them. A bit for each of these, and for each that is authentic.
+#[inline(always)]
+fn open<'s>(
+    snapshot: &'s Snapshot,
+    packets: &mut [Buf],
+    places: &[Result<(Place, u32), EspError>; CHUNK],
+    numbers: &mut [u64; CHUNK],
+    now_ns: u64,
+    results: &mut [Result<&'s Sa, EspError>],
+) -> (u64, u64) {
+    let mut extended = [ExtendedHeader::default(); CHUNK];
+    let mut jobs = Jobs::new();
+    let mut tasks = 0u64;
+    let mut run = UsableRun { sa: None, is_usable: false };
+    let columns = packets.iter_mut().zip(places).zip(&mut *results).zip(numbers).zip(&mut extended);
+    for (index, ((((packet, place), result), number), extended)) in columns.enumerate() {
         let (Ok(sa), Ok((place, _))) = (*result, *place) else { continue };
-        match examine(sa, packet, place, now_ns) {
-            Ok(number) => *task = Some(Task::new(sa, number, place.esp)),
+        let examined = examine(sa, packet, place, run.is_usable(sa, now_ns)).and_then(|found| {
+            *number = found;
+            let esp = packet.data_mut().get_mut(usize::from(place.esp)..).ok_or(EspError::Malformed)?;
+            jobs.push(index, sa, found, esp, extended).ok_or(EspError::Malformed)
+        });
+        match examined {
+            Ok(()) => tasks |= 1 << index,
             Err(error) => {
                 sa.refuse(error);
                 *result = Err(error);
             }
         }
     }
-    let authentic = jobs::run::<false>(snapshot.gcm(), packets, &tasks[..packets.len()]);
-    finish(packets, &places, &tasks, authentic, now_ns, results);
+    (tasks, jobs.open(snapshot.suite()))
+}
+
+/// Where ESP is in each packet, and its SA.
+#[inline(always)]
+fn find<'s>(
+    snapshot: &'s Snapshot,
+    packets: &[Buf],
+    places: &mut [Result<(Place, u32), EspError>; CHUNK],
+    results: &mut [Result<&'s Sa, EspError>],
+) {
+    let mut last = None;
+    for (packet, place) in packets.iter().zip(&mut *places) {
+        *place = locate(packet);
+        if let Ok((_, spi)) = place
+            && last != Some(*spi)
+        {
+            snapshot.prefetch_inbound(*spi);
+            last = Some(*spi);
+        }
+    }
+    let mut last: Option<(u32, &Sa)> = None;
+    for (place, result) in places.iter().zip(&mut *results) {
+        *result = place.and_then(|(_, spi)| match last {
+            Some((known, sa)) if known == spi => Ok(sa),
+            _ => {
+                let sa = snapshot.inbound(spi).ok_or(EspError::UnknownSpi)?;
+                sa.prefetch_inbound();
+                last = Some((spi, sa));
+                Ok(sa)
+            }
+        });
+    }
+    let mut last = ptr::null();
+    for (result, (packet, place)) in results.iter().zip(packets.iter().zip(places)) {
+        if let (Ok(sa), Ok((place, _))) = (*result, place)
+            && !ptr::eq(sa, last)
+        {
+            let number =
+                packet.data().get(usize::from(place.esp) + 4..).and_then(|bytes| bytes.first_chunk());
+            sa.window.prefetch(u32::from_be_bytes(number.copied().unwrap_or_default()));
+            sa.cipher.prefetch(packet.len());
+            last = sa;
+        }
+    }
+}
+
+/// Whether an SA may be used, asked once for packets in a row.
+struct UsableRun<'a> {
+    sa: Option<&'a Sa>,
+    is_usable: bool,
+}
+
+impl<'a> UsableRun<'a> {
+    #[inline(always)]
+    fn is_usable(&mut self, sa: &'a Sa, now_ns: u64) -> bool {
+        if !self.sa.is_some_and(|known| ptr::eq(known, sa)) {
+            *self = Self { sa: Some(sa), is_usable: sa.is_usable(now_ns) };
+        }
+        self.is_usable
+    }
+}
+
+/// Enters the numbers of authentic packets into the windows. A bit for each that is there already, or too old.
+#[inline(always)]
+fn accept_numbers(authentic: u64, numbers: &[u64; CHUNK], results: &[Result<&Sa, EspError>]) -> u64 {
+    let mut replayed = 0;
+    let mut accepting: Option<(&Sa, Accepting<'_>)> = None;
+    for (index, result) in results.iter().enumerate() {
+        let Ok(sa) = *result else { continue };
+        if authentic >> index & 1 == 0 {
+            continue;
+        }
+        match &mut accepting {
+            Some((known, accepting)) if ptr::eq(*known, sa) => accepting.add(index, numbers[index]),
+            _ => {
+                replayed |= accepting.take().map_or(0, |(_, accepting)| accepting.finish());
+                let (_, accepting) = accepting.insert((sa, sa.window.begin()));
+                accepting.add(index, numbers[index]);
+            }
+        }
+    }
+    replayed | accepting.map_or(0, |(_, accepting)| accepting.finish())
+}
+
+/// Packets of a chunk, a bit for each.
+#[derive(Clone, Copy)]
+struct Opened {
+    /// Went to the cipher.
+    tasks: u64,
+    authentic: u64,
+    replayed: u64,
 }
 
 /// What follows the cipher.
 #[inline(always)]
 fn finish(
     packets: &mut [Buf],
-    places: &[Result<(Place, u32), EspError>],
-    tasks: &[Option<Task<'_>>],
-    authentic: u64,
+    places: &[Result<(Place, u32), EspError>; CHUNK],
+    numbers: &[u64; CHUNK],
+    opened: Opened,
     now_ns: u64,
     results: &mut [Result<&Sa, EspError>],
 ) {
     let mut counted = Counted::default();
-    for (index, packet) in packets.iter_mut().enumerate() {
-        let (Some(task), Ok((place, _))) = (&tasks[index], places[index]) else { continue };
-        let checked = if authentic >> index & 1 == 1 {
-            accept(task, packet, place)
-        } else {
+    let columns = packets.iter_mut().zip(results).zip(places).zip(numbers);
+    for (index, (((packet, result), place), number)) in columns.enumerate() {
+        let (Ok(sa), Ok((place, _))) = (*result, *place) else { continue };
+        let is = |bits: u64| bits >> index & 1 == 1;
+        let checked = if !is(opened.tasks & opened.authentic) {
             Err(EspError::AuthenticationFailed)
+        } else if is(opened.replayed) {
+            Err(EspError::Replayed)
+        } else {
+            accept(sa, *number, packet, place)
         };
         match checked {
-            Ok(()) => counted.add(task.sa, packet.len(), now_ns),
+            Ok(()) => counted.add(sa, packet.len(), now_ns),
             Err(error) => {
-                task.sa.refuse(error);
-                results[index] = Err(error);
+                sa.refuse(error);
+                *result = Err(error);
             }
         }
     }
@@ -116,7 +217,7 @@ struct Counted<'a> {
 impl<'a> Counted<'a> {
     #[inline(always)]
     fn add(&mut self, sa: &'a Sa, bytes: usize, now_ns: u64) {
-        if !self.sa.is_some_and(|counted| core::ptr::eq(counted, sa)) {
+        if !self.sa.is_some_and(|counted| ptr::eq(counted, sa)) {
             self.flush(now_ns);
             *self = Self { sa: Some(sa), packets: 0, bytes: 0 };
         }
@@ -127,7 +228,7 @@ impl<'a> Counted<'a> {
     #[inline(always)]
     fn flush(&self, now_ns: u64) {
         if let Some(sa) = self.sa {
-            sa.count(self.packets, self.bytes, now_ns);
+            sa.count_received(self.packets, self.bytes, now_ns);
         }
     }
 }
@@ -151,7 +252,7 @@ fn locate(packet: &Buf) -> Result<(Place, u32), EspError> {
 
 /// What can be refused before a key is used; the extended sequence number.
 #[inline(always)]
-fn examine(sa: &Sa, packet: &Buf, place: Place, now_ns: u64) -> Result<u64, EspError> {
+fn examine(sa: &Sa, packet: &Buf, place: Place, is_usable: bool) -> Result<u64, EspError> {
     let bytes = packet.data();
     let esp = bytes.get(usize::from(place.esp)..).ok_or(EspError::Malformed)?;
     let fixed = ESP_HEADER_BYTES + usize::from(sa.iv_bytes) + usize::from(sa.icv_bytes);
@@ -163,7 +264,7 @@ fn examine(sa: &Sa, packet: &Buf, place: Place, now_ns: u64) -> Result<u64, EspE
     if place.is_in_udp() != sa.how.udp || !is_addressed_to(sa, bytes) {
         return Err(EspError::WrongEncapsulation);
     }
-    if !sa.is_usable(now_ns) {
+    if !is_usable {
         return Err(EspError::Expired);
     }
     let low = esp.get(4..8).and_then(|bytes| bytes.first_chunk()).ok_or(EspError::Malformed)?;
@@ -184,13 +285,11 @@ fn is_addressed_to(sa: &Sa, bytes: &[u8]) -> bool {
     }
 }
 
-/// What is left to do with an authentic packet: window, trailer, inner packet.
+/// What is left to do with an authentic packet whose number is new: trailer, inner packet.
 #[inline(always)]
-fn accept(task: &Task<'_>, packet: &mut Buf, place: Place) -> Result<(), EspError> {
-    let sa = task.sa;
-    sa.window.accept(task.number)?;
+fn accept(sa: &Sa, number: u64, packet: &mut Buf, place: Place) -> Result<(), EspError> {
     if sa.how.udp {
-        follow_peer(sa, packet.data(), place, task.number);
+        follow_peer(sa, packet.data(), place, number);
     }
     let outer_class = class_of(packet.data());
     let end = packet.len() - usize::from(sa.icv_bytes);
@@ -215,7 +314,7 @@ fn accept(task: &Task<'_>, packet: &mut Buf, place: Place) -> Result<(), EspErro
     }
     let meta = packet.meta_mut();
     meta.flags = (meta.flags & Flags::TRACED) | Flags::DECRYPTED;
-    meta.opaque[1] = u64::from(sa.parameters().tunnel.0);
+    meta.opaque[1] = u64::from(sa.tunnel.0);
     Ok(())
 }
 
@@ -234,6 +333,14 @@ fn class_of(bytes: &[u8]) -> u8 {
 fn payload(text: &[u8]) -> Result<(usize, u8), EspError> {
     let &[.., padding, next] = text else { return Err(EspError::BadPadding) };
     let payload = text.len().checked_sub(TRAILER_BYTES + usize::from(padding)).ok_or(EspError::BadPadding)?;
+    // Of what almost every packet has, up to six bytes of padding with the trailer behind, as one number.
+    if padding <= 6
+        && let Some(end) = text.last_chunk::<8>()
+    {
+        let (end, bits) = (u64::from_le_bytes(*end) << 16 >> 16, 8 * u32::from(padding));
+        let expected = 0x06_05_04_03_02_01 & ((1 << bits) - 1);
+        return if end >> (48 - bits) == expected { Ok((payload, next)) } else { Err(EspError::BadPadding) };
+    }
     let bytes = text.get(payload..payload + usize::from(padding)).ok_or(EspError::BadPadding)?;
     if bytes.iter().zip(1u8..).any(|(byte, number)| *byte != number) {
         return Err(EspError::BadPadding);

@@ -1,17 +1,18 @@
 //! Encapsulation of a vector of packets (RFC 4303 §3.3).
 //!
 //! In chunks of a vector: sequence numbers for each run of packets of one SA, headers and trailers packet by packet, one
-//! call for all ciphertexts.
+//! call for all ciphertexts of a kind.
 
 use crate::cipher::Cipher;
-use crate::jobs::{self, CHUNK, Task};
-use crate::outer::{Inner, Place, rewrite_ip};
+use crate::jobs::{CHUNK, ExtendedHeader, Jobs, UsualJob};
+use crate::outer::{Inner, OuterIpv4, Place, rewrite_ip};
 use crate::sa::{ESP_HEADER_BYTES, HARD_EXPIRED, TRAILER_BYTES};
 use crate::{EspError, Sa};
 use buffer::{Buf, Flags};
 use core::ptr;
+use crypto::Suite;
 use crypto::cbc_hmac::BLOCK_BYTES;
-use crypto::gcm::Gcm;
+use packet::ipv4::Ipv4;
 use packet::protocol;
 use packet::udp::Udp;
 
@@ -23,7 +24,7 @@ const MAX_PACKET_BYTES: usize = 65_535;
 ///
 /// `results` and `sas` have a place for each packet.
 pub fn encapsulate(
-    gcm: &Gcm,
+    suite: &Suite,
     packets: &mut [Buf],
     sas: &[Option<&Sa>],
     now_ns: u64,
@@ -31,39 +32,37 @@ pub fn encapsulate(
 ) {
     let chunks = packets.chunks_mut(CHUNK).zip(sas.chunks(CHUNK)).zip(results.chunks_mut(CHUNK));
     for ((packets, sas), results) in chunks {
-        chunk(gcm, packets, sas, now_ns, results);
+        chunk(suite, packets, sas, now_ns, results);
     }
 }
 
 #[inline(always)]
 fn chunk(
-    gcm: &Gcm,
+    suite: &Suite,
     packets: &mut [Buf],
     sas: &[Option<&Sa>],
     now_ns: u64,
     results: &mut [Result<(), EspError>],
 ) {
-    for sa in sas.iter().flatten() {
-        sa.prefetch();
-    }
-    let mut tasks = [const { None }; CHUNK];
-    let mut at = 0;
-    while at < packets.len() {
-        let run = run_length(&sas[at..]);
-        let (tasks, results) = (&mut tasks[at..at + run], &mut results[at..at + run]);
-        match sas[at] {
-            Some(sa) => wrap_run(sa, &mut packets[at..at + run], tasks, results, now_ns),
-            None => results.fill(Err(EspError::NoSa)),
+    let mut extended = [ExtendedHeader::default(); CHUNK];
+    let mut jobs = Jobs::new();
+    let (mut packets, mut results, mut extended) = (packets, results, &mut extended[..]);
+    let mut place = 0;
+    while let Some(sa) = sas.get(place) {
+        let length = run_length(&sas[place..]);
+        let run = Run {
+            place,
+            packets: take(&mut packets, length),
+            results: take(&mut results, length),
+            extended: take(&mut extended, length),
+        };
+        match sa {
+            Some(sa) => wrap_run(sa, run, &mut jobs, now_ns),
+            None => run.results.fill(Err(EspError::NoSa)),
         }
-        at += run;
+        place += length;
     }
-    let done = jobs::run::<true>(gcm, packets, &tasks[..packets.len()]);
-    for (index, (task, result)) in tasks.iter().zip(results).enumerate() {
-        // A sealed packet cannot be missing where headers were written; if it were, it must not leave.
-        if task.is_some() && done >> index & 1 == 0 {
-            *result = Err(EspError::Malformed);
-        }
-    }
+    jobs.seal(suite);
 }
 
 /// How many packets in a row are of the first one's SA.
@@ -73,53 +72,155 @@ fn run_length(sas: &[Option<&Sa>]) -> usize {
     sas.iter().take_while(|sa| ptr::eq(sa.map_or(ptr::null(), ptr::from_ref), first)).count()
 }
 
+/// Packets in a row that are of one SA.
+struct Run<'r, 'p> {
+    /// Where in its chunk it starts.
+    place: usize,
+    packets: &'p mut [Buf],
+    results: &'r mut [Result<(), EspError>],
+    extended: &'p mut [ExtendedHeader],
+}
+
+/// Takes the first `count` of a slice off it.
+#[inline(always)]
+fn take<'a, T>(slice: &mut &'a mut [T], count: usize) -> &'a mut [T] {
+    let (taken, rest) = core::mem::take(slice).split_at_mut(count);
+    *slice = rest;
+    taken
+}
+
 /// Gives numbers, headers and trailers to packets of one SA.
 #[inline(always)]
-fn wrap_run<'a>(
-    sa: &'a Sa,
-    packets: &mut [Buf],
-    tasks: &mut [Option<Task<'a>>],
-    results: &mut [Result<(), EspError>],
-    now_ns: u64,
-) {
+fn wrap_run<'p>(sa: &'p Sa, run: Run<'_, 'p>, jobs: &mut Jobs<'p>, now_ns: u64) {
+    let Run { place, packets, results, extended } = run;
     if !sa.is_usable(now_ns) {
         return refuse_all(sa, results, EspError::Expired);
     }
-    let mut numbers = sa.sequence.take(packets.len() as u32);
-    let (mut passed, mut bytes) = (0, 0);
-    for ((packet, task), result) in packets.iter_mut().zip(tasks).zip(results) {
-        let Some(number) = numbers.next() else {
-            sa.raise(HARD_EXPIRED);
-            sa.refuse(EspError::SequenceExhausted);
-            *result = Err(EspError::SequenceExhausted);
-            continue;
-        };
-        let inner_bytes = packet.total_len();
-        let wrapped = if sa.how.tunnel_mode {
-            wrap_tunnel(sa, packet, number)
-        } else {
-            wrap_transport(sa, packet, number)
-        };
-        match wrapped {
-            Ok(esp) => {
-                passed += 1;
-                bytes += inner_bytes as u64;
-                *task = Some(Task::new(sa, number, esp));
-                *result = Ok(());
-            }
-            Err(error) => {
-                sa.refuse(error);
-                *result = Err(error);
-            }
+    sa.cipher.prefetch(packets.first().map_or(0, Buf::len));
+    let numbers = sa.sequence.take(packets.len() as u32);
+    let granted = (numbers.end - numbers.start) as usize;
+    if granted < packets.len() {
+        sa.raise(HARD_EXPIRED);
+        refuse_all(sa, &mut results[granted..], EspError::SequenceExhausted);
+    }
+    let mut wrapped = Wrapped { bytes: 0 };
+    let columns = packets.iter_mut().zip(results).zip(extended).zip(numbers);
+    if sa.how.is_usual {
+        let usual = Usual::new(sa);
+        for (place, (((packet, result), extended), number)) in (place..).zip(columns) {
+            let inner_bytes = packet.len();
+            let pushed = usual.wrap(packet, number).and_then(|esp| {
+                let esp = packet.data_mut().get_mut(usize::from(esp)..).ok_or(EspError::Malformed)?;
+                jobs.push_usual(place, sa, &usual.job, number, esp, extended).ok_or(EspError::Malformed)
+            });
+            *result = wrapped.note(sa, inner_bytes, pushed);
+        }
+    } else {
+        for (place, (((packet, result), extended), number)) in (place..).zip(columns) {
+            let inner_bytes = packet.total_len();
+            let esp = if sa.how.tunnel_mode {
+                wrap_tunnel(sa, packet, number)
+            } else {
+                wrap_transport(sa, packet, number)
+            };
+            let pushed = esp.and_then(|esp| {
+                let esp = packet.data_mut().get_mut(usize::from(esp)..).ok_or(EspError::Malformed)?;
+                jobs.push(place, sa, number, esp, extended).ok_or(EspError::Malformed)
+            });
+            *result = wrapped.note(sa, inner_bytes, pushed);
         }
     }
-    sa.count(passed, bytes, now_ns);
+    sa.count_sent(wrapped.bytes, now_ns);
+}
+
+/// What was made ready for the cipher.
+struct Wrapped {
+    bytes: u64,
+}
+
+impl Wrapped {
+    #[inline(always)]
+    fn note(&mut self, sa: &Sa, bytes: usize, result: Result<(), EspError>) -> Result<(), EspError> {
+        match result {
+            Ok(()) => self.bytes += bytes as u64,
+            Err(error) => sa.refuse_numbered(error),
+        }
+        result
+    }
 }
 
 #[cold]
 fn refuse_all(sa: &Sa, results: &mut [Result<(), EspError>], error: EspError) {
     results.iter().for_each(|_| sa.refuse(error));
     results.fill(Err(error));
+}
+
+/// What [`wrap_tunnel`] and [`Jobs::push`] do where the outer header is IPv4 alone and the cipher an AEAD: with a copy of what
+/// the SA says, as the compiler has to read the SA itself again for each packet.
+struct Usual<'a> {
+    sa: &'a Sa,
+    outer: OuterIpv4,
+    job: UsualJob,
+    spi: u32,
+    iv_base: u64,
+    pads: bool,
+}
+
+impl<'a> Usual<'a> {
+    #[inline(always)]
+    fn new(sa: &'a Sa) -> Self {
+        Self {
+            sa,
+            outer: OuterIpv4::new(sa),
+            job: UsualJob::new(sa),
+            spi: u32::from_be_bytes(sa.spi),
+            iv_base: sa.iv_base,
+            pads: sa.how.pad_to != 0,
+        }
+    }
+
+    #[inline(always)]
+    fn wrap(&self, packet: &mut Buf, number: u64) -> Result<u16, EspError> {
+        const OUTER: usize = size_of::<Ipv4>();
+        const BEFORE: usize = OUTER + ESP_HEADER_BYTES + 8;
+        const ICV: usize = 16;
+        const BLOCK: usize = 4;
+        let len = packet.len();
+        let unusual = packet.is_chained()
+            | packet.meta().flags.contains(Flags::TX_CSUM)
+            | self.pads
+            | (len > MAX_PACKET_BYTES - BEFORE - ICV - 2 * BLOCK);
+        if unusual {
+            return wrap_tunnel(self.sa, packet, number);
+        }
+        let inner = Inner::of(packet.data()).ok_or(EspError::BadInner)?;
+        let end = (len + TRAILER_BYTES + BLOCK - 1) & !(BLOCK - 1);
+        let Ok(bytes) = packet.grow(BEFORE, end - len + ICV) else { return Err(no_room(packet, BEFORE)) };
+        let total = bytes.len();
+        let Some((front, rest)) = bytes.split_first_chunk_mut::<BEFORE>() else {
+            return Err(EspError::NoHeadroom);
+        };
+        let padding = end - len - TRAILER_BYTES;
+        let trailer = SHORT_TRAILERS[padding % BLOCK] | u64::from(inner.protocol) << (8 * (padding + 1));
+        // What follows within the eight bytes is the ICV's place.
+        let place = rest.get_mut(len..).and_then(|tail| tail.first_chunk_mut::<8>());
+        *place.ok_or(EspError::TooLong)? = trailer.to_le_bytes();
+        let iv = self.iv_base.wrapping_add(number);
+        let (header, esp) = front.split_at_mut(OUTER + 4);
+        let (Some(header), Some(esp)) = (header.first_chunk_mut(), esp.first_chunk_mut::<12>()) else {
+            return Err(EspError::NoHeadroom);
+        };
+        self.outer.write(header, inner, number, total, self.spi);
+        esp[..8].copy_from_slice(&(number << 32 | iv >> 32).to_be_bytes());
+        esp[8..].copy_from_slice(&(iv as u32).to_be_bytes());
+        Ok(OUTER as u16)
+    }
+}
+
+/// Which end a packet cannot grow at.
+#[cold]
+fn no_room(packet: &Buf, before: usize) -> EspError {
+    if packet.headroom() < before { EspError::NoHeadroom } else { EspError::TooLong }
 }
 
 /// Puts a packet between outer headers and trailer; returns where ESP starts.

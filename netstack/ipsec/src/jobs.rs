@@ -3,34 +3,13 @@
 use crate::Sa;
 use crate::cipher::Cipher;
 use crate::sa::ESP_HEADER_BYTES;
-use buffer::Buf;
-use crypto::gcm::Gcm;
-use crypto::{Aead, Job, NONCE_BYTES, TAG_BYTES, cbc_hmac, chacha, gcm};
+use crypto::{Aead, Job, NONCE_BYTES, Suite, TAG_BYTES, cbc_hmac, chacha, gcm};
 
 /// Packets of a call: few enough that what is noted of them stays in the first-level cache.
 pub(crate) const CHUNK: usize = 64;
 
-/// One packet's part of a call.
-#[derive(Clone, Copy)]
-pub(crate) struct Task<'a> {
-    pub(crate) sa: &'a Sa,
-    /// The extended sequence number.
-    pub(crate) number: u64,
-    /// SPI, high half and low half of an extended sequence number.
-    aad: [u8; 12],
-    /// Offset of the SPI.
-    pub(crate) esp: u16,
-}
-
-impl<'a> Task<'a> {
-    #[inline(always)]
-    pub(crate) fn new(sa: &'a Sa, number: u64, esp: u16) -> Self {
-        let mut aad = [0; 12];
-        aad[..4].copy_from_slice(&sa.spi);
-        aad[4..].copy_from_slice(&number.to_be_bytes());
-        Self { sa, number, aad, esp }
-    }
-}
+/// What is authenticated of a packet with an extended sequence number: SPI, high and low half.
+pub(crate) type ExtendedHeader = [u8; 12];
 
 /// A packet, cut where ESP cuts it.
 struct Parts<'p> {
@@ -40,114 +19,196 @@ struct Parts<'p> {
     icv: &'p mut [u8],
 }
 
-/// None if it is too short for its SA.
-#[inline(always)]
-fn parts<'p>(packet: &'p mut Buf, task: &Task<'_>) -> Option<Parts<'p>> {
-    let sa = task.sa;
-    let (_, esp) = packet.data_mut().split_at_mut_checked(usize::from(task.esp))?;
-    let (header, rest) = esp.split_at_mut_checked(ESP_HEADER_BYTES)?;
-    let (iv, rest) = rest.split_at_mut_checked(usize::from(sa.iv_bytes))?;
-    let (text, icv) = rest.split_at_mut_checked(rest.len().checked_sub(usize::from(sa.icv_bytes))?)?;
-    Some(Parts { header, iv, text, icv })
-}
-
 impl<'p> Parts<'p> {
+    /// `esp` starts at the SPI. None if it is too short for its SA.
     #[inline(always)]
-    fn aead<K>(self, key: &'p K, task: &'p Task<'_>) -> Option<Job<'p, K>> {
+    fn new(sa: &Sa, esp: &'p mut [u8]) -> Option<Self> {
+        let (header, rest) = esp.split_at_mut_checked(ESP_HEADER_BYTES)?;
+        let (iv, rest) = rest.split_at_mut_checked(usize::from(sa.iv_bytes))?;
+        let (text, icv) = rest.split_at_mut_checked(rest.len().checked_sub(usize::from(sa.icv_bytes))?)?;
+        Some(Parts { header, iv, text, icv })
+    }
+
+    #[inline(always)]
+    fn aead<K>(
+        self,
+        key: &'p K,
+        sa: &Sa,
+        number: u64,
+        extended: &'p mut ExtendedHeader,
+    ) -> Option<Job<'p, K>> {
         let mut nonce = [0; NONCE_BYTES];
-        nonce[..4].copy_from_slice(&task.sa.salt);
+        nonce[..4].copy_from_slice(&sa.salt);
         nonce[4..].copy_from_slice(self.iv.first_chunk::<8>()?);
-        let aad = if task.sa.how.esn { &task.aad[..] } else { self.header };
+        let aad = if sa.how.esn { extend(sa, number, extended) } else { self.header };
         Some(Job::new(key, &nonce, aad, self.text, self.icv.first_chunk_mut::<TAG_BYTES>()?))
     }
 
-    fn cbc(self, key: &'p cbc_hmac::Key, task: &'p Task<'_>) -> Option<cbc_hmac::Job<'p>> {
+    #[inline(never)]
+    fn cbc(
+        self,
+        key: &'p cbc_hmac::Key,
+        sa: &Sa,
+        number: u64,
+        extended: &'p mut ExtendedHeader,
+    ) -> Option<cbc_hmac::Job<'p>> {
         // The high half is authenticated behind everything else (RFC 4303 §2.2.1).
-        let trailer = if task.sa.how.esn { &task.aad[4..8] } else { &[] };
+        let trailer = if sa.how.esn { &extend(sa, number, extended)[4..8] } else { &[] };
         cbc_hmac::Job::new(key, self.header, self.iv.first_chunk()?, self.text, trailer, self.icv)
     }
 }
 
-type Jobs<J> = heapless::Vec<J, CHUNK>;
-
-/// Seals (`SEAL`) or opens the packets that have a task. Returns which of them were sealed or found authentic, a bit for
-/// each.
-pub(crate) fn run<const SEAL: bool>(gcm: &Gcm, packets: &mut [Buf], tasks: &[Option<Task<'_>>]) -> u64 {
-    let mut gcm_jobs: Jobs<Job<'_, gcm::Key>> = Jobs::new();
-    let mut indexes = [0u8; CHUNK];
-    let mut others = false;
-    for (index, (packet, task)) in packets.iter_mut().zip(tasks).enumerate() {
-        let Some(task) = task else { continue };
-        let Cipher::Gcm(key) = &task.sa.cipher else {
-            others = true;
-            continue;
-        };
-        if let Some(job) = parts(packet, task).and_then(|parts| parts.aead(key, task)) {
-            indexes[gcm_jobs.len()] = index as u8;
-            let _ = gcm_jobs.push(job);
-        }
-    }
-    let mut done = finish::<SEAL, _>(gcm, &mut gcm_jobs, &indexes);
-    drop(gcm_jobs);
-    if others {
-        done |= run_chacha::<SEAL>(packets, tasks) | run_cbc::<SEAL>(packets, tasks);
-    }
-    done
-}
-
-/// Works the jobs of an AEAD off.
 #[inline(always)]
-fn finish<const SEAL: bool, A: Aead>(aead: &A, jobs: &mut [Job<'_, A::Key>], indexes: &[u8; CHUNK]) -> u64 {
-    if jobs.is_empty() {
-        return 0;
-    }
-    let mut done = 0;
-    if SEAL {
-        aead.seal(jobs);
-        for index in &indexes[..jobs.len()] {
-            done |= 1 << index;
-        }
-    } else {
-        let _ = aead.open(jobs);
-        for (index, job) in indexes.iter().zip(jobs) {
-            done |= u64::from(job.is_authentic()) << index;
-        }
-    }
-    done
+fn extend<'p>(sa: &Sa, number: u64, extended: &'p mut ExtendedHeader) -> &'p [u8] {
+    extended[..4].copy_from_slice(&sa.spi);
+    extended[4..].copy_from_slice(&number.to_be_bytes());
+    extended
 }
 
-#[inline(never)]
-fn run_chacha<const SEAL: bool>(packets: &mut [Buf], tasks: &[Option<Task<'_>>]) -> u64 {
-    let mut jobs: Jobs<Job<'_, chacha::Key>> = Jobs::new();
-    let mut indexes = [0u8; CHUNK];
-    for (index, (packet, task)) in packets.iter_mut().zip(tasks).enumerate() {
-        let Some(task) = task else { continue };
-        let Cipher::ChaCha(key) = &task.sa.cipher else { continue };
-        if let Some(job) = parts(packet, task).and_then(|parts| parts.aead(&**key, task)) {
-            indexes[jobs.len()] = index as u8;
-            let _ = jobs.push(job);
-        }
-    }
-    finish::<SEAL, _>(&chacha::ChaChaPoly, &mut jobs, &indexes)
+/// What an SA with an AEAD says of a job.
+#[derive(Clone, Copy)]
+pub(crate) struct UsualJob {
+    /// Its first byte in the lowest place.
+    salt: u32,
+    iv_base: u64,
+    esn: bool,
 }
 
-#[inline(never)]
-fn run_cbc<const SEAL: bool>(packets: &mut [Buf], tasks: &[Option<Task<'_>>]) -> u64 {
-    let mut jobs: Jobs<cbc_hmac::Job<'_>> = Jobs::new();
-    let mut indexes = [0u8; CHUNK];
-    for (index, (packet, task)) in packets.iter_mut().zip(tasks).enumerate() {
-        let Some(task) = task else { continue };
-        let Cipher::Cbc(cbc) = &task.sa.cipher else { continue };
-        if let Some(job) = parts(packet, task).and_then(|parts| parts.cbc(&cbc.key, task)) {
-            indexes[jobs.len()] = index as u8;
-            let _ = jobs.push(job);
+impl UsualJob {
+    #[inline(always)]
+    pub(crate) fn new(sa: &Sa) -> Self {
+        Self { salt: u32::from_le_bytes(sa.salt), iv_base: sa.iv_base, esn: sa.how.esn }
+    }
+}
+
+/// Jobs of one kind, and whose packets they are of.
+struct Column<J> {
+    jobs: heapless::Vec<J, CHUNK>,
+    places: [u8; CHUNK],
+}
+
+impl<J> Column<J> {
+    fn new() -> Self {
+        Self { jobs: heapless::Vec::new(), places: [0; CHUNK] }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, place: usize, job: J) {
+        if let Some(known) = self.places.get_mut(self.jobs.len()) {
+            *known = place as u8;
+        }
+        let _ = self.jobs.push(job);
+    }
+
+    /// A bit for each packet whose job is as `is_authentic` asks.
+    #[inline(always)]
+    fn bits(&self, is_authentic: impl Fn(&J) -> bool) -> u64 {
+        let jobs = self.places.iter().zip(&self.jobs);
+        jobs.fold(0, |bits, (place, job)| bits | u64::from(is_authentic(job)) << place)
+    }
+}
+
+/// The jobs of up to [`CHUNK`] packets.
+pub(crate) struct Jobs<'p> {
+    gcm: Column<Job<'p, gcm::Key>>,
+    chacha: Column<Job<'p, chacha::Key>>,
+    cbc: Column<cbc_hmac::Job<'p>>,
+}
+
+impl<'p> Jobs<'p> {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self { gcm: Column::new(), chacha: Column::new(), cbc: Column::new() }
+    }
+
+    /// What [`Jobs::push`] does for an AEAD, with what it asks the SA in `usual`.
+    #[inline(always)]
+    pub(crate) fn push_usual(
+        &mut self,
+        place: usize,
+        sa: &'p Sa,
+        usual: &UsualJob,
+        number: u64,
+        esp: &'p mut [u8],
+        extended: &'p mut ExtendedHeader,
+    ) -> Option<()> {
+        let Cipher::Gcm(key) = &sa.cipher else { return self.push(place, sa, number, esp, extended) };
+        let (front, rest) = esp.split_first_chunk_mut::<{ ESP_HEADER_BYTES + 8 }>()?;
+        let (text, icv) = rest.split_last_chunk_mut::<TAG_BYTES>()?;
+        // Whole words from registers: what was just written to the packet byte by byte is not read back.
+        let iv = u128::from(usual.iv_base.wrapping_add(number).swap_bytes());
+        let nonce = (iv << 32 | u128::from(usual.salt)).to_le_bytes();
+        let nonce: &[u8; NONCE_BYTES] = nonce.first_chunk()?;
+        let aad = if usual.esn { extend(sa, number, extended) } else { &front[..ESP_HEADER_BYTES] };
+        self.gcm.push(place, Job::new(key, nonce, aad, text, icv));
+        Some(())
+    }
+
+    /// Adds the packet at `place`, whose SPI is at the start of `esp`. None: it is too short for its SA.
+    #[inline(always)]
+    pub(crate) fn push(
+        &mut self,
+        place: usize,
+        sa: &'p Sa,
+        number: u64,
+        esp: &'p mut [u8],
+        extended: &'p mut ExtendedHeader,
+    ) -> Option<()> {
+        let parts = Parts::new(sa, esp)?;
+        if let Cipher::Gcm(key) = &sa.cipher {
+            self.gcm.push(place, parts.aead(key, sa, number, extended)?);
+            return Some(());
+        }
+        self.push_other(place, sa, number, parts, extended)
+    }
+
+    #[inline(never)]
+    fn push_other(
+        &mut self,
+        place: usize,
+        sa: &'p Sa,
+        number: u64,
+        parts: Parts<'p>,
+        extended: &'p mut ExtendedHeader,
+    ) -> Option<()> {
+        match &sa.cipher {
+            Cipher::Gcm(_) => return None,
+            Cipher::ChaCha(key) => self.chacha.push(place, parts.aead(&**key, sa, number, extended)?),
+            Cipher::Cbc(cbc) => self.cbc.push(place, parts.cbc(&cbc.key, sa, number, extended)?),
+        }
+        Some(())
+    }
+
+    /// Seals all packets.
+    #[inline(always)]
+    pub(crate) fn seal(&mut self, suite: &Suite) {
+        if !self.gcm.jobs.is_empty() {
+            suite.gcm.seal(&mut self.gcm.jobs);
+        }
+        if !self.chacha.jobs.is_empty() {
+            suite.chacha.seal(&mut self.chacha.jobs);
+        }
+        if !self.cbc.jobs.is_empty() {
+            suite.cbc_hmac.seal(&mut self.cbc.jobs);
         }
     }
-    if SEAL {
-        cbc_hmac::seal(&mut jobs);
-        indexes[..jobs.len()].iter().fold(0, |done, index| done | 1 << index)
-    } else {
-        let _ = cbc_hmac::open(&mut jobs);
-        indexes.iter().zip(&jobs).fold(0, |done, (index, job)| done | u64::from(job.is_authentic()) << index)
+
+    /// Opens all packets; a bit for each that is authentic.
+    #[inline(always)]
+    pub(crate) fn open(&mut self, suite: &Suite) -> u64 {
+        let mut authentic = 0;
+        if !self.gcm.jobs.is_empty() {
+            let _ = suite.gcm.open(&mut self.gcm.jobs);
+            authentic |= self.gcm.bits(Job::is_authentic);
+        }
+        if !self.chacha.jobs.is_empty() {
+            let _ = suite.chacha.open(&mut self.chacha.jobs);
+            authentic |= self.chacha.bits(Job::is_authentic);
+        }
+        if !self.cbc.jobs.is_empty() {
+            let _ = suite.cbc_hmac.open(&mut self.cbc.jobs);
+            authentic |= self.cbc.bits(cbc_hmac::Job::is_authentic);
+        }
+        authentic
     }
 }

@@ -1,8 +1,10 @@
 //! Outer headers: what is copied from the inner packet and what comes back into it (RFC 4301 §5.1.2, RFC 6040).
 
 use crate::params::{DfPolicy, EcnPolicy};
+use crate::sa::How;
 use crate::{EspError, Sa};
-use packet::ipv4::{DONT_FRAGMENT, Ipv4};
+use core::array;
+use packet::ipv4::{DONT_FRAGMENT, Ipv4, VERSION_IHL};
 use packet::ipv6::Ipv6;
 use packet::udp::Udp;
 use packet::{checksum, protocol};
@@ -54,61 +56,19 @@ impl Sa {
         total: usize,
     ) -> Option<()> {
         let how = &self.how;
-        let ecn = if how.ecn == EcnPolicy::Copy { inner.class & 3 } else { 0 };
-        let class = how.dscp.map_or(inner.class & !3, |dscp| dscp << 2) | ecn;
-        let ttl = if how.ttl == 0 { inner.ttl } else { how.ttl };
         if how.outer_v6 {
+            let (class, ttl) = how.class_and_ttl(inner);
             self.write_ipv6(bytes, class, ttl, total)
         } else {
-            let dont_fragment = match how.df {
-                DfPolicy::Copy => inner.dont_fragment,
-                DfPolicy::Set => true,
-                DfPolicy::Clear => false,
-            };
-            self.write_ipv4(bytes, class, ttl, dont_fragment.then_some(()).ok_or(number as u16), total)
+            // What is behind the header is written after it.
+            OuterIpv4::new(self).write(bytes.first_chunk_mut()?, inner, number, total, 0);
+            let rest = bytes.get_mut(size_of::<Ipv4>()..)?;
+            if how.udp {
+                self.write_udp(rest, self.peer.ipv4().1, total - size_of::<Ipv4>())
+            } else {
+                Some(())
+            }
         }
-    }
-
-    /// `identification`: Ok if fragments are forbidden, so that none is needed (RFC 6864 §4.1).
-    #[inline(always)]
-    fn write_ipv4(
-        &self,
-        bytes: &mut [u8],
-        class: u8,
-        ttl: u8,
-        identification: Result<(), u16>,
-        total: usize,
-    ) -> Option<()> {
-        let (header, rest) = Ipv4::mut_from_prefix(bytes).ok()?;
-        let (template, _) = Ipv4::ref_from_prefix(&self.template).ok()?;
-        *header = *template;
-        header.dscp_ecn = class;
-        header.total_length = U16::new(total as u16);
-        match identification {
-            Ok(()) => header.flags_fragment = U16::new(DONT_FRAGMENT),
-            Err(number) => header.identification = U16::new(number),
-        }
-        header.ttl = ttl;
-        // The words that differ from the template, all of which it has as zero.
-        let word = |bytes| u32::from(u16::from_ne_bytes(bytes));
-        let flags = if self.how.df == DfPolicy::Set { 0 } else { word(header.flags_fragment.to_bytes()) };
-        let sum = self.template_sum
-            + word([0, class])
-            + word(header.total_length.to_bytes())
-            + word(header.identification.to_bytes())
-            + flags
-            + word([ttl, 0]);
-        let fold = |sum: u32| (sum & 0xffff) + (sum >> 16);
-        let checksum = |sum| U16::from_bytes((!(fold(fold(sum)) as u16)).to_ne_bytes());
-        if !self.how.udp {
-            header.checksum = checksum(sum);
-            return Some(());
-        }
-        let (address, port) = self.peer.ipv4();
-        header.destination = address;
-        let [a, b, c, d] = address;
-        header.checksum = checksum(sum + word([a, b]) + word([c, d]));
-        self.write_udp(rest, port, total - size_of::<Ipv4>())
     }
 
     #[inline(always)]
@@ -135,6 +95,77 @@ impl Sa {
         udp.destination_port = U16::new(port);
         udp.length = U16::new(length as u16);
         Some(())
+    }
+}
+
+impl How {
+    /// DSCP and ECN, and TTL, of an outer header.
+    #[inline(always)]
+    fn class_and_ttl(&self, inner: Inner) -> (u8, u8) {
+        let ecn = if self.ecn == EcnPolicy::Copy { inner.class & 3 } else { 0 };
+        let class = self.dscp.map_or(inner.class & !3, |dscp| dscp << 2) | ecn;
+        (class, if self.ttl == 0 { inner.ttl } else { self.ttl })
+    }
+}
+
+/// How an SA over IPv4 makes outer headers.
+#[derive(Clone, Copy)]
+pub(crate) struct OuterIpv4 {
+    /// The third and fourth word with TTL and checksum 0, and the last.
+    protocol_and_source: u64,
+    destination: u32,
+    template_sum: u32,
+    how: How,
+}
+
+impl OuterIpv4 {
+    #[inline(always)]
+    pub(crate) fn new(sa: &Sa) -> Self {
+        let middle = u64::from_be_bytes(array::from_fn(|at| sa.template[8 + at]));
+        let known = u32::from_be_bytes(array::from_fn(|at| sa.template[16 + at]));
+        // Where the peer may move, the template has no destination.
+        let moving = if sa.how.udp { u32::from_be_bytes(sa.peer.ipv4().0) } else { 0 };
+        Self {
+            protocol_and_source: middle,
+            destination: known | moving,
+            template_sum: sa.template_sum + (moving >> 16) + (moving & 0xffff),
+            how: sa.how,
+        }
+    }
+
+    /// The header of a packet of `total` bytes, and `after` behind it: as whole words, since what is put together from
+    /// bytes and then copied waits for them.
+    #[inline(always)]
+    pub(crate) fn write(
+        &self,
+        place: &mut [u8; size_of::<Ipv4>() + 4],
+        inner: Inner,
+        number: u64,
+        total: usize,
+        after: u32,
+    ) {
+        let (class, ttl) = self.how.class_and_ttl(inner);
+        let dont_fragment = match self.how.df {
+            DfPolicy::Copy => inner.dont_fragment,
+            DfPolicy::Set => true,
+            DfPolicy::Clear => false,
+        };
+        // No identification is needed where fragments are forbidden (RFC 6864 §4.1).
+        let (identification, flags) =
+            if dont_fragment { (0, u32::from(DONT_FRAGMENT)) } else { (u32::from(number as u16), 0) };
+        let (class, ttl, total) = (u32::from(class), u32::from(ttl), total as u32 & 0xffff);
+        // The template has all of these as zero, but for the flags if they are always set.
+        let added_flags = if self.how.df == DfPolicy::Set { 0 } else { flags };
+        let sum = self.template_sum + class + total + identification + added_flags + (ttl << 8);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let first = u32::from(VERSION_IHL) << 24 | class << 16 | total;
+        let second = u64::from(ttl) << 56 | self.protocol_and_source | u64::from(!(sum as u16)) << 32;
+        let words = [u64::from(first) << 32 | u64::from(identification << 16 | flags), second];
+        let last = u64::from(self.destination) << 32 | u64::from(after);
+        for (place, word) in place.as_chunks_mut::<8>().0.iter_mut().zip([words[0], words[1], last]) {
+            *place = word.to_be_bytes();
+        }
     }
 }
 

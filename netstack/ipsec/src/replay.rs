@@ -70,29 +70,34 @@ impl Window {
         if top - number >= self.size {
             return Err(EspError::Replayed);
         }
-        judge(self.word(number).load(Ordering::Relaxed), number).map(drop)
+        let word = self.word(number).load(Ordering::Relaxed);
+        match judge(word, number / BLOCK, 1 << (number % BLOCK)) {
+            (_, 0) => Ok(()),
+            _ => Err(EspError::Replayed),
+        }
     }
 
     /// Accepts a number, once its packet is verified. An error: it was accepted before, or has become too old since.
     #[inline]
     pub fn accept(&self, number: u64) -> Result<(), EspError> {
+        let mut accepting = self.begin();
+        accepting.add(0, number);
+        if accepting.finish() == 0 { Ok(()) } else { Err(EspError::Replayed) }
+    }
+
+    /// Begins to accept the numbers of several verified packets.
+    #[inline]
+    pub(crate) fn begin(&self) -> Accepting<'_> {
         let top = self.top();
-        if number <= top && top - number >= self.size {
-            return Err(EspError::Replayed);
+        Accepting {
+            window: self,
+            top,
+            first_top: top,
+            block: 0,
+            bits: 0,
+            places: [0; BLOCK as usize],
+            refused: 0,
         }
-        let word = self.word(number);
-        let mut seen = word.load(Ordering::Relaxed);
-        loop {
-            let wanted = judge(seen, number)?;
-            match word.compare_exchange_weak(seen, wanted, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(now) => seen = now,
-            }
-        }
-        if number > top {
-            let _ = self.top.fetch_max(number, Ordering::AcqRel);
-        }
-        Ok(())
     }
 
     /// Asks for the word of a number of which only the low half is known.
@@ -109,18 +114,88 @@ impl Window {
     }
 }
 
-/// The word after `number` was accepted into it.
+/// Numbers of verified packets in the order in which these came, with one change of each word that they are in. What
+/// [`Window::accept`] would do one by one is done to all.
+pub(crate) struct Accepting<'w> {
+    window: &'w Window,
+    /// The highest number so far, and before.
+    top: u64,
+    first_top: u64,
+    /// Numbers that are not yet in the window: their block, a bit for each, and whose they are.
+    block: u64,
+    bits: u32,
+    places: [u8; BLOCK as usize],
+    refused: u64,
+}
+
+impl Accepting<'_> {
+    /// The number of the packet at `place`, below 64.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, place: usize, number: u64) {
+        let (block, bit) = (number / BLOCK, (number % BLOCK) as usize);
+        if number <= self.top && self.top - number >= self.window.size {
+            self.refused |= 1 << place;
+            return;
+        }
+        if block != self.block {
+            self.write();
+            self.block = block;
+        }
+        if self.bits >> bit & 1 == 1 {
+            self.refused |= 1 << place;
+            return;
+        }
+        self.bits |= 1 << bit;
+        self.places[bit] = place as u8;
+        self.top = self.top.max(number);
+    }
+
+    /// Sets the bits of the block, and refuses what had them set.
+    #[inline]
+    fn write(&mut self) {
+        let bits = core::mem::take(&mut self.bits);
+        if bits == 0 {
+            return;
+        }
+        let word = self.window.word(self.block * BLOCK);
+        let mut seen = word.load(Ordering::Relaxed);
+        let mut repeated = loop {
+            let (wanted, repeated) = judge(seen, self.block, bits);
+            if wanted == seen {
+                break repeated;
+            }
+            match word.compare_exchange_weak(seen, wanted, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => break repeated,
+                Err(now) => seen = now,
+            }
+        };
+        while repeated != 0 {
+            self.refused |= 1 << self.places[repeated.trailing_zeros() as usize];
+            repeated &= repeated - 1;
+        }
+    }
+
+    /// Writes what is left. A bit for each packet that is refused.
+    #[inline]
+    pub(crate) fn finish(mut self) -> u64 {
+        self.write();
+        if self.top > self.first_top {
+            let _ = self.window.top.fetch_max(self.top, Ordering::AcqRel);
+        }
+        self.refused
+    }
+}
+
+/// A word after numbers of a block were accepted into it, and which of them it had already.
 #[inline]
-fn judge(word: u64, number: u64) -> Result<u64, EspError> {
-    let (block, bit) = (number / BLOCK, 1u32 << (number % BLOCK));
+fn judge(word: u64, block: u64, bits: u32) -> (u64, u32) {
     // Block numbers are compared within 2^32, so a jump of 2^36 packets is taken for an old one: nothing is accepted
     // twice for it.
     let age = ((word >> 32) as u32).wrapping_sub(block as u32) as i32;
     match age {
-        0 if word as u32 & bit != 0 => Err(EspError::Replayed),
-        0 => Ok(word | u64::from(bit)),
-        1.. => Err(EspError::Replayed),
-        _ => Ok(pack(block, bit)),
+        0 => (word | u64::from(bits), word as u32 & bits),
+        1.. => (word, bits),
+        _ => (pack(block, bits), 0),
     }
 }
 

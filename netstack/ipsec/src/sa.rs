@@ -3,7 +3,7 @@
 use crate::cipher::Cipher;
 use crate::params::{DfPolicy, DscpPolicy, EcnPolicy, Limits, TtlPolicy};
 use crate::peer::Peer;
-use crate::{Direction, EspError, Mode, SaError, SaId, SaParameters, Sequence, Window};
+use crate::{Direction, EspError, Mode, SaError, SaId, SaParameters, Sequence, TunnelId, Window};
 use buffer::{prefetch_read, prefetch_write};
 use core::array;
 use core::fmt;
@@ -80,18 +80,21 @@ pub struct Sa {
     /// In network byte order.
     pub(crate) spi: [u8; 4],
     pub(crate) salt: [u8; 4],
-    /// Ones' complement sum of an IPv4 template.
+    /// Sum of the 16-bit numbers of an IPv4 template.
     pub(crate) template_sum: u32,
     pub(crate) how: How,
     pub(crate) iv_base: u64,
     pub(crate) sequence: Sequence,
     pub(crate) use_: Use,
+    limits: Lifetime,
+    pub(crate) flags: AtomicU32,
+    /// The longest outer packet of the path, as far as routers on the way have told.
+    pub(crate) path_mtu: AtomicU16,
+    pub(crate) tunnel: TunnelId,
     pub(crate) window: Window,
     /// Where the peer of an SA in UDP was last seen.
     pub(crate) peer: Peer,
-    /// The longest outer packet of the path, as far as routers on the way have told.
-    pub(crate) path_mtu: AtomicU16,
-    /// When that was; 0 if none did.
+    /// When a router told about the path; 0 if none did.
     path_mtu_at_ns: AtomicU64,
     pub(crate) cipher: Cipher,
     audit: Audit,
@@ -99,7 +102,9 @@ pub struct Sa {
     parameters: SaParameters,
 }
 
-const _: () = assert!(core::mem::offset_of!(Sa, sequence) <= 88);
+const _: () = assert!(core::mem::offset_of!(Sa, how) == 64);
+const _: () = assert!(core::mem::offset_of!(Sa, limits) == 128);
+const _: () = assert!(core::mem::offset_of!(Sa, window) <= 192);
 
 /// How packets are treated: the parameters that the data path asks for.
 #[derive(Clone, Copy, Debug)]
@@ -115,17 +120,25 @@ pub(crate) struct How {
     /// 0: copied.
     pub(crate) ttl: u8,
     pub(crate) has_selectors: bool,
+    /// The outer header is IPv4 alone, and the IV eight bytes.
+    pub(crate) is_usual: bool,
     pub(crate) pad_to: u16,
 }
 
-/// Lifetimes and counters.
+/// Counters.
 pub(crate) struct Use {
-    pub(crate) packets: AtomicU64,
-    pub(crate) bytes: AtomicU64,
+    /// Less the last sequence number: packets that passed. So an outbound SA counts them by giving numbers; what took one and
+    /// did not pass is subtracted here.
+    packets_less_sequence: AtomicU64,
+    bytes: AtomicU64,
+    last_used_ns: AtomicU64,
+}
+
+/// Lifetimes.
+#[derive(Clone, Copy, Debug)]
+struct Lifetime {
     soft: Threshold,
     hard: Threshold,
-    pub(crate) last_used_ns: AtomicU64,
-    flags: AtomicU32,
 }
 
 /// What may not be passed; `u64::MAX` where there is no limit.
@@ -191,19 +204,22 @@ impl Sa {
             iv_base: entropy.iv_base,
             sequence: Sequence::new(last, limit),
             use_: Use {
-                packets: AtomicU64::new(0),
+                packets_less_sequence: AtomicU64::new(last.wrapping_neg()),
                 bytes: AtomicU64::new(0),
+                last_used_ns: AtomicU64::new(0),
+            },
+            limits: Lifetime {
                 soft: Threshold::new(parameters.lifetimes.soft, now_ns),
                 hard: Threshold::new(parameters.lifetimes.hard, now_ns),
-                last_used_ns: AtomicU64::new(0),
-                flags: AtomicU32::new(0),
             },
+            flags: AtomicU32::new(0),
+            path_mtu: AtomicU16::new(u16::MAX),
+            tunnel: parameters.tunnel,
             window: Window::new(parameters.replay_window, last),
             peer: Peer::new(SocketAddr::new(
                 parameters.remote,
                 parameters.nat_t.map_or(0, |nat_t| nat_t.remote_port),
             )),
-            path_mtu: AtomicU16::new(u16::MAX),
             path_mtu_at_ns: AtomicU64::new(0),
             cipher,
             audit: Audit { errors: array::from_fn(|_| AtomicU64::new(0)), last: AtomicU8::new(0) },
@@ -215,6 +231,12 @@ impl Sa {
     /// Its number.
     pub fn id(&self) -> SaId {
         self.id
+    }
+
+    /// The tunnel that what it decrypts came by.
+    #[inline]
+    pub fn tunnel(&self) -> TunnelId {
+        self.tunnel
     }
 
     /// What control said of it, without the key.
@@ -270,7 +292,7 @@ impl Sa {
             Direction::Inbound => self.window.top(),
         };
         SaCounters {
-            packets: self.use_.packets.load(Relaxed),
+            packets: self.packets(),
             bytes: self.use_.bytes.load(Relaxed),
             last_sequence,
             errors: array::from_fn(|number| self.audit.errors[number].load(Relaxed)),
@@ -317,8 +339,14 @@ impl Sa {
     pub fn prefetch(&self) {
         prefetch_read(&self.template);
         prefetch_write(&self.sequence);
-        prefetch_write(&self.use_.hard);
-        prefetch_read(&self.peer);
+        prefetch_read(&self.limits);
+    }
+
+    /// The same for decapsulation.
+    #[inline(always)]
+    pub(crate) fn prefetch_inbound(&self) {
+        self.prefetch();
+        prefetch_write(&self.window);
     }
 
     /// Learns from a router on the path what it takes, if that is less than known so far. Less than every path takes is
@@ -349,43 +377,62 @@ impl Sa {
         }
     }
 
+    /// Packets that passed.
+    #[inline]
+    fn packets(&self) -> u64 {
+        self.sequence.last().wrapping_add(self.use_.packets_less_sequence.load(Relaxed))
+    }
+
     /// Whether it may still carry packets.
     #[inline]
     pub(crate) fn is_usable(&self, now_ns: u64) -> bool {
-        let (packets, bytes) = (self.use_.packets.load(Relaxed), self.use_.bytes.load(Relaxed));
-        let expired = self.use_.hard.is_reached(packets, bytes, now_ns);
+        let (packets, bytes) = (self.packets(), self.use_.bytes.load(Relaxed));
+        let expired = self.limits.hard.is_reached(packets, bytes, now_ns);
         if expired {
             self.raise(HARD_EXPIRED);
         }
         !expired
     }
 
-    /// Counts packets that passed.
+    /// Counts packets that passed. Their number is counted with their sequence numbers.
     #[inline]
-    pub(crate) fn count(&self, packets: u64, bytes: u64, now_ns: u64) {
-        let packets = self.use_.packets.fetch_add(packets, Relaxed) + packets;
+    pub(crate) fn count_sent(&self, bytes: u64, now_ns: u64) {
         let bytes = self.use_.bytes.fetch_add(bytes, Relaxed) + bytes;
         self.use_.last_used_ns.store(now_ns, Relaxed);
-        if self.use_.soft.is_reached(packets, bytes, now_ns) {
+        if self.limits.soft.is_reached(self.packets(), bytes, now_ns) {
             self.raise(SOFT_EXPIRED);
         }
+    }
+
+    /// Counts packets that were accepted.
+    #[inline]
+    pub(crate) fn count_received(&self, packets: u64, bytes: u64, now_ns: u64) {
+        let _ = self.use_.packets_less_sequence.fetch_add(packets, Relaxed);
+        self.count_sent(bytes, now_ns);
+    }
+
+    /// Refuses a packet that has its sequence number already.
+    #[cold]
+    pub(crate) fn refuse_numbered(&self, error: EspError) {
+        let _ = self.use_.packets_less_sequence.fetch_sub(1, Relaxed);
+        self.refuse(error);
     }
 
     /// Leaves a message to control.
     #[inline]
     pub(crate) fn raise(&self, flag: u32) {
-        if self.use_.flags.load(Relaxed) & flag == 0 {
-            let _ = self.use_.flags.fetch_or(flag, Relaxed);
+        if self.flags.load(Relaxed) & flag == 0 {
+            let _ = self.flags.fetch_or(flag, Relaxed);
         }
     }
 
     /// The messages that were left so far, and those that time and use bring.
     pub(crate) fn messages(&self, now_ns: u64) -> u32 {
-        let (packets, bytes) = (self.use_.packets.load(Relaxed), self.use_.bytes.load(Relaxed));
+        let (packets, bytes) = (self.packets(), self.use_.bytes.load(Relaxed));
         let reached = |threshold: &Threshold| threshold.is_reached(packets, bytes, now_ns);
-        let soft = if reached(&self.use_.soft) { SOFT_EXPIRED } else { 0 };
-        let hard = if reached(&self.use_.hard) { HARD_EXPIRED } else { 0 };
-        self.use_.flags.load(Relaxed) | soft | hard
+        let soft = if reached(&self.limits.soft) { SOFT_EXPIRED } else { 0 };
+        let hard = if reached(&self.limits.hard) { HARD_EXPIRED } else { 0 };
+        self.flags.load(Relaxed) | soft | hard
     }
 }
 
@@ -416,15 +463,19 @@ impl How {
                 TtlPolicy::Set(ttl) => ttl,
             },
             has_selectors: !parameters.selectors.is_empty(),
+            is_usual: parameters.mode == Mode::Tunnel
+                && parameters.local.is_ipv4()
+                && parameters.nat_t.is_none()
+                && parameters.algorithm.iv_bytes() == 8,
             pad_to: parameters.tfc_pad_to_bytes.unwrap_or(0),
         }
     }
 }
 
-/// The sum of the 16-bit words of an IPv4 header without options, in the machine's byte order.
+/// The sum of the 16-bit numbers of an IPv4 header without options.
 fn sum_words(template: &[u8; MAX_OUTER_BYTES]) -> u32 {
     let (words, _) = template[..size_of::<Ipv4>()].as_chunks::<2>();
-    words.iter().map(|word| u32::from(u16::from_ne_bytes(*word))).sum()
+    words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum()
 }
 
 /// The headers before ESP as an empty packet of the SA has them, and how many bytes they are.

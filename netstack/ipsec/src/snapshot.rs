@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
+use crypto::Suite;
 use crypto::gcm::Gcm;
 use packet::udp::PORT_IPSEC_NAT_T;
 
@@ -39,7 +40,7 @@ pub struct Snapshot {
     pub(crate) spd: Arc<Spd>,
     /// UDP ports of the node where ESP comes in besides 4500, in order.
     pub(crate) nat_t_ports: Arc<Vec<u16>>,
-    pub(crate) gcm: Gcm,
+    pub(crate) suite: Suite,
 }
 
 impl Snapshot {
@@ -51,7 +52,7 @@ impl Snapshot {
             tunnels: TunnelTable::default(),
             spd: Arc::default(),
             nat_t_ports: Arc::default(),
-            gcm: Gcm::best(),
+            suite: Suite::beside(Gcm::best()),
         }
     }
 
@@ -82,6 +83,13 @@ impl Snapshot {
     #[inline]
     pub fn tunnel(&self, tunnel: TunnelId) -> Option<&Tunnel> {
         self.row(tunnel).map(|row| &row.description)
+    }
+
+    /// Both at once: what control said of a tunnel, and the SA that encrypts for it.
+    #[inline]
+    pub fn way_into(&self, tunnel: TunnelId) -> Option<(&Tunnel, &Sa)> {
+        let row = self.row(tunnel)?;
+        Some((&row.description, row.outbound.as_deref()?))
     }
 
     #[inline]
@@ -116,7 +124,13 @@ impl Snapshot {
     /// The AES-GCM implementation in use.
     #[inline]
     pub fn gcm(&self) -> &Gcm {
-        &self.gcm
+        &self.suite.gcm
+    }
+
+    /// The implementations in use.
+    #[inline]
+    pub fn suite(&self) -> &Suite {
+        &self.suite
     }
 }
 

@@ -80,7 +80,7 @@ fn packet(bytes: &[u8]) -> Option<Buf> {
 
 fn seal(snapshot: &Snapshot, bytes: &[u8]) -> Option<Vec<u8>> {
     let (mut packets, mut results) = ([packet(bytes)?], [Ok(())]);
-    ipsec::encapsulate(snapshot.gcm(), &mut packets, &[snapshot.outbound(TUNNEL)], 0, &mut results);
+    ipsec::encapsulate(snapshot.suite(), &mut packets, &[snapshot.outbound(TUNNEL)], 0, &mut results);
     results[0].is_ok().then(|| packets[0].data().to_vec())
 }
 

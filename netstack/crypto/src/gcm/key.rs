@@ -1,15 +1,16 @@
 //! An AES-GCM key made ready: the AES key schedule and powers of the hash key.
 
+use crate::schedule::{ROUND_KEYS, expand};
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
-use aes::{Aes128Enc, Aes256Enc, Block, hazmat};
+use aes::{Aes128Enc, Aes256Enc, Block};
 use core::fmt;
 use zeroize::Zeroize;
 
 /// How many powers of the hash key a [`Key`] holds, and so how many blocks share one reduction.
 pub(super) const POWERS: usize = 16;
 
-/// Round keys of AES-256, the longest schedule (FIPS 197, 5.2).
-const ROUND_KEYS: usize = 15;
+/// Those of AES-128 but the last, which is in the same line.
+const ROUND_KEYS_128: usize = 10;
 
 /// A key of AES-128-GCM or AES-256-GCM, 512 bytes.
 ///
@@ -73,6 +74,19 @@ impl Key {
         Ok(key)
     }
 
+    /// Asks for the lines that a text of `bytes` needs. Kernels ask too, but only a few packets ahead.
+    #[inline(always)]
+    pub fn prefetch(&self, bytes: usize) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // A line has four powers, and four blocks of text need one more power than that.
+        let first = (POWERS / 4).saturating_sub(bytes / 64 + 1);
+        let last = (core::mem::offset_of!(Key, round_keys) + 16 * ROUND_KEYS_128) / 64;
+        for line in first..=last {
+            // SAFETY: prefetching is allowed anywhere, and this is within the key.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(self).cast::<i8>().add(64 * line)) };
+        }
+    }
+
     /// The cipher key: a schedule begins with it.
     pub(super) fn cipher(&self) -> Cipher {
         let bytes = self.round_keys.as_flattened();
@@ -122,38 +136,6 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key").field("rounds", &self.rounds).finish_non_exhaustive()
     }
-}
-
-/// The key schedule (FIPS 197, 5.2) for a key of four or eight words.
-fn expand(key: &[u8], round_keys: &mut [[u8; 16]; ROUND_KEYS]) {
-    let words = round_keys.as_flattened_mut();
-    let (key_words, total_words) = (key.len() / 4, 4 * (key.len() / 4 + 7));
-    words[..key.len()].copy_from_slice(key);
-    let mut round_constant = 1u8;
-    for i in key_words..total_words {
-        let mut word = [0; 4];
-        word.copy_from_slice(&words[4 * i - 4..4 * i]);
-        if i % key_words == 0 {
-            word = substitute(word);
-            word.rotate_left(1);
-            word[0] ^= round_constant;
-            round_constant = (round_constant << 1) ^ ((round_constant >> 7) * 0x1b);
-        } else if key_words == 8 && i % 8 == 4 {
-            word = substitute(word);
-        }
-        for (j, byte) in word.into_iter().enumerate() {
-            words[4 * i + j] = words[4 * (i - key_words) + j] ^ byte;
-        }
-    }
-}
-
-/// The AES S-box over four bytes, in constant time: a cipher round over four equal columns, which the shift
-/// of rows leaves alone, without its mixing of columns.
-fn substitute(word: [u8; 4]) -> [u8; 4] {
-    let mut block = Block::from(core::array::from_fn(|i| word[i % 4]));
-    hazmat::cipher_round(&mut block, &Block::default());
-    hazmat::inv_mix_columns(&mut block);
-    [block[0], block[1], block[2], block[3]]
 }
 
 /// The product in GF(2^128) of two numbers whose bit 127 is the coefficient of x^0, in constant time

@@ -8,7 +8,7 @@ use crate::counters::CountRun;
 use crate::graph::{Nexts, Node};
 use crate::tables::InterfaceId;
 use buffer::{VECTOR_SIZE, Vector};
-use ipsec::EspError;
+use ipsec::{EspError, TunnelId};
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
@@ -17,6 +17,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     linearise(cx.cache, packets);
     ipsec::decapsulate(cx.ipsec, packets, cx.now_ns, &mut results[..count]);
     let mut counted = CountRun::new(|id| cx.counters.tunnels.get(id as usize).map(|counter| &counter.rx));
+    let mut way = Way { tunnel: TunnelId(u32::MAX), clamp_mss: false, interface: None, is_up: true };
     for ((packet, next), result) in packets.iter_mut().zip(nexts).zip(&results) {
         let sa = match result {
             Ok(sa) => sa,
@@ -29,17 +30,39 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
             Some(first) if first >> 4 == 4 => Node::Ip4Input,
             _ => Node::Ip6Input,
         };
-        let tunnel = cx.ipsec.tunnel(sa.parameters().tunnel);
-        if tunnel.is_some_and(|tunnel| tunnel.clamp_mss) {
-            clamp_mss(cx.tables, packet, sa, tunnel.and_then(|tunnel| tunnel.interface).unwrap_or(u16::MAX));
+        let tunnel = sa.tunnel();
+        if tunnel != way.tunnel {
+            way = Way::new(cx, tunnel);
         }
-        if let Some(interface) = tunnel.and_then(|tunnel| tunnel.interface) {
+        if way.clamp_mss {
+            clamp_mss(cx.tables, packet, sa, way.interface.unwrap_or(u16::MAX));
+        }
+        if let Some(interface) = way.interface {
             packet.meta_mut().rx_interface = interface;
             counted.add(interface.into(), packet.len());
-            if !cx.tables.row(InterfaceId(interface)).is_some_and(|row| row.description.up) {
+            if !way.is_up {
                 *next = drop_for(packet, DropReason::InterfaceDown);
             }
         }
     }
     counted.finish();
+}
+
+/// What there is to know of a tunnel.
+struct Way {
+    tunnel: TunnelId,
+    clamp_mss: bool,
+    interface: Option<u16>,
+    /// The interface is up, if there is one.
+    is_up: bool,
+}
+
+impl Way {
+    fn new(cx: &Context<'_>, tunnel: TunnelId) -> Self {
+        let description = cx.ipsec.tunnel(tunnel).copied().unwrap_or_default();
+        let interface = description.interface;
+        let row = interface.and_then(|interface| cx.tables.row(InterfaceId(interface)));
+        let is_up = interface.is_none() || row.is_some_and(|row| row.description.up);
+        Self { tunnel, clamp_mss: description.clamp_mss, interface, is_up }
+    }
 }

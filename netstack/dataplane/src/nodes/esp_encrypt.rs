@@ -1,5 +1,8 @@
 //! Encrypts by the tunnel's SA (RFC 4303), a vector at a time; what comes out is a packet of this node, and is routed.
 //!
+//! An outer packet that a neighbour takes as it is gets its Ethernet header here: its header was just written, so that there is
+//! nothing to be checked or changed in it, and a vector usually has one destination. All others go to lookup.
+//!
 //! The tunnel is in `opaque[1]`, and [`CUT`] with it if the packet is a piece that was made for the tunnel. A packet that
 //! the path of the outer packets is known not to take is cut or refused here, as the tunnel's own MTU was kept before.
 
@@ -10,7 +13,8 @@ use crate::counters::CountRun;
 use crate::graph::{Nexts, Node};
 use crate::tables::{InterfaceId, Tables};
 use buffer::{Buf, Flags, VECTOR_SIZE, Vector};
-use ipsec::{EspError, Sa, TunnelId};
+use ipsec::{EspError, Sa, Snapshot, TunnelId};
+use packet::ethernet::ETHERTYPE_IPV4;
 use packet::ipv4::{DONT_FRAGMENT, Ipv4};
 use packet::{icmpv4, icmpv6, ipv6};
 use zerocopy::FromBytes;
@@ -20,49 +24,98 @@ const USUAL_MTU: u16 = 1500;
 /// In `opaque[1]`: not to be cut once more.
 pub(super) const CUT: u64 = 1 << 63;
 
+/// Where a packet's tunnel leads.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    tunnel: u32,
+    clamp_mss: bool,
+    sa: &'a Sa,
+}
+
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let mut sas = [None; VECTOR_SIZE];
     let mut results = [Ok(()); VECTOR_SIZE];
     let mut counted = CountRun::new(|id| cx.counters.tunnels.get(id as usize).map(|counter| &counter.tx));
-    for (packet, sa) in packets.iter().zip(&mut sas) {
-        *sa = cx.ipsec.outbound(TunnelId(packet.meta().opaque[1] as u32));
-        if let Some(sa) = sa {
-            sa.prefetch();
-        }
-    }
+    prefetch(cx.ipsec, packets);
+    let mut way: Option<Way<'_>> = None;
     for ((packet, sa), next) in packets.iter_mut().zip(&mut sas).zip(&mut *nexts) {
-        let tunnel = packet.meta().opaque[1];
         *next = Node::EspEncrypt;
-        if let Some(found) = *sa {
-            counted.add(packet.meta().tx_interface.into(), packet.total_len());
-            if cx.ipsec.tunnel(TunnelId(tunnel as u32)).is_some_and(|tunnel| tunnel.clamp_mss) {
-                let interface = packet.meta().tx_interface;
-                clamp_mss(cx.tables, packet, found, interface);
-            }
-            if packet.meta().flags.contains(Flags::NESTED) {
-                *next = drop_for(packet, DropReason::IpsecLoop);
-                *sa = None;
-            } else if found.path_mtu().is_some()
-                && tunnel & CUT == 0
-                && let Some(other) = keep_path_mtu(packet, found)
-            {
-                *next = other;
-                *sa = None;
-            }
+        let tunnel = packet.meta().opaque[1] as u32;
+        if way.is_none_or(|way| way.tunnel != tunnel) {
+            let found = cx.ipsec.way_into(TunnelId(tunnel));
+            way = found.map(|(description, sa)| Way { tunnel, sa, clamp_mss: description.clamp_mss });
+        }
+        let Some(way) = way else { continue };
+        counted.add(packet.meta().tx_interface.into(), packet.total_len());
+        if way.clamp_mss {
+            let interface = packet.meta().tx_interface;
+            clamp_mss(cx.tables, packet, way.sa, interface);
+        }
+        if packet.meta().flags.contains(Flags::NESTED) {
+            *next = drop_for(packet, DropReason::IpsecLoop);
+        } else if way.sa.path_mtu().is_some()
+            && packet.meta().opaque[1] & CUT == 0
+            && let Some(other) = keep_path_mtu(packet, way.sa)
+        {
+            *next = other;
+        } else {
+            *sa = Some(way.sa);
         }
     }
     counted.finish();
     let count = packets.len();
     linearise(cx.cache, packets);
-    ipsec::encapsulate(cx.ipsec.gcm(), packets, &sas[..count], cx.now_ns, &mut results[..count]);
-    for ((packet, next), result) in packets.iter_mut().zip(nexts).zip(&results) {
+    ipsec::encapsulate(cx.ipsec.suite(), packets, &sas[..count], cx.now_ns, &mut results[..count]);
+    let columns = nexts.iter_mut().zip(&mut cx.scratch.destinations4);
+    for ((packet, (next, destination)), result) in packets.iter_mut().zip(columns).zip(&results) {
         match result {
-            Ok(()) => *next = sent(packet),
+            Ok(()) => (*next, *destination) = sent(packet),
             Err(EspError::NoSa) if *next != Node::EspEncrypt => {}
             Err(error) => *next = drop_for(packet, reason(*error)),
         }
     }
+    route(cx, packets, nexts);
+}
+
+/// Asks for the lines of SAs, which are far apart where there are many.
+#[inline(always)]
+fn prefetch(snapshot: &Snapshot, packets: &[Buf]) {
+    let mut last = None;
+    for packet in packets {
+        let tunnel = packet.meta().opaque[1] as u32;
+        if last != Some(tunnel) {
+            last = Some(tunnel);
+            if let Some(sa) = snapshot.outbound(TunnelId(tunnel)) {
+                sa.prefetch();
+            }
+        }
+    }
+}
+
+/// Gives those that go to a neighbour in one piece their Ethernet header. Their destinations are in `scratch`; those of other
+/// packets there mean nothing.
+fn route(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+    let count = packets.len();
+    let groups = &mut cx.scratch.groups[..count];
+    cx.shared.fib4().lookup_batch(&cx.scratch.destinations4[..count], groups);
+    let (tables, key) = (cx.tables, cx.shared.flow_key());
+    let mut counted = CountRun::new(|id| cx.counters.adjacencies.get(id as usize));
+    for ((packet, next), group) in packets.iter_mut().zip(nexts).zip(groups) {
+        if *next != Node::Ip4Lookup {
+            continue;
+        }
+        let group = tables.group(*group);
+        let id = if group.mask == 0 { group.first } else { tables.bucket(group, key.ipv4(packet)) };
+        let row = tables.adjacency(id);
+        let length = packet.len();
+        if row.next4 == Node::Ip4Rewrite && row.tunnel().is_none() && length <= usize::from(row.mtu) {
+            packet.meta_mut().adjacency = id;
+            *next = row.push_ethernet(packet, ETHERTYPE_IPV4);
+            counted.add(id, length + usize::from(row.header_len));
+        }
+    }
+    counted.finish();
 }
 
 /// Lowers the MSS of a TCP SYN to what the tunnel takes: its interface, and the path as far as it is known.
@@ -75,15 +128,17 @@ pub(super) fn clamp_mss(tables: &Tables, packet: &mut Buf, sa: &Sa, interface: u
     }
 }
 
-/// An outer packet is this node's own.
+/// An outer packet is this node's own. Where it is looked up, and its destination if that is an IPv4 address.
 #[inline(always)]
-fn sent(packet: &mut Buf) -> Node {
+fn sent(packet: &mut Buf) -> (Node, u32) {
     let flags = packet.meta().flags;
     let nested = if flags.contains(Flags::ENCAPSULATED) { Flags::NESTED } else { Flags::empty() };
     packet.meta_mut().flags = (flags & Flags::TRACED) | Flags::ORIGINATED | Flags::ENCAPSULATED | nested;
-    match packet.data().first() {
-        Some(first) if first >> 4 == 4 => Node::Ip4Lookup,
-        _ => Node::Ip6Lookup,
+    match packet.data().first_chunk::<20>() {
+        Some(&[first, .., a, b, c, d]) if first >> 4 == 4 => {
+            (Node::Ip4Lookup, u32::from_be_bytes([a, b, c, d]))
+        }
+        _ => (Node::Ip6Lookup, 0),
     }
 }
 
