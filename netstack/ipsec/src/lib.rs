@@ -30,6 +30,7 @@ mod path_mtu;
 mod peer;
 mod policy;
 mod replay;
+mod rules;
 mod sa;
 mod secret;
 mod selector;

@@ -1,8 +1,8 @@
 //! The security policy database (RFC 4301 §4.4.1): ordered rules for traffic that no route leads into a tunnel.
 
+use crate::rules::Rules;
 use crate::{Direction, PacketFacts, Selector, TunnelId};
-use alloc::vec::Vec;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// What a policy demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,21 +29,21 @@ pub struct Policy {
 /// The rules of a snapshot.
 #[derive(Debug, Default)]
 pub(crate) struct Spd {
-    outbound: Vec<(Selector, Action)>,
-    inbound: Vec<(Selector, Action)>,
-    must_encrypt: Vec<IpNet>,
+    outbound: Rules<Action>,
+    inbound: Rules<Action>,
+    must_encrypt: Rules<()>,
 }
 
 impl Spd {
     pub(crate) fn new(policies: &[Policy], must_encrypt: &[IpNet]) -> Self {
         let of = |direction| {
             let chosen = policies.iter().filter(move |policy| policy.direction == direction);
-            chosen.map(|policy| (policy.selector, policy.action)).collect()
+            Rules::new(chosen.map(|policy| (policy.selector, policy.action)))
         };
         Self {
             outbound: of(Direction::Outbound),
             inbound: of(Direction::Inbound),
-            must_encrypt: must_encrypt.to_vec(),
+            must_encrypt: Rules::new(must_encrypt.iter().map(|prefix| (to(*prefix), ()))),
         }
     }
 
@@ -52,14 +52,22 @@ impl Spd {
     }
 
     pub(crate) fn decide(&self, direction: Direction, packet: &PacketFacts) -> Option<Action> {
-        let rules = match direction {
-            Direction::Outbound => &self.outbound,
-            Direction::Inbound => &self.inbound,
-        };
-        rules.iter().find(|(selector, _)| selector.matches(packet)).map(|(_, action)| *action)
+        match direction {
+            Direction::Outbound => self.outbound.find(packet),
+            Direction::Inbound => self.inbound.find(packet),
+        }
     }
 
     pub(crate) fn must_encrypt(&self, packet: &PacketFacts) -> bool {
-        self.must_encrypt.iter().any(|prefix| prefix.contains(&packet.destination))
+        self.must_encrypt.find(packet).is_some()
     }
+}
+
+/// Everything to a prefix.
+fn to(prefix: IpNet) -> Selector {
+    let anywhere = match prefix {
+        IpNet::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpNet::V6(_) => IpNet::V6(Ipv6Net::default()),
+    };
+    Selector::between(anywhere, prefix)
 }

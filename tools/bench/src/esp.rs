@@ -9,18 +9,23 @@ use buffer::{Buf, BufferCache, BufferPool, PortQueue, VECTOR_SIZE, Vector, clock
 use crypto::cbc_hmac::Hash;
 use crypto::gcm::Gcm;
 use dataplane::{
-    Adjacency, AdjacencyId, Attachment, Interface, InterfaceId, NextHopGroup, Node, Shared, Tables, Worker,
+    Adjacency, AdjacencyId, Attachment, Interface, InterfaceId, NextHopGroup, Node, NodeCounters, Shared,
+    Tables, Worker,
 };
 use fib::{Fib4Writer, Fib6Writer, Prefix};
-use ipsec::{Algorithm, Database, Direction, Entropy, EspError, SaParameters, Snapshot, Tunnel, TunnelId};
+use ipnet::IpNet;
+use ipsec::{
+    Action, Algorithm, Database, Direction, Entropy, EspError, Policy, SaParameters, Selector, Snapshot,
+    Tunnel, TunnelId,
+};
 use packet::ethernet::{ETHERTYPE_IPV4, Ethernet};
 use packet::ipv4::{Ipv4, VERSION_IHL};
 use packet::protocol;
 use serde::Serialize;
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use zerocopy::IntoBytes;
 use zerocopy::network_endian::U16;
 
@@ -47,6 +52,8 @@ enum Way {
     Encrypt,
     /// Encrypted to in the clear.
     Decrypt,
+    /// In the clear to encrypted in one router, and to in the clear in the next.
+    Loop,
 }
 
 /// One row of the report.
@@ -58,6 +65,8 @@ pub struct Workload {
     /// Bytes of an inner packet.
     bytes: usize,
     sas: usize,
+    /// Policies with a destination each, of which a random one leads into the tunnel; 0: a route does.
+    policies: usize,
 }
 
 /// What one workload costs.
@@ -87,11 +96,29 @@ pub fn all() -> Vec<Workload> {
     let mut all = Vec::new();
     for way in [Way::Encrypt, Way::Decrypt] {
         for (cipher, algorithm) in ciphers {
-            all.extend([64, 512, 1400].map(|bytes| Workload { way, cipher, algorithm, bytes, sas: 1 }));
+            all.extend([64, 512, 1400].map(|bytes| Workload {
+                way,
+                cipher,
+                algorithm,
+                bytes,
+                sas: 1,
+                policies: 0,
+            }));
         }
         let (cipher, algorithm) = ciphers[0];
-        all.extend([64, 1400].map(|bytes| Workload { way, cipher, algorithm, bytes, sas: 10_000 }));
+        all.extend([64, 1400].map(|bytes| Workload {
+            way,
+            cipher,
+            algorithm,
+            bytes,
+            sas: 10_000,
+            policies: 0,
+        }));
     }
+    let (cipher, algorithm) = ciphers[0];
+    let base = Workload { way: Way::Encrypt, cipher, algorithm, bytes: 64, sas: 1, policies: 0 };
+    all.extend([1, 1_000].map(|policies| Workload { policies, ..base }));
+    all.extend([64, 512, 1400].map(|bytes| Workload { way: Way::Loop, bytes, ..base }));
     all
 }
 
@@ -100,12 +127,17 @@ impl Workload {
         match self.way {
             Way::Encrypt => "esp-encrypt",
             Way::Decrypt => "esp-decrypt",
+            Way::Loop => "esp-loop",
         }
     }
 
     /// Its full name.
     pub fn name(&self) -> String {
-        let many = if self.sas > 1 { format!("-{}-sas", self.sas) } else { String::new() };
+        let many = match (self.sas, self.policies) {
+            (1, 0) => String::new(),
+            (1, policies) => format!("-{policies}-policies"),
+            (sas, _) => format!("-{sas}-sas"),
+        };
         format!("{}/{}-{}{many}", self.group(), self.cipher, self.bytes)
     }
 
@@ -116,6 +148,9 @@ impl Workload {
 
     /// What FD.io VPP 26.06 takes on a machine of this kind, and about half of it.
     fn figures(&self) -> (Option<f64>, Option<f64>) {
+        if self.policies > 0 {
+            return (None, None);
+        }
         let (to_beat, aim) = match (self.way, self.algorithm, self.bytes, self.sas) {
             (Way::Encrypt, Algorithm::Aes128Gcm, 64, 1) => (215.0, 110.0),
             (Way::Encrypt, Algorithm::Aes128Gcm, 512, 1) => (323.0, 190.0),
@@ -123,6 +158,9 @@ impl Workload {
             (Way::Encrypt, Algorithm::Aes256Gcm, 64, 1) => (224.0, 115.0),
             (Way::Encrypt, Algorithm::Aes256Gcm, 512, 1) => (351.0, 215.0),
             (Way::Encrypt, Algorithm::Aes256Gcm, 1400, 1) => (531.0, 390.0),
+            (Way::Loop, Algorithm::Aes128Gcm, 64, 1) => (474.0, 240.0),
+            (Way::Loop, Algorithm::Aes128Gcm, 512, 1) => (678.0, 420.0),
+            (Way::Loop, Algorithm::Aes128Gcm, 1400, 1) => (1012.0, 720.0),
             _ => return (None, None),
         };
         (Some(to_beat), Some(aim))
@@ -175,10 +213,35 @@ struct Rig {
     shared: Arc<Shared>,
     worker: Worker,
     generator_clocks: Arc<AtomicU64>,
+    /// The router that decrypts what this one encrypted.
+    next: Option<Box<Rig>>,
 }
 
 impl Rig {
     fn new(workload: &Workload) -> Result<Self> {
+        let (ours, peers) = databases(workload)?;
+        let generator = Generator::new(workload, peers);
+        let clocks = generator.clocks.clone();
+        if workload.way != Way::Loop {
+            let out = Box::new(crate::generator::Sink);
+            return Self::with(workload, LOCAL, ours, (Box::new(generator), out), clocks);
+        }
+        let wire = Wire::default();
+        let (theirs, _) = databases(workload)?;
+        let out = Box::new(crate::generator::Sink);
+        let next = Self::with(workload, PEER, theirs, (Box::new(wire.clone()), out), wire.clocks.clone())?;
+        let near = Self::with(workload, LOCAL, ours, (Box::new(generator), Box::new(wire)), clocks)?;
+        Ok(Self { next: Some(Box::new(next)), ..near })
+    }
+
+    /// The router with that address, between two ports.
+    fn with(
+        workload: &Workload,
+        own: Ipv4Addr,
+        database: Snapshot,
+        (r#in, out): (Box<dyn PortQueue>, Box<dyn PortQueue>),
+        generator_clocks: Arc<AtomicU64>,
+    ) -> Result<Self> {
         let mut fib4 = Fib4Writer::new().context("IPv4 route table")?;
         let fib6 = Fib6Writer::new().context("IPv6 route table")?;
         let mut insert = |address: u32, len, group| -> Result<()> {
@@ -186,49 +249,101 @@ impl Rig {
             let _ = fib4.insert(prefix, group).context("a route does not fit")?;
             Ok(())
         };
-        insert(LOCAL.to_bits(), 32, 1)?;
-        insert(PEER.to_bits(), 32, 2)?;
+        for address in [LOCAL, PEER] {
+            insert(address.to_bits(), 32, if address == own { 1 } else { 2 })?;
+        }
         insert(BEHIND_OUT, 8, 2)?;
         for n in 0..workload.sas as u32 {
-            insert(BEHIND_TUNNELS + n, 32, 3 + n)?;
+            // For the peer, what is behind the tunnel is behind its other port.
+            insert(BEHIND_TUNNELS + n, 32, if own == LOCAL { 3 + n } else { 2 })?;
         }
         let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(NoWake));
         let _ = shared.publish(tables(workload.sas)?);
-        let (ours, peers) = databases(workload)?;
-        let _ = shared.publish_ipsec(ours);
+        let _ = shared.publish_ipsec(database);
         let pool = BufferPool::from_heap(8 * VECTOR_SIZE);
-        let generator = Generator::new(workload, peers);
-        let generator_clocks = generator.clocks.clone();
-        let ports: Vec<(InterfaceId, Box<dyn PortQueue>)> =
-            vec![(IN, Box::new(generator)), (OUT, Box::new(crate::generator::Sink))];
-        let worker = Worker::new(shared.clone(), 0, ports, pool.cache());
-        Ok(Self { shared, worker, generator_clocks })
+        let worker = Worker::new(shared.clone(), 0, vec![(IN, r#in), (OUT, out)], pool.cache());
+        Ok(Self { shared, worker, generator_clocks, next: None })
+    }
+
+    /// This router, and the one after it.
+    fn all(&self) -> impl Iterator<Item = &Self> {
+        [Some(self), self.next.as_deref()].into_iter().flatten()
+    }
+
+    fn counters(&self) -> Vec<(Node, NodeCounters)> {
+        self.all().flat_map(|rig| rig.shared.node_counters(0)).collect()
     }
 
     /// Clocks per packet, in all and of each node.
     fn round(&mut self, clock: &Clock) -> Result<(f64, Vec<(&'static str, f64)>)> {
-        let before: Vec<_> = self.shared.node_counters(0).collect();
-        let sent = |rig: &Self| rig.shared.interface_counters(OUT).tx.packets;
-        let (sent_before, generator) = (sent(self), self.generator_clocks.load(Relaxed));
+        let before = self.counters();
+        let sent =
+            |rig: &Self| rig.all().last().map_or(0, |rig| rig.shared.interface_counters(OUT).tx.packets);
+        let generators = |rig: &Self| rig.all().map(|rig| rig.generator_clocks.load(Relaxed)).sum::<u64>();
+        let (sent_before, generator) = (sent(self), generators(self));
         let polls = ROUND_PACKETS / VECTOR_SIZE;
         let start = clocks();
         for poll in 0..polls {
             let _ = self.worker.poll(poll as u64);
+            if let Some(next) = &mut self.next {
+                let _ = next.worker.poll(poll as u64);
+            }
         }
-        let spent = clocks() - start - (self.generator_clocks.load(Relaxed) - generator);
+        let spent = clocks() - start - (generators(self) - generator);
         let packets = (sent(self) - sent_before) as f64;
-        let drops: Vec<_> = self.shared.drop_counters().filter(|(_, count)| *count > 0).collect();
-        ensure!(drops.is_empty(), "packets were dropped: {drops:?}");
+        for rig in self.all() {
+            let drops: Vec<_> = rig.shared.drop_counters().filter(|(_, count)| *count > 0).collect();
+            ensure!(drops.is_empty(), "packets were dropped: {drops:?}");
+        }
         ensure!(packets == (polls * VECTOR_SIZE) as f64, "{packets} packets left");
-        let nodes = self.shared.node_counters(0).zip(before);
+        let nodes = self.counters().into_iter().zip(before);
         let nodes = nodes.filter(|((node, after), (_, before))| {
             *node != Node::PortInput && after.packets > before.packets
         });
         let nodes = nodes.map(|((node, after), (_, before))| {
             (node.name(), (after.clocks - before.clocks) as f64 / packets)
         });
-        Ok(((spent as f64 - polls as f64 * clock.read) / packets, nodes.collect()))
+        let readings = (polls * self.all().count()) as f64;
+        Ok(((spent as f64 - readings * clock.read) / packets, nodes.collect()))
     }
+}
+
+/// A wire between two routers of one thread. What it takes counts as the generator's.
+#[derive(Clone, Default)]
+struct Wire {
+    frames: Arc<Mutex<Vec<Buf>>>,
+    clocks: Arc<AtomicU64>,
+}
+
+impl PortQueue for Wire {
+    fn receive(&mut self, _: &mut BufferCache, out: &mut Vector) -> usize {
+        let start = clocks();
+        let before = out.len();
+        if let Ok(mut frames) = self.frames.lock() {
+            for mut frame in frames.drain(..) {
+                // To the next router.
+                if let Some(destination) = frame.data_mut().first_chunk_mut() {
+                    *destination = MAC;
+                }
+                let _ = out.push(frame);
+            }
+        }
+        let spent = clocks().wrapping_sub(start);
+        self.clocks.store(self.clocks.load(Relaxed).wrapping_add(spent), Relaxed);
+        out.len() - before
+    }
+
+    fn transmit(&mut self, _: &mut BufferCache, packets: &mut Vector) {
+        if let Ok(mut frames) = self.frames.lock() {
+            frames.extend(packets.drain(..));
+        }
+    }
+
+    fn arm(&mut self) -> bool {
+        true
+    }
+
+    fn disarm(&mut self) {}
 }
 
 /// Group 1 is the node itself, group 2 the neighbour, those from 3 on are the tunnels.
@@ -280,14 +395,21 @@ fn databases(workload: &Workload) -> Result<(Snapshot, Snapshot)> {
         let outbound = if workload.way == Way::Decrypt { None } else { Some(sa) };
         ours.set_tunnel(TunnelId(n), Tunnel { interface: Some(IPSEC.0), outbound, clamp_mss: false })?;
     }
+    let net = |address: u32, len| IpNet::new(Ipv4Addr::from(address).into(), len);
+    let policy = |n: u32| {
+        let selector = Selector::between(net(LOCAL.to_bits(), 24)?.trunc(), net(BEHIND_OUT + n, 32)?);
+        Ok(Policy { direction: Direction::Outbound, selector, action: Action::Protect(TunnelId(0)) })
+    };
+    ours.set_policies((0..workload.policies as u32).map(policy).collect::<Result<_>>()?);
     Ok((ours.snapshot(), peers.snapshot()))
 }
 
 /// Makes frames: in the clear, or encrypted by the peers.
 struct Generator {
     way: Way,
+    has_policies: bool,
     packet: Vec<u8>,
-    /// Tunnels in random order.
+    /// Tunnels, or policies, in random order.
     order: Vec<u32>,
     next: usize,
     peers: Snapshot,
@@ -312,17 +434,25 @@ impl Generator {
         let mut packet = [ethernet.as_bytes(), header.as_bytes()].concat();
         packet.resize(size_of::<Ethernet>() + workload.bytes, 0x55);
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
-        let mut order: Vec<u32> = (0..workload.sas as u32).collect();
+        let mut order: Vec<u32> = (0..workload.sas.max(workload.policies) as u32).collect();
         for at in (1..order.len()).rev() {
             order.swap(at, random.bits() as usize % (at + 1));
         }
-        Self { way: workload.way, packet, order, next: 0, peers, clocks: Arc::default() }
+        Self {
+            way: workload.way,
+            has_policies: workload.policies > 0,
+            packet,
+            order,
+            next: 0,
+            peers,
+            clocks: Arc::default(),
+        }
     }
 
     fn frame(&mut self, cache: &mut BufferCache, tunnel: u32) -> Option<Buf> {
         let destination = match self.way {
-            Way::Encrypt => BEHIND_TUNNELS + tunnel,
-            Way::Decrypt => BEHIND_OUT + tunnel,
+            Way::Encrypt | Way::Loop if !self.has_policies => BEHIND_TUNNELS + tunnel,
+            _ => BEHIND_OUT + tunnel,
         };
         let ip = self.packet.get_mut(size_of::<Ethernet>()..)?;
         let header = ip.first_chunk_mut::<20>()?;

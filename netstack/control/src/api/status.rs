@@ -22,6 +22,8 @@ struct Status {
     crashed: bool,
     /// AES-GCM implementation.
     crypto: &'static str,
+    /// The implementation of each cipher.
+    ciphers: BTreeMap<&'static str, &'static str>,
 }
 
 #[derive(Serialize)]
@@ -63,8 +65,18 @@ pub(super) fn status(node: &mut Node, _: &Request) -> Reply {
             boot: node.platform.boot_stages(),
             crashed: node.platform.last_crash().is_some(),
             crypto: node.router.crypto().kernel().name(),
+            ciphers: ciphers(&node.router.ciphers()),
         },
     )
+}
+
+fn ciphers(suite: &crypto::Suite) -> BTreeMap<&'static str, &'static str> {
+    [
+        ("aes-gcm", suite.gcm.kernel().name()),
+        ("chacha20-poly1305", suite.chacha.kernel().name()),
+        ("aes-cbc-hmac-sha2", suite.cbc_hmac.kernel().name()),
+    ]
+    .into()
 }
 
 /// `GET /v1/crash`.

@@ -239,6 +239,12 @@ impl Router {
         *self.shared.ipsec().gcm()
     }
 
+    /// The implementations of all ciphers in use.
+    #[must_use]
+    pub fn ciphers(&self) -> crypto::Suite {
+        *self.shared.ipsec().suite()
+    }
+
     /// Events from this number on, oldest first.
     pub fn ipsec_events(&self, since: u64) -> impl Iterator<Item = &IpsecEvent> {
         self.ipsec.events.iter().filter(move |event| event.sequence >= since)
