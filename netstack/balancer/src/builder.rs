@@ -155,8 +155,15 @@ impl Builder {
 
     fn add_service(&mut self, snapshot: &mut Snapshot, pool: &Pool, table: Option<Arc<Table>>) {
         let by_client = pool.affinity.is_some();
-        let mut service =
-            Service { table: None, backends: Vec::new(), by_client, frontends: Vec::new(), server_ids: None };
+        let seconds = pool.affinity.map_or(0, |affinity| affinity.timeout_seconds);
+        let mut service = Service {
+            table: None,
+            backends: Vec::new(),
+            by_client,
+            affinity_ms: seconds.saturating_mul(1000),
+            frontends: Vec::new(),
+            server_ids: None,
+        };
         for backend in &pool.backends {
             let Some(number) = self.number(&pool.key, backend.address) else { break };
             let index = (number & ((1 << INDEX_BITS) - 1)) as usize;
@@ -165,7 +172,9 @@ impl Builder {
             }
             if let Some(place) = snapshot.backends.get_mut(index) {
                 let generation = (number >> INDEX_BITS) as u16;
-                *place = Some(Backend { generation, address: backend.address, forwarding: pool.forwarding });
+                let is_active = backend.state == State::Active && backend.weight > 0;
+                let (address, forwarding) = (backend.address, pool.forwarding);
+                *place = Some(Backend { generation, is_active, address, forwarding });
             }
             service.backends.push(number);
             if pool.forwarding == Forwarding::Nat {

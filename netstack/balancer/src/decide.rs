@@ -2,11 +2,11 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use flow::{FlowTable, Home, Key, Observed, Refused, Slot};
+use flow::{FlowTable, Home, Key, Observed, Refused, Slot, V4, V6};
 use rewrite::{Plain, SourcePool, Transport, Tuple, View};
 use services::Forwarding;
 
-use crate::snapshot::{Backend, Frontend, NOBODY, Payload, Snapshot};
+use crate::snapshot::{Backend, Frontend, NOBODY, Payload, Service, Snapshot};
 
 /// Why a packet is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Reason {
     NoSource,
     /// There is no address of ours for a tunnel to the backend.
     NoTunnelAddress,
-    /// It cannot be translated: SCTP to another port.
+    /// It cannot be translated: a fragment of SCTP to another port.
     Untranslatable,
     /// A later fragment of a packet whose first one was not seen.
     FragmentWithoutFirst,
@@ -146,8 +146,9 @@ impl Context<'_> {
         if !is_admitted(frontend, tuple.source().ip()) {
             return None;
         }
-        let number =
-            self.snapshot.choose_for(self.snapshot.services.get(frontend.service)?, &tuple, packet)?;
+        let service =
+            self.snapshot.services.get(frontend.service).filter(|service| !keeps_clients(service))?;
+        let number = self.snapshot.choose_for(service, &tuple, packet)?;
         let backend = self.snapshot.backend(number)?;
         if backend.forwarding != Forwarding::Nat || is_hairpin(&tuple, backend) {
             return None;
@@ -202,18 +203,53 @@ impl Context<'_> {
             return Action::Drop(Reason::SourceRange).into();
         }
         let service = self.snapshot.services.get(frontend.service);
-        let number = service.and_then(|service| self.snapshot.choose_for(service, &tuple, payload));
+        let number = service.and_then(|service| match keeps_clients(service) {
+            true => self.choose_for_client(flows, service, &tuple),
+            false => self.snapshot.choose_for(service, &tuple, payload),
+        });
         let chosen = number.and_then(|number| Some((number, self.snapshot.backend(number)?)));
         let Some((number, backend)) = chosen else { return Action::Drop(Reason::NoBackend).into() };
         let observed = view.observed();
         let (action, flow) = if !translates(backend) {
             (Action::Bring(*backend), flows.insert_at(seen.home, key, observed, number, self.now_ns).ok())
         } else if let Some(to) = tuple.with_destination(backend.address) {
-            self.with_own_source(flows, (key, observed), number, to)
+            if backend.forwarding == Forwarding::FullNat || is_hairpin(&tuple, backend) {
+                self.with_own_source(flows, (key, observed), number, to)
+            } else {
+                let answer = K::try_from(to.reversed()).ok();
+                let kept = answer
+                    .and_then(|answer| flows.insert_pair(key, &answer, observed, number, self.now_ns).ok());
+                (Action::Translate(to), kept)
+            }
         } else {
             (Action::Drop(Reason::Untranslatable), None)
         };
         Decision { action, flow, backend: Some(number), is_answer: false, is_new: true }
+    }
+
+    /// The backend of a client that keeps its own: the one of its last flow, unless that was too long ago or the backend is
+    /// gone or going; otherwise the one that the service's table has for the client, which is the same on every node.
+    fn choose_for_client<K: Family>(
+        &self,
+        flows: &mut FlowTable<K>,
+        service: &Service,
+        tuple: &Tuple,
+    ) -> Option<u32> {
+        let key = client_key(*tuple).and_then(|key| K::try_from(key).ok())?;
+        let known = flows.lookup(&key, Observed::Other, self.now_ns);
+        let kept = known.and_then(|slot| Some(flows.entry(slot)?.binding));
+        let is_good = |number: &u32| self.snapshot.backend(*number).is_some_and(|backend| backend.is_active);
+        let (number, slot) = match kept.filter(is_good) {
+            Some(number) => (number, known),
+            None => {
+                let number = self.snapshot.choose(service, tuple)?;
+                (number, flows.insert(&key, Observed::Other, number, self.now_ns).ok())
+            }
+        };
+        if let Some(slot) = slot {
+            flows.keep(slot, service.affinity_ms, self.now_ns);
+        }
+        Some(number)
     }
 
     /// A packet that the table does not know and that is not for a service's port: the answer of a flow that another
@@ -333,6 +369,24 @@ impl Context<'_> {
 pub(crate) fn subject(view: &View, packet: &[u8]) -> Option<Tuple> {
     let Transport::Error(offset) = view.transport else { return None };
     View::parse_embedded(packet.get(offset..)?).ok().map(|about| about.tuple)
+}
+
+/// True if the table of flows says which backend a client has. A QUIC connection's own ID goes before that.
+fn keeps_clients(service: &Service) -> bool {
+    service.by_client && service.server_ids.is_none()
+}
+
+/// The protocol of entries that tell which backend a client has: reserved, no packet has it.
+const CLIENTS: u8 = 255;
+
+/// What the table knows a service's client by: its address and the frontend.
+fn client_key(tuple: Tuple) -> Option<Tuple> {
+    let protocol = tuple.protocol();
+    let client = tuple.with_source(SocketAddr::new(tuple.source().ip(), protocol.into()))?;
+    Some(match client {
+        Tuple::V4(key) => Tuple::V4(V4 { protocol: CLIENTS, ..key }),
+        Tuple::V6(key) => Tuple::V6(V6 { protocol: CLIENTS, ..key }),
+    })
 }
 
 fn translate(to: Option<Tuple>) -> Action {

@@ -51,6 +51,8 @@ pub(crate) struct Service {
     pub(crate) backends: Vec<u32>,
     /// A client's address alone chooses the backend.
     pub(crate) by_client: bool,
+    /// How long it keeps it after its last new flow, in milliseconds, if `by_client`.
+    pub(crate) affinity_ms: u32,
     /// Where clients reach it.
     pub(crate) frontends: Vec<SocketAddr>,
     /// Backends that QUIC connections name, if they do.
@@ -70,6 +72,8 @@ pub(crate) struct End {
 pub struct Backend {
     /// Tells those apart that have a number one after the other.
     pub(crate) generation: u16,
+    /// It gets new flows.
+    pub(crate) is_active: bool,
     /// Where its packets go.
     pub address: SocketAddr,
     /// How they get there.
@@ -243,7 +247,7 @@ impl Snapshot {
     }
 
     /// Which of some workers has the flow of a packet, the same for both directions: by the address and port of the end
-    /// that is not a service's, or where full NAT has put the worker into the port, by that.
+    /// that is not a service's (of UDP and of clients that keep their backend, by the address alone), or where full NAT has put the worker into the port, by that.
     pub fn owner(&self, packet: &[u8], workers: u16, ports: (u16, u16)) -> u16 {
         let Ok(view) = View::parse(packet) else { return 0 };
         let tuple = subject(&view, packet).map_or(view.tuple, |about| about.reversed());
@@ -265,7 +269,9 @@ impl Snapshot {
             (source, Some(destination), false)
         };
         let (end, other, by_client) = ends;
-        let ports_count = view.fragment == Fragment::Whole && !by_client;
+        // What is cut into fragments, of which only the first has ports, is UDP.
+        let has_fragments = view.fragment != Fragment::Whole || protocol == packet::protocol::UDP;
+        let ports_count = !has_fragments && !by_client;
         let hash = |end: SocketAddr| {
             self.place(SocketAddr::new(end.ip(), if ports_count { end.port() } else { 0 }), protocol)
         };

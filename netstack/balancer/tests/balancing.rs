@@ -398,3 +398,64 @@ fn a_quic_connection_keeps_its_backend_when_its_clients_address_changes() {
     }
     assert!(used.len() > 10);
 }
+
+#[test]
+fn a_client_keeps_its_backend_until_its_time_is_over() {
+    let affinity = json!({
+        "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 600}},
+    });
+    let (mut balancer, mut builder) = (balancer(), builder());
+    let before = snapshot(&mut builder, &affinity, "nat", &[1, 2, 3]);
+    let mut at = |snapshot: &Snapshot, client: u16, port: u16, seconds: u64| {
+        let from = ([198, 51, (client >> 8) as u8, client as u8], port);
+        let mut packet = tcp(from, (VIP, 80), 2);
+        assert_eq!(one(&mut balancer, snapshot, &mut packet, seconds * 1000 * MS), Verdict::Route);
+        ends(&packet).1
+    };
+    let first: Vec<SocketAddr> = (0..200).map(|client| at(&before, client, 1000, 0)).collect();
+    assert_eq!(first.iter().collect::<HashSet<_>>().len(), 3);
+    // Many more backends: new connections of the same clients go where the old ones went.
+    let after = snapshot(&mut builder, &affinity, "nat", &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    let again: Vec<SocketAddr> = (0..200).map(|client| at(&after, client, 2000, 500)).collect();
+    assert_eq!(first, again);
+    let later: Vec<SocketAddr> = (0..200).map(|client| at(&after, client, 3000, 1000)).collect();
+    assert_eq!(first, later, "each new connection begins the time anew");
+    let moved =
+        (0..200).filter(|client| at(&after, *client, 4000, 2000) != first[usize::from(*client)]).count();
+    assert!(moved > 50, "{moved} of 200 clients have another backend after their time");
+}
+
+#[test]
+fn sctp_goes_to_another_port_with_its_checksum() {
+    let (mut balancer, mut builder) = (balancer(), builder());
+    let ports = json!([{"port": 80, "protocol": "SCTP", "name": "s"}]);
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"clusterIP": "10.96.0.10", "ports": ports},
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "web", "labels": {"kubernetes.io/service-name": "web"}},
+        "ports": [{"port": 8080, "protocol": "SCTP", "name": "s"}], "endpoints": [{"addresses": ["10.1.0.1"]}],
+    });
+    let mut objects = Objects::default();
+    objects.add(0, &service).unwrap();
+    objects.add(1, &slice).unwrap();
+    let service = builder.build(&compile(&objects, &Site::default()).unwrap());
+    let mut packet = vec![0x45, 0, 0, 36, 0, 0, 0, 0, 60, 132, 0, 0, 198, 51, 100, 1];
+    packet.extend(VIP);
+    packet.extend([0x10, 0, 0, 80, 1, 2, 3, 4, 0, 0, 0, 0, 1, 0, 0, 4]);
+    let sum = crc32c(&packet[20..]);
+    packet[28..32].copy_from_slice(&sum.to_le_bytes());
+    assert_eq!(one(&mut balancer, &service, &mut packet, 0), Verdict::Route);
+    assert_eq!(ends(&packet).1, "10.1.0.1:8080".parse().unwrap());
+    let after: [u8; 4] = packet[28..32].try_into().unwrap();
+    packet[28..32].fill(0);
+    assert_eq!(u32::from_le_bytes(after), crc32c(&packet[20..]));
+}
+
+/// `CRC32c`, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+}

@@ -56,7 +56,7 @@ pub struct Timeouts {
 }
 
 /// The longest timeout: ticks wrap around after 52 days.
-const MAX_TIMEOUT_MS: u32 = 24 * 3600 * 1000;
+pub(crate) const MAX_TIMEOUT_MS: u32 = 24 * 3600 * 1000;
 
 impl Default for Timeouts {
     /// Half an hour for established TCP; UDP as RFC 4787 §4.3 wants it, more than two minutes.

@@ -6,7 +6,7 @@ use core::fmt;
 use crate::entry::{ANSWERS, Entry, Line};
 use crate::key::Key;
 use crate::probe::{self, Place, Room};
-use crate::state::{Observed, State, TimeoutTicks, Timeouts, ticks};
+use crate::state::{MAX_TIMEOUT_MS, Observed, State, TimeoutTicks, Timeouts, ticks};
 use crate::unproven::{Turn, Unproven};
 
 /// Part of the table that unproven flows may have: one in this many.
@@ -341,6 +341,14 @@ impl<K: Key> FlowTable<K> {
     #[inline]
     pub fn entry_mut(&mut self, slot: Slot) -> Option<&mut Entry<K>> {
         probe::at_mut(&mut self.lines, place::<K>(slot)).filter(|entry| !entry.is_free())
+    }
+
+    /// Has a flow live for so long from now on, up to a day, whatever its state, unless packets of it come.
+    pub fn keep(&mut self, slot: Slot, milliseconds: u32, now_ns: u64) {
+        let ticks_kept = ticks(u64::from(milliseconds.min(MAX_TIMEOUT_MS)) * 1_000_000);
+        if let Some(entry) = self.entry_mut(slot) {
+            entry.expires = ticks(now_ns).wrapping_add(ticks_kept);
+        }
     }
 
     /// Ends a flow, and its peer.

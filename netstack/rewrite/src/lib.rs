@@ -13,12 +13,13 @@
 //! by the link layer changes no byte from the IP header on: it is a next hop's business, not this crate's.
 //!
 //! It does not choose backends, remember flows, fragment, or look beyond the transport header. SCTP's checksum covers the
-//! whole packet, so that its ports are not changed.
+//! whole packet, and is updated by its length; of a fragment that is not known, so that its ports are not changed.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 mod delta;
 mod plain;
+mod sctp;
 mod source_pool;
 mod translate;
 mod tunnel;

@@ -7,6 +7,7 @@
 //! 4. the transport checksum follows both, as its pseudo-header has the addresses. A UDP checksum of zero means none, and stays.
 
 use crate::delta::{Delta, replace, update};
+use crate::sctp;
 use crate::tuple::Tuple;
 use crate::view::{Fragment, Malformed, Transport, View};
 
@@ -19,7 +20,7 @@ pub enum Refused {
     Family,
     /// The tuple has another protocol.
     Protocol,
-    /// SCTP ports would change, and its checksum covers the whole packet.
+    /// SCTP ports of a fragment would change, and its checksum covers the whole packet.
     SctpPorts,
     /// It is not an ICMP error about another packet.
     NotAnError,
@@ -90,7 +91,7 @@ fn retarget(packet: &mut [u8], view: &View, to: &Tuple) -> Result<Delta, Refused
         return Err(Refused::Protocol);
     }
     let keeps_ports = view.fragment == Fragment::Later || to.ports() == view.tuple.ports();
-    if view.transport == Transport::Sctp && !keeps_ports {
+    if view.transport == Transport::Sctp && !keeps_ports && view.fragment == Fragment::First {
         return Err(Refused::SctpPorts);
     }
     let (layout, addresses) = match (view.tuple, to) {
@@ -116,10 +117,40 @@ fn retarget(packet: &mut [u8], view: &View, to: &Tuple) -> Result<Delta, Refused
     if view.fragment == Fragment::Later {
         return Ok(all);
     }
+    if view.transport == Transport::Sctp && !keeps_ports {
+        // The change matters to the checksum of an ICMP error about the packet, and IPv4 headers' lengths are even.
+        let header = view.transport_offset..view.transport_offset + 12;
+        let before = copy_of(packet, &header);
+        let length = transport_length(packet, view).ok_or(Malformed::Truncated)?;
+        sctp::replace_ports(packet, view.transport_offset, length, to.ports()).ok_or(Malformed::Truncated)?;
+        let after = copy_of(packet, &header);
+        for (old, new) in before.as_chunks::<2>().0.iter().zip(after.as_chunks::<2>().0) {
+            all.word(u16::from_be_bytes(*old), u16::from_be_bytes(*new));
+        }
+        return Ok(all);
+    }
     let ports = replace_ports(packet, view, to);
     let covers_addresses = !matches!(view.tuple, Tuple::V4(_)) || !is_icmp(view.transport);
     let covered = if covers_addresses { addresses.and(ports) } else { ports };
     Ok(all.and(ports).and(update_transport(packet, view, covered)))
+}
+
+/// Twelve bytes of a packet, zeros where it ends before.
+fn copy_of(packet: &[u8], range: &core::ops::Range<usize>) -> [u8; 12] {
+    let mut copy = [0; 12];
+    let bytes = packet.get(range.start..).unwrap_or_default();
+    copy.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    copy
+}
+
+/// The length of a whole packet from its transport header on, as its IP header says.
+fn transport_length(packet: &[u8], view: &View) -> Option<usize> {
+    let (offset, fixed) = match view.tuple {
+        Tuple::V4(_) => (2, 0),
+        Tuple::V6(_) => (4, 40),
+    };
+    let length: [u8; 2] = *packet.get(offset..)?.first_chunk()?;
+    (usize::from(u16::from_be_bytes(length)) + fixed).checked_sub(view.transport_offset)
 }
 
 fn is_icmp(transport: Transport) -> bool {

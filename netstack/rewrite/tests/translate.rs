@@ -280,6 +280,8 @@ fn what_cannot_be_translated_is_refused_and_stays() {
     assert_eq!(translate_error(&mut changed, &view, &udp(2)), Err(Refused::NotAnError));
     let mut sctp = packet.clone();
     sctp[9] = 132;
+    // The first of several fragments: how long the whole is nobody knows.
+    sctp[6] = 0x20;
     let view = View::parse(&sctp).unwrap();
     let to = |port| Tuple::V4(V4 { protocol: 132, source_port: port, destination: [9; 4], ..key });
     assert_eq!(translate(&mut sctp, &view, &to(2)), Err(Refused::SctpPorts));
