@@ -12,6 +12,7 @@ mod neighbours;
 mod node;
 mod options;
 mod routes;
+mod services;
 mod store;
 
 use std::path::Path;
@@ -61,6 +62,11 @@ const TESTS: &[Test] = &[
     Test::with_hosts("hosts_traceroute_shows_the_node", hosts::traceroute_shows_the_node),
     Test::with_hosts("hosts_tcp_in_bulk", hosts::tcp_in_bulk),
     Test::with_hosts("hosts_tcp_in_bulk_over_two_queues", hosts::tcp_in_bulk_over_two_queues),
+    Test::with_hosts(
+        "services_connections_outlive_appliances_and_backends",
+        services::connections_outlive_appliances_and_backends,
+    ),
+    Test::with_hosts("services_requests_and_bulk_by_every_way", services::requests_and_bulk_by_every_way),
 ];
 
 fn main() -> ExitCode {

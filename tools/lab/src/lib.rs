@@ -19,6 +19,7 @@
 mod api;
 mod cable;
 mod console;
+pub mod farm;
 pub mod frame;
 mod frame_socket;
 pub mod gateway;

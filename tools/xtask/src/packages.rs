@@ -33,11 +33,16 @@ pub enum Program {
     Iperf3,
     /// Hop by hop.
     Traceroute,
+    /// Servers, and clients with many connections.
+    Python,
+    /// HTTP requests over many connections.
+    Wrk,
 }
 
 impl Program {
     /// All that the QEMU tests and the demo use.
-    pub const ALL: &[Self] = &[Self::Qemu, Self::Ip, Self::Ping, Self::Iperf3, Self::Traceroute];
+    pub const ALL: &[Self] =
+        &[Self::Qemu, Self::Ip, Self::Ping, Self::Iperf3, Self::Traceroute, Self::Python, Self::Wrk];
 
     fn executable(self) -> &'static str {
         match self {
@@ -46,6 +51,8 @@ impl Program {
             Self::Ping => "ping",
             Self::Iperf3 => "iperf3",
             Self::Traceroute => "traceroute",
+            Self::Python => "python3",
+            Self::Wrk => "wrk",
         }
     }
 
@@ -56,6 +63,8 @@ impl Program {
             Self::Ping => &["iputils-ping"],
             Self::Iperf3 => &["iperf3"],
             Self::Traceroute => &["traceroute"],
+            Self::Python => &["python3"],
+            Self::Wrk => &["wrk"],
         }
     }
 }
@@ -381,7 +390,7 @@ Enabled: no
             plan.script(),
             "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
              qemu-system-x86 ipxe-qemu && DEBIAN_FRONTEND=noninteractive apt-get install --yes \
-             --no-install-recommends iproute2 iputils-ping iperf3 traceroute"
+             --no-install-recommends iproute2 iputils-ping iperf3 traceroute python3 wrk"
         );
         let own = parse_installed("installed qemu-utils 1:7.2+dfsg-7+deb12u18\n");
         assert_eq!(Plan::new(Program::ALL, &own, &sources).unwrap().suite, None);

@@ -1,10 +1,11 @@
 //! `cargo xtask demo`: the image does its main job on real packets, for whoever sees Fairlead for the first time.
 //!
 //! [`Stage`] is the booted node between two hosts with the API open. An act ([`acts`]) shows one capability on it and
-//! checks what it shows; a new capability adds an act to [`acts::ALL`]. [`tunnel`] has two nodes of its own. `--once` plays all acts and prints the table
+//! checks what it shows; a new capability adds an act to [`acts::ALL`]. [`tunnel`] and [`balancing`] have nodes of their own. `--once` plays all acts and prints the table
 //! of their checks; otherwise [`live`] keeps traffic going and shows what happens.
 
 mod acts;
+mod balancing;
 mod first_packet;
 mod live;
 mod stage;

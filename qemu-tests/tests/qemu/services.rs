@@ -1,0 +1,131 @@
+//! Services before backends that real programs run: connections that outlive appliances and backends, and bulk.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lab::farm::{BULK, Connections, Farm, VIP, apply, wait_until, wait_until_it_answers};
+use lab::{Api, Vm, gateway};
+use qemu_tests::Experiment;
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(30);
+/// How long a connection may take to answer: retransmissions after a loss take their time.
+const ANSWER: Duration = Duration::from_secs(15);
+/// Long-lived connections.
+const CONNECTIONS: u64 = 1500;
+
+/// The same on all appliances.
+fn apply_to(apis: &[&Api], objects: &Value) -> Result<()> {
+    apis.iter().try_for_each(|api| apply(api, objects))
+}
+
+fn start(experiment: &Experiment, farm: &Farm, appliance: usize) -> Result<Vm> {
+    let machine = experiment.machine(&format!("appliance{appliance}")).config(Farm::config(appliance));
+    experiment.start(farm.plug(appliance, machine))
+}
+
+/// What happens to connections, and how many of them it breaks.
+fn broken(
+    experiment: &Experiment,
+    connections: &mut Connections,
+    what: &str,
+    bound: impl FnOnce(&[u64]) -> u64,
+) -> Result<()> {
+    let begin = Instant::now();
+    let round = connections.round(ANSWER)?;
+    let (all, seconds) = (round.alive + round.broken, begin.elapsed().as_secs_f32());
+    let bound = bound(&round.lost_of);
+    experiment.measured(format!(
+        "{what}: {} of {all} connections broken (at most {bound} may be; all asked in {seconds:.1} s)",
+        round.broken
+    ));
+    ensure!(round.broken <= bound, "{what}: {}", round.report);
+    Ok(())
+}
+
+pub fn connections_outlive_appliances_and_backends(experiment: &Experiment) -> Result<()> {
+    let mut farm = Farm::new(2, 3)?;
+    let first = start(experiment, &farm, 0)?;
+    let second = start(experiment, &farm, 1)?;
+    farm.join()?;
+    let apis = [first.api(gateway::TOKEN)?, second.api(gateway::TOKEN)?];
+    let both = [&apis[0], &apis[1]];
+    apply_to(&both, &Farm::objects("nat", &[0, 1, 2], &[]))?;
+    wait_until_it_answers(&farm)?;
+
+    let mut connections = farm.connections()?;
+    let opened = connections.open(CONNECTIONS)?;
+    let served = opened["servers"].as_object().context("no servers")?;
+    ensure!(served.len() == 3, "not all backends serve: {opened}");
+    broken(experiment, &mut connections, "over both appliances", |_| 0)?;
+
+    // What the other appliance did not know it serves by the same table; answers still come by both.
+    farm.route_via(&[1])?;
+    broken(experiment, &mut connections, "all moved to the second appliance", |_| 0)?;
+    farm.route_via(&[0])?;
+    broken(experiment, &mut connections, "all moved to the first appliance", |_| 0)?;
+    farm.route_via(&[0, 1])?;
+    broken(experiment, &mut connections, "back to both", |_| 0)?;
+
+    apply_to(&both, &Farm::objects("nat", &[1, 2], &[0]))?;
+    broken(experiment, &mut connections, "a backend is drained", |_| 0)?;
+    let fresh = farm.connections()?.open(200)?;
+    ensure!(fresh["servers"]["backend0"].is_null(), "a drained backend gets connections: {fresh}");
+
+    farm.kill_backend(1)?;
+    apply_to(&both, &Farm::objects("nat", &[2], &[0]))?;
+    broken(experiment, &mut connections, "a backend died and is removed", |lost_of| lost_of[1])?;
+
+    // Those that were opened since have only been seen by one of the two.
+    let _ = connections.open(300)?;
+    drop(first);
+    farm.route_via(&[1])?;
+    broken(experiment, &mut connections, "an appliance is killed", |_| 0)
+}
+
+pub fn requests_and_bulk_by_every_way(experiment: &Experiment) -> Result<()> {
+    let mut farm = Farm::new(1, 3)?;
+    let vm = start(experiment, &farm, 0)?;
+    farm.join()?;
+    let api = vm.api(gateway::TOKEN)?;
+    apply(&api, &Farm::objects("nat", &[0, 1, 2], &[]))?;
+    wait_until_it_answers(&farm)?;
+    let requests = farm.requests(60, 4)?;
+    experiment.measured(format!(
+        "HTTP over NAT, 60 clients: {:.0} requests/s, {} failed",
+        requests.per_second, requests.failed
+    ));
+    ensure!(requests.answered > 50 && requests.failed == 0, "{requests:?}");
+    let begin = Instant::now();
+    let _ = farm.connections()?.open(2000)?;
+    experiment.measured(format!("new connections: {:.0}/s", 2000.0 / begin.elapsed().as_secs_f32()));
+    farm.take_service_address(2)?;
+    for forwarding in ["nat", "full-nat", "direct", "ipip", "gue"] {
+        apply(&api, &Farm::objects(forwarding, &[2], &[]))?;
+        let megabits = bulk(&farm)?;
+        experiment.measured(format!("TCP over {forwarding}: {megabits:.0} Mbit/s"));
+    }
+    Ok(())
+}
+
+/// Bytes in bulk to the service; Mbit/s.
+fn bulk(farm: &Farm) -> Result<f64> {
+    let mut server = farm.host(2).command("iperf3");
+    let port = BULK.to_string();
+    let server = server.args(["--server", "--one-off", "--port", &port]).stdout(Stdio::null());
+    let mut server = server.spawn().context("iperf3")?;
+    wait_until("iperf3 listens", LIMIT, || {
+        let listening = farm.host(2).run(&["ss", "-ltnH", &format!("sport = :{port}")], LIMIT)?;
+        Ok(!listening.stdout.is_empty())
+    })?;
+    let words = ["iperf3", "--client", &VIP.to_string(), "--port", &port, "--bytes", "12M", "--json"];
+    let report = farm.client.run(&words, LIMIT);
+    let _ = server.kill();
+    let _ = server.wait();
+    let report: Value = serde_json::from_str(&report?.succeeded()?)?;
+    let received = &report["end"]["sum_received"];
+    let bytes = received["bytes"].as_u64().context("iperf3 reports no bytes")?;
+    ensure!(bytes >= 8_000_000, "only {bytes} of 12,000,000 bytes arrived");
+    Ok(received["bits_per_second"].as_f64().unwrap_or_default() / 1e6)
+}
