@@ -13,7 +13,7 @@ use services::{Compiled, Forwarding};
 /// The part of the free memory that all workers' flows take, when the first service is there.
 const MEMORY_PART: u64 = 8;
 /// Bytes of an IPv4 flow in its table, and of an IPv6 flow (`flow::FlowTable::new`).
-const FLOW_BYTES: (u64, u64) = (58, 92);
+const FLOW_BYTES: (u64, u64) = (59, 92);
 /// Flows of a worker for which there is room at least, and at most.
 const FLOWS4: (u64, u64) = (1 << 10, 1 << 20);
 const FLOWS6: (u64, u64) = (1 << 9, 1 << 18);

@@ -1,0 +1,80 @@
+//! Health checks: when to probe backends, what answers mean, and what that does to a service's shares. Without IO or a clock.
+//!
+//! Main path:
+//! 1. [`Monitor::set_targets`] says who is checked, and how ([`Check`]); who stays keeps what is known of him;
+//! 2. [`Monitor::poll`] names probes that are due, spread over their interval; whoever makes them tells
+//!    [`Monitor::report`] how they ended, and [`Monitor::next_ns`] says when to come again;
+//! 3. [`Monitor::shares`] turns a pool's backends to what the table is to be built of: the unhealthy have no share and drain, the
+//!    recovered come back slowly, and if too few are left all are used.
+//!
+//! A backend is *up* at first, so that a node that starts does not take services away which it has not looked at yet. It goes down
+//! after [`Check::fall`] failures in a row, and up after [`Check::rise`] successes.
+//!
+//! It makes no connections, and no node runs it yet.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod backend;
+mod monitor;
+mod shares;
+#[cfg(test)]
+mod tests;
+
+pub use backend::{Change, Status};
+pub use monitor::{Monitor, Probe, Target};
+
+/// What a probe does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A TCP connection is opened and closed.
+    Tcp,
+    /// An HTTP/1.1 GET of this path is answered with one of these status codes.
+    Http {
+        /// Path and query.
+        path: alloc::string::String,
+        /// The first and the last status code that is good.
+        status: (u16, u16),
+    },
+    /// An ICMP echo is answered.
+    Echo,
+}
+
+/// How a pool's backends are checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What a probe does.
+    pub kind: Kind,
+    /// Time from one probe of a backend to the next.
+    pub interval_ns: u64,
+    /// Time after which a probe has failed; at most the interval counts.
+    pub timeout_ns: u64,
+    /// Successes in a row after which a backend that is down is up.
+    pub rise: u32,
+    /// Failures in a row after which a backend that is up is down.
+    pub fall: u32,
+    /// If less than this percentage of a pool's weight is up, health is not looked at: all are used.
+    pub panic_percent: u8,
+    /// Time in which the share of a backend that has come up grows to its whole; 0 for at once.
+    pub slow_start_ns: u64,
+    /// Time for which a backend that is down or draining keeps its flows; afterwards they move.
+    pub drain_ns: u64,
+}
+
+impl Default for Check {
+    /// A TCP connection every 5 s, with a timeout of 2 s; down after 3 failures, up after 2 successes; half of the weight must be up.
+    fn default() -> Self {
+        const SECOND_NS: u64 = 1_000_000_000;
+        Check {
+            kind: Kind::Tcp,
+            interval_ns: 5 * SECOND_NS,
+            timeout_ns: 2 * SECOND_NS,
+            rise: 2,
+            fall: 3,
+            panic_percent: 50,
+            slow_start_ns: 0,
+            drain_ns: 60 * SECOND_NS,
+        }
+    }
+}
