@@ -7,6 +7,8 @@
 //!
 //! One boot serves many cases: each puts a configuration in force and writes the guest's states and policies anew.
 
+mod modes;
+
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use lab::guest::{Guest, System};
 use lab::{Api, Cable, Netns, Nic, Vm};
 use qemu_tests::Experiment;
 use serde_json::{Value, json};
+
+pub use modes::{policies_with_linux, transport_mode_with_linux};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of a bulk transfer.
@@ -74,14 +78,16 @@ struct Case {
     suite: &'static Suite,
     esn: bool,
     outer6: bool,
+    /// Transport mode, in place of tunnel mode.
+    transport: bool,
     /// Makes keys and SPIs of its own.
     number: u32,
 }
 
 impl Case {
     fn name(&self) -> String {
-        let Self { suite, esn, outer6, .. } = self;
-        let words = [(*esn, "ESN"), (*outer6, "over IPv6")];
+        let Self { suite, esn, outer6, transport, .. } = self;
+        let words = [(*esn, "ESN"), (*outer6, "over IPv6"), (*transport, "transport")];
         let words: String = words.iter().filter(|(is, _)| *is).map(|(_, word)| format!(" {word}")).collect();
         format!("{}{words}", suite.name)
     }
@@ -108,9 +114,13 @@ impl Case {
     /// The node's configuration.
     fn config(&self) -> Value {
         let (local, remote) = self.ends();
-        let tunnel = json!({
-            "name": "ipsec0", "local": local, "remote": remote, "addresses": ["10.255.0.1/30", "2001:db8:ff::1/64"],
-        });
+        let mut tunnel = json!({"name": "ipsec0", "local": local, "remote": remote});
+        if self.transport {
+            tunnel["mode"] = json!("transport");
+            tunnel["route_based"] = json!(false);
+        } else {
+            tunnel["addresses"] = json!(["10.255.0.1/30", "2001:db8:ff::1/64"]);
+        }
         let association = |name: &str, out: bool| {
             json!({
                 "name": name, "tunnel": "ipsec0", "direction": if out { "out" } else { "in" }, "spi": self.spi(out),
@@ -118,6 +128,21 @@ impl Case {
             })
         };
         let mut config = gateway::config();
+        if self.transport {
+            let length = if self.outer6 { 128 } else { 32 };
+            let [node, guest] = [&local, &remote].map(|address| format!("{address}/{length}"));
+            let policy = |name: &str, source: &str, destination: &str| {
+                json!({
+                    "name": name, "direction": name, "action": "protect", "tunnel": "ipsec0", "source": source,
+                    "destination": destination,
+                })
+            };
+            config["ipsec"] = json!({
+                "tunnels": [tunnel], "associations": [association("in", false), association("out", true)],
+                "policies": [policy("out", &node, &guest), policy("in", &guest, &node)],
+            });
+            return config;
+        }
         config["routes"] = json!([
             {"prefix": "10.9.0.0/16", "via": [{"interface": "ipsec0"}]},
             {"prefix": "2001:db8:9::/48", "via": [{"interface": "ipsec0"}]},
@@ -133,42 +158,51 @@ impl Case {
     /// The guest's `ip xfrm` commands.
     fn xfrm(&self) -> String {
         let (node, guest) = self.ends();
-        let mut script = String::from("ip xfrm state flush\nip xfrm policy flush\n");
+        let mut script = format!("ip xfrm state flush\nip xfrm policy flush\n{}", self.states());
+        let mode = if self.transport { "transport" } else { "tunnel" };
+        let host = if self.outer6 { 128 } else { 32 };
+        let networks = if self.transport {
+            vec![(format!("{guest}/{host}"), format!("{node}/{host}"))]
+        } else {
+            vec![
+                ("10.9.0.0/16".to_owned(), "0.0.0.0/0".to_owned()),
+                ("2001:db8:9::/48".to_owned(), "::/0".to_owned()),
+            ]
+        };
+        for (near, far) in networks {
+            script += &format!(
+                "ip xfrm policy add src {near} dst {far} dir out tmpl src {guest} dst {node} proto esp reqid 1 mode {mode} || exit 1\n\
+                 ip xfrm policy add src {far} dst {near} dir in tmpl src {node} dst {guest} proto esp reqid 1 mode {mode} || exit 1\n"
+            );
+        }
+        script
+    }
+
+    /// The commands that add the guest's states.
+    fn states(&self) -> String {
+        let (node, guest) = self.ends();
+        let mut script = String::new();
         for out in [true, false] {
             // What goes out of the node comes in to the guest.
             let (source, destination) = if out { (&node, &guest) } else { (&guest, &node) };
             let key = self.key(out);
             let (key, auth) = key.split_at(self.suite.key_bytes * 2);
-            let words: Vec<String> = self
-                .suite
-                .linux
-                .split(' ')
-                .map(|word| match word {
-                    "KEY" => format!("0x{key}"),
-                    "AUTH" => format!("0x{auth}"),
-                    word => format!("'{word}'"),
-                })
-                .collect();
-            let esn = if self.esn { "flag esn replay-window 128" } else { "replay-window 32" };
+            let word = |word: &str| match word {
+                "KEY" => format!("0x{key}"),
+                "AUTH" => format!("0x{auth}"),
+                word => format!("'{word}'"),
+            };
+            let words: Vec<String> = self.suite.linux.split(' ').map(word).collect();
+            let esn = if self.esn { "replay-window 128 flag esn" } else { "replay-window 32" };
+            // States whose selectors are of one family alone would refuse the other.
+            let mode = if self.transport { "transport" } else { "tunnel flag af-unspec" };
             script += &format!(
-                "ip xfrm state add src {source} dst {destination} proto esp spi {} reqid 1 mode tunnel {esn} {} sel src ::/0 dst ::/0 || \
-                 ip xfrm state add src {source} dst {destination} proto esp spi {} reqid 1 mode tunnel {esn} {} || exit 1\n",
-                self.spi(out),
-                words.join(" "),
+                "ip xfrm state add src {source} dst {destination} proto esp spi {} reqid 1 mode {mode} {esn} {} || exit 1\n",
                 self.spi(out),
                 words.join(" "),
             );
         }
-        for (near, far) in [("10.9.0.0/16", "0.0.0.0/0"), ("2001:db8:9::/48", "::/0")] {
-            script += &format!(
-                "ip xfrm policy add src {near} dst {far} dir out tmpl src {guest} dst {node} proto esp reqid 1 mode tunnel || exit 1\n\
-                 ip xfrm policy add src {far} dst {near} dir in tmpl src {node} dst {guest} proto esp reqid 1 mode tunnel || exit 1\n"
-            );
-        }
-        // States whose selectors are of one family alone would refuse the other.
         script
-            .replace(" sel src ::/0 dst ::/0", " flag af-unspec")
-            .replace("flag esn replay-window 128", "replay-window 128 flag esn")
     }
 }
 
@@ -283,7 +317,7 @@ pub fn tunnels_with_linux(experiment: &Experiment) -> Result<()> {
         let outer = outer.into_iter().filter(|_| place < 2);
         for (esn, outer6) in plain.into_iter().chain(outer) {
             let number = cases.len() as u32 + 1;
-            cases.push(Case { suite, esn, outer6, number });
+            cases.push(Case { suite, esn, outer6, transport: false, number });
         }
     }
     for case in &cases {

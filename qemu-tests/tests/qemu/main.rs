@@ -2,6 +2,7 @@
 
 mod boot;
 mod crash;
+mod esp;
 mod forwarding;
 mod guests;
 mod hosts;
@@ -11,6 +12,7 @@ mod malformed;
 mod neighbours;
 mod node;
 mod options;
+mod rekeys;
 mod routes;
 mod services;
 mod store;
@@ -57,6 +59,12 @@ const TESTS: &[Test] = &[
     Test::new("guest_is_routed_to", guests::is_routed_to),
     Test::new("store_on_a_disk_of_4_kib_blocks", store::on_a_disk_of_4_kib_blocks),
     Test::with_hosts("ipsec_tunnels_with_linux", ipsec::tunnels_with_linux),
+    Test::with_hosts("ipsec_transport_mode_with_linux", ipsec::transport_mode_with_linux),
+    Test::with_hosts("ipsec_policies_with_linux", ipsec::policies_with_linux),
+    Test::new("esp_packet_by_packet_with_scapy", esp::packet_by_packet),
+    Test::new("esp_moved_peer_is_followed", esp::a_moved_peer_is_followed),
+    Test::new("esp_path_mtu_of_a_router_is_honoured", esp::a_routers_word_is_honoured),
+    Test::new("ipsec_a_thousand_rekeys_lose_no_packet", rekeys::a_thousand_rekeys_lose_no_packet),
     Test::new("store_on_a_slow_disk_does_not_stop_forwarding", store::a_slow_disk_does_not_stop_forwarding),
     Test::with_hosts("hosts_ping_through_the_node", hosts::ping_through_the_node),
     Test::with_hosts("hosts_traceroute_shows_the_node", hosts::traceroute_shows_the_node),

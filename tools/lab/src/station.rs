@@ -93,6 +93,23 @@ impl Station {
         answer.map(|()| found)
     }
 
+    /// The first frame on the wire for which `wanted` gives something, as it is, or `None` after `limit`. Answers address
+    /// resolution meanwhile; frames passed over are lost.
+    pub fn receive_frame<T>(
+        &self,
+        limit: Duration,
+        mut wanted: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let mut answer = Ok(());
+        let found = self.wire.receive_some(limit, |frame| {
+            if let Some(seen) = frame::parse(frame).filter(|_| self.answers && answer.is_ok()) {
+                answer = self.answer(&seen);
+            }
+            wanted(frame)
+        })?;
+        answer.map(|()| found)
+    }
+
     /// The data of the next UDP datagram to this port, with both ends.
     pub fn receive_udp(&self, port: u16, limit: Duration) -> Result<Option<(Ends, Vec<u8>)>> {
         self.receive(limit, |seen| match seen {

@@ -37,12 +37,25 @@ pub enum Program {
     Python,
     /// HTTP requests over many connections.
     Wrk,
+    /// An ESP of its own, in Python.
+    Scapy,
 }
 
 impl Program {
-    /// All that the QEMU tests and the demo use.
-    pub const ALL: &[Self] =
+    /// All that the demo uses.
+    pub const DEMO: &[Self] =
         &[Self::Qemu, Self::Ip, Self::Ping, Self::Iperf3, Self::Traceroute, Self::Python, Self::Wrk];
+    /// All that the QEMU tests use.
+    pub const ALL: &[Self] = &[
+        Self::Qemu,
+        Self::Ip,
+        Self::Ping,
+        Self::Iperf3,
+        Self::Traceroute,
+        Self::Python,
+        Self::Wrk,
+        Self::Scapy,
+    ];
 
     fn executable(self) -> &'static str {
         match self {
@@ -53,6 +66,7 @@ impl Program {
             Self::Traceroute => "traceroute",
             Self::Python => "python3",
             Self::Wrk => "wrk",
+            Self::Scapy => "scapy",
         }
     }
 
@@ -65,6 +79,7 @@ impl Program {
             Self::Traceroute => &["traceroute"],
             Self::Python => &["python3"],
             Self::Wrk => &["wrk"],
+            Self::Scapy => &["python3-scapy", "python3-cryptography"],
         }
     }
 }
@@ -390,7 +405,8 @@ Enabled: no
             plan.script(),
             "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
              qemu-system-x86 ipxe-qemu && DEBIAN_FRONTEND=noninteractive apt-get install --yes \
-             --no-install-recommends iproute2 iputils-ping iperf3 traceroute python3 wrk"
+             --no-install-recommends iproute2 iputils-ping iperf3 traceroute python3 wrk python3-scapy \
+             python3-cryptography"
         );
         let own = parse_installed("installed qemu-utils 1:7.2+dfsg-7+deb12u18\n");
         assert_eq!(Plan::new(Program::ALL, &own, &sources).unwrap().suite, None);

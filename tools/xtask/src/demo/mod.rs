@@ -49,7 +49,7 @@ impl Demo {
     /// Runs the demo; whether all checks passed.
     pub fn run(self) -> Result<bool> {
         if !host::in_user_namespace() {
-            packages::ensure(Program::ALL)?;
+            packages::ensure(Program::DEMO)?;
             let image = image::build(image::Profile::Release)?;
             println!("image: {} ({} KiB)", image.display(), image.metadata()?.len() / 1024);
             if !host::can_make_hosts() && host::user_namespaces_work() {
