@@ -4,7 +4,7 @@
 //! number; the ICV's length depends on the hash; and the text is whole blocks.
 //!
 //! Both halves are chains in which every block waits for the one before, so that a packet alone leaves most of the machine
-//! idle. Kernels work on several packets side by side instead: AES on eight ([`encrypt`]), the hash on 16 or 8 ([`hash`]).
+//! idle. Kernels work on several packets side by side instead: AES on eight (`encrypt`), the hash on 16 or 8 (`hash`).
 //! Decryption is no chain; the crates `cbc` and `aes` do it several blocks at a time.
 
 mod constants;

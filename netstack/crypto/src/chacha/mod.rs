@@ -4,10 +4,10 @@
 //!
 //! **Lanes are not bound to a packet.** The cipher is a block function of key, counter and nonce, so a register that holds
 //! word i of 16 blocks does not care whose blocks they are: the blocks of a batch of packets are dealt to lanes as they come
-//! ([`stream`]), the first block of each packet, which is its one-time key, among them. Short packets fill registers as well
+//! (`stream`), the first block of each packet, which is its one-time key, among them. Short packets fill registers as well
 //! as long ones.
 //!
-//! **Poly1305 takes eight packets at a time**, one in each lane of a register ([`poly512`]). A lane waits for its own
+//! **Poly1305 takes eight packets at a time**, one in each lane of a register (`poly512`). A lane waits for its own
 //! multiplication only, and no powers of a key are needed, which live for one packet and so would be computed for each.
 //! Packets end in the same step: a shorter one begins later, and until then its lane adds and multiplies zero.
 //!
