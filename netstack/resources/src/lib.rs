@@ -2,7 +2,7 @@
 //!
 //! Main path:
 //! 1. [`Object::read`] takes one object as its author wrote it, in JSON; [`flatten`] takes a `List` apart. What is unknown or
-//!    impossible in an object is a [`config::Problem`] with a JSON pointer ([`Kind::ALL`] is every kind that is known);
+//!    impossible in an object is a [`config::Problem`] with a JSON pointer ([`Kind::all`] is every kind that is known);
 //! 2. [`Set::change`] makes another set of one set and some objects: sets do not change;
 //! 3. [`compile`] makes what decides for packets of a set: services, and the model of policy. What is impossible between
 //!    objects is a [`Fault`].

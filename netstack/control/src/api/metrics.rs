@@ -1,5 +1,6 @@
 //! `GET /metrics`: the Prometheus text exposition format, version 0.0.4.
 
+mod cluster;
 mod ipsec;
 
 use super::{Reply, dispatch::Request};
@@ -35,6 +36,7 @@ fn families(node: &Node) -> Vec<Family> {
     families.extend(port_families(node));
     families.extend(graph_families(node));
     families.extend(ipsec::families(node));
+    families.extend(cluster::families(node));
     families
 }
 

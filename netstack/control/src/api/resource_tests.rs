@@ -179,6 +179,9 @@ fn services_are_shown_and_explained() {
         service["backends"].as_array().unwrap().iter().map(|b| b["slots"].as_u64().unwrap()).collect();
     assert_eq!((slots.len(), slots.iter().sum::<u64>()), (2, 65_537));
     assert_eq!(api.get("/v1/services?name=t")["services"], json!([]));
+    let metrics = api.ask("GET", "/metrics", "").body;
+    let backend = "fairlead_backend_flows_total{namespace=\"default\",service=\"s\",port=\"80\",protocol=\"TCP\",scope=\"Cluster\",backend=\"10.0.0.3:8080\"} 0\n";
+    assert!(metrics.contains(backend) && metrics.contains("fairlead_resources_in_force 1\n"), "{metrics}");
     let ask = "/v1/services/explain?source=192.0.2.1&source_port=4000&port=80";
     let chosen = api.get(&format!("{ask}&destination=10.96.0.1"));
     let (backend, slot) = (chosen["backend"].as_str().unwrap(), chosen["slot"].as_u64().unwrap());
