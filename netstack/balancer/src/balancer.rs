@@ -72,7 +72,12 @@ pub trait Observer {
         false
     }
 
-    /// A packet has been decided about. False: it is dropped as [`Reason::Refused`].
+    /// True if the packet of an index, whose headers are not there as a whole, passes all the same.
+    fn passes_unread(&mut self, _: usize) -> bool {
+        true
+    }
+
+    /// A packet has been decided about. False: it is dropped as [`Reason::Refused`], and its flow ends.
     fn decided(&mut self, packet: Decided<'_>) -> bool;
 }
 
@@ -152,6 +157,12 @@ impl Balancer {
     pub fn expire(&mut self, now_ns: u64, lines: usize) {
         self.flows4.expire(now_ns, lines);
         self.flows6.expire(now_ns, lines);
+    }
+
+    /// Shows what is kept for the observer with flows in the next cache lines of each table.
+    pub fn revise(&mut self, lines: usize, mut revise: impl FnMut(&mut u32)) {
+        self.flows4.revise(lines, &mut revise);
+        self.flows6.revise(lines, &mut revise);
     }
 
     /// The IPv4 flows.

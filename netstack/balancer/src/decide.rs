@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use flow::{FlowTable, Home, Key, Observed, Refused, Slot, V4, V6};
+use flow::{Entry, FlowTable, Home, Key, Observed, Refused, Slot, V4, V6};
 use rewrite::{Plain, SourcePool, Transport, Tuple, View};
 use services::Forwarding;
 
@@ -304,11 +304,18 @@ impl Context<'_> {
     }
 
     /// An ICMP error about the packet `about`: it goes to whoever sent that, as that sent it.
-    pub(crate) fn error<K: Family>(&self, flows: &FlowTable<K>, about: &K) -> Action {
+    pub(crate) fn error<K: Family>(&self, flows: &FlowTable<K>, about: &K) -> Decision {
         let about: Tuple = (*about).into();
         let asks = about.reversed();
-        let Ok(key) = K::try_from(asks) else { return Action::NotOurs };
-        if let Some(entry) = flows.peek(&key, self.now_ns).and_then(|slot| flows.entry(slot)) {
+        let Ok(key) = K::try_from(asks) else { return Action::NotOurs.into() };
+        let slot = flows.peek(&key, self.now_ns);
+        let entry = slot.and_then(|slot| flows.entry(slot));
+        let flow = entry.and_then(|entry| if entry.is_answer() { entry.peer() } else { slot });
+        Decision { flow, ..self.error_action(flows, entry, asks).into() }
+    }
+
+    fn error_action<K: Family>(&self, flows: &FlowTable<K>, entry: Option<&Entry<K>>, asks: Tuple) -> Action {
+        if let Some(entry) = entry {
             if entry.binding == NOBODY {
                 return Action::NotOurs;
             }

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 
 use buffer::VECTOR_SIZE;
 use flow::{FlowTable, Home, Observed, Slot, V4, V6};
-use rewrite::{Fragment, Plain, Tunnel, Tuple, View, translate, translate_error};
+use rewrite::{Fragment, Plain, Transport, Tunnel, Tuple, View, translate, translate_error};
 use services::Forwarding;
 
 use crate::balancer::{Decided, Encapsulation, Observer, Verdict};
@@ -191,6 +191,7 @@ fn swift<K: Family, O: Observer>(
     let decided =
         Decided { index, view: &view, translated, backend, is_answer: false, is_new: false, verdict: kept };
     if !observer.decided(decided) {
+        flows.remove(slot);
         return Ok(Verdict::Drop(Reason::Refused));
     }
     if let Some(to) = to {
@@ -255,6 +256,7 @@ fn by_peer<K: Family, O: Observer>(
         verdict: flows.entry_mut(asks).map(|entry| &mut entry.verdict),
     };
     if !observer.decided(decided) {
+        flows.remove(slot);
         return Some(Verdict::Drop(Reason::Refused));
     }
     if !is_bound {
@@ -272,7 +274,10 @@ fn other<O: Observer>(
     packet: &mut [u8],
     observer: (usize, &mut O),
 ) -> Verdict {
-    let Ok(view) = View::parse(packet) else { return Verdict::NotOurs };
+    let Ok(view) = View::parse(packet) else {
+        let passes = observer.1.passes_unread(observer.0);
+        return if passes { Verdict::NotOurs } else { Verdict::Drop(Reason::Refused) };
+    };
     let view = &view;
     match view.tuple {
         Tuple::V4(key) => {
@@ -298,7 +303,7 @@ fn decide<K: Family, O: Observer>(
     let Decision { action, flow, backend, is_answer, is_new } = if view.fragment == Fragment::Later {
         context.later_fragment(flows, view)
     } else if let Some(about) = subject(view, packet) {
-        K::try_from(about).map_or(Action::NotOurs, |about| context.error(flows, &about)).into()
+        K::try_from(about).map_or(Action::NotOurs.into(), |about| context.error(flows, &about))
     } else {
         let slot = flows.lookup_at(seen.home, &seen.key, view.observed(), context.now_ns);
         let known = slot.and_then(|slot| context.known(flows, slot));
@@ -312,9 +317,14 @@ fn decide<K: Family, O: Observer>(
         Action::Translate(to) => Some(to),
         _ => None,
     };
+    let speaks = view.fragment != Fragment::Later && !matches!(view.transport, Transport::Error(_));
     let verdict = flow.and_then(|slot| flows.entry_mut(slot)).map(|entry| &mut entry.verdict);
     let decided = Decided { index, view, translated, backend, is_answer, is_new, verdict };
     if !observer.decided(decided) {
+        // A flow that is refused is none. A fragment and an error do not speak for the flow that they belong to.
+        if let Some(slot) = flow.filter(|_| speaks) {
+            flows.remove(slot);
+        }
         return Verdict::Drop(Reason::Refused);
     }
     carry_out(context, packet, (view, seen.home.hash()), &action)

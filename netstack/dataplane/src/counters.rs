@@ -126,6 +126,29 @@ impl Add for BackendCounters {
     }
 }
 
+/// What a rule of a policy decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleCounters {
+    /// Flows, each when it began or when policy changed; packets of what has no flow.
+    pub hits: u64,
+    /// What it would have decided if staged policies were enforced, at endpoints that have some.
+    pub staged: u64,
+    /// Met as a rule with the action `Log`.
+    pub logs: u64,
+}
+
+impl Add for RuleCounters {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            hits: self.hits + other.hits,
+            staged: self.staged + other.staged,
+            logs: self.logs + other.logs,
+        }
+    }
+}
+
 /// The flows of one worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowCounters {
@@ -208,6 +231,20 @@ impl BackendCounter {
     }
 }
 
+/// One rule's counters.
+#[derive(Default)]
+pub(crate) struct RuleCounter {
+    pub(crate) hits: Counter,
+    pub(crate) staged: Counter,
+    pub(crate) logs: Counter,
+}
+
+impl RuleCounter {
+    pub(crate) fn get(&self) -> RuleCounters {
+        RuleCounters { hits: self.hits.get(), staged: self.staged.get(), logs: self.logs.get() }
+    }
+}
+
 /// What a worker's tables of flows say of themselves.
 #[derive(Default)]
 pub(crate) struct FlowCounter {
@@ -285,6 +322,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) tunnels: Chunked<InterfaceCounter, 64, 64>,
     pub(crate) adjacencies: AdjacencyCounters,
     pub(crate) backends: Chunked<BackendCounter, 1024, 1024>,
+    pub(crate) rules: Chunked<RuleCounter, 4096, 256>,
+    pub(crate) lost_flow_events: Counter,
     pub(crate) flows: FlowCounter,
     pub(crate) nodes: [NodeCounter; NODES],
     pub(crate) drops: [Counter; DropReason::ALL.len()],
@@ -293,6 +332,7 @@ pub(crate) struct WorkerCounters {
     pub(crate) punted: Counter,
 }
 
+const _: () = assert!(4096 * 256 == policy::classifier::COUNTERS_MAX);
 const _: () =
     assert!(64 * 64 == crate::tables::MAX_INTERFACES && 1024 * 256 == crate::tables::MAX_ADJACENCIES);
 
@@ -303,6 +343,8 @@ impl WorkerCounters {
             tunnels: Chunked::new(),
             adjacencies: Chunked::new(),
             backends: Chunked::new(),
+            rules: Chunked::new(),
+            lost_flow_events: Counter::default(),
             flows: FlowCounter::default(),
             nodes: array::from_fn(|_| NodeCounter::default()),
             drops: array::from_fn(|_| Counter::default()),

@@ -55,7 +55,7 @@ graph! {
     /// Takes a vector of frames from a port.
     PortInput = "port-input", port_input => [EthernetInput];
     /// Takes packets from control.
-    Inject = "inject", inject => [Ip4Lookup, Ip6Lookup, InterfaceOutput, Icmp4Error, Icmp6Error, Drop];
+    Inject = "inject", inject => [Flow, Ip4Lookup, Ip6Lookup, InterfaceOutput, Icmp4Error, Icmp6Error, Drop];
     /// Takes a vector from another worker: frames of whose port it has no queue, packets whose flow this worker has.
     HandoffInput = "handoff-input", handoff_input => [Flow, Ip4Lookup, Ip6Lookup, InterfaceOutput];
     /// Destination MAC address, VLAN, EtherType.
@@ -66,7 +66,7 @@ graph! {
     Ip4Input = "ip4-input", ip4_input => [Flow, Ip4Lookup, Ip4Local, Icmp4Error, Drop];
     /// IPv6 header validation (RFC 8200 §3, §4.3; RFC 4291).
     Ip6Input = "ip6-input", ip6_input => [Flow, Ip6Lookup, Ip6Local, Icmp6Error, Drop];
-    /// Finds the packet's flow: services and their backends. Packets come here only if there are services.
+    /// Finds the packet's flow: services and their backends. Packets come here only if there are services or policies.
     Flow = "flow", flow => [Ip4Lookup, Ip6Lookup, Ip4Local, Ip6Local, Ip4Rewrite, Ip6Rewrite, IpsecPolicy, Icmp4Error, Icmp6Error, Drop];
     /// IPv4 route lookup, choice of next hop.
     Ip4Lookup = "ip4-lookup", ip4_lookup => [Ip4Rewrite, IpsecPolicy, Ip4Local, Unresolved, Icmp4Error, Drop];

@@ -22,6 +22,7 @@ mod flows;
 mod graph;
 mod handoff;
 mod nodes;
+mod policing;
 mod published;
 mod shared;
 mod tables;
@@ -29,12 +30,15 @@ mod token_bucket;
 mod trace;
 mod worker;
 
-pub use counters::{BackendCounters, Combined, FlowCounters, InterfaceCounters, NodeCounters, PacketTotals};
+pub use counters::{
+    BackendCounters, Combined, FlowCounters, InterfaceCounters, NodeCounters, PacketTotals, RuleCounters,
+};
 pub use drop_reason::DropReason;
 pub use exchange::{Inject, InjectTo, Punt, PuntReason, Refusal};
 pub use flows::{FULL_NAT_PORTS, Flows};
 pub use graph::Node;
 pub use handoff::MAX_WORKERS;
+pub use policing::{FlowEvent, FlowEventKind, Policy};
 pub use shared::{Shared, Wake};
 pub use tables::{
     Adjacency, AdjacencyId, Attachment, GroupId, Interface, InterfaceId, MAX_ADJACENCIES, MAX_INTERFACES,

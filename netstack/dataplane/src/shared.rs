@@ -7,13 +7,14 @@
 use crate::DropReason;
 use crate::counters::{
     BackendCounters, Chunked, Combined, Counter, FlowCounters, InterfaceCounter, InterfaceCounters,
-    NodeCounter, NodeCounters, PacketTotals, WorkerCounters,
+    NodeCounter, NodeCounters, PacketTotals, RuleCounters, WorkerCounters,
 };
 use crate::exchange::{Inject, InjectTo, Punt, PuntKind};
 use crate::flow_hash::FlowKey;
 use crate::flows::Flows;
 use crate::graph::Node;
 use crate::handoff::{Inbox, MAX_WORKERS};
+use crate::policing::{FlowEvent, Policy};
 use crate::published::Published;
 use crate::tables::{AdjacencyId, InterfaceId, Tables};
 use crate::trace::{Trace, TraceRecord, TraceRequest};
@@ -22,16 +23,19 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use buffer::Vector;
 use core::array;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use crossbeam_queue::ArrayQueue;
 use fib::{Fib4, Fib6};
-use policy::classifier::Classifier;
+use policy::classifier::CounterId;
+
 use spin::mutex::SpinMutex;
 
 /// Packets of a kind that wait for control at most.
 const PUNT_QUEUE: usize = 256;
 /// Packets that wait for one worker at most.
 const INJECT_QUEUE: usize = 1024;
+/// Events of flows that wait for control at most.
+const FLOW_EVENTS: usize = 2048;
 /// What a sleeping worker shows in place of a generation.
 const ASLEEP: u64 = u64::MAX;
 
@@ -49,7 +53,10 @@ pub struct Shared {
     tables: Published<Tables>,
     ipsec: Published<ipsec::Snapshot>,
     services: Published<Option<balancer::Snapshot>>,
-    policy: Published<Option<Classifier>>,
+    policy: Published<Option<Policy>>,
+    policies: AtomicU32,
+    flow_events: ArrayQueue<FlowEvent>,
+    follows_flows: AtomicBool,
     fib4: Arc<Fib4>,
     fib6: Arc<Fib6>,
     flow_key: FlowKey,
@@ -111,6 +118,9 @@ impl Shared {
             ipsec: Published::default(),
             services: Published::default(),
             policy: Published::default(),
+            policies: AtomicU32::new(0),
+            flow_events: ArrayQueue::new(FLOW_EVENTS),
+            follows_flows: AtomicBool::new(false),
             fib4,
             fib6,
             flow_key: FlowKey::new(seed),
@@ -209,18 +219,54 @@ impl Shared {
         self.services.get()
     }
 
-    /// Replaces what decides by policy; none is as if there were no policy. Workers take it at their next poll. Returns the
-    /// new generation.
-    pub fn publish_policy(&self, classifier: Option<Classifier>) -> u64 {
-        self.policy.replace(classifier);
+    /// Replaces what decides by policy; none is as if there were no policy. Workers take it at their next poll, and judge
+    /// flows that they know again. Returns the new generation.
+    pub fn publish_policy(&self, policy: Option<impl Into<Policy>>) -> u64 {
+        let policy = policy.map(|policy| {
+            let policy: Policy = policy.into();
+            let counters = policy.classifier.counters() as usize;
+            self.workers.iter().for_each(|worker| worker.counters.rules.grow(counters));
+            policy.numbered(self.policies.fetch_add(1, Ordering::Relaxed))
+        });
+        self.policy.replace(policy);
         let generation = self.advance();
         self.free_retired();
         generation
     }
 
     /// What decides by policy, as published last.
-    pub fn policy(&self) -> Arc<Option<Classifier>> {
+    pub fn policy(&self) -> Arc<Option<Policy>> {
         self.policy.get()
+    }
+
+    /// How often a rule has decided about a flow, all workers together.
+    pub fn rule_counters(&self, counter: CounterId) -> RuleCounters {
+        let counters = self.workers.iter().filter_map(|worker| worker.counters.rules.get(counter.0 as usize));
+        counters.fold(RuleCounters::default(), |total, counter| total + counter.get())
+    }
+
+    /// Says whether somebody wants to know of every flow. What rules with the action `Log` meet is always told.
+    pub fn follow_flows(&self, wanted: bool) {
+        self.follows_flows.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Takes the oldest event of a flow.
+    pub fn next_flow_event(&self) -> Option<FlowEvent> {
+        self.flow_events.pop()
+    }
+
+    /// Events of flows that nobody took in time.
+    pub fn lost_flow_events(&self) -> u64 {
+        self.total(|counters| &counters.lost_flow_events)
+    }
+
+    pub(crate) fn follows_flows(&self) -> bool {
+        self.follows_flows.load(Ordering::Relaxed)
+    }
+
+    /// False: there was no room.
+    pub(crate) fn tell_flow(&self, event: FlowEvent) -> bool {
+        self.flow_events.push(event).is_ok()
     }
 
     /// Begins a new generation without new tables, so that a change of a route table can be waited for.

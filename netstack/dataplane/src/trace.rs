@@ -19,6 +19,7 @@ use packet::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, Ethernet,
 use packet::ipv4::Ipv4;
 use packet::ipv6::Ipv6;
 use packet::protocol;
+use policy::classifier::CounterId;
 use spin::Once;
 use spin::mutex::SpinMutex;
 use zerocopy::FromBytes;
@@ -72,6 +73,8 @@ pub struct TraceRecord {
     pub next: Node,
     /// Why it is dropped, if it is.
     pub drop_reason: Option<DropReason>,
+    /// What of policy denies it, if policy does.
+    pub denied_by: Option<CounterId>,
     /// The interface it came in on; None until that is known.
     pub rx_interface: Option<InterfaceId>,
     /// The interface it leaves by; None until that is known.
@@ -101,6 +104,8 @@ impl TraceRecord {
             node,
             next,
             drop_reason: DropReason::from_number(meta.drop_reason).filter(|_| dropped),
+            denied_by: (dropped && meta.drop_reason == DropReason::PolicyDenied as u8)
+                .then_some(CounterId(meta.opaque[0] as u32)),
             rx_interface: known(node != Node::PortInput && meta.rx_interface != u16::MAX, meta.rx_interface),
             tx_interface: known(matches!(next, Node::InterfaceOutput | Node::Unresolved), meta.tx_interface),
             length: packet.total_len() as u32,

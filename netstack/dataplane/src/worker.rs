@@ -4,6 +4,7 @@ use crate::context::{Balance, Context, Limits, Scratch, WorkerPort};
 use crate::flows::Flows;
 use crate::graph::{Graph, Node};
 use crate::handoff::{Outbox, RING_VECTORS};
+use crate::policing::Policy;
 use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
 use crate::trace::WorkerTrace;
@@ -21,6 +22,7 @@ pub struct Worker {
     tables: Arc<Tables>,
     ipsec: Arc<ipsec::Snapshot>,
     services: Arc<Option<balancer::Snapshot>>,
+    policy: Arc<Option<Policy>>,
     /// What there is without services.
     no_services: balancer::Snapshot,
     flows: Option<Box<Flows>>,
@@ -70,6 +72,7 @@ impl Worker {
             tables: shared.tables(),
             ipsec: shared.ipsec(),
             services: shared.services(),
+            policy: shared.policy(),
             no_services: balancer::Snapshot::default(),
             flows: None,
             // Generations are counted up from 0: the first poll takes the tables.
@@ -100,7 +103,8 @@ impl Worker {
             tables: &self.tables,
             ipsec: &self.ipsec,
             services: self.services.as_ref().as_ref().unwrap_or(&self.no_services),
-            flows: self.flows.as_deref_mut().filter(|_| self.services.is_some()),
+            policy: self.policy.as_ref().as_ref(),
+            flows: self.flows.as_deref_mut().filter(|_| self.services.is_some() || self.policy.is_some()),
             counters: self.shared.counters(self.id),
             cache: &mut self.cache,
             ports: &mut self.ports,
@@ -117,7 +121,7 @@ impl Worker {
             now_ns,
         };
         if let Some(flows) = &mut cx.flows
-            && flows.expire(now_ns)
+            && flows.expire(now_ns, cx.policy)
         {
             cx.counters.flows.note(flows.balancer());
         }
@@ -146,6 +150,7 @@ impl Worker {
             self.tables = self.shared.tables();
             self.ipsec = self.shared.ipsec();
             self.services = self.shared.services();
+            self.policy = self.shared.policy();
             self.shared.exchange_flows(self.id, &mut self.flows);
             self.generation = generation;
             self.shared.reached(self.id, generation);

@@ -122,6 +122,8 @@ pub struct FlowTable<K: Key> {
     unproven: Unproven,
     /// Next line of [`FlowTable::expire`].
     cursor: usize,
+    /// The same of [`FlowTable::revise`].
+    revised: usize,
     counts: Counts,
 }
 
@@ -153,6 +155,7 @@ impl<K: Key> FlowTable<K> {
             secret: config.secret,
             timeouts,
             cursor: 0,
+            revised: 0,
             counts: Counts::default(),
         })
     }
@@ -371,6 +374,17 @@ impl<K: Key> FlowTable<K> {
                     self.counts.expired += 1;
                 }
             }
+        }
+    }
+
+    /// Shows the verdict of each flow in the next `lines` cache lines, to be changed. Called often with a few, it walks round
+    /// the table, apart from [`FlowTable::expire`].
+    pub fn revise(&mut self, lines: usize, mut revise: impl FnMut(&mut u32)) {
+        for _ in 0..lines.min(self.lines.len()) {
+            let line = self.revised;
+            self.revised = if line + 1 == self.lines.len() { 0 } else { line + 1 };
+            let ways = self.lines.get_mut(line).into_iter().flat_map(|line| line.ways_mut());
+            ways.filter(|entry| !entry.is_free()).for_each(|entry| revise(&mut entry.verdict));
         }
     }
 

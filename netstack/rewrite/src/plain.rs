@@ -161,7 +161,7 @@ fn view(tuple: Tuple, observed: Observed, transport_offset: usize) -> View {
         Observed::Tcp(flags) => Transport::Tcp(flags),
         Observed::Other => Transport::Udp,
     };
-    View { tuple, transport, transport_offset, fragment: Fragment::Whole, identification: 0 }
+    View { tuple, transport, transport_offset, fragment: Fragment::Whole, identification: 0, icmp: (0, 0) }
 }
 
 #[inline(always)]

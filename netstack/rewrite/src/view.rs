@@ -65,6 +65,8 @@ pub struct View {
     pub fragment: Fragment,
     /// Identification of the fragments of one packet.
     pub identification: u32,
+    /// Type and code of an ICMP message; zeros otherwise.
+    pub icmp: (u8, u8),
 }
 
 impl View {
@@ -117,7 +119,8 @@ impl View {
             protocol: header.protocol,
         });
         let identification = u32::from(header.identification.get());
-        Ok(View { tuple, transport, transport_offset, fragment, identification })
+        let icmp = icmp(packet, transport_offset, header.protocol, fragment);
+        Ok(View { tuple, transport, transport_offset, fragment, identification, icmp })
     }
 
     #[inline(always)]
@@ -133,7 +136,8 @@ impl View {
             destination_port: ports.1,
             protocol,
         });
-        Ok(View { tuple, transport, transport_offset: offset, fragment, identification })
+        let icmp = icmp(packet, offset, protocol, fragment);
+        Ok(View { tuple, transport, transport_offset: offset, fragment, identification, icmp })
     }
 
     /// What the packet says about its flow.
@@ -197,6 +201,14 @@ fn skip_extensions(packet: &[u8], next_header: u8) -> Result<AfterExtensions, Ma
         }
     }
     Err(Malformed::Extensions)
+}
+
+/// Type and code of the ICMP message at `offset`, if it is one.
+#[inline(always)]
+fn icmp(packet: &[u8], offset: usize, protocol: u8, fragment: Fragment) -> (u8, u8) {
+    let is_icmp = matches!(protocol, protocol::ICMP | protocol::ICMPV6) && fragment != Fragment::Later;
+    let header = packet.get(offset..).and_then(|header| header.first_chunk()).filter(|_| is_icmp);
+    header.map_or((0, 0), |[kind, code]| (*kind, *code))
 }
 
 /// What is at `offset`, and its ports.

@@ -1,6 +1,6 @@
 //! Finds each packet's flow: packets to services get a backend, and answers their service's address back.
 //!
-//! Packets come here only while there are services (`Context::flows`). With several workers, each has the flows of its
+//! Packets come here only while there are services or policies (`Context::flows`). With several workers, each has the flows of its
 //! own part: what is another one's is handed over first ([`balancer::Snapshot::owner`]), so that both directions of a flow meet
 //! the same table. One lookup serves whoever judges flows: [`Observed`] sees every packet with its flow's entry before it
 //! is rewritten.
@@ -10,6 +10,7 @@ use crate::DropReason;
 use crate::context::Context;
 use crate::counters::WorkerCounters;
 use crate::graph::{Nexts, Node};
+use crate::policing::{self, Judge, Policy};
 use balancer::{Decided, Encapsulation, Observer, Reason, Snapshot, Verdict};
 use buffer::{Buf, Flags, VECTOR_SIZE, Vector};
 use core::net::IpAddr;
@@ -46,6 +47,17 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     let count = packets.len() - refused;
     let (balancer, verdicts) = flows.parts();
     let mut lengths = [0; VECTOR_SIZE];
+    // What is done with before flows are looked for.
+    let mut untracked = [const { None }; VECTOR_SIZE];
+    if cx.policy.is_some() {
+        policing::note_interfaces(packets, &mut cx.scratch.interfaces);
+        if cx.policy.is_some_and(Policy::has_untracked) {
+            for ((packet, interface), judged) in packets.iter().zip(cx.scratch.interfaces).zip(&mut untracked)
+            {
+                *judged = policing::untracked(cx, packet.data(), interface);
+            }
+        }
+    }
     let mut bytes: [&mut [u8]; VECTOR_SIZE] = array::from_fn(|_| Default::default());
     for ((packet, length), bytes) in packets.iter_mut().zip(&mut lengths).zip(&mut bytes).take(count) {
         if packet.meta().flags.contains(Flags::TX_CSUM) {
@@ -55,7 +67,15 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         *length = packet.total_len() as u32;
         *bytes = packet.data_mut();
     }
-    let mut observer = Observed { counters: cx.counters, lengths: &lengths };
+    for (bytes, judged) in bytes.iter_mut().zip(&untracked) {
+        if judged.is_some() {
+            *bytes = Default::default();
+        }
+    }
+    let columns = (&cx.scratch.interfaces[..], &mut cx.scratch.groups[..]);
+    let ground = (cx.shared, cx.tables, cx.counters);
+    let judge = cx.policy.map(|policy| Judge::new(policy, ground, columns, cx.now_ns));
+    let mut observer = Observed { counters: cx.counters, lengths: &lengths, judge };
     balancer.process_observed(cx.services, &mut bytes[..count], cx.now_ns, verdicts, &mut observer);
     cx.counters.flows.note(balancer);
     for ((packet, verdict), next) in packets.iter_mut().zip(&*verdicts).zip(&mut *nexts).take(count) {
@@ -63,6 +83,18 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
             Verdict::NotOurs | Verdict::Route => lookup(packet),
             verdict => unusual(cx, packet, verdict),
         };
+    }
+    if cx.policy.is_some() {
+        let columns = packets.iter_mut().zip(nexts.iter_mut()).zip(&cx.scratch.groups).zip(&untracked);
+        for (((packet, next), denied), judged) in columns.take(count) {
+            if let Some(judged) = judged {
+                *next =
+                    if judged.allow { lookup(packet) } else { drop_for(packet, DropReason::PolicyDenied) };
+                packet.meta_mut().opaque[0] = u64::from(judged.by.0);
+            } else if *next == Node::Drop && packet.meta().drop_reason == DropReason::PolicyDenied as u8 {
+                packet.meta_mut().opaque[0] = u64::from(*denied);
+            }
+        }
     }
     nexts[count..packets.len()].fill(Node::Drop);
     cx.flows = Some(flows);
@@ -73,15 +105,33 @@ struct Observed<'a> {
     counters: &'a WorkerCounters,
     /// Of the packets of the vector, from the IP header on.
     lengths: &'a [u32],
+    judge: Option<Judge<'a>>,
 }
 
 impl Observer for Observed<'_> {
+    fn keeps_all(&self) -> bool {
+        self.judge.is_some()
+    }
+
+    fn passes_unread(&mut self, index: usize) -> bool {
+        self.judge.as_mut().is_none_or(|judge| judge.passes_unread(index))
+    }
+
     #[inline(always)]
     fn decided(&mut self, packet: Decided<'_>) -> bool {
-        const RST: u8 = 4;
-        let Some(number) = packet.backend else { return true };
-        let Some(counter) = self.counters.backends.get(Snapshot::index_of(number)) else { return true };
         let bytes = self.lengths.get(packet.index).map_or(0, |length| u64::from(*length));
+        self.count(&packet, bytes);
+        self.judge.as_mut().is_none_or(|judge| judge.allows(packet, bytes))
+    }
+}
+
+impl Observed<'_> {
+    /// What a backend had.
+    #[inline(always)]
+    fn count(&self, packet: &Decided<'_>, bytes: u64) {
+        const RST: u8 = 4;
+        let Some(number) = packet.backend else { return };
+        let Some(counter) = self.counters.backends.get(Snapshot::index_of(number)) else { return };
         if packet.is_answer {
             counter.from.add(1, bytes);
             if matches!(packet.view.transport, Transport::Tcp(flags) if flags & RST != 0) {
@@ -91,7 +141,6 @@ impl Observer for Observed<'_> {
             counter.to.add(1, bytes);
         }
         counter.flows.add(u64::from(packet.is_new));
-        true
     }
 }
 

@@ -6,6 +6,7 @@ use crate::DropReason;
 use crate::context::Context;
 use crate::exchange::{Inject, InjectTo, Refusal};
 use crate::graph::{Nexts, Node};
+use crate::policing::Policy;
 use crate::tables::{InterfaceId, Tables};
 use buffer::{Buf, Flags, Vector};
 use packet::ethernet::{ETHERTYPE_VLAN, Ethernet};
@@ -14,9 +15,13 @@ use packet::{icmpv4, icmpv6};
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let queue = cx.shared.injected(cx.worker);
+    let is_judged = cx.flows.is_some() && cx.policy.is_some_and(Policy::is_about_the_node);
     for next in nexts.iter_mut().take(cx.injects) {
         let Some(Inject { mut packet, to }) = queue.pop() else { break };
         *next = accept(&mut packet, to, cx.tables);
+        if is_judged && matches!(*next, Node::Ip4Lookup | Node::Ip6Lookup) {
+            *next = Node::Flow;
+        }
         // One for each place in `nexts`, which has as many as a vector.
         let _ = packets.push(packet);
     }

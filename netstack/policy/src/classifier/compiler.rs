@@ -531,6 +531,7 @@ impl Compiler {
             endpoint_of_class: self.endpoint_of_class.clone(),
             hosts: self.hosts.clone(),
             updates: self.updates,
+            counters: self.counters.end(),
             model,
         }
     }

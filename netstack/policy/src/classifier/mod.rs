@@ -60,6 +60,7 @@ pub struct Classifier {
     of_endpoint: Vec<u32>,
     hosts: Arc<[Host]>,
     updates: u64,
+    counters: u32,
 }
 
 /// A host endpoint.
@@ -160,6 +161,11 @@ impl Classifier {
     ) -> Option<Verdict> {
         let decision = self.decide(endpoint, direction, stage, packet)?;
         Some(Verdict { allow: decision.allow, reason: self.reason(decision)? })
+    }
+
+    /// How many counters there are to count with: all numbers are below.
+    pub fn counters(&self) -> u32 {
+        self.counters
     }
 
     /// How many programs there are.

@@ -217,6 +217,11 @@ impl Counters {
         }
     }
 
+    /// Behind the last that was ever given.
+    pub fn end(&self) -> u32 {
+        self.next.max(FIRST)
+    }
+
     /// What a counter counts.
     pub fn source(&self, counter: CounterId) -> Option<(&Arc<Source>, Part)> {
         let (_, source) = self.sources.range(..=counter.0).next_back()?;

@@ -1,0 +1,377 @@
+//! Policy as workers have it: what decides, what of this node it depends on, and what is kept of a verdict with a flow.
+
+use crate::context::Context;
+use crate::counters::WorkerCounters;
+use crate::graph::Node;
+use crate::shared::Shared;
+use crate::tables::{InterfaceId, Tables};
+use alloc::vec::Vec;
+use balancer::Decided;
+use buffer::{Flags, Vector};
+use core::net::IpAddr;
+use policy::classifier::{Classifier, CounterId, Ends, HostId, Judged, Record, Way};
+use policy::model::{Direction, Packet, protocol};
+use policy::reference::Stage;
+use rewrite::{Transport, Tuple, View};
+
+/// Bits of a kept verdict that are the number of what decided; those above are the policy's generation, never 0.
+const COUNTER_BITS: u32 = 20;
+const GENERATIONS: u32 = (1 << (32 - COUNTER_BITS)) - 1;
+/// Verdicts of so many generations ago are forgotten, long before their number comes again.
+const OLD: u32 = GENERATIONS / 4;
+/// In the column of interfaces: the packet is this node's own.
+const OWN: u16 = u16::MAX;
+
+/// Types of ICMPv6: of listener reports (RFC 2710) and of neighbour discovery (RFC 4861).
+const NEIGHBOUR_DISCOVERY: core::ops::RangeInclusive<u8> = 130..=136;
+
+const _: () = assert!(1 << COUNTER_BITS == policy::classifier::COUNTERS_MAX);
+
+/// What decides by policy on this node.
+pub struct Policy {
+    pub(crate) classifier: Classifier,
+    /// Of each interface by its number, the host endpoint that it is.
+    hosts: Vec<Option<HostId>>,
+    /// Some host endpoint has policies with `doNotTrack`.
+    has_untracked: bool,
+    generation: u32,
+}
+
+impl Policy {
+    /// Decides by a classifier, of which these interfaces are host endpoints.
+    pub fn new(classifier: Classifier, interfaces: impl IntoIterator<Item = (InterfaceId, HostId)>) -> Self {
+        let mut hosts: Vec<Option<HostId>> = Vec::new();
+        for (InterfaceId(number), host) in interfaces {
+            let place = usize::from(number);
+            if hosts.len() <= place {
+                hosts.resize(place + 1, None);
+            }
+            hosts[place] = Some(host);
+        }
+        let untracked = |host: &HostId| {
+            [Direction::Ingress, Direction::Egress]
+                .into_iter()
+                .any(|direction| classifier.asks(*host, Stage::Untracked, direction))
+        };
+        let has_untracked = hosts.iter().flatten().any(untracked);
+        Self { classifier, hosts, has_untracked, generation: 1 }
+    }
+
+    /// The classifier.
+    pub fn classifier(&self) -> &Classifier {
+        &self.classifier
+    }
+
+    pub(crate) fn numbered(self, number: u32) -> Self {
+        Self { generation: number % GENERATIONS + 1, ..self }
+    }
+
+    /// True if some packets pass without a flow.
+    pub(crate) fn has_untracked(&self) -> bool {
+        self.has_untracked
+    }
+
+    /// True if the node's own packets are judged too.
+    pub(crate) fn is_about_the_node(&self) -> bool {
+        !self.hosts.is_empty()
+    }
+
+    /// What is kept of a verdict that lets a flow pass.
+    fn keep(&self, by: CounterId) -> u32 {
+        self.generation << COUNTER_BITS | by.0 & ((1 << COUNTER_BITS) - 1)
+    }
+
+    #[inline(always)]
+    fn is_current(&self, kept: u32) -> bool {
+        kept >> COUNTER_BITS == self.generation
+    }
+
+    /// Forgets a verdict whose generation's number will come again.
+    pub(crate) fn forget_old(&self, kept: &mut u32) {
+        let age = (self.generation + GENERATIONS - (*kept >> COUNTER_BITS)) % GENERATIONS;
+        if *kept != 0 && age > OLD {
+            *kept = 0;
+        }
+    }
+
+    fn host(&self, interface: u16) -> Option<HostId> {
+        self.hosts.get(usize::from(interface)).copied().flatten()
+    }
+}
+
+/// Without host endpoints.
+impl From<Classifier> for Policy {
+    fn from(classifier: Classifier) -> Self {
+        Self::new(classifier, [])
+    }
+}
+
+/// What happened to a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowEventKind {
+    /// It was let pass: it is new, or policy has changed.
+    Allowed,
+    /// It was dropped.
+    Denied,
+    /// A rule with the action `Log` met it.
+    Logged,
+}
+
+/// An event of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowEvent {
+    /// Monotonic time of the worker's poll.
+    pub time_ns: u64,
+    /// What happened.
+    pub kind: FlowEventKind,
+    /// The flow, from who began it, as policy sees it: after translation.
+    pub packet: Packet,
+    /// What decided, or what logs.
+    pub by: CounterId,
+    /// Bytes of the packet that it happened at, from the IP header on.
+    pub bytes: u32,
+    /// With staged policies enforced it would have been dropped.
+    pub staged_denies: bool,
+}
+
+/// Judges the packets of a vector.
+pub(crate) struct Judge<'a> {
+    policy: &'a Policy,
+    shared: &'a Shared,
+    tables: &'a Tables,
+    counters: &'a WorkerCounters,
+    /// The interface that each packet came in by, or [`OWN`].
+    interfaces: &'a [u16],
+    /// What has denied each packet that is denied.
+    denied: &'a mut [u32],
+    now_ns: u64,
+}
+
+/// Notes in a column where packets came from.
+pub(crate) fn note_interfaces(packets: &Vector, interfaces: &mut [u16]) {
+    for (packet, interface) in packets.iter().zip(interfaces) {
+        let meta = packet.meta();
+        *interface = if meta.flags.contains(Flags::ORIGINATED) { OWN } else { meta.rx_interface };
+    }
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(
+        policy: &'a Policy,
+        (shared, tables, counters): (&'a Shared, &'a Tables, &'a WorkerCounters),
+        (interfaces, denied): (&'a [u16], &'a mut [u32]),
+        now_ns: u64,
+    ) -> Self {
+        Self { policy, shared, tables, counters, interfaces, denied, now_ns }
+    }
+
+    /// True if a packet passes. Of a flow that has been judged by this policy that is all there is to see.
+    #[inline(always)]
+    pub(crate) fn allows(&mut self, packet: Decided<'_>, bytes: u64) -> bool {
+        if packet.verdict.as_ref().is_some_and(|kept| self.policy.is_current(**kept)) {
+            return true;
+        }
+        self.judge(packet, bytes)
+    }
+
+    /// A packet that ends within its headers, or has more of them than anybody needs, is none that a rule could allow.
+    pub(crate) fn passes_unread(&mut self, index: usize) -> bool {
+        if let Some(place) = self.denied.get_mut(index) {
+            *place = CounterId::NOTHING.0;
+        }
+        false
+    }
+
+    #[inline(never)]
+    fn judge(&mut self, packet: Decided<'_>, bytes: u64) -> bool {
+        // Without neighbour discovery no address is reached that a rule allows (as in Calico).
+        let (kind, _) = packet.view.icmp;
+        if packet.view.tuple.protocol() == protocol::ICMPV6 && NEIGHBOUR_DISCOVERY.contains(&kind) {
+            return true;
+        }
+        // An error about a packet of a flow that passes, and the rest of a packet whose start passed, belong to it.
+        let belongs = matches!(packet.view.transport, Transport::Error(_))
+            || packet.view.fragment == rewrite::Fragment::Later;
+        if belongs && packet.verdict.as_ref().is_some_and(|kept| **kept != 0) {
+            return true;
+        }
+        let flow = flow_of(&packet, belongs);
+        let interface = self.interfaces.get(packet.index).copied().unwrap_or(OWN);
+        let mut record = Record::default();
+        let judged = self.before_translation(&packet, interface, &mut record).unwrap_or_else(|passes| {
+            let ends = self.ends(&flow, interface, passes);
+            self.policy.classifier.judge_flow(&flow, &ends, &mut record)
+        });
+        self.note(&record);
+        self.tell(&flow, judged, &record, bytes);
+        if judged.allow {
+            if let Some(kept) = packet.verdict.filter(|_| !belongs) {
+                *kept = self.policy.keep(judged.by);
+            }
+        } else if let Some(place) = self.denied.get_mut(packet.index) {
+            *place = judged.by.0;
+        }
+        judged.allow
+    }
+
+    /// Policies with `preDNAT`: what they drop, or else whether they have let it pass.
+    fn before_translation(
+        &self,
+        packet: &Decided<'_>,
+        interface: u16,
+        record: &mut Record,
+    ) -> Result<Judged, bool> {
+        let host = self.policy.host(interface).filter(|_| !packet.is_answer).ok_or(false)?;
+        let original = as_packet(&packet.view.tuple, packet.view.icmp);
+        match self.policy.classifier.judge_before_translation(&original, host, record) {
+            Some(judged) if judged.allow => Err(true),
+            Some(judged) => Ok(judged),
+            None => Err(false),
+        }
+    }
+
+    /// The host endpoints that a flow passes. `passes` the one that it comes in by already.
+    fn ends(&self, flow: &Packet, interface: u16, passes: bool) -> Ends {
+        let is_own = interface == OWN;
+        let own_way = if is_own { Way::FromNode } else { Way::Forwarded };
+        if !self.policy.is_about_the_node() {
+            return Ends { from: None, to: None, way: own_way };
+        }
+        let (leaves_by, is_local) = route(self.shared, self.tables, flow.destination);
+        let way = if is_local && !is_own { Way::ToNode } else { own_way };
+        let from = if is_own || passes { None } else { self.policy.host(interface) };
+        let to = if is_local { None } else { self.policy.host(leaves_by) };
+        Ends { from, to, way }
+    }
+
+    fn note(&self, record: &Record) {
+        let rule = |counter: &CounterId| self.counters.rules.get(counter.0 as usize);
+        record.hits.as_slice().iter().filter_map(rule).for_each(|rule| rule.hits.add(1));
+        record.staged.as_slice().iter().filter_map(rule).for_each(|rule| rule.staged.add(1));
+        record.logs.as_slice().iter().filter_map(rule).for_each(|rule| rule.logs.add(1));
+    }
+
+    /// Tells control of a flow, if anybody wants to know.
+    fn tell(&self, flow: &Packet, judged: Judged, record: &Record, bytes: u64) {
+        let event = |kind, by| FlowEvent {
+            time_ns: self.now_ns,
+            kind,
+            packet: *flow,
+            by,
+            bytes: bytes as u32,
+            staged_denies: record.staged_denies,
+        };
+        let logs = record.logs.as_slice().iter().map(|log| event(FlowEventKind::Logged, *log));
+        let kind = if judged.allow { FlowEventKind::Allowed } else { FlowEventKind::Denied };
+        let verdict = self.shared.follows_flows().then(|| event(kind, judged.by));
+        for event in logs.chain(verdict) {
+            if !self.shared.tell_flow(event) {
+                self.counters.lost_flow_events.add(1);
+            }
+        }
+    }
+}
+
+/// Which packets policies with `doNotTrack` are about: true if they let a packet pass without a flow. What they deny is
+/// in `denied`.
+pub(crate) fn untracked(cx: &Context<'_>, packet: &[u8], interface: u16) -> Option<Judged> {
+    let policy = cx.policy.filter(|policy| policy.has_untracked)?;
+    let view = View::parse(packet).ok()?;
+    let packet = as_packet(&view.tuple, view.icmp);
+    let mut record = Record::default();
+    let (leaves_by, is_local) = route(cx.shared, cx.tables, packet.destination);
+    let from = policy.host(interface).map(|host| (host, Direction::Ingress));
+    let to = policy.host(leaves_by).filter(|_| !is_local).map(|host| (host, Direction::Egress));
+    let mut judged = None;
+    for (host, direction) in [from, to].into_iter().flatten() {
+        let at_host = policy.classifier.judge_untracked(&packet, host, direction, &mut record);
+        judged = at_host.or(judged);
+        if at_host.is_some_and(|judged| !judged.allow) {
+            break;
+        }
+    }
+    for counter in record.hits.as_slice() {
+        if let Some(rule) = cx.counters.rules.get(counter.0 as usize) {
+            rule.hits.add(1);
+        }
+    }
+    // A failsafe port is no reason to go without a flow.
+    judged.filter(|judged| judged.by != CounterId::FAILSAFE)
+}
+
+/// The interface that packets to an address leave by, and whether the address is this node's.
+fn route(shared: &Shared, tables: &Tables, destination: IpAddr) -> (u16, bool) {
+    let group = match destination {
+        IpAddr::V4(address) => shared.fib4().lookup(address.to_bits()),
+        IpAddr::V6(address) => shared.fib6().lookup(address.to_bits()),
+    };
+    // Next hops of one group may leave by several interfaces; the first speaks for them.
+    let row = tables.adjacency(tables.group(group).first);
+    let next = if destination.is_ipv4() { row.next4 } else { row.next6 };
+    (row.tx_interface, matches!(next, Node::Ip4Local | Node::Ip6Local))
+}
+
+/// A packet's flow from who began it, with the receiver that it really has.
+fn flow_of(packet: &Decided<'_>, as_it_is: bool) -> Packet {
+    let seen = &packet.view.tuple;
+    let to = packet.translated.unwrap_or(seen);
+    let (source, destination) = if packet.is_answer && !as_it_is {
+        (to.destination(), seen.source())
+    } else {
+        (seen.source(), to.destination())
+    };
+    let icmp = match packet.view.transport {
+        // Whichever came first, a flow of echoes is asked for.
+        Transport::Echo if packet.is_answer => (if source.is_ipv4() { 8 } else { 128 }, 0),
+        _ => packet.view.icmp,
+    };
+    let ports = has_ports(seen.protocol());
+    Packet {
+        source: source.ip(),
+        destination: destination.ip(),
+        protocol: seen.protocol(),
+        source_port: if ports { source.port() } else { 0 },
+        destination_port: if ports { destination.port() } else { 0 },
+        icmp,
+    }
+}
+
+fn as_packet(tuple: &Tuple, icmp: (u8, u8)) -> Packet {
+    let ports = if has_ports(tuple.protocol()) { tuple.ports() } else { (0, 0) };
+    Packet {
+        source: tuple.source().ip(),
+        destination: tuple.destination().ip(),
+        protocol: tuple.protocol(),
+        source_port: ports.0,
+        destination_port: ports.1,
+        icmp,
+    }
+}
+
+/// ICMP's echoes have their identifiers there.
+fn has_ports(number: u8) -> bool {
+    !matches!(number, protocol::ICMP | protocol::ICMPV6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(generation: u32) -> Policy {
+        let classifier = Classifier::new(alloc::sync::Arc::default()).expect("an empty model is small");
+        Policy::new(classifier, []).numbered(generation)
+    }
+
+    #[test]
+    fn a_verdict_is_current_for_one_generation_and_forgotten_before_its_number_comes_again() {
+        let first = policy(GENERATIONS - 1);
+        let mut kept = first.keep(CounterId(77));
+        assert!(first.is_current(kept) && !first.is_current(0));
+        let next = policy(GENERATIONS);
+        assert!(!next.is_current(kept));
+        next.forget_old(&mut kept);
+        assert!(kept != 0, "it may still speak for errors about its flow");
+        policy(GENERATIONS + OLD + 1).forget_old(&mut kept);
+        assert_eq!(kept, 0);
+    }
+}

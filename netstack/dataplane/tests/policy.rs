@@ -1,0 +1,292 @@
+//! Policy on packets through a whole worker: new flows are judged, answers belong to them, and a change of policy stops what is
+//! no longer allowed.
+
+mod common;
+
+use common::*;
+use dataplane::{DropReason, FlowEventKind, Flows, InterfaceId, Policy, Shared};
+use etherparse::{Icmpv4Type, PacketBuilder, icmpv4};
+use flow::{Config, Timeouts};
+use policy::classifier::{Compiler, CounterId};
+use policy::model::{
+    Action, DefaultAction, Endpoint, EndpointKind, Hook, Match, Model, Order, PolicyId, Ports, Rule, Set,
+    Side, Tier, protocol,
+};
+use policy::{Labels, Selector};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+const CLIENT: [u8; 4] = [10, 0, 0, 5];
+const OTHER: [u8; 4] = [10, 0, 0, 6];
+const SERVER: [u8; 4] = [10, 1, 0, 7];
+
+fn endpoint(name: &str, address: [u8; 4]) -> Endpoint {
+    Endpoint {
+        name: name.into(),
+        kind: EndpointKind::Workload,
+        labels: Labels::from([("name".to_string(), name.to_string())]),
+        addresses: vec![address.into()],
+        ports: Vec::new(),
+        profiles: vec!["open".into()],
+        interface: None,
+        node: None,
+    }
+}
+
+fn host(interface: &str) -> Endpoint {
+    let interface = Some(interface.to_string());
+    let labels = Labels::from([("host".to_string(), "yes".to_string())]);
+    Endpoint {
+        kind: EndpointKind::Host,
+        interface,
+        labels,
+        addresses: Vec::new(),
+        ..endpoint("host", [0; 4])
+    }
+}
+
+fn named(name: &str) -> Selector {
+    Selector::Equals("name".into(), name.into())
+}
+
+fn rule(action: Action, port: Option<u16>, source: Option<Selector>) -> Rule {
+    let destination =
+        Side { ports: port.map(|port| Ports::Range(port, port)).into_iter().collect(), ..Side::default() };
+    let source = Side { sets: source.map(Set::Selected).into_iter().collect(), ..Side::default() };
+    let protocol = port.map(|_| protocol::TCP);
+    let matches = Match { protocol, source, destination, ..Match::default() };
+    Rule { action, matches, index: 0, name: None }
+}
+
+fn policy(subject: Selector, hook: Hook, rules: Vec<Rule>) -> policy::model::Policy {
+    policy::model::Policy {
+        id: PolicyId { name: "shop".into(), namespace: None, kind: "GlobalNetworkPolicy" },
+        order: Order(None),
+        staged: false,
+        subject,
+        hook,
+        ingress: Some(rules),
+        egress: None,
+    }
+}
+
+/// Policies over a client, another one and a server; profiles allow.
+fn model(policies: Vec<policy::model::Policy>, hosts: Vec<Endpoint>) -> Arc<Model> {
+    let allow = || vec![rule(Action::Allow, None, None)];
+    let open = policy::model::Profile { ingress: allow(), egress: allow() };
+    let endpoints = [endpoint("client", CLIENT), endpoint("other", OTHER), endpoint("server", SERVER)];
+    Arc::new(Model {
+        tiers: vec![Tier {
+            name: "default".into(),
+            order: Order(None),
+            default_action: DefaultAction::Deny,
+            policies: policies.into_iter().map(Arc::new).collect(),
+        }],
+        profiles: [("open".to_string(), Arc::new(open))].into(),
+        endpoints: endpoints.into_iter().chain(hosts).map(Arc::new).collect(),
+        networks: Vec::new(),
+    })
+}
+
+fn give_flows(shared: &Shared) {
+    let config = Config { capacity: 1000, secret: [3, 4], timeouts: Timeouts::default() };
+    let flows = Flows::new(&config, &config, 0, 1).expect("memory for a small table");
+    let _ = shared.give_flows(0, flows);
+}
+
+fn publish(bed: &Testbed, compiler: &mut Compiler, model: Arc<Model>) {
+    let classifier = compiler.update(model).expect("a small model");
+    compiler.apply().expect("a small model");
+    let names = ["eth0", "eth1"].into_iter().zip(0..);
+    let hosts: Vec<_> = names
+        .filter_map(|(name, number)| Some((InterfaceId(number), classifier.host("node", name, &[])?)))
+        .collect();
+    let _ = bed.shared.publish_policy(Some(Policy::new(classifier, hosts)));
+}
+
+fn testbed(model: Arc<Model>) -> (Testbed, Compiler) {
+    let bed = Testbed::new();
+    give_flows(&bed.shared);
+    let mut compiler = Compiler::new().expect("nothing is small");
+    publish(&bed, &mut compiler, model);
+    (bed, compiler)
+}
+
+/// A TCP segment from a host behind a port of the router.
+fn tcp(port: usize, from: ([u8; 4], u16), to: ([u8; 4], u16), flags: u8) -> Vec<u8> {
+    let (host, mac) = [(HOST0, MAC0), (HOST1, MAC1)][port];
+    let mut builder = PacketBuilder::ethernet2(host, mac).ipv4(from.0, to.0, 60).tcp(from.1, to.1, 1, 100);
+    if flags & 2 != 0 {
+        builder = builder.syn();
+    }
+    if flags & 16 != 0 {
+        builder = builder.ack(9);
+    }
+    let mut frame = Vec::new();
+    builder.write(&mut frame, b"hello").expect("a vector takes all");
+    frame
+}
+
+fn only_to_80(source: &str) -> Vec<policy::model::Policy> {
+    vec![policy(named("server"), Hook::Normal, vec![rule(Action::Allow, Some(80), Some(named(source)))])]
+}
+
+#[test]
+fn a_flow_that_a_rule_allows_goes_there_and_back_and_others_do_not() {
+    let (mut bed, compiler) = testbed(model(only_to_80("client"), Vec::new()));
+    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 2));
+    let _ = bed.only_sent(1);
+    bed.send(1, &tcp(1, (SERVER, 80), (CLIENT, 4000), 18));
+    let _ = bed.only_sent(0);
+    for (from, port) in [(CLIENT, 81), (OTHER, 80)] {
+        bed.send(0, &tcp(0, (from, 4000), (SERVER, port), 2));
+        bed.assert_nothing_sent();
+    }
+    assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 2)]);
+    // Nothing is kept of what is denied.
+    assert_eq!(bed.shared.flow_counters(0).ipv4.live, 2);
+    let source = compiler.sources().find(|source| source.what.policy().is_some()).expect("the policy");
+    let hits: Vec<u64> = source.counters().map(|(_, id)| bed.shared.rule_counters(id).hits).collect();
+    assert_eq!(hits, [1, 2, 0]);
+    bed.assert_balanced();
+}
+
+#[test]
+fn an_established_flow_stops_when_policy_forbids_it_and_another_goes_on() {
+    let (mut bed, mut compiler) = testbed(model(Vec::new(), Vec::new()));
+    for from in [CLIENT, OTHER] {
+        bed.send(0, &tcp(0, (from, 4000), (SERVER, 80), 2));
+        let _ = bed.only_sent(1);
+        bed.send(1, &tcp(1, (SERVER, 80), (from, 4000), 18));
+        let _ = bed.only_sent(0);
+        bed.send(0, &tcp(0, (from, 4000), (SERVER, 80), 16));
+        let _ = bed.only_sent(1);
+    }
+    publish(&bed, &mut compiler, model(only_to_80("other"), Vec::new()));
+    // It may be the server whose packet comes first.
+    bed.send(1, &tcp(1, (SERVER, 80), (CLIENT, 4000), 16));
+    bed.assert_nothing_sent();
+    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 16));
+    bed.assert_nothing_sent();
+    bed.send(1, &tcp(1, (SERVER, 80), (OTHER, 4000), 16));
+    let _ = bed.only_sent(0);
+    bed.send(0, &tcp(0, (OTHER, 4000), (SERVER, 80), 16));
+    let _ = bed.only_sent(1);
+    assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 2)]);
+    bed.assert_balanced();
+}
+
+#[test]
+fn errors_about_a_flow_pass_and_others_do_not() {
+    let (mut bed, _compiler) = testbed(model(only_to_80("client"), Vec::new()));
+    let there = tcp(0, (CLIENT, 4000), (SERVER, 80), 2);
+    bed.send(0, &there);
+    let _ = bed.only_sent(1);
+    let error_about = |frame: &[u8], to: [u8; 4], port: usize| {
+        let (host, mac) = [(HOST0, MAC0), (HOST1, MAC1)][port];
+        let kind = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 };
+        let builder = PacketBuilder::ethernet2(host, mac).ipv4([10, 0, 0, 77], to, 60);
+        let mut error = Vec::new();
+        let builder = builder.icmpv4(Icmpv4Type::DestinationUnreachable(kind));
+        builder.write(&mut error, &frame[14..42]).expect("a vector takes all");
+        error
+    };
+    // About the server's answers: it belongs to the flow.
+    bed.send(0, &error_about(&tcp(1, (SERVER, 80), (CLIENT, 4000), 16), SERVER, 0));
+    let _ = bed.only_sent(1);
+    // About what was never sent: to the server nothing but port 80 passes.
+    bed.send(0, &error_about(&tcp(1, (SERVER, 80), (CLIENT, 4999), 16), SERVER, 0));
+    bed.assert_nothing_sent();
+    assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 1)]);
+}
+
+#[test]
+fn fragments_follow_the_first_one_and_unreadable_packets_do_not_pass() {
+    let (mut bed, _compiler) = testbed(model(only_to_80("client"), Vec::new()));
+    let fragment = |from: [u8; 4], offset: u16, more: bool| {
+        let mut frame = tcp(0, (from, 4000), (SERVER, 80), 2);
+        let field = offset | if more { 0x2000 } else { 0 };
+        frame[18..20].copy_from_slice(&[0, 7]);
+        frame[20..22].copy_from_slice(&field.to_be_bytes());
+        fix_ipv4_checksum(&mut frame);
+        frame
+    };
+    for (from, passes) in [(CLIENT, true), (OTHER, false)] {
+        for (offset, more) in [(0, true), (3, false)] {
+            bed.send(0, &fragment(from, offset, more));
+            if passes {
+                let _ = bed.only_sent(1);
+            } else {
+                bed.assert_nothing_sent();
+            }
+        }
+    }
+    // A TCP header of eight bytes: nobody could tell what it is.
+    let mut tiny = fragment(CLIENT, 0, true);
+    tiny.truncate(14 + 28);
+    tiny[16..18].copy_from_slice(&28_u16.to_be_bytes());
+    fix_ipv4_checksum(&mut tiny);
+    bed.send(0, &tiny);
+    bed.assert_nothing_sent();
+    assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 3)]);
+}
+
+#[test]
+fn staged_policies_are_counted_and_log_rules_are_told() {
+    let mut staged = only_to_80("other").remove(0);
+    staged.staged = true;
+    let mut logging = policy(
+        named("server"),
+        Hook::Normal,
+        vec![rule(Action::Log, None, None), rule(Action::Allow, None, None)],
+    );
+    logging.id.name = "talk".into();
+    let (mut bed, compiler) = testbed(model(vec![staged, logging], Vec::new()));
+    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 81), 2));
+    let _ = bed.only_sent(1);
+    let event = bed.shared.next_flow_event().expect("the rule logs");
+    assert_eq!((event.kind, event.staged_denies), (FlowEventKind::Logged, false));
+    assert_eq!((event.packet.source, event.packet.destination_port), (IpAddr::from(CLIENT), 81));
+    let (source, _) = compiler.source(event.by).expect("a rule in force");
+    assert_eq!(source.what.policy().map(|(_, id)| id.name.as_str()), Some("talk"));
+    assert_eq!(bed.shared.rule_counters(event.by).logs, 1);
+    // Nobody follows flows, so that is all.
+    assert!(bed.shared.next_flow_event().is_none());
+    bed.shared.follow_flows(true);
+    bed.send(0, &tcp(0, (CLIENT, 4001), (SERVER, 81), 2));
+    let _ = bed.only_sent(1);
+    let kinds: Vec<_> = std::iter::from_fn(|| bed.shared.next_flow_event()).map(|event| event.kind).collect();
+    assert_eq!(kinds, [FlowEventKind::Logged, FlowEventKind::Allowed]);
+}
+
+#[test]
+fn host_endpoints_are_about_their_interface() {
+    let is_host = || Selector::Has("host".into());
+    let forward = |action| policy(is_host(), Hook::Forward, vec![rule(action, Some(80), None)]);
+    let (mut bed, mut compiler) = testbed(model(vec![forward(Action::Allow)], vec![host("eth0")]));
+    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 2));
+    let _ = bed.only_sent(1);
+    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 81), 2));
+    bed.assert_nothing_sent();
+    // By the other interface nothing is asked.
+    bed.send(1, &tcp(1, (SERVER, 4000), (OTHER, 81), 2));
+    let _ = bed.only_sent(0);
+    // To the node itself SSH is a failsafe port, and goes to control.
+    bed.send(0, &tcp(0, (CLIENT, 4000), ([10, 0, 0, 1], 22), 2));
+    bed.send(0, &tcp(0, (CLIENT, 4000), ([10, 0, 0, 1], 23), 2));
+    assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 2)]);
+    // Without a flow, if policy says so.
+    let untracked = policy(
+        is_host(),
+        Hook::Untracked,
+        vec![rule(Action::Allow, Some(81), None), rule(Action::Deny, Some(82), None)],
+    );
+    publish(&bed, &mut compiler, model(vec![forward(Action::Allow), untracked], vec![host("*")]));
+    let live = bed.shared.flow_counters(0).ipv4.live;
+    bed.send(0, &tcp(0, (CLIENT, 4009), (SERVER, 81), 2));
+    let _ = bed.only_sent(1);
+    bed.send(0, &tcp(0, (CLIENT, 4009), (SERVER, 82), 2));
+    bed.assert_nothing_sent();
+    assert_eq!(bed.shared.flow_counters(0).ipv4.live, live);
+    assert_eq!(bed.shared.rule_counters(CounterId::FAILSAFE).hits, 1);
+}
