@@ -50,9 +50,7 @@ impl Node {
             }
             return;
         };
-        if !self.balancing.has_flows {
-            self.give_flows();
-        }
+        self.ensure_flows();
         let direct = compiled.pools.iter().filter(|pool| pool.forwarding == Forwarding::Direct);
         let neighbours = direct.flat_map(|pool| &pool.backends).map(|backend| backend.address.ip());
         self.router.set_services(snapshot.addresses().collect(), neighbours.collect(), self.now_ns);
@@ -88,6 +86,13 @@ impl Node {
             tunnel6: tunnels().find_map(first6).or(sources6.first().and_then(first6)),
             source_addresses: or(&cluster.source_addresses, [sources4, sources6].concat()),
             gue_port: cluster.gue_port,
+        }
+    }
+
+    /// Sees to it that every worker has memory for flows.
+    pub fn ensure_flows(&mut self) {
+        if !self.balancing.has_flows {
+            self.give_flows();
         }
     }
 

@@ -28,6 +28,7 @@ mod net;
 mod node;
 mod objects;
 mod platform;
+mod policing;
 mod running;
 pub mod store;
 #[cfg(test)]

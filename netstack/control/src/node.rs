@@ -266,6 +266,7 @@ impl Node {
         self.router.set_lease(interface, lease.as_ref().map(router_lease), self.now_ns);
         self.listen_changed = true;
         self.objects.renew_services();
+        self.objects.renew_policy();
     }
 
     /// Whether an address is one of another interface, or configured on this one.
@@ -315,6 +316,7 @@ impl Node {
         let config::Cluster { node, zone, .. } = config.cluster.clone();
         self.objects.set_site(Site { node, zone });
         self.objects.renew_services();
+        self.objects.renew_policy();
     }
 
     /// The command line goes before the configuration; without either a token is made, once.

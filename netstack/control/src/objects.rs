@@ -12,7 +12,7 @@ use balancer::{Builder, Settings};
 use core::cell::RefCell;
 use dataplane::Shared;
 use pace::{Pace, Task};
-use policy::classifier::{Classifier, Compiler, OutOfMemory};
+use policy::classifier::{Classifier, Compiler, CounterId, OutOfMemory};
 use policy::model::Model;
 use resources::{Change, Compiled, Edit, Fault, Object, Set};
 use services::Site;
@@ -168,6 +168,17 @@ impl Objects {
         self.waiting.services = true;
     }
 
+    /// The same of policy.
+    pub fn renew_policy(&mut self) {
+        self.waiting.policy |= !self.compiled.model.endpoints.is_empty();
+    }
+
+    /// What of policy has a number, in words.
+    pub fn policy_source(&self, counter: CounterId) -> Option<String> {
+        let (source, part) = self.compiler.as_ref()?.source(counter)?;
+        Some(format!("{}", source.reason(part)?))
+    }
+
     /// Takes what the node is in its cluster.
     pub fn set_site(&mut self, site: Site) {
         if site == self.site {
@@ -202,7 +213,7 @@ impl Objects {
             compiler.reclaim(reached);
         } else if reached >= self.policy_since {
             match compiler.apply() {
-                Ok(()) => compiler.retire(shared.advance()),
+                Ok(()) => compiler.retire(shared.judge_again()),
                 Err(OutOfMemory) => {
                     log::error!(target: "resources", "no memory for the addresses of policy");
                     self.compiler = None;
@@ -261,7 +272,8 @@ impl Node {
 
     fn advance_publishing(&mut self, units: u64) {
         self.objects.settle_policy(&self.shared);
-        if self.objects.publishing.is_none() && self.objects.waiting.any() {
+        let is_settling = self.objects.compiler.as_ref().is_some_and(Compiler::has_pending);
+        if !is_settling && self.objects.publishing.is_none() && self.objects.waiting.any() {
             let parts = core::mem::take(&mut self.objects.waiting);
             let builder = if parts.services { self.balancing.take_builder() } else { None };
             let balanced = builder.map(|builder| (builder, self.settings()));
@@ -286,7 +298,7 @@ impl Node {
         if let Some(policy) = made.policy {
             let (compiler, classifier) = policy.unzip();
             self.objects.compiler = compiler;
-            self.objects.policy_since = self.shared.publish_policy(classifier);
+            self.objects.policy_since = self.police(classifier);
         }
         self.objects.published_generation = made.generation;
     }

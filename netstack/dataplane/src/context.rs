@@ -4,7 +4,7 @@ use crate::DropReason;
 use crate::counters::WorkerCounters;
 use crate::flows::Flows;
 use crate::handoff::Outbox;
-use crate::policing::Policy;
+use crate::policing::{Generation, Policy};
 use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
 use crate::token_bucket::TokenBucket;
@@ -21,6 +21,7 @@ pub(crate) struct Context<'a> {
     pub(crate) ipsec: &'a ipsec::Snapshot,
     pub(crate) services: &'a balancer::Snapshot,
     pub(crate) policy: Option<&'a Policy>,
+    pub(crate) policy_generation: Generation,
     /// The worker's flows, while there is anything that they are for: packets pass the flow node then.
     pub(crate) flows: Option<&'a mut Flows>,
     pub(crate) counters: &'a WorkerCounters,

@@ -1,6 +1,6 @@
 //! A worker's memory for flows.
 
-use crate::policing::Policy;
+use crate::policing::Generation;
 use alloc::boxed::Box;
 use alloc::vec;
 use balancer::{Balancer, Verdict};
@@ -54,13 +54,13 @@ impl Flows {
     }
 
     /// Frees flows that have been quiet for too long in a part of the tables, if it is time. True if it was.
-    pub(crate) fn expire(&mut self, now_ns: u64, policy: Option<&Policy>) -> bool {
+    pub(crate) fn expire(&mut self, now_ns: u64, policy: Option<Generation>) -> bool {
         let is_due = now_ns >= self.expire_due_ns;
         if is_due {
             self.expire_due_ns = now_ns + EXPIRE_EVERY_NS;
             self.balancer.expire(now_ns, self.expire_lines);
-            if let Some(policy) = policy {
-                self.balancer.revise(self.expire_lines, |verdict| policy.forget_old(verdict));
+            if let Some(generation) = policy {
+                self.balancer.revise(self.expire_lines, |verdict| generation.forget_old(verdict));
             }
         }
         is_due

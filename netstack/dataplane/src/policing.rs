@@ -34,7 +34,35 @@ pub struct Policy {
     hosts: Vec<Option<HostId>>,
     /// Some host endpoint has policies with `doNotTrack`.
     has_untracked: bool,
-    generation: u32,
+}
+
+/// Tells verdicts of now from those of before: policy has changed, or addresses have come into other sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation(u32);
+
+impl Generation {
+    /// After so many changes.
+    pub(crate) fn after(changes: u32) -> Self {
+        Self(changes % GENERATIONS + 1)
+    }
+
+    /// What is kept of a verdict that lets a flow pass.
+    fn keep(self, by: CounterId) -> u32 {
+        self.0 << COUNTER_BITS | by.0 & ((1 << COUNTER_BITS) - 1)
+    }
+
+    #[inline(always)]
+    fn has(self, kept: u32) -> bool {
+        kept >> COUNTER_BITS == self.0
+    }
+
+    /// Forgets a verdict whose generation's number will come again.
+    pub(crate) fn forget_old(self, kept: &mut u32) {
+        let age = (self.0 + GENERATIONS - (*kept >> COUNTER_BITS)) % GENERATIONS;
+        if *kept != 0 && age > OLD {
+            *kept = 0;
+        }
+    }
 }
 
 impl Policy {
@@ -54,16 +82,12 @@ impl Policy {
                 .any(|direction| classifier.asks(*host, Stage::Untracked, direction))
         };
         let has_untracked = hosts.iter().flatten().any(untracked);
-        Self { classifier, hosts, has_untracked, generation: 1 }
+        Self { classifier, hosts, has_untracked }
     }
 
     /// The classifier.
     pub fn classifier(&self) -> &Classifier {
         &self.classifier
-    }
-
-    pub(crate) fn numbered(self, number: u32) -> Self {
-        Self { generation: number % GENERATIONS + 1, ..self }
     }
 
     /// True if some packets pass without a flow.
@@ -74,24 +98,6 @@ impl Policy {
     /// True if the node's own packets are judged too.
     pub(crate) fn is_about_the_node(&self) -> bool {
         !self.hosts.is_empty()
-    }
-
-    /// What is kept of a verdict that lets a flow pass.
-    fn keep(&self, by: CounterId) -> u32 {
-        self.generation << COUNTER_BITS | by.0 & ((1 << COUNTER_BITS) - 1)
-    }
-
-    #[inline(always)]
-    fn is_current(&self, kept: u32) -> bool {
-        kept >> COUNTER_BITS == self.generation
-    }
-
-    /// Forgets a verdict whose generation's number will come again.
-    pub(crate) fn forget_old(&self, kept: &mut u32) {
-        let age = (self.generation + GENERATIONS - (*kept >> COUNTER_BITS)) % GENERATIONS;
-        if *kept != 0 && age > OLD {
-            *kept = 0;
-        }
     }
 
     fn host(&self, interface: u16) -> Option<HostId> {
@@ -144,6 +150,7 @@ pub(crate) struct Judge<'a> {
     interfaces: &'a [u16],
     /// What has denied each packet that is denied.
     denied: &'a mut [u32],
+    generation: Generation,
     now_ns: u64,
 }
 
@@ -160,15 +167,15 @@ impl<'a> Judge<'a> {
         policy: &'a Policy,
         (shared, tables, counters): (&'a Shared, &'a Tables, &'a WorkerCounters),
         (interfaces, denied): (&'a [u16], &'a mut [u32]),
-        now_ns: u64,
+        (generation, now_ns): (Generation, u64),
     ) -> Self {
-        Self { policy, shared, tables, counters, interfaces, denied, now_ns }
+        Self { policy, shared, tables, counters, interfaces, denied, generation, now_ns }
     }
 
     /// True if a packet passes. Of a flow that has been judged by this policy that is all there is to see.
     #[inline(always)]
     pub(crate) fn allows(&mut self, packet: Decided<'_>, bytes: u64) -> bool {
-        if packet.verdict.as_ref().is_some_and(|kept| self.policy.is_current(**kept)) {
+        if packet.verdict.as_ref().is_some_and(|kept| self.generation.has(**kept)) {
             return true;
         }
         self.judge(packet, bytes)
@@ -206,7 +213,7 @@ impl<'a> Judge<'a> {
         self.tell(&flow, judged, &record, bytes);
         if judged.allow {
             if let Some(kept) = packet.verdict.filter(|_| !belongs) {
-                *kept = self.policy.keep(judged.by);
+                *kept = self.generation.keep(judged.by);
             }
         } else if let Some(place) = self.denied.get_mut(packet.index) {
             *place = judged.by.0;
@@ -357,21 +364,16 @@ fn has_ports(number: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn policy(generation: u32) -> Policy {
-        let classifier = Classifier::new(alloc::sync::Arc::default()).expect("an empty model is small");
-        Policy::new(classifier, []).numbered(generation)
-    }
-
     #[test]
     fn a_verdict_is_current_for_one_generation_and_forgotten_before_its_number_comes_again() {
-        let first = policy(GENERATIONS - 1);
+        let first = Generation::after(GENERATIONS - 1);
         let mut kept = first.keep(CounterId(77));
-        assert!(first.is_current(kept) && !first.is_current(0));
-        let next = policy(GENERATIONS);
-        assert!(!next.is_current(kept));
+        assert!(first.has(kept) && !first.has(0));
+        let next = Generation::after(GENERATIONS);
+        assert!(!next.has(kept));
         next.forget_old(&mut kept);
         assert!(kept != 0, "it may still speak for errors about its flow");
-        policy(GENERATIONS + OLD + 1).forget_old(&mut kept);
+        Generation::after(GENERATIONS + OLD + 1).forget_old(&mut kept);
         assert_eq!(kept, 0);
     }
 }

@@ -14,7 +14,7 @@ use crate::flow_hash::FlowKey;
 use crate::flows::Flows;
 use crate::graph::Node;
 use crate::handoff::{Inbox, MAX_WORKERS};
-use crate::policing::{FlowEvent, Policy};
+use crate::policing::{FlowEvent, Generation, Policy};
 use crate::published::Published;
 use crate::tables::{AdjacencyId, InterfaceId, Tables};
 use crate::trace::{Trace, TraceRecord, TraceRequest};
@@ -226,12 +226,22 @@ impl Shared {
             let policy: Policy = policy.into();
             let counters = policy.classifier.counters() as usize;
             self.workers.iter().for_each(|worker| worker.counters.rules.grow(counters));
-            policy.numbered(self.policies.fetch_add(1, Ordering::Relaxed))
+            policy
         });
         self.policy.replace(policy);
-        let generation = self.advance();
+        let generation = self.judge_again();
         self.free_retired();
         generation
+    }
+
+    /// Has workers judge flows that they know again, as addresses have come into other sets. Returns the new generation.
+    pub fn judge_again(&self) -> u64 {
+        let _ = self.policies.fetch_add(1, Ordering::SeqCst);
+        self.advance()
+    }
+
+    pub(crate) fn policy_generation(&self) -> Generation {
+        Generation::after(self.policies.load(Ordering::SeqCst))
     }
 
     /// What decides by policy, as published last.

@@ -4,7 +4,7 @@ use crate::context::{Balance, Context, Limits, Scratch, WorkerPort};
 use crate::flows::Flows;
 use crate::graph::{Graph, Node};
 use crate::handoff::{Outbox, RING_VECTORS};
-use crate::policing::Policy;
+use crate::policing::{Generation, Policy};
 use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
 use crate::trace::WorkerTrace;
@@ -23,6 +23,7 @@ pub struct Worker {
     ipsec: Arc<ipsec::Snapshot>,
     services: Arc<Option<balancer::Snapshot>>,
     policy: Arc<Option<Policy>>,
+    policy_generation: Generation,
     /// What there is without services.
     no_services: balancer::Snapshot,
     flows: Option<Box<Flows>>,
@@ -73,6 +74,7 @@ impl Worker {
             ipsec: shared.ipsec(),
             services: shared.services(),
             policy: shared.policy(),
+            policy_generation: shared.policy_generation(),
             no_services: balancer::Snapshot::default(),
             flows: None,
             // Generations are counted up from 0: the first poll takes the tables.
@@ -104,6 +106,7 @@ impl Worker {
             ipsec: &self.ipsec,
             services: self.services.as_ref().as_ref().unwrap_or(&self.no_services),
             policy: self.policy.as_ref().as_ref(),
+            policy_generation: self.policy_generation,
             flows: self.flows.as_deref_mut().filter(|_| self.services.is_some() || self.policy.is_some()),
             counters: self.shared.counters(self.id),
             cache: &mut self.cache,
@@ -121,7 +124,7 @@ impl Worker {
             now_ns,
         };
         if let Some(flows) = &mut cx.flows
-            && flows.expire(now_ns, cx.policy)
+            && flows.expire(now_ns, cx.policy.is_some().then_some(cx.policy_generation))
         {
             cx.counters.flows.note(flows.balancer());
         }
@@ -150,6 +153,8 @@ impl Worker {
             self.tables = self.shared.tables();
             self.ipsec = self.shared.ipsec();
             self.services = self.shared.services();
+            // Before the policy: a verdict by the older one must not pass for one of the newer.
+            self.policy_generation = self.shared.policy_generation();
             self.policy = self.shared.policy();
             self.shared.exchange_flows(self.id, &mut self.flows);
             self.generation = generation;

@@ -383,7 +383,7 @@ impl<K: Key> FlowTable<K> {
         for _ in 0..lines.min(self.lines.len()) {
             let line = self.revised;
             self.revised = if line + 1 == self.lines.len() { 0 } else { line + 1 };
-            let ways = self.lines.get_mut(line).into_iter().flat_map(|line| line.ways_mut());
+            let ways = self.lines.get_mut(line).into_iter().flat_map(Line::ways_mut);
             ways.filter(|entry| !entry.is_free()).for_each(|entry| revise(&mut entry.verdict));
         }
     }

@@ -121,7 +121,7 @@ pub(super) fn explain(node: &mut Node, request: &Request) -> Reply {
         Err(why) => return problem(400, why),
     };
     let policy = node.shared.policy();
-    let Some(classifier) = policy.as_ref() else {
+    let Some(classifier) = policy.as_ref().as_ref().map(dataplane::Policy::classifier) else {
         return json(200, &json!({"verdict": "allow", "rule": "there is no policy"}));
     };
     let judgement = flow::classify(classifier, &packet);
@@ -162,7 +162,8 @@ pub(super) fn matrix(node: &mut Node, request: &Request) -> Reply {
         let mut row = Map::new();
         for to in &endpoints {
             let Ok(packet) = packet(request, &from.addresses, &to.addresses) else { continue };
-            let allow = policy.as_ref().as_ref().is_none_or(|p| flow::classify(p, &packet).allow());
+            let allow =
+                policy.as_ref().as_ref().is_none_or(|p| flow::classify(p.classifier(), &packet).allow());
             let _ = row.insert(to.name.clone(), word(allow).into());
         }
         let _ = rows.insert(from.name.clone(), Value::Object(row));

@@ -4,6 +4,7 @@ use super::{Reply, dispatch::Request, interfaces, json, problem::problem};
 use crate::drops::ControlDrop;
 use crate::node::Node;
 use alloc::{
+    format,
     string::{String, ToString},
     vec::Vec,
 };
@@ -230,22 +231,23 @@ pub(super) fn trace(node: &mut Node, _: &Request) -> Reply {
     // A packet's records follow each other closely, but those of several workers mix.
     for record in &node.trace {
         match packets.iter_mut().rev().find(|packet| packet.packet == record.packet) {
-            Some(packet) => packet.steps.push(step(record)),
+            Some(packet) => packet.steps.push(step(node, record)),
             None => packets.push(TracedPacket {
                 worker: record.worker,
                 packet: record.packet,
-                steps: [step(record)].into(),
+                steps: [step(node, record)].into(),
             }),
         }
     }
     json(200, &Trace { packets })
 }
 
-fn step(record: &TraceRecord) -> Step {
+fn step(node: &Node, record: &TraceRecord) -> Step {
+    let why = record.denied_by.map(|counter| node.policy_reason(counter));
     Step {
         node: record.node.name(),
         next: record.next.name(),
         drop_reason: record.drop_reason.map(dataplane::DropReason::name),
-        text: record.to_string(),
+        text: why.map_or_else(|| record.to_string(), |why| format!("{record}: {why}")),
     }
 }

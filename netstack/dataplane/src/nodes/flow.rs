@@ -74,7 +74,8 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     }
     let columns = (&cx.scratch.interfaces[..], &mut cx.scratch.groups[..]);
     let ground = (cx.shared, cx.tables, cx.counters);
-    let judge = cx.policy.map(|policy| Judge::new(policy, ground, columns, cx.now_ns));
+    let when = (cx.policy_generation, cx.now_ns);
+    let judge = cx.policy.map(|policy| Judge::new(policy, ground, columns, when));
     let mut observer = Observed { counters: cx.counters, lengths: &lengths, judge };
     balancer.process_observed(cx.services, &mut bytes[..count], cx.now_ns, verdicts, &mut observer);
     cx.counters.flows.note(balancer);
