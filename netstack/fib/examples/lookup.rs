@@ -111,4 +111,23 @@ fn main() {
             prefix.address() | u128::from(host) & u128::MAX.checked_shr(u32::from(len)).unwrap_or(0)
         });
     }
+    // As the registries give them out: parts of allocations in a few /16.
+    let allocations: Vec<u128> = (0..33_333)
+        .map(|_| {
+            (0x2400 + u128::from(random(&mut state) % 38)) << 112
+                | u128::from(random(&mut state) % 8192) << 99
+        })
+        .collect();
+    let internet: Vec<_> = (0..200_000)
+        .map(|_| {
+            let allocation = allocations[(random(&mut state) % 33_333) as usize];
+            let len = [32, 48, 48, 48, 48, 48, 48, 48, 44, 44, 40, 40, 36, 46, 38, 64]
+                [(random(&mut state) % 16) as usize];
+            let part = u128::from(random(&mut state) % (1 << (len - 32).min(8))) << (128 - len);
+            (Prefix::new(allocation | part, len as u8).unwrap(), random(&mut state) as u32 % 64 + 1)
+        })
+        .collect();
+    measure("IPv6, 200,000 as in the Internet", &internet, |prefix, host| {
+        prefix.address() | u128::from(host)
+    });
 }

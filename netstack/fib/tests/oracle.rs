@@ -225,6 +225,32 @@ fn host_routes_of_a_whole_sixteen() {
     assert!(writer.memory().table_bytes < 1 << 20, "{:?}", writer.memory());
 }
 
+#[test]
+fn a_wide_ipv6_node_is_found_however_many_bits_its_way_skips() {
+    let (mut writer, mut naive) = (Fib6Writer::new().unwrap(), Naive(BTreeMap::new()));
+    let site: u128 = 0x2001_0db8 << 96;
+    for n in 0..200u128 {
+        let (prefix, value) = (Prefix::new(site | n << 80, 48).unwrap(), n as u32 % 7 + 1);
+        assert_eq!(writer.insert(prefix, value), Ok(naive.0.insert(prefix, value)));
+    }
+    // What parts from the way to the node at bit 40 puts others above it, and takes them away again.
+    let bits = [16, 27, 32, 35, 39];
+    let parting = bits.map(|bit| Prefix::new(site ^ 1 << (127 - bit), 48).unwrap());
+    let strangers: Vec<u128> = bits.iter().map(|bit| (site ^ 1 << (127 - bit)) | 5 << 80).collect();
+    for step in 0..64u32 {
+        let prefix = parting[step.trailing_ones() as usize % parting.len()];
+        if writer.get(prefix).is_some() {
+            assert_eq!(writer.remove(prefix), Ok(naive.0.remove(&prefix)));
+        } else {
+            assert_eq!(writer.insert(prefix, 9), Ok(naive.0.insert(prefix, 9)));
+        }
+        writer.retire(u64::from(step));
+        writer.reclaim(u64::from(step));
+        agree(&writer, &naive, &edges(&naive));
+        agree(&writer, &naive, &strangers);
+    }
+}
+
 /// Readers look up while one writer replaces, splits and removes routes over and over. What a key may give is known at all
 /// times: the value of one of the two routes that cover it.
 fn readers_and_writer<K: Key + From4>(covers: &[Prefix<K>], details: &[Prefix<K>]) {
@@ -305,6 +331,8 @@ fn ipv6_readers_see_before_or_after() {
         details.extend([prefix(site | n << 80, 48), prefix(site | n << 66, 64), prefix(site | n << 40, 128)]);
         details.extend([prefix(site | 7 << 64 | n << 9, 120), prefix(site ^ n << 90, 43)]);
     }
+    // Enough side by side for a wide node while most are there.
+    details.extend((0..120u128).map(|n| prefix(site | 9 << 88 | n << 81, 48)));
     readers_and_writer(&covers, &details);
 }
 
