@@ -4,6 +4,7 @@
 //! machine without a debugger names its functions; what no loader loads is cut off.
 
 use crate::symbols::{MAGIC, NAME_BYTES};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -13,6 +14,8 @@ use object::{LittleEndian, Object, ObjectSection, ObjectSegment, ObjectSymbol, S
 
 /// Section that `image.ld` reserves.
 const SECTION: &str = ".symbols";
+/// Names are not cut shorter than about this, whatever room there is.
+const SHORTEST_NAME_BYTES: usize = 40;
 
 type Elf<'a> = ElfFile<'a, FileHeader64<LittleEndian>>;
 
@@ -66,13 +69,10 @@ pub fn pack(image: &mut Vec<u8>) -> Result<Packed, PackError> {
     let (offset, room) =
         elf.section_by_name(SECTION).and_then(|section| section.file_range()).ok_or(PackError::NoSection)?;
     let functions = functions(&elf);
-    let table = table(&functions);
+    let room_bytes = usize::try_from(room).unwrap_or(0);
+    let table = table_within(&functions, room_bytes);
     let loaded = loaded_bytes(&elf);
-    let packed = Packed {
-        functions: functions.len(),
-        used_bytes: table.len(),
-        room_bytes: usize::try_from(room).unwrap_or(0),
-    };
+    let packed = Packed { functions: functions.len(), used_bytes: table.len(), room_bytes };
     if packed.used_bytes > packed.room_bytes {
         return Err(PackError::TooManySymbols(packed));
     }
@@ -104,8 +104,7 @@ fn functions(elf: &Elf<'_>) -> Vec<(u32, String)> {
         .symbols()
         .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition())
         .filter_map(|symbol| {
-            let mut name = alloc::format!("{:#}", rustc_demangle::demangle(symbol.name().ok()?));
-            name.truncate(name.floor_char_boundary(NAME_BYTES));
+            let name = alloc::format!("{:#}", rustc_demangle::demangle(symbol.name().ok()?));
             Some((u32::try_from(symbol.address()).ok()?, name))
         })
         .collect();
@@ -114,16 +113,35 @@ fn functions(elf: &Elf<'_>) -> Vec<(u32, String)> {
     functions
 }
 
-fn table(functions: &[(u32, String)]) -> Vec<u8> {
+/// A table of at most `room_bytes`, if cutting its names shorter can make it that.
+fn table_within(functions: &[(u32, String)], room_bytes: usize) -> Vec<u8> {
+    let mut name_bytes = NAME_BYTES;
+    let mut packed = table(functions, name_bytes);
+    while packed.len() > room_bytes && name_bytes > SHORTEST_NAME_BYTES {
+        name_bytes /= 2;
+        packed = table(functions, name_bytes);
+    }
+    packed
+}
+
+/// The table with names of at most `name_bytes`.
+fn table(functions: &[(u32, String)], name_bytes: usize) -> Vec<u8> {
     let mut table = MAGIC.to_vec();
     let mut names = Vec::new();
+    // Instances of generic functions have the same name: it is kept once.
+    let mut places = BTreeMap::new();
     // Fewer than 2^32 functions: each has another 32-bit address.
     table.extend((functions.len() as u32).to_le_bytes());
     for (address, name) in functions {
         table.extend(address.to_le_bytes());
-        table.extend((names.len() as u32).to_le_bytes());
-        names.push(name.len() as u8);
-        names.extend(name.as_bytes());
+        let name = &name[..name.floor_char_boundary(name_bytes)];
+        let place = *places.entry(name).or_insert_with(|| {
+            let place = names.len() as u32;
+            names.push(name.len() as u8);
+            names.extend(name.as_bytes());
+            place
+        });
+        table.extend(place.to_le_bytes());
     }
     table.extend(names);
     table
@@ -143,11 +161,22 @@ mod tests {
             (0x1010, "x".repeat(NAME_BYTES)),
             (0x2000, "last".to_owned()),
         ];
-        let table = table(&functions);
+        let table = table(&functions, NAME_BYTES);
         let symbols = Symbols::new(&table).unwrap();
         for (address, name) in &functions {
             assert_eq!(symbols.lookup(u64::from(*address) + 1), Some((name.as_str(), 1)));
         }
+    }
+
+    #[test]
+    fn functions_of_one_name_share_it_and_names_are_cut_to_fit() {
+        let functions: Vec<_> =
+            (0..100).map(|place| (0x1000 + place, format!("{}{}", "y".repeat(50), place % 2))).collect();
+        let whole = table_within(&functions, usize::MAX);
+        assert!(whole.len() < 100 * 8 + 3 * 52 + 12, "{}", whole.len());
+        let cut = table_within(&functions, whole.len() - 1);
+        let names = [&whole, &cut].map(|table| Symbols::new(table).unwrap().lookup(0x1001).unwrap().0.len());
+        assert_eq!(names, [51, 40]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! "FLSYMTAB"            8 bytes
 //! count                 u32
 //! count times           u32 address of the function, u32 offset of its name from the first name
-//! count names           u8 length, then that many bytes of UTF-8
+//! names                 u8 length, then that many bytes of UTF-8; functions may share one
 //! ```
 //!
 //! The functions are in ascending order of address.

@@ -1,12 +1,15 @@
 //! The image that boots.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo;
+
+/// What an image that is shipped must be smaller than.
+const LIMIT_BYTES: u64 = 4 << 20;
 
 /// How it is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,4 +42,25 @@ pub fn build_by(profile: Profile, run: impl FnOnce(Command) -> Result<bool>) -> 
     let _ = boot::pack::pack(&mut bytes).with_context(|| format!("cannot pack {}", built.display()))?;
     fs::write(&image, bytes)?;
     Ok(image)
+}
+
+/// Refuses an image that is larger than those that are shipped may be.
+pub fn check_size(image: &Path) -> Result<()> {
+    let bytes = image.metadata()?.len();
+    ensure!(bytes < LIMIT_BYTES, "the image is of {bytes} bytes, and must be of fewer than {LIMIT_BYTES}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_of_four_mebibytes_is_too_large() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(LIMIT_BYTES - 1).unwrap();
+        check_size(file.path()).unwrap();
+        file.as_file().set_len(LIMIT_BYTES).unwrap();
+        assert!(check_size(file.path()).is_err());
+    }
 }

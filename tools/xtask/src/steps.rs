@@ -78,7 +78,8 @@ impl Step {
             Self::Doc => check(&doc_command(false)),
             Self::Image => {
                 let build = |command: Command| cargo::run(bounded(&command, limit(deadline)?));
-                image::build_by(image::Profile::Release, build).map(|_| Outcome::pass())
+                let image = image::build_by(image::Profile::Release, build)?;
+                image::check_size(&image).map(|()| Outcome::pass())
             }
             Self::Qemu => {
                 packages::ensure(Program::ALL)?;
