@@ -19,7 +19,7 @@ use lab::{Api, Cable, Netns, Nic, Vm};
 use qemu_tests::Experiment;
 use serde_json::{Value, json};
 
-pub use modes::{policies_with_linux, transport_mode_with_linux};
+pub use modes::{policies_with_linux, transport_and_nat_t_with_linux};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of a bulk transfer.
@@ -80,14 +80,17 @@ struct Case {
     outer6: bool,
     /// Transport mode, in place of tunnel mode.
     transport: bool,
+    /// The guest's UDP port, if ESP is in UDP.
+    port: Option<u16>,
     /// Makes keys and SPIs of its own.
     number: u32,
 }
 
 impl Case {
     fn name(&self) -> String {
-        let Self { suite, esn, outer6, transport, .. } = self;
-        let words = [(*esn, "ESN"), (*outer6, "over IPv6"), (*transport, "transport")];
+        let Self { suite, esn, outer6, transport, port, .. } = self;
+        let words =
+            [(*esn, "ESN"), (*outer6, "over IPv6"), (*transport, "transport"), (port.is_some(), "in UDP")];
         let words: String = words.iter().filter(|(is, _)| *is).map(|(_, word)| format!(" {word}")).collect();
         format!("{}{words}", suite.name)
     }
@@ -120,6 +123,9 @@ impl Case {
             tunnel["route_based"] = json!(false);
         } else {
             tunnel["addresses"] = json!(["10.255.0.1/30", "2001:db8:ff::1/64"]);
+        }
+        if self.port.is_some() {
+            tunnel["nat_traversal"] = json!({});
         }
         let association = |name: &str, out: bool| {
             json!({
@@ -158,7 +164,7 @@ impl Case {
     /// The guest's `ip xfrm` commands.
     fn xfrm(&self) -> String {
         let (node, guest) = self.ends();
-        let mut script = format!("ip xfrm state flush\nip xfrm policy flush\n{}", self.states());
+        let mut script = format!("ip xfrm state flush\nip xfrm policy flush\n{}", self.states("add"));
         let mode = if self.transport { "transport" } else { "tunnel" };
         let host = if self.outer6 { 128 } else { 32 };
         let networks = if self.transport {
@@ -171,15 +177,21 @@ impl Case {
         };
         for (near, far) in networks {
             script += &format!(
-                "ip xfrm policy add src {near} dst {far} dir out tmpl src {guest} dst {node} proto esp reqid 1 mode {mode} || exit 1\n\
-                 ip xfrm policy add src {far} dst {near} dir in tmpl src {node} dst {guest} proto esp reqid 1 mode {mode} || exit 1\n"
+                "ip xfrm policy add src {near} dst {far} dir out priority 10 tmpl src {guest} dst {node} proto esp reqid 1 mode {mode} || exit 1\n\
+                 ip xfrm policy add src {far} dst {near} dir in priority 10 tmpl src {node} dst {guest} proto esp reqid 1 mode {mode} || exit 1\n"
+            );
+        }
+        if let Some(port) = self.port.filter(|_| self.transport) {
+            // Linux asks its policies about the outer packet, too, before it decrypts.
+            script += &format!(
+                "ip xfrm policy add src {node}/{host} dst {guest}/{host} proto 17 dport {port} dir in priority 1 || exit 1\n"
             );
         }
         script
     }
 
-    /// The commands that add the guest's states.
-    fn states(&self) -> String {
+    /// The commands that add the guest's states, or update them.
+    fn states(&self, verb: &str) -> String {
         let (node, guest) = self.ends();
         let mut script = String::new();
         for out in [true, false] {
@@ -196,8 +208,13 @@ impl Case {
             let esn = if self.esn { "replay-window 128 flag esn" } else { "replay-window 32" };
             // States whose selectors are of one family alone would refuse the other.
             let mode = if self.transport { "transport" } else { "tunnel flag af-unspec" };
+            let encapsulation = match self.port {
+                Some(port) if out => format!(" encap espinudp 4500 {port} 0.0.0.0"),
+                Some(port) => format!(" encap espinudp {port} 4500 0.0.0.0"),
+                None => String::new(),
+            };
             script += &format!(
-                "ip xfrm state add src {source} dst {destination} proto esp spi {} reqid 1 mode {mode} {esn} {} || exit 1\n",
+                "ip xfrm state {verb} src {source} dst {destination} proto esp spi {} reqid 1 mode {mode} {esn} {}{encapsulation} || exit 1\n",
                 self.spi(out),
                 words.join(" "),
             );
@@ -317,7 +334,7 @@ pub fn tunnels_with_linux(experiment: &Experiment) -> Result<()> {
         let outer = outer.into_iter().filter(|_| place < 2);
         for (esn, outer6) in plain.into_iter().chain(outer) {
             let number = cases.len() as u32 + 1;
-            cases.push(Case { suite, esn, outer6, transport: false, number });
+            cases.push(Case { suite, esn, outer6, transport: false, port: None, number });
         }
     }
     for case in &cases {
@@ -328,6 +345,7 @@ pub fn tunnels_with_linux(experiment: &Experiment) -> Result<()> {
 }
 
 fn check(site: &mut Site, case: &Case) -> Result<()> {
+    modes::encapsulate(site, case.port)?;
     site.arrange(case)?;
     for destination in [BEHIND4, BEHIND6] {
         let done = site.ping(destination, 56);

@@ -59,7 +59,7 @@ const TESTS: &[Test] = &[
     Test::new("guest_is_routed_to", guests::is_routed_to),
     Test::new("store_on_a_disk_of_4_kib_blocks", store::on_a_disk_of_4_kib_blocks),
     Test::with_hosts("ipsec_tunnels_with_linux", ipsec::tunnels_with_linux),
-    Test::with_hosts("ipsec_transport_mode_with_linux", ipsec::transport_mode_with_linux),
+    Test::with_hosts("ipsec_transport_and_nat_t_with_linux", ipsec::transport_and_nat_t_with_linux),
     Test::with_hosts("ipsec_policies_with_linux", ipsec::policies_with_linux),
     Test::new("esp_packet_by_packet_with_scapy", esp::packet_by_packet),
     Test::new("esp_moved_peer_is_followed", esp::a_moved_peer_is_followed),

@@ -1,4 +1,4 @@
-//! What else a Linux kernel speaks: transport mode and policies.
+//! What else a Linux kernel speaks: transport mode, ESP in UDP, policies, and the MTU of a tunnel.
 
 use std::time::Duration;
 
@@ -7,15 +7,17 @@ use lab::gateway::{self, RIGHT};
 use qemu_tests::Experiment;
 use serde_json::{Value, json};
 
-use super::{BEHIND4, Case, LIMIT, SUITES, Site};
+use super::{BEHIND4, Case, LIMIT, SUITES, Site, check};
 
 /// A second address of the guest behind the tunnel.
 const ALSO_BEHIND4: &str = "10.9.0.2";
 /// Lines of a bulk change of routes, 80 bytes each.
 const LINES: u32 = 4000;
+/// Where the guest's NAT may be thought to have moved it.
+const MOVED_PORT: u16 = 4555;
 
-/// Transport mode with every suite.
-pub fn transport_mode_with_linux(experiment: &Experiment) -> Result<()> {
+/// Transport mode with every suite, plain and in UDP; tunnel mode in UDP, to a port that changes.
+pub fn transport_and_nat_t_with_linux(experiment: &Experiment) -> Result<()> {
     let mut site = Site::new(experiment)?;
     let _ = site.guest.sh(&format!(
         r#"i=0; while [ $i -lt {LINES} ]; do
@@ -23,12 +25,44 @@ pub fn transport_mode_with_linux(experiment: &Experiment) -> Result<()> {
             i=$((i + 1))
         done > /tmp/lines"#
     ))?;
-    for (suite, number) in SUITES.iter().zip(100..) {
-        let case = Case { suite, esn: number % 2 == 0, outer6: false, transport: true, number };
-        check_transport(&mut site, &case).with_context(|| format!("case {}", case.name()))?;
+    let mut number = 100;
+    let mut case = |place: usize, esn: bool, transport: bool, port: Option<u16>| {
+        number += 1;
+        Case { suite: &SUITES[place], esn, outer6: false, transport, port, number }
+    };
+    let mut cases: Vec<Case> =
+        (0..SUITES.len()).map(|place| case(place, place % 2 == 0, true, None)).collect();
+    cases.extend([case(0, true, true, Some(4500)), case(4, false, true, Some(4500))]);
+    for case in &cases {
+        encapsulate(&mut site, case.port)?;
+        check_transport(&mut site, case).with_context(|| format!("case {}", case.name()))?;
     }
-    experiment.measured(format!("{} arrangements pass traffic", SUITES.len()));
+    let tunnels = [case(0, true, false, Some(4500)), case(5, false, false, Some(4500))];
+    for case in &tunnels {
+        check(&mut site, case).with_context(|| format!("case {}", case.name()))?;
+    }
+    check_move(&mut site, tunnels[1]).context("a port that changes")?;
+    encapsulate(&mut site, None)?;
+    let plain = case(2, true, false, None);
+    check_mtu(&mut site, &plain).context("the tunnel's MTU")?;
+    experiment.measured(format!("{} arrangements pass traffic", cases.len() + tunnels.len() + 1));
     Ok(())
+}
+
+/// Has the guest's kernel take ESP out of UDP at this port, and at no other: somebody must hold a socket that says so.
+pub(super) fn encapsulate(site: &mut Site, port: Option<u16>) -> Result<()> {
+    let mut script = "[ -e /tmp/holder ] && kill $(cat /tmp/holder); rm -f /tmp/holder\n".to_owned();
+    if let Some(port) = port {
+        // UDP_ENCAP is option 100 of UDP (17), and ESP in UDP its value 2 (Linux, udp.h).
+        script += &format!(
+            r#"perl -e 'socket(S, 2, 2, 17) && bind(S, pack("Sna4x8", 2, {port}, "")) && setsockopt(S, 17, 100, pack("i", 2)) || die $!;
+                open(F, ">", "/tmp/ready"); close(F); sleep 9999' >/tmp/holder.log 2>&1 &
+            echo $! > /tmp/holder
+            tries=0; until [ -e /tmp/ready ] || [ $tries = 100 ]; do usleep 50000; tries=$((tries + 1)); done
+            rm /tmp/ready || {{ cat /tmp/holder.log >&2; exit 1; }}"#
+        );
+    }
+    site.guest.sh(&script).map(drop)
 }
 
 /// Between the node itself and the guest: echo, a document of the API, a body for it.
@@ -81,6 +115,37 @@ fn ask(site: &mut Site, node: &str, request: &str, body: Option<&str>) -> Result
     ))
 }
 
+/// The same SAs, and another UDP port of the guest: as if its NAT had forgotten it.
+fn check_move(site: &mut Site, case: Case) -> Result<()> {
+    let moved = Case { port: Some(MOVED_PORT), ..case };
+    encapsulate(site, moved.port)?;
+    let _ = site.guest.sh(&moved.states("update"))?;
+    let before = site.association("in")?["packets"].clone();
+    // The answer to the first goes where the peer was.
+    let _ = site.guest.sh_until("ping -c 1 -W 2 -I 10.9.0.1 10.1.0.2", LIMIT)?;
+    let _ = site.guest.sh("ping -c 3 -W 5 -I 10.9.0.1 10.1.0.2")?;
+    let (own, told) = (site.association("out")?, site.association("in")?);
+    ensure!(own["peer_port"] == MOVED_PORT && told["packets"].as_u64() > before.as_u64(), "{own} {told}");
+    site.bulk(BEHIND4)
+}
+
+/// What is too long for the tunnel is refused with the MTU that its interface has, and that MTU fits.
+fn check_mtu(site: &mut Site, case: &Case) -> Result<()> {
+    check(site, case)?;
+    let tunnels = site.api.json("/v1/ipsec/tunnels")?;
+    let mtu = tunnels["tunnels"][0]["mtu"].as_u64().context("the tunnel has no MTU")?;
+    let ping = |site: &Site, bytes: u64| {
+        let size = (bytes - 28).to_string();
+        site.host.run(&["ping", "-M", "do", "-c1", "-W5", "-s", &size, BEHIND4], LIMIT)
+    };
+    let refused = ping(site, mtu + 1)?;
+    let told = format!("mtu = {mtu}");
+    let text = format!("{}{}", refused.stdout, refused.stderr);
+    ensure!(text.contains(&told) || text.contains(&told.replace(' ', "")), "no `{told}`: {text}");
+    let _ = ping(site, mtu)?.succeeded()?;
+    Ok(())
+}
+
 /// The node's configuration for policies in place of routes: one address behind the guest is protected, one is passed, one
 /// port is closed.
 fn policies(case: &Case) -> Value {
@@ -106,8 +171,8 @@ fn policies(case: &Case) -> Value {
 pub fn policies_with_linux(experiment: &Experiment) -> Result<()> {
     let mut site = Site::new(experiment)?;
     let suite = &SUITES[0];
-    let case = Case { suite, esn: true, outer6: false, transport: false, number: 90 };
-    let guest = case.states()
+    let case = Case { suite, esn: true, outer6: false, transport: false, port: None, number: 90 };
+    let guest = case.states("add")
         + &format!(
             "ip addr add {ALSO_BEHIND4}/32 dev behind\n\
              ip xfrm policy add src {BEHIND4} dst 10.1.0.0/24 dir out tmpl src {0} dst {1} proto esp reqid 1 mode tunnel || exit 1\n\

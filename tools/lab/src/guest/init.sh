@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # What the guest does: load modules, then run what the host sends, script by script.
 /bin/busybox --install -s /bin
-export PATH=/usr/sbin:/bin HOME=/tmp
+export PATH=/usr/sbin:/usr/bin:/bin HOME=/tmp
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev

@@ -11,6 +11,7 @@ mod cpio;
 mod modules;
 mod parts;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -87,8 +88,12 @@ impl System {
         for module in &found {
             archive.file(&format!("modules/{}.ko", module.name), 0o644, &module.object);
         }
-        for (file, contents) in parts::iproute2()? {
-            archive.file(&file, 0o755, &contents);
+        let mut programs = BTreeMap::new();
+        for (name, path) in [("ip", "usr/sbin/ip"), ("perl", "usr/bin/perl")] {
+            programs.extend(parts::program(name, path)?);
+        }
+        for (file, contents) in &programs {
+            archive.file(file, 0o755, contents);
         }
         // Under another name first: tests of several processes may prepare the same cache.
         let mut packed = tempfile::NamedTempFile::new_in(cache)?;

@@ -1,5 +1,5 @@
-//! Where the guest's programs come from: kernel and busybox from the archive of the host's Debian, iproute2 from the
-//! host itself.
+//! Where the guest's programs come from: kernel and busybox from the archive of the host's Debian, `ip` and Perl,
+//! which can set any option of a socket, from the host itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,14 +68,14 @@ pub(super) fn kernel_of(root: &Path) -> Result<PathBuf> {
     kernel.context("the kernel's package has no kernel")
 }
 
-/// The host's `ip` with its libraries and loader, as paths within the guest and contents.
-pub(super) fn iproute2() -> Result<Vec<(String, Vec<u8>)>> {
-    let ip = host::find_program("ip").context("no ip on this machine")?;
+/// A program of the host with its libraries and loader, as paths within the guest and contents.
+pub(super) fn program(name: &str, path: &str) -> Result<Vec<(String, Vec<u8>)>> {
+    let program = host::find_program(name).with_context(|| format!("no {name} on this machine"))?;
     let mut list = Command::new("ldd");
-    let libraries = process::run(list.arg(&ip), Duration::from_secs(30))?.succeeded()?;
+    let libraries = process::run(list.arg(&program), Duration::from_secs(30))?.succeeded()?;
     let libraries = library_paths(&libraries);
-    ensure!(!libraries.is_empty(), "ip needs no libraries?");
-    let mut files = vec![("usr/sbin/ip".to_owned(), fs::read(&ip)?)];
+    ensure!(!libraries.is_empty(), "{name} needs no libraries?");
+    let mut files = vec![(path.to_owned(), fs::read(&program)?)];
     for path in libraries {
         let contents = fs::read(&path).with_context(|| format!("no library {path}"))?;
         files.push((path.trim_start_matches('/').to_owned(), contents));
