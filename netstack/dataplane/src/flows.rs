@@ -12,6 +12,7 @@ pub const FULL_NAT_PORTS: (u16, u16) = (32_768, 60_999);
 
 /// How often a bounded part of the tables is looked through for flows that have been quiet for too long.
 const EXPIRE_EVERY_NS: u64 = 1_000_000;
+const LINE_BYTES: usize = 64;
 /// A walk round the tables takes at least this many parts.
 const EXPIRE_PARTS: usize = 8192;
 /// Cache lines of a table in one part at least, and at most.
@@ -23,6 +24,16 @@ pub struct Flows {
     verdicts: Box<[Verdict]>,
     expire_lines: usize,
     expire_due_ns: u64,
+    looked_at: Option<LookedAt>,
+}
+
+/// How far the walk is that forgets verdicts of long ago.
+struct LookedAt {
+    /// When the last whole walk began.
+    all: Generation,
+    /// When this one did.
+    begun: Generation,
+    parts: usize,
 }
 
 impl Flows {
@@ -38,8 +49,9 @@ impl Flows {
         Ok(Box::new(Self {
             balancer,
             verdicts: vec![Verdict::NotOurs; VECTOR_SIZE].into(),
-            expire_lines: (bytes / 64 / EXPIRE_PARTS).clamp(least, most),
+            expire_lines: (bytes / LINE_BYTES / EXPIRE_PARTS).clamp(least, most),
             expire_due_ns: 0,
+            looked_at: None,
         }))
     }
 
@@ -53,16 +65,34 @@ impl Flows {
         (&mut self.balancer, &mut self.verdicts)
     }
 
-    /// Frees flows that have been quiet for too long in a part of the tables, if it is time. True if it was.
+    /// Frees flows that have been quiet for too long in a part of the tables, if it is time. True if it was. To be called
+    /// before verdicts of `policy` are asked for.
     pub(crate) fn expire(&mut self, now_ns: u64, policy: Option<Generation>) -> bool {
         let is_due = now_ns >= self.expire_due_ns;
         if is_due {
             self.expire_due_ns = now_ns + EXPIRE_EVERY_NS;
             self.balancer.expire(now_ns, self.expire_lines);
-            if let Some(generation) = policy {
-                self.balancer.revise(self.expire_lines, |verdict| generation.forget_old(verdict));
-            }
+        }
+        if let Some(generation) = policy {
+            self.forget_old_verdicts(generation, is_due);
         }
         is_due
+    }
+
+    /// Forgets verdicts before the number of their generation comes again: old ones in a part of the tables if it is due, or
+    /// all if the worker has slept through so many changes of policy that the walk cannot have kept up.
+    fn forget_old_verdicts(&mut self, now: Generation, is_due: bool) {
+        let looked_at = self.looked_at.get_or_insert(LookedAt { all: now, begun: now, parts: 0 });
+        if now.is_far_from(looked_at.all) {
+            self.balancer.revise(usize::MAX, |verdict| *verdict = 0);
+            *looked_at = LookedAt { all: now, begun: now, parts: 0 };
+        } else if is_due {
+            self.balancer.revise(self.expire_lines, |verdict| now.forget_old(verdict));
+            looked_at.parts += 1;
+            let bytes = self.balancer.flows4().bytes().max(self.balancer.flows6().bytes());
+            if looked_at.parts * self.expire_lines * LINE_BYTES >= bytes {
+                *looked_at = LookedAt { all: looked_at.begun, begun: now, parts: 0 };
+            }
+        }
     }
 }

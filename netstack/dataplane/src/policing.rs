@@ -19,6 +19,8 @@ const COUNTER_BITS: u32 = 20;
 const GENERATIONS: u32 = (1 << (32 - COUNTER_BITS)) - 1;
 /// Verdicts of so many generations ago are forgotten, long before their number comes again.
 const OLD: u32 = GENERATIONS / 4;
+/// After so many changes, a verdict that was not [`OLD`] when all were looked at may have a number that comes again.
+const LOOK_AFTER: u32 = GENERATIONS - OLD - 1;
 /// In the column of interfaces: the packet is this node's own.
 const OWN: u16 = u16::MAX;
 
@@ -38,30 +40,39 @@ pub struct Policy {
 
 /// Tells verdicts of now from those of before: policy has changed, or addresses have come into other sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Generation(u32);
+pub(crate) struct Generation {
+    changes: u32,
+    /// What verdicts have of it: never 0.
+    number: u32,
+}
 
 impl Generation {
     /// After so many changes.
     pub(crate) fn after(changes: u32) -> Self {
-        Self(changes % GENERATIONS + 1)
+        Self { changes, number: changes % GENERATIONS + 1 }
     }
 
     /// What is kept of a verdict that lets a flow pass.
     fn keep(self, by: CounterId) -> u32 {
-        self.0 << COUNTER_BITS | by.0 & ((1 << COUNTER_BITS) - 1)
+        self.number << COUNTER_BITS | by.0 & ((1 << COUNTER_BITS) - 1)
     }
 
     #[inline(always)]
     fn has(self, kept: u32) -> bool {
-        kept >> COUNTER_BITS == self.0
+        kept >> COUNTER_BITS == self.number
     }
 
     /// Forgets a verdict whose generation's number will come again.
     pub(crate) fn forget_old(self, kept: &mut u32) {
-        let age = (self.0 + GENERATIONS - (*kept >> COUNTER_BITS)) % GENERATIONS;
+        let age = (self.number + GENERATIONS - (*kept >> COUNTER_BITS)) % GENERATIONS;
         if *kept != 0 && age > OLD {
             *kept = 0;
         }
+    }
+
+    /// True if policy has changed so often since all verdicts were looked at that they must be before one is believed.
+    pub(crate) fn is_far_from(self, looked_at: Self) -> bool {
+        self.changes.wrapping_sub(looked_at.changes) > LOOK_AFTER
     }
 }
 

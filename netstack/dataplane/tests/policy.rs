@@ -20,6 +20,9 @@ const CLIENT: [u8; 4] = [10, 0, 0, 5];
 const OTHER: [u8; 4] = [10, 0, 0, 6];
 const SERVER: [u8; 4] = [10, 1, 0, 7];
 
+/// Different numbers that verdicts are kept with.
+const GENERATIONS: u32 = 4095;
+
 fn endpoint(name: &str, address: [u8; 4]) -> Endpoint {
     Endpoint {
         name: name.into(),
@@ -173,6 +176,22 @@ fn an_established_flow_stops_when_policy_forbids_it_and_another_goes_on() {
     bed.send(0, &tcp(0, (OTHER, 4000), (SERVER, 80), 16));
     let _ = bed.only_sent(1);
     assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 2)]);
+    bed.assert_balanced();
+}
+
+#[test]
+fn a_worker_that_slept_through_thousands_of_changes_believes_no_verdict_of_before() {
+    let (mut bed, mut compiler) = testbed(model(Vec::new(), Vec::new()));
+    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 2));
+    let _ = bed.only_sent(1);
+    publish(&bed, &mut compiler, model(only_to_80("other"), Vec::new()));
+    // Until the number that the flow's verdict is kept with is that of the newest policy again.
+    for _ in 1..GENERATIONS {
+        let _ = bed.shared.judge_again();
+    }
+    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 16));
+    bed.assert_nothing_sent();
+    assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 1)]);
     bed.assert_balanced();
 }
 
