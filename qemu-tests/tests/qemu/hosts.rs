@@ -1,5 +1,7 @@
 //! Real Linux hosts, in network namespaces, that reach each other through the node.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -49,21 +51,26 @@ fn bulk(experiment: &Experiment, hosts: &Hosts) -> Result<()> {
     for destination in RIGHT.hosts() {
         for direction in [None, Some("--reverse")] {
             let mut server = hosts.right.command("iperf3");
-            let server =
-                server.args(["--server", "--one-off", "--port", "5201"]).stdout(std::process::Stdio::null());
-            let mut server = server.spawn().context("iperf3")?;
+            let server = server.args(["--server", "--one-off", "--port", "5201", "--forceflush"]);
+            let mut server = server.stdout(Stdio::piped()).spawn().context("iperf3")?;
+            let mut said = BufReader::new(server.stdout.take().context("no output")?).lines();
+            let listens = said.any(|line| line.is_ok_and(|line| line.contains("listening")));
+            ensure!(listens, "the iperf3 server does not listen");
+            // Nobody reads the rest of what it says, and there must be room for it.
+            let rest = std::thread::spawn(move || said.for_each(drop));
             let address = destination.to_string();
             let mut words =
                 vec!["iperf3", "--client", &address, "--bytes", "24M", "--parallel", "4", "--json"];
             words.extend(["--connect-timeout", "5000"]);
             words.extend(direction);
-            std::thread::sleep(Duration::from_millis(300));
             let report = hosts.left.run(&words, LIMIT);
             let _ = server.kill();
             let _ = server.wait();
+            let _ = rest.join();
             let report: serde_json::Value = serde_json::from_str(&report?.succeeded()?)?;
             let received = &report["end"]["sum_received"];
-            let bytes = received["bytes"].as_u64().context("iperf3 reports no bytes")?;
+            let bytes =
+                received["bytes"].as_u64().with_context(|| format!("no bytes: {}", report["error"]))?;
             // The client counts what it sent; what is under way when it ends is not counted as received.
             ensure!(bytes >= 12_000_000, "only {bytes} of 24,000,000 bytes arrived");
             let megabits = received["bits_per_second"].as_f64().unwrap_or_default() / 1e6;

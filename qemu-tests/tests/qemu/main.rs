@@ -12,6 +12,7 @@ mod malformed;
 mod neighbours;
 mod node;
 mod options;
+mod policy;
 mod rekeys;
 mod routes;
 mod services;
@@ -70,6 +71,7 @@ const TESTS: &[Test] = &[
     Test::with_hosts("hosts_traceroute_shows_the_node", hosts::traceroute_shows_the_node),
     Test::with_hosts("hosts_tcp_in_bulk", hosts::tcp_in_bulk),
     Test::with_hosts("hosts_tcp_in_bulk_over_two_queues", hosts::tcp_in_bulk_over_two_queues),
+    Test::with_hosts("policy_decides_between_hosts", policy::decides_between_hosts),
     Test::with_hosts(
         "services_connections_outlive_appliances_and_backends",
         services::connections_outlive_appliances_and_backends,
