@@ -115,19 +115,9 @@ fn testbed(model: Arc<Model>) -> (Testbed, Compiler) {
     (bed, compiler)
 }
 
-/// A TCP segment from a host behind a port of the router.
-fn tcp(port: usize, from: ([u8; 4], u16), to: ([u8; 4], u16), flags: u8) -> Vec<u8> {
-    let (host, mac) = [(HOST0, MAC0), (HOST1, MAC1)][port];
-    let mut builder = PacketBuilder::ethernet2(host, mac).ipv4(from.0, to.0, 60).tcp(from.1, to.1, 1, 100);
-    if flags & 2 != 0 {
-        builder = builder.syn();
-    }
-    if flags & 16 != 0 {
-        builder = builder.ack(9);
-    }
-    let mut frame = Vec::new();
-    builder.write(&mut frame, b"hello").expect("a vector takes all");
-    frame
+/// A TCP segment that says something.
+fn hello(port: usize, from: ([u8; 4], u16), to: ([u8; 4], u16), flags: u8) -> Vec<u8> {
+    tcp(port, from, to, flags, b"hello")
 }
 
 fn only_to_80(source: &str) -> Vec<policy::model::Policy> {
@@ -137,12 +127,12 @@ fn only_to_80(source: &str) -> Vec<policy::model::Policy> {
 #[test]
 fn a_flow_that_a_rule_allows_goes_there_and_back_and_others_do_not() {
     let (mut bed, compiler) = testbed(model(only_to_80("client"), Vec::new()));
-    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 2));
+    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 2));
     let _ = bed.only_sent(1);
-    bed.send(1, &tcp(1, (SERVER, 80), (CLIENT, 4000), 18));
+    bed.send(1, &hello(1, (SERVER, 80), (CLIENT, 4000), 18));
     let _ = bed.only_sent(0);
     for (from, port) in [(CLIENT, 81), (OTHER, 80)] {
-        bed.send(0, &tcp(0, (from, 4000), (SERVER, port), 2));
+        bed.send(0, &hello(0, (from, 4000), (SERVER, port), 2));
         bed.assert_nothing_sent();
     }
     assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 2)]);
@@ -158,22 +148,22 @@ fn a_flow_that_a_rule_allows_goes_there_and_back_and_others_do_not() {
 fn an_established_flow_stops_when_policy_forbids_it_and_another_goes_on() {
     let (mut bed, mut compiler) = testbed(model(Vec::new(), Vec::new()));
     for from in [CLIENT, OTHER] {
-        bed.send(0, &tcp(0, (from, 4000), (SERVER, 80), 2));
+        bed.send(0, &hello(0, (from, 4000), (SERVER, 80), 2));
         let _ = bed.only_sent(1);
-        bed.send(1, &tcp(1, (SERVER, 80), (from, 4000), 18));
+        bed.send(1, &hello(1, (SERVER, 80), (from, 4000), 18));
         let _ = bed.only_sent(0);
-        bed.send(0, &tcp(0, (from, 4000), (SERVER, 80), 16));
+        bed.send(0, &hello(0, (from, 4000), (SERVER, 80), 16));
         let _ = bed.only_sent(1);
     }
     publish(&bed, &mut compiler, model(only_to_80("other"), Vec::new()));
     // It may be the server whose packet comes first.
-    bed.send(1, &tcp(1, (SERVER, 80), (CLIENT, 4000), 16));
+    bed.send(1, &hello(1, (SERVER, 80), (CLIENT, 4000), 16));
     bed.assert_nothing_sent();
-    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 16));
+    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 16));
     bed.assert_nothing_sent();
-    bed.send(1, &tcp(1, (SERVER, 80), (OTHER, 4000), 16));
+    bed.send(1, &hello(1, (SERVER, 80), (OTHER, 4000), 16));
     let _ = bed.only_sent(0);
-    bed.send(0, &tcp(0, (OTHER, 4000), (SERVER, 80), 16));
+    bed.send(0, &hello(0, (OTHER, 4000), (SERVER, 80), 16));
     let _ = bed.only_sent(1);
     assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 2)]);
     bed.assert_balanced();
@@ -182,14 +172,14 @@ fn an_established_flow_stops_when_policy_forbids_it_and_another_goes_on() {
 #[test]
 fn a_worker_that_slept_through_thousands_of_changes_believes_no_verdict_of_before() {
     let (mut bed, mut compiler) = testbed(model(Vec::new(), Vec::new()));
-    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 2));
+    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 2));
     let _ = bed.only_sent(1);
     publish(&bed, &mut compiler, model(only_to_80("other"), Vec::new()));
     // Until the number that the flow's verdict is kept with is that of the newest policy again.
     for _ in 1..GENERATIONS {
         let _ = bed.shared.judge_again();
     }
-    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 16));
+    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 16));
     bed.assert_nothing_sent();
     assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 1)]);
     bed.assert_balanced();
@@ -198,7 +188,7 @@ fn a_worker_that_slept_through_thousands_of_changes_believes_no_verdict_of_befor
 #[test]
 fn errors_about_a_flow_pass_and_others_do_not() {
     let (mut bed, _compiler) = testbed(model(only_to_80("client"), Vec::new()));
-    let there = tcp(0, (CLIENT, 4000), (SERVER, 80), 2);
+    let there = hello(0, (CLIENT, 4000), (SERVER, 80), 2);
     bed.send(0, &there);
     let _ = bed.only_sent(1);
     let error_about = |frame: &[u8], to: [u8; 4], port: usize| {
@@ -211,10 +201,10 @@ fn errors_about_a_flow_pass_and_others_do_not() {
         error
     };
     // About the server's answers: it belongs to the flow.
-    bed.send(0, &error_about(&tcp(1, (SERVER, 80), (CLIENT, 4000), 16), SERVER, 0));
+    bed.send(0, &error_about(&hello(1, (SERVER, 80), (CLIENT, 4000), 16), SERVER, 0));
     let _ = bed.only_sent(1);
     // About what was never sent: to the server nothing but port 80 passes.
-    bed.send(0, &error_about(&tcp(1, (SERVER, 80), (CLIENT, 4999), 16), SERVER, 0));
+    bed.send(0, &error_about(&hello(1, (SERVER, 80), (CLIENT, 4999), 16), SERVER, 0));
     bed.assert_nothing_sent();
     assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 1)]);
 }
@@ -223,7 +213,7 @@ fn errors_about_a_flow_pass_and_others_do_not() {
 fn fragments_follow_the_first_one_and_unreadable_packets_do_not_pass() {
     let (mut bed, _compiler) = testbed(model(only_to_80("client"), Vec::new()));
     let fragment = |from: [u8; 4], offset: u16, more: bool| {
-        let mut frame = tcp(0, (from, 4000), (SERVER, 80), 2);
+        let mut frame = hello(0, (from, 4000), (SERVER, 80), 2);
         let field = offset | if more { 0x2000 } else { 0 };
         frame[18..20].copy_from_slice(&[0, 7]);
         frame[20..22].copy_from_slice(&field.to_be_bytes());
@@ -261,7 +251,7 @@ fn staged_policies_are_counted_and_log_rules_are_told() {
     );
     logging.id.name = "talk".into();
     let (mut bed, compiler) = testbed(model(vec![staged, logging], Vec::new()));
-    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 81), 2));
+    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 81), 2));
     let _ = bed.only_sent(1);
     let event = bed.shared.next_flow_event().expect("the rule logs");
     assert_eq!((event.kind, event.staged_denies), (FlowEventKind::Logged, false));
@@ -272,7 +262,7 @@ fn staged_policies_are_counted_and_log_rules_are_told() {
     // Nobody follows flows, so that is all.
     assert!(bed.shared.next_flow_event().is_none());
     bed.shared.follow_flows(true);
-    bed.send(0, &tcp(0, (CLIENT, 4001), (SERVER, 81), 2));
+    bed.send(0, &hello(0, (CLIENT, 4001), (SERVER, 81), 2));
     let _ = bed.only_sent(1);
     let kinds: Vec<_> = std::iter::from_fn(|| bed.shared.next_flow_event()).map(|event| event.kind).collect();
     assert_eq!(kinds, [FlowEventKind::Logged, FlowEventKind::Allowed]);
@@ -283,16 +273,16 @@ fn host_endpoints_are_about_their_interface() {
     let is_host = || Selector::Has("host".into());
     let forward = |action| policy(is_host(), Hook::Forward, vec![rule(action, Some(80), None)]);
     let (mut bed, mut compiler) = testbed(model(vec![forward(Action::Allow)], vec![host("eth0")]));
-    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 2));
+    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 2));
     let _ = bed.only_sent(1);
-    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 81), 2));
+    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 81), 2));
     bed.assert_nothing_sent();
     // By the other interface nothing is asked.
-    bed.send(1, &tcp(1, (SERVER, 4000), (OTHER, 81), 2));
+    bed.send(1, &hello(1, (SERVER, 4000), (OTHER, 81), 2));
     let _ = bed.only_sent(0);
     // To the node itself SSH is a failsafe port, and goes to control.
-    bed.send(0, &tcp(0, (CLIENT, 4000), ([10, 0, 0, 1], 22), 2));
-    bed.send(0, &tcp(0, (CLIENT, 4000), ([10, 0, 0, 1], 23), 2));
+    bed.send(0, &hello(0, (CLIENT, 4000), ([10, 0, 0, 1], 22), 2));
+    bed.send(0, &hello(0, (CLIENT, 4000), ([10, 0, 0, 1], 23), 2));
     assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 2)]);
     // Without a flow, if policy says so.
     let untracked = policy(
@@ -302,9 +292,9 @@ fn host_endpoints_are_about_their_interface() {
     );
     publish(&bed, &mut compiler, model(vec![forward(Action::Allow), untracked], vec![host("*")]));
     let live = bed.shared.flow_counters(0).ipv4.live;
-    bed.send(0, &tcp(0, (CLIENT, 4009), (SERVER, 81), 2));
+    bed.send(0, &hello(0, (CLIENT, 4009), (SERVER, 81), 2));
     let _ = bed.only_sent(1);
-    bed.send(0, &tcp(0, (CLIENT, 4009), (SERVER, 82), 2));
+    bed.send(0, &hello(0, (CLIENT, 4009), (SERVER, 82), 2));
     bed.assert_nothing_sent();
     assert_eq!(bed.shared.flow_counters(0).ipv4.live, live);
     assert_eq!(bed.shared.rule_counters(CounterId::FAILSAFE).hits, 1);

@@ -78,21 +78,6 @@ fn with_service(forwarding: Forwarding, backends: &[&str]) -> Testbed {
     bed
 }
 
-/// A TCP segment, with the Ethernet header for the router's port; flags as in the header's 14th byte.
-fn tcp(port: usize, from: ([u8; 4], u16), to: ([u8; 4], u16), flags: u8, payload: usize) -> Vec<u8> {
-    let (host, mac) = [(HOST0, MAC0), (HOST1, MAC1)][port];
-    let mut builder = PacketBuilder::ethernet2(host, mac).ipv4(from.0, to.0, 60).tcp(from.1, to.1, 1, 100);
-    if flags & 2 != 0 {
-        builder = builder.syn();
-    }
-    if flags & 16 != 0 {
-        builder = builder.ack(9);
-    }
-    let mut frame = Vec::new();
-    builder.write(&mut frame, &pattern(payload)).expect("a vector takes all");
-    frame
-}
-
 fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
     let tuple: Tuple = View::parse(&frame[14..]).expect("a packet").tuple;
     (tuple.source(), tuple.destination())
@@ -115,12 +100,12 @@ fn assert_checksums(frame: &[u8]) {
 #[test]
 fn nat_goes_there_and_back_and_the_hops_are_counted() {
     let mut bed = with_service(Forwarding::Nat, &["10.1.0.7:8080"]);
-    bed.send(0, &tcp(0, (CLIENT, 4000), (VIP, 80), 2, 0));
+    bed.send(0, &tcp(0, (CLIENT, 4000), (VIP, 80), 2, &[]));
     let there = bed.only_sent(1);
     assert_eq!(ends(&there), (at(CLIENT, 4000), at([10, 1, 0, 7], 8080)));
     assert_eq!((&there[..6], there[22]), (&HOST1[..], 59));
     assert_checksums(&there);
-    bed.send(1, &tcp(1, ([10, 1, 0, 7], 8080), (CLIENT, 4000), 18, 9));
+    bed.send(1, &tcp(1, ([10, 1, 0, 7], 8080), (CLIENT, 4000), 18, &pattern(9)));
     let back = bed.only_sent(0);
     assert_eq!(ends(&back), (at(VIP, 80), at(CLIENT, 4000)));
     assert_checksums(&back);
@@ -133,7 +118,7 @@ fn nat_goes_there_and_back_and_the_hops_are_counted() {
 #[test]
 fn what_is_not_for_services_passes_as_it_is_and_plain_routing_never_comes_here() {
     let mut bed = Testbed::new();
-    let plain = tcp(0, (CLIENT, 1), ([10, 1, 0, 1], 5), 2, 0);
+    let plain = tcp(0, (CLIENT, 1), ([10, 1, 0, 1], 5), 2, &[]);
     bed.send(0, &plain);
     let before = bed.only_sent(1);
     let of_flow = |bed: &Testbed| {
@@ -160,7 +145,7 @@ fn a_virtual_address_answers_echo_and_refuses_other_ports() {
     bed.send(0, &echo);
     let reply = bed.only_sent(0);
     assert_eq!((&reply[26..30], reply[34]), (&VIP[..], 0));
-    bed.send(0, &tcp(0, (CLIENT, 4000), (VIP, 81), 2, 0));
+    bed.send(0, &tcp(0, (CLIENT, 4000), (VIP, 81), 2, &[]));
     let refused = bed.only_sent(0);
     assert_eq!((&refused[26..30], refused[34], refused[35]), (&VIP[..], 3, 3));
     assert_eq!(bed.drops(), [(DropReason::ServiceNoPort, 1)]);
@@ -170,7 +155,7 @@ fn a_virtual_address_answers_echo_and_refuses_other_ports() {
 #[test]
 fn a_service_that_nobody_serves_says_so() {
     let mut bed = with_service(Forwarding::Nat, &[]);
-    bed.send(0, &tcp(0, (CLIENT, 4000), (VIP, 80), 2, 0));
+    bed.send(0, &tcp(0, (CLIENT, 4000), (VIP, 80), 2, &[]));
     let refused = bed.only_sent(0);
     assert_eq!((refused[34], refused[35]), (3, 3));
     assert_eq!(bed.drops(), [(DropReason::ServiceNoBackend, 1)]);
@@ -180,7 +165,7 @@ fn a_service_that_nobody_serves_says_so() {
 #[test]
 fn direct_return_changes_the_link_layer_alone() {
     let mut bed = with_service(Forwarding::Direct, &["10.0.1.9:80"]);
-    let frame = tcp(0, (CLIENT, 4000), (VIP, 80), 2, 20);
+    let frame = tcp(0, (CLIENT, 4000), (VIP, 80), 2, &pattern(20));
     bed.send(0, &frame);
     let sent = bed.only_sent(1);
     assert_eq!((&sent[..6], &sent[6..12]), (&HOST1[..], &MAC1[..]));
@@ -197,7 +182,7 @@ fn direct_return_changes_the_link_layer_alone() {
 fn tunnels_carry_packets_and_tell_senders_what_fits() {
     for (forwarding, overhead) in [(Forwarding::Ipip, 20), (Forwarding::Gue, 28)] {
         let mut bed = with_service(forwarding, &["10.1.0.7:80"]);
-        let frame = tcp(0, (CLIENT, 4000), (VIP, 80), 16, 100);
+        let frame = tcp(0, (CLIENT, 4000), (VIP, 80), 16, &pattern(100));
         bed.send(0, &frame);
         let sent = bed.only_sent(1);
         assert_eq!(sent.len(), frame.len() + overhead);
@@ -205,7 +190,7 @@ fn tunnels_carry_packets_and_tell_senders_what_fits() {
         assert_eq!((&inner[12..], inner[8]), (&frame[26..], 59));
         assert_eq!((&sent[26..34], sent[22]), (&[10, 0, 1, 1, 10, 1, 0, 7][..], 64));
         // Without fragmentation, 1,500 bytes do not fit any more: the client is told what does.
-        bed.send(0, &tcp(0, (CLIENT, 4000), (VIP, 80), 16, 1460));
+        bed.send(0, &tcp(0, (CLIENT, 4000), (VIP, 80), 16, &pattern(1460)));
         let error = bed.only_sent(0);
         assert_eq!((error[34], error[35], &error[30..34]), (3, 4, &CLIENT[..]));
         assert_eq!(u16::from_be_bytes([error[40], error[41]]), 1500 - overhead as u16);
@@ -218,7 +203,7 @@ fn tunnels_carry_packets_and_tell_senders_what_fits() {
 #[test]
 fn errors_made_here_about_translated_packets_show_what_the_client_sent() {
     let mut bed = with_service(Forwarding::Nat, &["10.1.0.7:8080"]);
-    let mut last_hop = tcp(0, (CLIENT, 4000), (VIP, 80), 2, 0);
+    let mut last_hop = tcp(0, (CLIENT, 4000), (VIP, 80), 2, &[]);
     last_hop[22] = 1;
     fix_ipv4_checksum(&mut last_hop);
     bed.send(0, &last_hop);
@@ -232,10 +217,10 @@ fn errors_made_here_about_translated_packets_show_what_the_client_sent() {
 #[test]
 fn errors_of_others_reach_the_backend() {
     let mut bed = with_service(Forwarding::Nat, &["10.1.0.7:8080"]);
-    bed.send(0, &tcp(0, (CLIENT, 4000), (VIP, 80), 2, 0));
+    bed.send(0, &tcp(0, (CLIENT, 4000), (VIP, 80), 2, &[]));
     let _ = bed.only_sent(1);
     // A router beyond the client's side says that the service's answers are too big.
-    let about = tcp(0, (VIP, 80), (CLIENT, 4000), 16, 0);
+    let about = tcp(0, (VIP, 80), (CLIENT, 4000), 16, &[]);
     let kind = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 };
     let mut error = Vec::new();
     let builder = to_router().ipv4([10, 0, 0, 77], VIP, 60);
@@ -252,17 +237,17 @@ fn errors_of_others_reach_the_backend() {
 fn answers_that_another_node_asked_for_are_translated_by_the_tables() {
     // The client's packets went by another appliance; the answer comes here.
     let mut bed = with_service(Forwarding::Nat, &["10.1.0.7:8080"]);
-    bed.send(1, &tcp(1, ([10, 1, 0, 7], 8080), (CLIENT, 4000), 18, 9));
+    bed.send(1, &tcp(1, ([10, 1, 0, 7], 8080), (CLIENT, 4000), 18, &pattern(9)));
     let back = bed.only_sent(0);
     assert_eq!(ends(&back), (at(VIP, 80), at(CLIENT, 4000)));
     assert_checksums(&back);
     // Who asked the backend itself here is answered by the backend itself.
-    bed.send(0, &tcp(0, (CLIENT, 4001), ([10, 1, 0, 7], 8080), 2, 0));
+    bed.send(0, &tcp(0, (CLIENT, 4001), ([10, 1, 0, 7], 8080), 2, &[]));
     let _ = bed.only_sent(1);
-    bed.send(1, &tcp(1, ([10, 1, 0, 7], 8080), (CLIENT, 4001), 18, 9));
+    bed.send(1, &tcp(1, ([10, 1, 0, 7], 8080), (CLIENT, 4001), 18, &pattern(9)));
     assert_eq!(ends(&bed.only_sent(0)), (at([10, 1, 0, 7], 8080), at(CLIENT, 4001)));
     // What the backend begins is its own.
-    bed.send(1, &tcp(1, ([10, 1, 0, 7], 8080), (CLIENT, 4002), 2, 0));
+    bed.send(1, &tcp(1, ([10, 1, 0, 7], 8080), (CLIENT, 4002), 2, &[]));
     assert_eq!(ends(&bed.only_sent(0)), (at([10, 1, 0, 7], 8080), at(CLIENT, 4002)));
     bed.assert_balanced();
 }
@@ -270,10 +255,10 @@ fn answers_that_another_node_asked_for_are_translated_by_the_tables() {
 #[test]
 fn full_nat_comes_from_the_node_and_returns_to_it() {
     let mut bed = with_service(Forwarding::FullNat, &["10.1.0.7:8080"]);
-    bed.send(0, &tcp(0, (CLIENT, 4000), (VIP, 80), 2, 0));
+    bed.send(0, &tcp(0, (CLIENT, 4000), (VIP, 80), 2, &[]));
     let (source, destination) = ends(&bed.only_sent(1));
     assert_eq!((source.ip(), destination), ([10, 0, 1, 1].into(), at([10, 1, 0, 7], 8080)));
-    bed.send(1, &tcp(1, ([10, 1, 0, 7], 8080), ([10, 0, 1, 1], source.port()), 18, 9));
+    bed.send(1, &tcp(1, ([10, 1, 0, 7], 8080), ([10, 0, 1, 1], source.port()), 18, &pattern(9)));
     let back = bed.only_sent(0);
     assert_eq!(ends(&back), (at(VIP, 80), at(CLIENT, 4000)));
     assert_checksums(&back);
@@ -360,9 +345,9 @@ fn both_directions_of_a_flow_meet_the_same_worker() {
         let mut two = Two::new(&compiled(forwarding, "10.96.0.10", &["10.1.0.7:8080", "10.1.0.8:8080"]));
         for client in 0..100 {
             let client = ([10, 0, 0, 5], 4000 + client);
-            let (source, backend) = ends(&two.send(0, &tcp(0, client, (VIP, 80), 2, 0)));
+            let (source, backend) = ends(&two.send(0, &tcp(0, client, (VIP, 80), 2, &[])));
             let (IpAddr::V4(from), IpAddr::V4(to)) = (backend.ip(), source.ip()) else { panic!("{backend}") };
-            let answer = tcp(1, (from.octets(), 8080), (to.octets(), source.port()), 18, 0);
+            let answer = tcp(1, (from.octets(), 8080), (to.octets(), source.port()), 18, &[]);
             assert_eq!(ends(&two.send(1, &answer)), (at(VIP, 80), at(client.0, client.1)));
         }
         // A pair of entries for each flow, and none twice.

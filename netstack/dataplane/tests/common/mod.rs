@@ -297,6 +297,21 @@ pub fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|index| (index * 7 + index / 256) as u8).collect()
 }
 
+/// A TCP segment from a host behind a port of the router; flags as in the header's 14th byte.
+pub fn tcp(port: usize, from: ([u8; 4], u16), to: ([u8; 4], u16), flags: u8, payload: &[u8]) -> Vec<u8> {
+    let (host, mac) = [(HOST0, MAC0), (HOST1, MAC1)][port];
+    let mut builder = PacketBuilder::ethernet2(host, mac).ipv4(from.0, to.0, 60).tcp(from.1, to.1, 1, 100);
+    if flags & 2 != 0 {
+        builder = builder.syn();
+    }
+    if flags & 16 != 0 {
+        builder = builder.ack(9);
+    }
+    let mut frame = Vec::new();
+    builder.write(&mut frame, payload).expect("a vector takes all");
+    frame
+}
+
 /// Recomputes the checksum of the IPv4 header of an untagged frame.
 pub fn fix_ipv4_checksum(frame: &mut [u8]) {
     let len = 14 + usize::from(frame[14] & 0xf) * 4;
