@@ -192,6 +192,16 @@ pub enum IpFamily {
     V6,
 }
 
+impl IpFamily {
+    /// As Kubernetes writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+}
+
 /// `ipFamilyPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "names are Kubernetes' own")]

@@ -72,6 +72,16 @@ pub enum Scope {
     Local,
 }
 
+impl Scope {
+    /// As the traffic policies say it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "Cluster",
+            Self::Local => "Local",
+        }
+    }
+}
+
 /// What tells pools apart, and stays the same while backends come and go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolKey {
@@ -153,6 +163,16 @@ pub enum State {
     Draining,
 }
 
+impl State {
+    /// In a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 /// `sessionAffinity: ClientIP`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Affinity {
@@ -186,6 +206,18 @@ pub enum Exposure {
     LoadBalancer,
     /// Outside, by a port of every node.
     NodePort,
+}
+
+impl Exposure {
+    /// As Kubernetes names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ClusterIp => "ClusterIP",
+            Self::ExternalIp => "ExternalIP",
+            Self::LoadBalancer => "LoadBalancer",
+            Self::NodePort => "NodePort",
+        }
+    }
 }
 
 impl Pool {

@@ -10,6 +10,7 @@ mod edit;
 mod endpoints;
 mod interfaces;
 mod ipsec;
+mod list;
 mod log;
 mod metrics;
 mod neighbours;

@@ -1,9 +1,9 @@
 //! Neighbours, as they are.
 
-use super::{JSON, Reply, dispatch::Request};
-use crate::http::{Pull, Source};
+use super::{Reply, dispatch::Request, list};
+use crate::http::Pull;
 use crate::node::Node;
-use alloc::{string::String, vec::Vec};
+use alloc::string::String;
 use config::MacAddress;
 use core::net::IpAddr;
 use router::NeighbourStatus;
@@ -40,30 +40,11 @@ impl From<NeighbourStatus> for Neighbour {
 
 /// `GET /v1/neighbours`.
 pub(super) fn list(node: &mut Node, _: &Request) -> Reply {
-    Reply::stream(JSON, List { neighbours: node.router.neighbours(node.now_ns).into_iter(), is_begun: false })
-}
-
-/// A snapshot of all neighbours, written piece by piece.
-struct List {
-    neighbours: alloc::vec::IntoIter<NeighbourStatus>,
-    is_begun: bool,
-}
-
-impl Source<Node> for List {
-    fn pull(&mut self, _: &mut Node, out: &mut Vec<u8>) -> Pull {
-        if !self.is_begun {
-            out.extend_from_slice(b"{\"neighbours\":[");
+    let mut neighbours = node.router.neighbours(node.now_ns).into_iter();
+    list::list("\"neighbours\":".into(), move |_, members| {
+        for neighbour in neighbours.by_ref().take(NEIGHBOURS_PER_PIECE) {
+            members.push(&Neighbour::from(neighbour));
         }
-        for neighbour in self.neighbours.by_ref().take(NEIGHBOURS_PER_PIECE) {
-            if core::mem::replace(&mut self.is_begun, true) {
-                out.push(b',');
-            }
-            out.extend(serde_json::to_vec(&Neighbour::from(neighbour)).unwrap_or_default());
-        }
-        if self.neighbours.len() > 0 {
-            return Pull::More;
-        }
-        out.extend_from_slice(b"]}");
-        Pull::End
-    }
+        if neighbours.len() > 0 { Pull::More } else { Pull::End }
+    })
 }

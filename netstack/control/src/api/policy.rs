@@ -1,8 +1,8 @@
 //! Policy as it is in force: endpoints with what selects them, and what happens to a packet and why, by the code that decides
 //! for packets.
 
-use super::{JSON, Reply, dispatch::Request, json, problem::problem};
-use crate::http::{Pull, Source};
+use super::{Reply, dispatch::Request, json, list::list, problem::problem};
+use crate::http::Pull;
 use crate::node::Node;
 use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
 use core::net::IpAddr;
@@ -39,45 +39,20 @@ struct PolicyView<'a> {
     staged: bool,
 }
 
-/// `GET /v1/policy/endpoints`.
+/// `GET /v1/policy/endpoints`, one endpoint a piece: every policy's selector is asked about it.
 pub(super) fn endpoints(node: &mut Node, request: &Request) -> Reply {
     let name = request.query.text("name").map(String::from);
-    Reply::stream(
-        JSON,
-        All { model: node.objects.compiled().model.clone(), name, next: None, is_first: true },
-    )
-}
-
-/// All endpoints, one a piece: every policy's selector is asked about it.
-struct All {
-    model: Arc<Model>,
-    name: Option<String>,
-    /// The next endpoint; None before the first piece.
-    next: Option<usize>,
-    is_first: bool,
-}
-
-impl Source<Node> for All {
-    fn pull(&mut self, node: &mut Node, out: &mut Vec<u8>) -> Pull {
-        let Some(number) = self.next else {
-            let generation = node.objects.generation();
-            out.extend_from_slice(format!("{{\"generation\":{generation},\"endpoints\":[").as_bytes());
-            self.next = Some(0);
-            return Pull::More;
-        };
-        let Some(endpoint) = self.model.endpoints.get(number) else {
-            out.extend_from_slice(b"]}");
-            return Pull::End;
-        };
-        self.next = Some(number + 1);
-        if self.name.as_ref().is_none_or(|name| *name == endpoint.name) {
-            if !core::mem::take(&mut self.is_first) {
-                out.push(b',');
-            }
-            out.extend(serde_json::to_vec(&endpoint_view(&self.model, endpoint)).unwrap_or_default());
+    let model = node.objects.compiled().model.clone();
+    let head = format!("\"generation\":{},\"endpoints\":", node.objects.generation());
+    let mut next = 0;
+    list(head, move |_, members| {
+        let Some(endpoint) = model.endpoints.get(next) else { return Pull::End };
+        next += 1;
+        if name.as_ref().is_none_or(|name| *name == endpoint.name) {
+            members.push(&endpoint_view(&model, endpoint));
         }
         Pull::More
-    }
+    })
 }
 
 fn endpoint_view<'a>(model: &'a Model, endpoint: &'a Endpoint) -> EndpointView<'a> {

@@ -1,15 +1,16 @@
 //! Services as they are balanced: frontends, backends, shares of tables, counters; and where a flow would go.
 
-use super::{JSON, Reply, dispatch::Request, json, problem::problem};
-use crate::http::{Pull, Source};
+use super::{Reply, dispatch::Request, json, list, problem::problem};
+use crate::http::Pull;
 use crate::node::Node;
-use alloc::{format, string::String, string::ToString, sync::Arc, vec, vec::Vec};
+use alloc::{format, string::String, string::ToString, vec, vec::Vec};
 use balancer::Snapshot;
 use core::net::{IpAddr, SocketAddr};
+use maglev::Shares;
 use resources::Compiled;
 use serde::Serialize;
 use serde_json::json;
-use services::{Exposure, Pool, Scope, State};
+use services::Pool;
 
 #[derive(Serialize)]
 struct PoolView {
@@ -55,57 +56,23 @@ struct BackendView {
     resets: u64,
 }
 
-/// `GET /v1/services`.
+/// `GET /v1/services`, one pool a piece: to count a table's slots takes some time.
 pub(super) fn list(node: &mut Node, request: &Request) -> Reply {
     let text = |name: &str| request.query.text(name).map(String::from);
-    Reply::stream(
-        JSON,
-        All {
-            compiled: node.objects.compiled().clone(),
-            snapshot: node.shared.services(),
-            namespace: text("namespace"),
-            name: text("name"),
-            next: None,
-            is_first: true,
-        },
-    )
-}
-
-/// All pools, one a piece: to count a table's slots takes some time.
-struct All {
-    compiled: Arc<Compiled>,
-    snapshot: Arc<Option<Snapshot>>,
-    namespace: Option<String>,
-    name: Option<String>,
-    /// The next pool; None before the first piece.
-    next: Option<usize>,
-    is_first: bool,
-}
-
-impl Source<Node> for All {
-    fn pull(&mut self, node: &mut Node, out: &mut Vec<u8>) -> Pull {
-        let Some(number) = self.next else {
-            let generation = node.objects.generation();
-            out.extend_from_slice(format!("{{\"generation\":{generation},\"services\":[").as_bytes());
-            self.next = Some(0);
-            return Pull::More;
-        };
-        let Some(pool) = self.compiled.services.pools.get(number) else {
-            out.extend_from_slice(b"]}");
-            return Pull::End;
-        };
-        self.next = Some(number + 1);
-        let same =
+    let (namespace, name) = (text("namespace"), text("name"));
+    let (compiled, snapshot) = (node.objects.compiled().clone(), node.shared.services());
+    let head = format!("\"generation\":{},\"services\":", node.objects.generation());
+    let mut next = 0;
+    list::list(head, move |node, members| {
+        let Some(pool) = compiled.services.pools.get(next) else { return Pull::End };
+        let is_wanted =
             |wanted: &Option<String>, given: &str| wanted.as_deref().is_none_or(|wanted| wanted == given);
-        if same(&self.namespace, &pool.key.namespace) && same(&self.name, &pool.key.service) {
-            if !core::mem::take(&mut self.is_first) {
-                out.push(b',');
-            }
-            let view = pool_view(node, &self.compiled, self.snapshot.as_ref().as_ref(), number, pool);
-            out.extend(serde_json::to_vec(&view).unwrap_or_default());
+        if is_wanted(&namespace, &pool.key.namespace) && is_wanted(&name, &pool.key.service) {
+            members.push(&pool_view(node, &compiled, snapshot.as_ref().as_ref(), next, pool));
         }
+        next += 1;
         Pull::More
-    }
+    })
 }
 
 fn pool_view(
@@ -116,12 +83,8 @@ fn pool_view(
     pool: &Pool,
 ) -> PoolView {
     let table = snapshot.and_then(|snapshot| snapshot.table(number));
-    let mut slots = vec![0_u32; pool.backends.len()];
-    for backend in table.iter().flat_map(|table| table.iter()) {
-        if let Some(count) = slots.get_mut(backend as usize) {
-            *count += 1;
-        }
-    }
+    let none = || vec![0; pool.backends.len()];
+    let slots = table.map_or_else(none, |table| Shares::of(table, pool.backends.len()).slots().to_vec());
     let all = table.map_or(0, |table| table.slots());
     let backends = pool.backends.iter().zip(slots).enumerate().map(|(place, (backend, slots))| {
         let number = snapshot.and_then(|snapshot| snapshot.number(number, place));
@@ -130,7 +93,7 @@ fn pool_view(
         BackendView {
             address: backend.address,
             node: backend.node.clone(),
-            state: if backend.state == State::Active { "active" } else { "draining" },
+            state: backend.state.name(),
             weight: backend.weight,
             slots,
             share: if all == 0 { 0.0 } else { f64::from(slots) / f64::from(all) },
@@ -149,14 +112,8 @@ fn pool_view(
         port: pool.key.port,
         port_name: pool.port_name.clone(),
         protocol: pool.key.protocol.to_string(),
-        family: match pool.key.family {
-            services::object::IpFamily::V4 => "IPv4",
-            services::object::IpFamily::V6 => "IPv6",
-        },
-        scope: match pool.key.scope {
-            Scope::Cluster => "Cluster",
-            Scope::Local => "Local",
-        },
+        family: pool.key.family.name(),
+        scope: pool.key.scope.name(),
         frontends: frontends.map(frontend_view).collect(),
         table_slots: all,
         backends: backends.collect(),
@@ -165,12 +122,7 @@ fn pool_view(
 
 fn frontend_view(frontend: &services::Frontend) -> FrontendView {
     FrontendView {
-        exposure: match frontend.exposure {
-            Exposure::ClusterIp => "ClusterIP",
-            Exposure::ExternalIp => "ExternalIP",
-            Exposure::LoadBalancer => "LoadBalancer",
-            Exposure::NodePort => "NodePort",
-        },
+        exposure: frontend.exposure.name(),
         address: frontend.address,
         port: frontend.port,
         source_ranges: frontend.source_ranges.iter().map(ToString::to_string).collect(),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use maglev::{Change, Seed, Shares, Table};
 use serde::Serialize;
-use services::{Backend, Compiled, Exposure, Pool, PoolKey, Scope, Site, State};
+use services::{Backend, Compiled, Exposure, Pool, PoolKey, Site, State};
 
 use super::{PlanArgs, files};
 use crate::cli::Format;
@@ -122,14 +122,8 @@ fn describe(compiled: &Compiled, index: usize) -> PoolPlan {
         port: pool.key.port,
         port_name: pool.port_name.clone(),
         protocol: pool.key.protocol.to_string(),
-        family: match pool.key.family {
-            services::object::IpFamily::V4 => "IPv4",
-            services::object::IpFamily::V6 => "IPv6",
-        },
-        scope: match pool.key.scope {
-            Scope::Cluster => "Cluster",
-            Scope::Local => "Local",
-        },
+        family: pool.key.family.name(),
+        scope: pool.key.scope.name(),
         frontends: frontends.map(frontend_text).collect(),
         table_slots: slots,
         backends: pool
@@ -153,10 +147,7 @@ fn backend_plan(backend: &Backend, share: u32, slots: u32) -> BackendPlan {
     BackendPlan {
         address: backend.name(),
         node: backend.node.clone(),
-        state: match backend.state {
-            State::Active => "active",
-            State::Draining => "draining",
-        },
+        state: backend.state.name(),
         weight: backend.weight,
         slots: share,
         share: f64::from(share) / f64::from(slots),

@@ -67,7 +67,7 @@ fn backend_families(node: &Node, snapshot: &Snapshot) -> [Family; 5] {
                 ("service", pool.key.service.clone()),
                 ("port", pool.key.port.to_string()),
                 ("protocol", pool.key.protocol.to_string()),
-                ("scope", if pool.key.scope == services::Scope::Local { "Local" } else { "Cluster" }.into()),
+                ("scope", pool.key.scope.name().into()),
                 ("backend", backend.address.to_string()),
             ]
             .into();
