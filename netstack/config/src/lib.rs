@@ -30,6 +30,7 @@ pub mod schema;
 mod secret;
 pub mod table;
 mod validate;
+mod value;
 
 pub use cluster::Cluster;
 pub use diff::{Change, ChangeKind, diff};
@@ -45,6 +46,7 @@ pub use secret::Secret;
 pub use validate::{
     PortFacts, missing_secrets, validate, validate_association, validate_ports, validate_route,
 };
+pub use value::from_value;
 
 use alloc::{format, vec, vec::Vec};
 use problem::Problems;

@@ -6,11 +6,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use config::{Problem, element, member};
+use config::Problem;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_path_to_error::Segment;
 
 use crate::object::{EndpointSlice, Service};
 use crate::{check_service, check_slice};
@@ -169,18 +168,7 @@ impl Objects {
 }
 
 fn read<T: DeserializeOwned>(source: &Source, value: &Value) -> Result<T, Fault> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let mut pointer = String::new();
-        for segment in error.path() {
-            pointer = match segment {
-                Segment::Seq { index } => element(&pointer, *index),
-                Segment::Map { key } => member(&pointer, key),
-                Segment::Enum { variant } => member(&pointer, variant),
-                Segment::Unknown => continue,
-            };
-        }
-        source.fault(&pointer, error.inner().to_string())
-    })
+    config::from_value(value).map_err(|problem| source.fault(&problem.pointer, problem.message))
 }
 
 /// Faults of several fields that share a source.

@@ -15,10 +15,8 @@ use alloc::{
     vec::Vec,
 };
 
-use config::{Problem, element, member};
-use serde::de::DeserializeOwned;
+use config::{Problem, from_value};
 use serde_json::Value;
-use serde_path_to_error::Segment;
 
 /// A resource that policy knows.
 #[derive(Debug)]
@@ -56,20 +54,20 @@ pub fn read(value: &Value) -> Result<Resource, Problem> {
     };
     let (version, kind) = (text("apiVersion")?, text("kind")?);
     Ok(match (version, kind) {
-        ("v1", "Namespace") => Resource::Namespace(decode(value)?),
-        ("v1", "Pod") => Resource::Pod(decode(value)?),
-        ("v1", "Node") => Resource::Node(decode(value)?),
-        ("v1", "ServiceAccount") => Resource::ServiceAccount(decode(value)?),
-        ("discovery.k8s.io/v1", "EndpointSlice") => Resource::EndpointSlice(decode(value)?),
-        ("networking.k8s.io/v1", "NetworkPolicy") => Resource::NetworkPolicy(decode(value)?),
+        ("v1", "Namespace") => Resource::Namespace(from_value(value)?),
+        ("v1", "Pod") => Resource::Pod(from_value(value)?),
+        ("v1", "Node") => Resource::Node(from_value(value)?),
+        ("v1", "ServiceAccount") => Resource::ServiceAccount(from_value(value)?),
+        ("discovery.k8s.io/v1", "EndpointSlice") => Resource::EndpointSlice(from_value(value)?),
+        ("networking.k8s.io/v1", "NetworkPolicy") => Resource::NetworkPolicy(from_value(value)?),
         ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy") => {
-            Resource::AdminNetworkPolicy(decode(value)?)
+            Resource::AdminNetworkPolicy(from_value(value)?)
         }
         ("policy.networking.k8s.io/v1alpha1", "BaselineAdminNetworkPolicy") => {
-            Resource::BaselineAdminNetworkPolicy(decode(value)?)
+            Resource::BaselineAdminNetworkPolicy(from_value(value)?)
         }
         ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy") => {
-            Resource::ClusterNetworkPolicy(decode(value)?)
+            Resource::ClusterNetworkPolicy(from_value(value)?)
         }
         ("projectcalico.org/v3", kind) => calico(kind, value)?,
         _ => return other(version, kind),
@@ -78,16 +76,16 @@ pub fn read(value: &Value) -> Result<Resource, Problem> {
 
 fn calico(kind: &str, value: &Value) -> Result<Resource, Problem> {
     Ok(match kind {
-        "NetworkPolicy" => Resource::CalicoNetworkPolicy(decode(value)?),
-        "GlobalNetworkPolicy" => Resource::GlobalNetworkPolicy(decode(value)?),
-        "StagedNetworkPolicy" => Resource::StagedNetworkPolicy(decode(value)?),
-        "StagedGlobalNetworkPolicy" => Resource::StagedGlobalNetworkPolicy(decode(value)?),
-        "StagedKubernetesNetworkPolicy" => Resource::StagedKubernetesNetworkPolicy(decode(value)?),
-        "Tier" => Resource::Tier(decode(value)?),
-        "NetworkSet" => Resource::NetworkSet(decode(value)?),
-        "GlobalNetworkSet" => Resource::GlobalNetworkSet(decode(value)?),
-        "HostEndpoint" => Resource::HostEndpoint(decode(value)?),
-        "Profile" => Resource::Profile(decode(value)?),
+        "NetworkPolicy" => Resource::CalicoNetworkPolicy(from_value(value)?),
+        "GlobalNetworkPolicy" => Resource::GlobalNetworkPolicy(from_value(value)?),
+        "StagedNetworkPolicy" => Resource::StagedNetworkPolicy(from_value(value)?),
+        "StagedGlobalNetworkPolicy" => Resource::StagedGlobalNetworkPolicy(from_value(value)?),
+        "StagedKubernetesNetworkPolicy" => Resource::StagedKubernetesNetworkPolicy(from_value(value)?),
+        "Tier" => Resource::Tier(from_value(value)?),
+        "NetworkSet" => Resource::NetworkSet(from_value(value)?),
+        "GlobalNetworkSet" => Resource::GlobalNetworkSet(from_value(value)?),
+        "HostEndpoint" => Resource::HostEndpoint(from_value(value)?),
+        "Profile" => Resource::Profile(from_value(value)?),
         _ => return other("projectcalico.org/v3", kind),
     })
 }
@@ -122,20 +120,6 @@ pub fn other(version: &str, kind: &str) -> Result<Resource, Problem> {
     }
     let message = format!("{version} {kind} is not a kind of policy that is known here");
     Err(Problem { pointer: "/kind".to_string(), message })
-}
-
-fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let mut pointer = String::new();
-        for segment in error.path() {
-            match segment {
-                Segment::Seq { index } => pointer = element(&pointer, *index),
-                Segment::Map { key } => pointer = member(&pointer, key),
-                Segment::Enum { .. } | Segment::Unknown => {}
-            }
-        }
-        Problem { pointer, message: error.into_inner().to_string() }
-    })
 }
 
 /// The elements of a `List` of whatever kind, with what each is called by a pointer; or the one resource itself.
