@@ -77,7 +77,11 @@ impl Step {
             Self::Deny => deny_until(deadline),
             Self::Doc => check(&doc_command(false)),
             Self::Image => {
-                let build = |command: Command| cargo::run(bounded(&command, limit(deadline)?));
+                let build = |command: Command| {
+                    let run = logged(self.name(), &command, deadline)?;
+                    ensure!(run.succeeded, "{}", last_lines(&run.output, 100));
+                    Ok(true)
+                };
                 let image = image::build_by(image::Profile::Release, build)?;
                 image::check_size(&image).map(|()| Outcome::pass())
             }
