@@ -170,7 +170,7 @@ impl Objects {
 
     /// The same of policy.
     pub fn renew_policy(&mut self) {
-        self.waiting.policy |= !self.compiled.model.endpoints.is_empty();
+        self.waiting.policy |= !self.compiled.model().endpoints.is_empty();
     }
 
     /// What of policy has a number, in words.
@@ -185,9 +185,14 @@ impl Objects {
             return;
         }
         self.site = site;
+        self.see_again();
+    }
+
+    /// Compiles the objects as the site sees them that the node has come to.
+    fn see_again(&mut self) {
         let from = self.from();
         let compiled = pace::at_once(|pace| async move {
-            resources::compile(&from.set, &from.site, &from.compiled.model, &pace).await
+            resources::compile(&from.set, &[], &from.site, &from.compiled, &pace).await
         });
         match compiled {
             Ok(compiled) => {
@@ -244,9 +249,13 @@ impl Objects {
         self.generation += 1;
         let (count, changed, generation) = (set.len(), changes.len(), self.generation);
         log::info!(target: "resources", "generation {generation}: {count} objects, {changed} changed");
-        self.waiting.services |= compiled.services != self.compiled.services;
-        self.waiting.policy |= changes.iter().any(|change| change.key.kind.name() != "Service");
+        self.waiting.services |= !Arc::ptr_eq(&compiled.services, &self.compiled.services);
+        self.waiting.policy |= !Arc::ptr_eq(compiled.model(), self.compiled.model());
+        let is_elsewhere = *compiled.site() != self.site;
         (self.set, self.compiled) = (set.into(), compiled.into());
+        if is_elsewhere {
+            self.see_again();
+        }
         if !self.waiting.any() && self.publishing.is_none() {
             self.published_generation = self.generation;
         }
@@ -317,7 +326,7 @@ async fn run(from: &From, edit: &Edit, pace: &Pace) -> Result<Edited, Outcome> {
         let mib = MAX_BYTES >> 20;
         return Err(Outcome::TooMany(format!("the objects would have more than {mib} MiB in JSON")));
     }
-    let compiled = resources::compile(&next, &from.site, &from.compiled.model, pace).await;
+    let compiled = resources::compile(&next, &changes, &from.site, &from.compiled, pace).await;
     let compiled = compiled.map_err(Outcome::Refused)?;
     Ok(Edited { set: next, compiled, changes })
 }
@@ -339,7 +348,7 @@ async fn make(
     }
     if let Some(compiler) = policy {
         pace.spend(UNITS_PER_TURN).await;
-        let model = &made.compiled.model;
+        let model = made.compiled.model();
         if model.endpoints.is_empty() {
             made.policy = Some(None);
         } else {

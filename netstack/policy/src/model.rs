@@ -4,7 +4,6 @@ use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 use core::{cmp::Ordering, fmt, net::IpAddr};
 
 use ipnet::IpNet;
-use pace::Pace;
 
 use crate::selector::{Labels, Selector};
 
@@ -32,16 +31,6 @@ pub struct Tier {
     pub default_action: DefaultAction,
     /// In the order in which they are asked.
     pub policies: Vec<Arc<Policy>>,
-}
-
-fn by<T, K: Ord>(parts: &[Arc<T>], key: impl Fn(&T) -> K) -> BTreeMap<K, Arc<T>> {
-    parts.iter().map(|part| (key(part), part.clone())).collect()
-}
-
-fn share<T: PartialEq>(part: &mut Arc<T>, known: Option<&Arc<T>>) {
-    if let Some(known) = known.filter(|known| **known == *part) {
-        *part = known.clone();
-    }
 }
 
 /// A place in an order: smaller first, none last.
@@ -359,32 +348,6 @@ pub mod protocol {
 }
 
 impl Model {
-    /// Takes the parts of another model in the place of equal ones, so that what is the same is known to be the same.
-    pub async fn share_with(&mut self, before: &Model, pace: &Pace) {
-        let endpoints =
-            by(&before.endpoints, |endpoint| (endpoint.kind == EndpointKind::Host, endpoint.name.clone()));
-        for endpoint in &mut self.endpoints {
-            pace.spend(1).await;
-            share(endpoint, endpoints.get(&(endpoint.kind == EndpointKind::Host, endpoint.name.clone())));
-        }
-        let networks = by(&before.networks, |networks| (networks.node, networks.name.clone()));
-        for networks_here in &mut self.networks {
-            pace.spend(1).await;
-            share(networks_here, networks.get(&(networks_here.node, networks_here.name.clone())));
-        }
-        for (name, profile) in &mut self.profiles {
-            share(profile, before.profiles.get(name));
-        }
-        for tier in &mut self.tiers {
-            let Some(known) = before.tiers.iter().find(|known| known.name == tier.name) else { continue };
-            let policies = by(&known.policies, |policy| policy.id.clone());
-            for policy in &mut tier.policies {
-                pace.spend(1).await;
-                share(policy, policies.get(&policy.id));
-            }
-        }
-    }
-
     /// Sorts tiers and policies into the order in which they are asked.
     pub fn sort(&mut self) {
         self.tiers.sort_by(|a, b| a.order.compare(b.order).then_with(|| a.name.cmp(&b.name)));

@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use common::{add, list, load, namespace, number, packet, pod, protocol_number, text};
 use policy::classifier::Classifier;
 use policy::{Inventory, flow};
@@ -18,7 +16,7 @@ fn every_probe_is_judged_as_the_conformance_tests_expect() {
         for poke in list(&test["pokes"]) {
             let state = &test["states"][number::<usize>(&poke["state"])];
             let model = inventory(state, pods).build().unwrap().model;
-            let classifier = Classifier::new(Arc::new(model.clone())).unwrap();
+            let classifier = Classifier::new(model.clone()).unwrap();
             let source = text(&pods[text(&poke["from"])]["ip"]);
             let protocol = protocol_number(text(&poke["protocol"]));
             let packet = packet(source, text(&poke["to_ip"]), protocol, number(&poke["port"]));

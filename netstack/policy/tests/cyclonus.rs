@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use common::{add, list, load, namespace, packet, pod, protocol_number, text};
 use policy::classifier::Classifier;
 use policy::{Inventory, flow};
@@ -37,7 +35,7 @@ fn check(description: &str, step: &serde_json::Value) -> usize {
         add(&mut inventory, &policy);
     }
     let model = inventory.build().unwrap_or_else(|problems| panic!("{description}: {problems:?}")).model;
-    let classifier = Classifier::new(Arc::new(model.clone())).unwrap();
+    let classifier = Classifier::new(model.clone()).unwrap();
     let address = |key: &str| {
         list(&step["pods"]).iter().find(|p| text(&p["key"]) == key).map(|p| text(&p["ip"])).unwrap()
     };

@@ -1,22 +1,23 @@
-//! Sets of objects: a change makes another set.
+//! Sets of objects: a change makes another set, which shares with the one before what it does not touch.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::Bound;
 
 use pace::Pace;
 
 use crate::kind::Kind;
 use crate::object::{Key, Object};
 
-/// Objects that are copied from set to set for a unit of work.
-const COPIES_PER_UNIT: usize = 16;
+/// Objects of a chunk at most: what a change of one object copies, and a hundredth of that for each other chunk.
+const CHUNK: usize = 128;
 
 /// Objects, each key once. It does not change.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Set {
-    objects: BTreeMap<Key, Arc<Object>>,
+    /// In order, none empty.
+    chunks: Vec<Arc<Vec<Arc<Object>>>>,
+    len: usize,
     bytes: usize,
 }
 
@@ -58,12 +59,12 @@ pub enum ChangeOp {
 impl Set {
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.objects.len()
+        self.len
     }
 
     /// True if there are none.
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+        self.len == 0
     }
 
     /// Length of all of them in JSON.
@@ -73,85 +74,114 @@ impl Set {
 
     /// The object of a key.
     pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
-        self.objects.get(key)
+        let chunk = self.chunks.get(self.chunk_of(key))?;
+        chunk.get(find(chunk, key).ok()?)
     }
 
     /// All objects in the order of kind, namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.objects.values()
+        self.chunks.iter().flat_map(|chunk| chunk.iter())
     }
 
     /// Those behind a key.
     pub fn after(&self, key: &Key) -> impl Iterator<Item = &Arc<Object>> {
-        self.objects.range((Bound::Excluded(key), Bound::Unbounded)).map(|(_, object)| object)
+        let at = self.chunk_of(key);
+        let rest = self.chunks.get(at + 1..).unwrap_or_default();
+        let here = self.chunks.get(at).map(|chunk| {
+            let first = find(chunk, key).map_or_else(|place| place, |place| place + 1);
+            chunk.get(first..).unwrap_or_default()
+        });
+        here.into_iter().flatten().chain(rest.iter().flat_map(|chunk| chunk.iter()))
     }
 
     /// How many objects of each kind there are; kinds without any are left out.
     pub fn count_by_kind(&self) -> Vec<(Kind, usize)> {
         let mut counts = [0; Kind::COUNT];
-        self.objects.keys().for_each(|key| counts[key.kind.index()] += 1);
+        self.iter().for_each(|object| counts[object.key().kind.index()] += 1);
         Kind::all().zip(counts).filter(|(_, count)| *count > 0).collect()
     }
 
     /// Another set, and what is different in it, in order. Of objects with one key the last one counts.
     pub async fn change(&self, edit: &Edit, pace: &Pace) -> (Set, Vec<Change>) {
-        let mut next = Set::default();
-        let keeps = !matches!(edit, Edit::Replace(_));
-        for (index, (key, object)) in self.objects.iter().filter(|_| keeps).enumerate() {
-            if index % COPIES_PER_UNIT == 0 {
-                pace.spend(1).await;
-            }
-            let _ = next.objects.insert(key.clone(), object.clone());
-        }
-        let mut touched = BTreeSet::new();
+        let mut wanted: BTreeMap<&Key, Option<&Arc<Object>>> = BTreeMap::new();
         match edit {
             Edit::Apply(objects) | Edit::Replace(objects) => {
-                for object in objects {
-                    pace.spend(1).await;
-                    next.put(object);
-                    let _ = touched.insert(object.key());
-                }
+                wanted.extend(objects.iter().map(|object| (object.key(), Some(object))));
             }
-            Edit::Delete(keys) => {
-                for key in keys {
-                    pace.spend(1).await;
-                    let _ = next.objects.remove(key);
-                    let _ = touched.insert(key);
-                }
-            }
+            Edit::Delete(keys) => wanted.extend(keys.iter().map(|key| (key, None))),
         }
-        if !keeps {
-            touched.extend(self.objects.keys());
+        if matches!(edit, Edit::Replace(_)) {
+            let said: BTreeSet<&Key> = wanted.keys().copied().collect();
+            let others = self.iter().map(|object| object.key()).filter(|key| !said.contains(key));
+            wanted.extend(others.map(|key| (key, None)));
         }
-        next.bytes = next.objects.values().map(|object| object.text().len()).sum();
-        let mut changes = Vec::new();
-        for key in touched {
+        let (mut next, mut changes) = (self.clone(), Vec::new());
+        for (key, object) in wanted {
             pace.spend(1).await;
-            changes.extend(next.compared(self, key));
+            let before = next.get(key).cloned();
+            let op = match (&before, object) {
+                (None, None) => continue,
+                // What says the same keeps its place in memory, so that what was made of it is known to be as it was.
+                (Some(before), Some(object)) if before.text() == object.text() => continue,
+                (Some(_), Some(_)) => ChangeOp::Change,
+                (None, Some(_)) => ChangeOp::Add,
+                (Some(_), None) => ChangeOp::Remove,
+            };
+            match object {
+                Some(object) => next.put(object.clone()),
+                None => next.remove(key),
+            }
+            changes.push(Change { key: key.clone(), op, before, after: object.cloned() });
         }
         (next, changes)
     }
 
-    /// What says the same keeps its place in memory, so that what was made of it is known to be as it was.
-    fn put(&mut self, object: &Arc<Object>) {
-        let _ = self.objects.insert(object.key().clone(), object.clone());
+    /// The chunk that a key is in, if it is in one.
+    fn chunk_of(&self, key: &Key) -> usize {
+        let begins_behind = |chunk: &Arc<Vec<Arc<Object>>>| chunk.first().is_none_or(|o| o.key() > key);
+        self.chunks.partition_point(|chunk| !begins_behind(chunk)).saturating_sub(1)
     }
 
-    fn compared(&mut self, before: &Set, key: &Key) -> Option<Change> {
-        let (old, new) = (before.objects.get(key), self.objects.get_mut(key));
-        let op = match (old, &new) {
-            (None, None) => return None,
-            (None, Some(_)) => ChangeOp::Add,
-            (Some(_), None) => ChangeOp::Remove,
-            (Some(_), Some(_)) => ChangeOp::Change,
+    fn put(&mut self, object: Arc<Object>) {
+        self.bytes += object.text().len();
+        let at = self.chunk_of(object.key());
+        let Some(chunk) = self.chunks.get_mut(at) else {
+            self.len += 1;
+            return self.chunks.push(Arc::new(Vec::from([object])));
         };
-        if let (Some(old), Some(new)) = (old, new)
-            && old.text() == new.text()
-        {
-            *new = old.clone();
-            return None;
+        let chunk = Arc::make_mut(chunk);
+        match find(chunk, object.key()) {
+            Ok(place) => {
+                if let Some(place) = chunk.get_mut(place) {
+                    self.bytes -= core::mem::replace(place, object).text().len();
+                }
+            }
+            Err(place) => {
+                self.len += 1;
+                chunk.insert(place, object);
+                if chunk.len() > CHUNK {
+                    // Objects mostly come in order: the full half stays full.
+                    let half = if place + 1 == chunk.len() { CHUNK } else { CHUNK / 2 };
+                    let rest = chunk.split_off(half);
+                    self.chunks.insert(at + 1, Arc::new(rest));
+                }
+            }
         }
-        let after = self.objects.get(key).cloned();
-        Some(Change { key: key.clone(), op, before: old.cloned(), after })
     }
+
+    fn remove(&mut self, key: &Key) {
+        let at = self.chunk_of(key);
+        let Some(shared) = self.chunks.get_mut(at) else { return };
+        let Ok(place) = find(shared, key) else { return };
+        let chunk = Arc::make_mut(shared);
+        self.bytes -= chunk.remove(place).text().len();
+        self.len -= 1;
+        if chunk.is_empty() {
+            drop(self.chunks.remove(at));
+        }
+    }
+}
+
+fn find(chunk: &[Arc<Object>], key: &Key) -> Result<usize, usize> {
+    chunk.binary_search_by(|object| object.key().cmp(key))
 }

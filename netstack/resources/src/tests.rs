@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use policy::model::Model;
 use serde_json::{Value, json};
 use services::Site;
 
-use crate::{ChangeOp, Edit, Identity, Key, Object, Set, compile};
+use crate::{ChangeOp, Compiled, Edit, Identity, Key, Object, Set, compile};
 
 fn object(value: Value) -> Arc<Object> {
     Arc::new(Object::read(value).unwrap())
@@ -34,7 +33,11 @@ fn change(set: &Set, edit: &Edit) -> (Set, Vec<(ChangeOp, String)>) {
 
 fn faults(set: &Set) -> Vec<String> {
     let site = Site::default();
-    let compiled = pace::at_once(|pace| async move { compile(set, &site, &Model::default(), &pace).await });
+    let edit = Edit::Replace(set.iter().cloned().collect());
+    let compiled = pace::at_once(|pace| async move {
+        let (set, changes) = Set::default().change(&edit, &pace).await;
+        compile(&set, &changes, &site, &Compiled::default(), &pace).await
+    });
     compiled.err().unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 

@@ -1,7 +1,11 @@
-//! Workloads `policy-new` and `policy-compile`: the first packet of a flow against 10 to 10,000 rules, and how long it takes to
+//! Workloads `policy-new`, `policy-compile` and `policy-change`: the first packet of a flow against 10 to 10,000 rules, and how long it takes to
 //! make the tables.
 //!
+//! `policy-change` is how long one change of the same cluster takes, of the model alone and from an object's JSON on ([`objects`]).
+//!
 //! `policy-new` is the classifier alone, for packets that each hit another rule at random, a tenth of them none.
+
+mod objects;
 
 use crate::routes::Random;
 use anyhow::{Result, anyhow};
@@ -40,7 +44,8 @@ pub struct Row {
 pub fn names() -> Vec<String> {
     let new = RULES.iter().map(|rules| format!("policy-new/{rules}-rules"));
     let whole = format!("policy-compile/{POLICIES}-policies");
-    new.chain([whole]).chain(CHANGES.map(|(name, _)| format!("policy-change/{name}"))).collect()
+    let changes = CHANGES.map(|(name, _)| name).into_iter().chain(objects::CHANGES.map(|(name, _)| name));
+    new.chain([whole]).chain(changes.map(|name| format!("policy-change/{name}"))).collect()
 }
 
 /// Measures what is meant, and prints it.
@@ -55,6 +60,9 @@ pub fn run(meant: impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
     for (_, change) in CHANGES {
         measures.push(Box::new(move |name| changes(name, change)));
     }
+    for (_, workload) in objects::CHANGES {
+        measures.push(Box::new(move |name| objects::measure(name, workload)));
+    }
     for (name, measure) in names().into_iter().zip(measures) {
         if !meant(&name) {
             continue;
@@ -68,7 +76,7 @@ pub fn run(meant: impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
                 format!("{:6.2} ms for {ENDPOINTS} endpoints", milliseconds.unwrap_or_default())
             }
         };
-        println!("{:<28} {figure}", row.name);
+        println!("{:<45} {figure}", row.name);
         rows.push(row);
     }
     Ok(rows)

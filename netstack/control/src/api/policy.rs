@@ -42,7 +42,7 @@ struct PolicyView<'a> {
 /// `GET /v1/policy/endpoints`, one endpoint a piece: every policy's selector is asked about it.
 pub(super) fn endpoints(node: &mut Node, request: &Request) -> Reply {
     let name = request.query.text("name").map(String::from);
-    let model = node.objects.compiled().model.clone();
+    let model = node.objects.compiled().model().clone();
     let head = format!("\"generation\":{},\"endpoints\":", node.objects.generation());
     let mut next = 0;
     list(head, move |_, members| {
@@ -124,7 +124,7 @@ pub(super) fn matrix(node: &mut Node, request: &Request) -> Reply {
     let prefix = request.query.text("namespace").map(|namespace| format!("{namespace}/")).unwrap_or_default();
     let has_address =
         |endpoint: &&Arc<Endpoint>| !endpoint.addresses.is_empty() && endpoint.name.starts_with(&prefix);
-    let endpoints: Vec<&Arc<Endpoint>> = compiled.model.endpoints.iter().filter(has_address).collect();
+    let endpoints: Vec<&Arc<Endpoint>> = compiled.model().endpoints.iter().filter(has_address).collect();
     if endpoints.len() > MAX_MATRIX {
         let count = endpoints.len();
         return problem(
@@ -155,8 +155,8 @@ fn addresses(compiled: &Compiled, end: &str) -> Result<Vec<IpAddr>, String> {
     if let Ok(address) = end.parse() {
         return Ok(Vec::from([address]));
     }
-    let endpoint = compiled.model.endpoints.iter().find(|endpoint| endpoint.name == end);
-    let known = endpoint.map(|endpoint| &endpoint.addresses).or(compiled.host_network_pods.get(end));
+    let endpoint = compiled.model().endpoints.iter().find(|endpoint| endpoint.name == end);
+    let known = endpoint.map(|endpoint| &endpoint.addresses).or(compiled.host_network_pods().get(end));
     match known {
         Some(addresses) if addresses.is_empty() => Err(format!("{end} has no address")),
         Some(addresses) => Ok(addresses.clone()),

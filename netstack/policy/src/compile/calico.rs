@@ -2,7 +2,11 @@
 
 mod entity;
 
-use alloc::{format, string::ToString, vec::Vec};
+use alloc::{
+    collections::BTreeMap,
+    format,
+    string::{String, ToString},
+};
 
 use super::{
     BUILTIN_TIERS, Known, NAMESPACE, OF_NAMESPACE, OF_SERVICE_ACCOUNT, SERVICE_ACCOUNT, place, values,
@@ -14,7 +18,7 @@ use crate::api::calico::{
 use crate::api::meta::{Metadata, NumberOrText};
 use crate::model::{
     Action, DefaultAction, Direction, Hook, Icmp, IpVersion, Match, Model, Order, Policy, PolicyId, Profile,
-    Rule, Tier, protocol,
+    Rule, protocol,
 };
 use crate::problem::Problems;
 use crate::selector::Selector;
@@ -35,7 +39,7 @@ struct Spec<'a> {
     selector: Option<&'a str>,
     service_account_selector: Option<&'a str>,
     namespace_selector: Option<&'a str>,
-    types: Option<&'a [alloc::string::String]>,
+    types: Option<&'a [String]>,
     ingress: &'a [Written],
     egress: &'a [Written],
     do_not_track: bool,
@@ -317,7 +321,11 @@ fn icmp(icmp: Option<WrittenIcmp>, member: &str, of: Option<u8>, problems: &mut 
 }
 
 /// A `Tier`.
-pub fn tier(tier: &WrittenTier, model: &mut Model, problems: &mut Problems) {
+pub fn tier(
+    tier: &WrittenTier,
+    tiers: &mut BTreeMap<String, (Order, DefaultAction)>,
+    problems: &mut Problems,
+) {
     let name = &tier.metadata.name;
     problems.within("spec", |problems| {
         let default_action = match tier.spec.default_action.as_deref() {
@@ -338,7 +346,7 @@ pub fn tier(tier: &WrittenTier, model: &mut Model, problems: &mut Problems) {
             }
             return;
         }
-        model.tiers.push(Tier { name: name.clone(), order, default_action, policies: Vec::new() });
+        let _ = tiers.insert(name.clone(), (order, default_action));
     });
 }
 

@@ -1,6 +1,7 @@
 //! What policies are about: pods, host endpoints, nodes, sets of networks; and their labels.
 
 use alloc::{
+    collections::BTreeMap,
     format,
     string::{String, ToString},
     sync::Arc,
@@ -11,7 +12,7 @@ use core::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    Cluster, Known, NAMESPACE, OF_NAMESPACE, OF_SERVICE_ACCOUNT, ORCHESTRATOR, SERVICE_ACCOUNT, values,
+    Known, Made, NAMESPACE, OF_NAMESPACE, OF_SERVICE_ACCOUNT, ORCHESTRATOR, SERVICE_ACCOUNT, values,
 };
 use crate::api::{Resource, calico, core as objects};
 use crate::model::{Action, Endpoint, EndpointKind, Match, Model, NamedPort, Networks, Profile, Rule};
@@ -24,29 +25,42 @@ const METADATA_NAME: &str = "kubernetes.io/metadata.name";
 const CALICO_NAME: &str = "projectcalico.org/name";
 
 /// First pass: what others refer to.
-pub fn learn(resource: &Resource, known: &mut Known, _cluster: &mut Cluster, problems: &mut Problems) {
+pub fn learn(resource: &Resource, known: &mut Known, _made: &mut Made, problems: &mut Problems) {
     match resource {
         Resource::Namespace(namespace) => {
-            let _ = known.namespaces.insert(namespace.metadata.name.clone(), namespace.metadata.labels());
+            let namespaces = Arc::make_mut(&mut known.namespaces);
+            let _ = namespaces.insert(namespace.metadata.name.clone(), namespace.metadata.labels());
+        }
+        Resource::Pod(pod) if !pod.spec.host_network => {
+            let workloads = Arc::make_mut(&mut known.workloads);
+            match workloads.get_mut(pod.metadata.namespace()) {
+                Some(count) => *count += 1,
+                None => drop(workloads.insert(pod.metadata.namespace().into(), 1)),
+            }
         }
         Resource::ServiceAccount(account) => {
             let key = (account.metadata.namespace().to_string(), account.metadata.name.clone());
-            let _ = known.service_accounts.insert(key, account.metadata.labels());
+            let _ = Arc::make_mut(&mut known.service_accounts).insert(key, account.metadata.labels());
         }
         Resource::Profile(profile) => {
             let labels = profile.spec.labels_to_apply.clone().unwrap_or_default();
-            let _ = known.profile_labels.insert(profile.metadata.name.clone(), labels);
+            let _ = Arc::make_mut(&mut known.profile_labels).insert(profile.metadata.name.clone(), labels);
         }
         Resource::EndpointSlice(slice) => service(slice, known, problems),
         _ => {}
     }
 }
 
+/// What a slice of a service is known by.
+pub fn slice_key(slice: &objects::EndpointSlice) -> Option<Arc<str>> {
+    let labels = slice.metadata.labels.as_ref()?;
+    let service = labels.get("kubernetes.io/service-name")?;
+    Some(format!("{}/{service}/{}", slice.metadata.namespace(), slice.metadata.name).into())
+}
+
 fn service(slice: &objects::EndpointSlice, known: &mut Known, problems: &mut Problems) {
-    let labels = slice.metadata.labels();
-    let Some(name) = labels.get("kubernetes.io/service-name") else { return };
-    let key = (slice.metadata.namespace().to_string(), name.clone());
-    let members = known.services.entry(key).or_default();
+    let Some(key) = slice_key(slice) else { return };
+    let mut members = Vec::new();
     for endpoint in slice.endpoints.iter().flatten() {
         for address in endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()) {
             for port in slice.ports.iter().flatten() {
@@ -55,21 +69,27 @@ fn service(slice: &objects::EndpointSlice, known: &mut Known, problems: &mut Pro
             }
         }
     }
+    let _ = Arc::make_mut(&mut known.services).insert(key, members.into());
+}
+
+/// The service account that a pod runs as.
+pub fn account(pod: &objects::Pod) -> &str {
+    let account = pod.spec.service_account_name.as_ref().or(pod.spec.service_account.as_ref());
+    account.map_or("default", String::as_str)
 }
 
 /// A pod: an endpoint, unless it lives in the network of its host.
-pub fn pod(pod: &objects::Pod, known: &Known, cluster: &mut Cluster, problems: &mut Problems) {
+pub fn pod(pod: &objects::Pod, known: &Known, made: &mut Made, problems: &mut Problems) {
     let namespace = pod.metadata.namespace();
     let name = format!("{namespace}/{}", pod.metadata.name);
     // An ended pod's address may be another pod's by now.
     let ended = matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let addresses = if ended { Vec::new() } else { pod_addresses(&pod.status, problems) };
     if pod.spec.host_network {
-        let _ = cluster.host_network_pods.insert(name, addresses);
+        let _ = made.host_network_pods.insert(name, addresses);
         return;
     }
-    let account = pod.spec.service_account_name.as_ref().or(pod.spec.service_account.as_ref());
-    let account = account.map_or("default", String::as_str);
+    let account = account(pod);
     let mut labels = pod.metadata.labels();
     labels.extend(
         [(NAMESPACE, namespace), (ORCHESTRATOR, "k8s"), (SERVICE_ACCOUNT, account)]
@@ -78,7 +98,7 @@ pub fn pod(pod: &objects::Pod, known: &Known, cluster: &mut Cluster, problems: &
     labels.extend(namespace_labels(namespace, known));
     let account_labels = known.service_accounts.get(&(namespace.to_string(), account.to_string()));
     labels.extend(prefixed(OF_SERVICE_ACCOUNT, account_labels.cloned().unwrap_or_default(), account));
-    cluster.model.endpoints.push(Arc::new(Endpoint {
+    made.model.endpoints.push(Arc::new(Endpoint {
         name,
         kind: EndpointKind::Workload,
         labels,
@@ -194,21 +214,13 @@ pub fn host_endpoint(
 
 /// What the API server's controllers would have made: the profiles of namespaces, which allow, and of service
 /// accounts, which say nothing; and the one that allows everything.
-pub fn builtin_profiles(model: &mut Model) {
+pub fn builtin_profiles(known: &Known, profiles: &mut BTreeMap<String, Arc<Profile>>) {
     let allow =
         || Vec::from([Rule { action: Action::Allow, matches: Match::default(), index: 0, name: None }]);
-    let workloads = model.endpoints.iter().filter(|endpoint| endpoint.kind == EndpointKind::Workload);
-    let mut names: Vec<String> = workloads
-        .flat_map(|endpoint| &endpoint.profiles)
-        .filter(|name| name.starts_with("kns."))
-        .cloned()
-        .collect();
-    names.push("projectcalico-default-allow".to_string());
-    for name in names {
-        let _ = model
-            .profiles
-            .entry(name)
-            .or_insert_with(|| Arc::new(Profile { ingress: allow(), egress: allow() }));
+    let all = Arc::new(Profile { ingress: allow(), egress: allow() });
+    let of_namespaces = known.workloads.keys().map(|namespace| format!("kns.{namespace}"));
+    for name in of_namespaces.chain(["projectcalico-default-allow".to_string()]) {
+        let _ = profiles.entry(name).or_insert_with(|| all.clone());
     }
 }
 

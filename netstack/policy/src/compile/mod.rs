@@ -1,6 +1,7 @@
 //! From resources to the [`Model`]: what each field means, and what is impossible.
 
 mod calico;
+mod change;
 mod cluster;
 mod endpoints;
 mod kubernetes;
@@ -13,7 +14,7 @@ use alloc::{
     sync::Arc,
     vec::Vec,
 };
-use core::net::IpAddr;
+use core::{net::IpAddr, ops::Bound};
 
 use config::Problem;
 use pace::Pace;
@@ -23,6 +24,8 @@ use crate::api::{self, Resource, meta::Metadata};
 use crate::model::{DefaultAction, Model, Order, Policy, Tier};
 use crate::problem::Problems;
 use crate::selector::Labels;
+
+pub use change::Referred;
 
 /// Label of an endpoint: its namespace.
 pub(crate) const NAMESPACE: &str = "projectcalico.org/namespace";
@@ -69,25 +72,118 @@ pub fn is_foreign(api_version: &str, kind: &str) -> bool {
 }
 
 /// What the resources say.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Cluster {
     /// Policies and endpoints.
-    pub model: Model,
+    pub model: Arc<Model>,
     /// Pods in the network of their host, to which no policy of pods applies: `namespace/pod` and addresses.
-    pub host_network_pods: BTreeMap<String, Vec<IpAddr>>,
+    pub host_network_pods: Arc<BTreeMap<String, Vec<IpAddr>>>,
+    known: Known,
 }
 
-/// What several resources need to know of others.
+impl Cluster {
+    /// The cluster after some resources have gone and others have come; one that has changed is among both, and so is one that
+    /// refers to what has ([`Referred`]). Parts of the model that are as they were are the same ones.
+    ///
+    /// # Errors
+    /// What is impossible, with the place in `come`.
+    pub async fn change(
+        &self,
+        gone: &[Parsed],
+        come: &[Parsed],
+        pace: &Pace,
+    ) -> Result<Cluster, Vec<(usize, Problem)>> {
+        if gone.is_empty() && come.is_empty() {
+            return Ok(self.clone());
+        }
+        let gone: Vec<&Resource> = gone.iter().map(|Parsed(resource)| &**resource).collect();
+        let entry = |(document, Parsed(resource)): (usize, &Parsed)| Entry {
+            document,
+            pointer: String::new(),
+            resource: resource.clone(),
+        };
+        let come: Vec<Entry> = come.iter().enumerate().map(entry).collect();
+        change::change(self, &gone, &come, pace).await
+    }
+}
+
+/// What resources are made into, before it comes to what others were.
 #[derive(Default)]
-struct Known {
-    namespaces: BTreeMap<String, Labels>,
-    service_accounts: BTreeMap<(String, String), Labels>,
-    profile_labels: BTreeMap<String, Labels>,
-    /// Address, protocol and port of each service, by namespace and name.
-    services: BTreeMap<(String, String), ServiceMembers>,
+struct Made {
+    model: Model,
+    host_network_pods: BTreeMap<String, Vec<IpAddr>>,
 }
 
-type ServiceMembers = Vec<(IpAddr, u8, u16)>;
+/// What several resources need to know of others. Clusters share what does not differ.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    namespaces: Arc<BTreeMap<String, Labels>>,
+    service_accounts: Arc<BTreeMap<(String, String), Labels>>,
+    /// Of each profile that is written.
+    profile_labels: Arc<BTreeMap<String, Labels>>,
+    /// Address, protocol and port of each endpoint of a slice, by `namespace/service/slice`.
+    services: Arc<BTreeMap<Arc<str>, ServiceMembers>>,
+    /// Those that are written.
+    tiers: Arc<BTreeMap<String, (Order, DefaultAction)>>,
+    /// How many pods with policy each namespace has, if any.
+    workloads: Arc<BTreeMap<Arc<str>, usize>>,
+}
+
+type ServiceMembers = Arc<[(IpAddr, u8, u16)]>;
+
+impl Known {
+    /// Takes back what was learnt of a resource.
+    fn forget(&mut self, resource: &Resource) {
+        match resource {
+            Resource::Namespace(r) => drop(Arc::make_mut(&mut self.namespaces).remove(&r.metadata.name)),
+            Resource::ServiceAccount(r) => {
+                let key = (r.metadata.namespace().to_string(), r.metadata.name.clone());
+                drop(Arc::make_mut(&mut self.service_accounts).remove(&key));
+            }
+            Resource::Profile(r) => drop(Arc::make_mut(&mut self.profile_labels).remove(&r.metadata.name)),
+            Resource::Tier(r) => drop(Arc::make_mut(&mut self.tiers).remove(&r.metadata.name)),
+            Resource::EndpointSlice(r) => {
+                if let Some(key) = endpoints::slice_key(r) {
+                    drop(Arc::make_mut(&mut self.services).remove(&*key));
+                }
+            }
+            Resource::Pod(r) if !r.spec.host_network => {
+                let workloads = Arc::make_mut(&mut self.workloads);
+                let namespace = r.metadata.namespace();
+                if let Some(count) = workloads.get_mut(namespace) {
+                    *count -= 1;
+                    if *count == 0 {
+                        let _ = workloads.remove(namespace);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// All tiers in the order in which they are asked, without policies.
+    fn tiers(&self) -> Vec<Tier> {
+        let builtin = BUILTIN_TIERS.iter().map(|(name, order, action)| (*name, Order(Some(*order)), *action));
+        let written = self.tiers.iter().map(|(name, (order, action))| (name.as_str(), *order, *action));
+        let tier = |(name, order, default_action): (&str, Order, DefaultAction)| Tier {
+            name: name.to_string(),
+            order,
+            default_action,
+            policies: Vec::new(),
+        };
+        let mut model = Model { tiers: builtin.chain(written).map(tier).collect(), ..Model::default() };
+        model.sort();
+        model.tiers
+    }
+
+    /// Address, protocol and port of each endpoint of a service.
+    fn service(&self, namespace: &str, name: &str) -> Vec<(IpAddr, u8, u16)> {
+        let slices = format!("{namespace}/{name}/");
+        let from = (Bound::Included(slices.as_str()), Bound::Unbounded);
+        let of_service = self.services.range::<str, _>(from).take_while(|(key, _)| key.starts_with(&*slices));
+        of_service.flat_map(|(_, members)| members.iter().copied()).collect()
+    }
+}
 
 impl Inventory {
     /// Takes a document, which may be a list of resources. `document` is the caller's number for it.
@@ -107,12 +203,6 @@ impl Inventory {
             self.entries.push(Entry { document, pointer, resource: resource.into() });
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
-    }
-
-    /// Takes a resource that was read before; the caller sees to it that there is only one of each name. `document` is the
-    /// caller's number for it.
-    pub fn insert(&mut self, document: usize, parsed: &Parsed) {
-        self.entries.push(Entry { document, pointer: String::new(), resource: parsed.0.clone() });
     }
 
     fn check_name(&mut self, resource: &Resource, value: &Value) -> Option<Problem> {
@@ -137,36 +227,12 @@ impl Inventory {
 
     /// Makes the model, or says what is wrong with which document.
     pub fn build(&self) -> Result<Cluster, Vec<(usize, Problem)>> {
-        pace::at_once(|pace| async move { self.build_paced(&pace).await })
-    }
-
-    /// The same in short pieces.
-    pub async fn build_paced(&self, pace: &Pace) -> Result<Cluster, Vec<(usize, Problem)>> {
-        let mut all = Vec::new();
-        let mut cluster = Cluster::default();
-        let mut known = Known::default();
-        builtin_tiers(&mut cluster.model);
-        let passes: [Pass; 3] = [endpoints::learn, tiers, everything_else];
-        for pass in passes {
-            for entry in &self.entries {
-                pace.spend(UNITS_PER_RESOURCE).await;
-                let mut problems = Problems::default();
-                pass(&entry.resource, &mut known, &mut cluster, &mut problems);
-                all.extend(problems.into_vec().into_iter().map(|problem| {
-                    (entry.document, Problem { pointer: entry.pointer.clone() + &problem.pointer, ..problem })
-                }));
-            }
-        }
-        endpoints::builtin_profiles(&mut cluster.model);
-        cluster.model.sort();
-        if all.is_empty() { Ok(cluster) } else { Err(all) }
+        let nothing = Cluster::default();
+        pace::at_once(|pace| async move { change::change(&nothing, &[], &self.entries, &pace).await })
     }
 }
 
-/// What one resource costs in one pass.
-const UNITS_PER_RESOURCE: u64 = 2;
-
-type Pass = fn(&Resource, &mut Known, &mut Cluster, &mut Problems);
+type Pass = fn(&Resource, &mut Known, &mut Made, &mut Problems);
 
 /// The metadata of what must have a name, and whether it has a namespace.
 fn identity(resource: &Resource) -> Option<(&Metadata, bool)> {
@@ -203,27 +269,16 @@ const BUILTIN_TIERS: [(&str, f64, DefaultAction); 5] = [
     ("kube-baseline", 10_000_000.0, DefaultAction::Pass),
 ];
 
-fn builtin_tiers(model: &mut Model) {
-    model.tiers = BUILTIN_TIERS
-        .map(|(name, order, default_action)| Tier {
-            name: name.to_string(),
-            order: Order(Some(order)),
-            default_action,
-            policies: Vec::new(),
-        })
-        .into();
-}
-
-fn tiers(resource: &Resource, _known: &mut Known, cluster: &mut Cluster, problems: &mut Problems) {
+fn tiers(resource: &Resource, known: &mut Known, _made: &mut Made, problems: &mut Problems) {
     if let Resource::Tier(tier) = resource {
-        calico::tier(tier, &mut cluster.model, problems);
+        calico::tier(tier, Arc::make_mut(&mut known.tiers), problems);
     }
 }
 
-fn everything_else(resource: &Resource, known: &mut Known, cluster: &mut Cluster, problems: &mut Problems) {
-    let model = &mut cluster.model;
+fn everything_else(resource: &Resource, known: &mut Known, made: &mut Made, problems: &mut Problems) {
+    let model = &mut made.model;
     match resource {
-        Resource::Pod(pod) => endpoints::pod(pod, known, cluster, problems),
+        Resource::Pod(pod) => endpoints::pod(pod, known, made, problems),
         Resource::Node(node) => endpoints::node(node, model),
         Resource::NetworkSet(set) => endpoints::network_set(set, Some(known), model, problems),
         Resource::GlobalNetworkSet(set) => endpoints::network_set(set, None, model, problems),

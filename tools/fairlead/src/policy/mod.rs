@@ -8,7 +8,6 @@ mod resources;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use policy::classifier::Classifier;
@@ -204,8 +203,7 @@ fn matrix(args: &MatrixArgs, format: Format) -> Result<()> {
 
 /// What decides for packets decides here.
 fn compile(cluster: Cluster) -> Result<Classifier> {
-    Classifier::new(Arc::new(cluster.model))
-        .map_err(|_| Failure::operation("no memory for the tables of addresses"))
+    Classifier::new(cluster.model).map_err(|_| Failure::operation("no memory for the tables of addresses"))
 }
 
 fn word(allow: bool) -> &'static str {

@@ -117,8 +117,7 @@ fn service(
     let Some(namespace) = text(&service.namespace).or(namespace) else {
         return problems.within("services", |p| p.add("namespace", "needed in a global policy"));
     };
-    let key = (namespace.to_string(), service.name.clone());
-    let members = known.services.get(&key).map(Vec::as_slice).unwrap_or_default();
+    let members = known.service(namespace, &service.name);
     if is_source {
         side.sets.push(Set::Members(members.iter().map(|(address, ..)| IpNet::from(*address)).collect()));
     } else {
