@@ -157,6 +157,9 @@ pub struct Association {
     /// Anti-replay window in packets.
     #[serde(default = "default_window")]
     pub replay_window: u32,
+    /// The last sequence number that its packets had before, sent or received. None: it is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence_after: Option<u64>,
     /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime: Option<Lifetime>,

@@ -32,7 +32,7 @@ fn sample() -> Value {
             ],
             "associations": [
                 {"name": "berlin-out", "tunnel": "ipsec0", "direction": "out", "spi": 4096, "algorithm": "aes128gcm16", "key": "0123456789abcdef0123456789abcdef01234567",
-                 "esn": true, "replay_window": 1024, "lifetime": {"soft_seconds": 3000, "hard_seconds": 3600, "soft_bytes": 1, "hard_bytes": 9007199254740992u64,
+                 "esn": true, "replay_window": 1024, "sequence_after": 77, "lifetime": {"soft_seconds": 3000, "hard_seconds": 3600, "soft_bytes": 1, "hard_bytes": 9007199254740992u64,
                  "soft_packets": 1, "hard_packets": 2}},
             ],
             "policies": [

@@ -340,6 +340,10 @@ fn esp_in_udp_comes_in_at_the_port_of_its_tunnel() {
     site.bed.assert_balanced();
 }
 
+fn ip6_octets(text: &str) -> [u8; 16] {
+    text.parse::<std::net::Ipv6Addr>().expect("a literal address").octets()
+}
+
 fn net(text: &str) -> IpNet {
     text.parse().expect("a literal prefix")
 }
@@ -444,6 +448,58 @@ fn transport_mode_protects_between_hosts() {
     let punts = site.bed.punts();
     assert_eq!((punts.len(), punts[0].packet.data()), (1, &packet[..]));
     drop(punts);
+    site.bed.assert_balanced();
+}
+
+/// Neighbour discovery of the peer with this router is let in as it is; nothing else is, whatever it has in common with it.
+#[test]
+fn neighbours_are_found_whatever_policies_demand() {
+    use etherparse::Icmpv6Type;
+    let mut site = Site::new(true, |parameters| parameters.mode = Mode::Transport);
+    let wanted = |destination| Policy {
+        direction: Direction::Inbound,
+        selector: Selector::between(net("2001:db8:1001::/48"), net(destination)),
+        action: Action::Protect(TUNNEL),
+    };
+    site.database.set_policies(vec![wanted("2001:db8:1::1/128"), wanted("2001:db8::/64")]);
+    site.publish();
+    let frame = |destination: &str, hop_limit, kind, code, extension: Option<u8>| {
+        let message = [&ip6_octets(LOCAL6)[..], &[1, 1, 2, 0, 0, 0, 1, 1]].concat();
+        let kind = Icmpv6Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: [0; 4] };
+        let mut frame = Vec::new();
+        let builder =
+            PacketBuilder::ethernet2(HOST1, MAC1).ipv6(ip6_octets(PEER6), ip6_octets(destination), hop_limit);
+        builder.icmpv6(kind).write(&mut frame, &message).expect("a vector takes all");
+        if let Some(extension) = extension {
+            // Destination options or a fragment header, empty.
+            frame[20] = extension;
+            frame[19] += 8;
+            let options = if extension == 60 { [58, 0, 1, 4, 0, 0, 0, 0] } else { [58, 0, 0, 0, 0, 0, 0, 1] };
+            drop(frame.splice(54..54, options));
+        }
+        frame
+    };
+    for kind in 133..=137 {
+        site.bed.send(1, &frame(LOCAL6, 255, kind, 0, None));
+        let punts = site.bed.punts();
+        assert_eq!((punts.len(), punts[0].packet.data()[40]), (1, kind));
+    }
+    for (destination, hop_limit, kind, code, extension) in [
+        (LOCAL6, 254, 135, 0, None),
+        (LOCAL6, 255, 135, 1, None),
+        (LOCAL6, 255, 128, 0, None),
+        (LOCAL6, 255, 132, 0, None),
+        (LOCAL6, 255, 138, 0, None),
+        (LOCAL6, 255, 135, 0, Some(60)),
+        (LOCAL6, 255, 135, 0, Some(44)),
+        // To be forwarded.
+        ("2001:db8::77", 255, 135, 0, None),
+    ] {
+        site.bed.send(1, &frame(destination, hop_limit, kind, code, extension));
+        assert!(site.bed.punts().is_empty(), "{destination} {hop_limit} {kind} {code} {extension:?}");
+    }
+    site.bed.assert_nothing_sent();
+    assert_eq!(site.bed.drops(), [(DropReason::IpsecUnprotected, 8)]);
     site.bed.assert_balanced();
 }
 

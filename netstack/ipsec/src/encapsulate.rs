@@ -5,7 +5,7 @@
 
 use crate::cipher::Cipher;
 use crate::jobs::{CHUNK, ExtendedHeader, Jobs, UsualJob};
-use crate::outer::{Inner, OuterIpv4, Place, rewrite_ip};
+use crate::outer::{Inner, OuterIpv4, Place, leave_checksum, rewrite_ip};
 use crate::sa::{ESP_HEADER_BYTES, HARD_EXPIRED, TRAILER_BYTES};
 use crate::{EspError, Sa};
 use buffer::{Buf, Flags};
@@ -13,6 +13,7 @@ use core::ptr;
 use crypto::Suite;
 use crypto::cbc_hmac::BLOCK_BYTES;
 use packet::ipv4::Ipv4;
+use packet::ipv6::Ipv6;
 use packet::protocol;
 use packet::udp::Udp;
 
@@ -20,7 +21,8 @@ use packet::udp::Udp;
 const MAX_PACKET_BYTES: usize = 65_535;
 
 /// Encrypts each packet, which is in one segment and starts at its IP header, by the SA at its place. A packet with an
-/// error is to be dropped; a packet without is an outer IP packet.
+/// error is to be dropped; a packet without is an outer IP packet, and over IPv6 in UDP one whose checksum is still to be
+/// completed ([`Flags::TX_CSUM`]).
 ///
 /// `results` and `sas` have a place for each packet.
 pub fn encapsulate(
@@ -242,6 +244,9 @@ fn wrap_tunnel(sa: &Sa, packet: &mut Buf, number: u64) -> Result<u16, EspError> 
     let bytes = packet.push_front(before).map_err(|_| EspError::NoHeadroom)?;
     sa.write_outer(bytes, inner, number, total).ok_or(EspError::NoHeadroom)?;
     sa.write_esp(bytes, outer, number).ok_or(EspError::NoHeadroom)?;
+    if sa.how.udp && sa.how.outer_v6 {
+        leave_checksum(packet, size_of::<Ipv6>()).ok_or(EspError::TooLong)?;
+    }
     Ok(outer as u16)
 }
 
@@ -270,6 +275,9 @@ fn wrap_transport(sa: &Sa, packet: &mut Buf, number: u64) -> Result<u16, EspErro
         rest.and_then(|rest| sa.write_udp(rest, port, length)).ok_or(EspError::Malformed)?;
     }
     sa.write_esp(bytes, esp, number).ok_or(EspError::NoHeadroom)?;
+    if sa.how.udp && sa.how.outer_v6 {
+        leave_checksum(packet, ip_bytes).ok_or(EspError::TooLong)?;
+    }
     Ok(esp as u16)
 }
 

@@ -180,6 +180,33 @@ fn outer_headers_follow_their_policies() {
     assert_eq!(padded.len(), 700 + 56);
 }
 
+/// In UDP over IPv6 a packet has a checksum, which is right once whoever sends it completes it (RFC 8200 §8.1).
+#[test]
+fn udp_over_ipv6_has_a_checksum() {
+    for mode in [Mode::Tunnel, Mode::Transport] {
+        for algorithm in [Algorithm::Aes128Gcm, ALGORITHMS[3]] {
+            let nat_t = Some(NatT { local_port: 4500, remote_port: 4500 });
+            let pair = Pair::new(SaParameters { mode, nat_t, ..parameters(algorithm, true) });
+            for length in [0, 1, 500, 1201] {
+                let mut packets = [pair.packet(&between_ends(true, length))];
+                let (mut results, sas) = ([Ok(())], [Some(pair.outbound())]);
+                ipsec::encapsulate(pair.snapshot.suite(), &mut packets, &sas, 0, &mut results);
+                packets[0].complete_checksum().expect("there is a place for it");
+                let outer = packets[0].data();
+                let sum = packet::checksum::Sum::new().pseudo_header(
+                    &outer[8..24],
+                    &outer[24..40],
+                    17,
+                    outer.len() as u32 - 40,
+                );
+                assert_ne!(outer[46..48], [0; 2]);
+                assert!(sum.bytes(&outer[40..]).is_valid(), "{mode:?} {algorithm:?} {length}");
+                assert_eq!(pair.open(outer), Ok(between_ends(true, length)));
+            }
+        }
+    }
+}
+
 #[test]
 fn padding_for_confidentiality_is_taken_off() {
     for algorithm in ALGORITHMS {

@@ -171,6 +171,12 @@ pub(super) static ASSOCIATION: Schema = Schema::Object(&[
         Default("1024"),
         "Anti-replay window in packets; of inbound associations.",
     ),
+    field(
+        "sequence_after",
+        &Schema::Count,
+        Optional,
+        "The last sequence number that its packets had before, sent or received: it goes on behind. Left out, it is new.",
+    ),
     field("lifetime", &LIFETIME, Optional, "When it expires. Left out, never."),
 ]);
 

@@ -132,6 +132,12 @@ pub(super) fn validate_alone(association: &Association, pointer: &str, problems:
             ),
         );
     }
+    if !association.esn && association.sequence_after.is_some_and(|last| last > u64::from(u32::MAX)) {
+        problems.add(
+            member(pointer, "sequence_after"),
+            format!("is above {}, the last number without esn", u32::MAX),
+        );
+    }
     let Some(lifetime) = &association.lifetime else { return };
     let Lifetime { soft_seconds, hard_seconds, soft_bytes, hard_bytes, soft_packets, hard_packets } =
         *lifetime;

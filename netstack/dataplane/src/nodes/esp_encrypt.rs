@@ -133,7 +133,8 @@ pub(super) fn clamp_mss(tables: &Tables, packet: &mut Buf, sa: &Sa, interface: u
 fn sent(packet: &mut Buf) -> (Node, u32) {
     let flags = packet.meta().flags;
     let nested = if flags.contains(Flags::ENCAPSULATED) { Flags::NESTED } else { Flags::empty() };
-    packet.meta_mut().flags = (flags & Flags::TRACED) | Flags::ORIGINATED | Flags::ENCAPSULATED | nested;
+    let kept = flags & (Flags::TRACED | Flags::TX_CSUM);
+    packet.meta_mut().flags = kept | Flags::ORIGINATED | Flags::ENCAPSULATED | nested;
     match packet.data().first_chunk::<20>() {
         Some(&[first, .., a, b, c, d]) if first >> 4 == 4 => {
             (Node::Ip4Lookup, u32::from_be_bytes([a, b, c, d]))

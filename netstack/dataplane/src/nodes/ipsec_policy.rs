@@ -5,6 +5,9 @@
 //! 3. What would then still leave in the clear must not be for a must-encrypt prefix.
 //!
 //! A route into a tunnel is protection enough. So is it to be ESP of this node.
+//!
+//! Neighbour discovery with the node itself passes in the clear, whatever inbound policies say: without it nobody on the link
+//! finds out where to send ESP to. The node's own comes as frames from control, not by here.
 
 use super::{drop_for, icmp4_error, icmp6_error};
 use crate::DropReason;
@@ -16,7 +19,7 @@ use ipsec::{Action, Direction, PacketFacts, TunnelId};
 use packet::ipv4::{DONT_FRAGMENT, Ipv4};
 use packet::ipv6::Ipv6;
 use packet::udp::PORT_IKE;
-use packet::{icmpv4, icmpv6, protocol};
+use packet::{icmpv4, icmpv6, nd, protocol};
 use zerocopy::FromBytes;
 
 /// Has policies looked at before packets go where lookup sends them.
@@ -51,7 +54,8 @@ fn decide(cx: &Context<'_>, packet: &mut Buf) -> Node {
     };
     let flags = packet.meta().flags;
     let is_local = matches!(onward, Node::Ip4Local | Node::Ip6Local);
-    let is_exempt = flags.contains(Flags::ORIGINATED) || is_local && carries_ipsec(cx, &facts);
+    let is_exempt = flags.contains(Flags::ORIGINATED)
+        || is_local && (carries_ipsec(cx, &facts) || is_neighbour_discovery(packet));
     if !is_exempt && let Some(reason) = refuse_inbound(cx, packet, &facts) {
         return drop_for(packet, reason);
     }
@@ -78,6 +82,17 @@ fn carries_ipsec(cx: &Context<'_>, facts: &PacketFacts) -> bool {
     facts.protocol == Some(protocol::ESP)
         || facts.protocol == Some(protocol::UDP)
             && facts.ports.is_some_and(|(source, destination)| is_ike(source) || is_ike(destination))
+}
+
+/// True if this is neighbour discovery of somebody on the link (RFC 4861 §6.1, §7.1): no router has lowered its hop limit,
+/// no tunnel brought it here. Extension headers, which it has no use for (RFC 6980), are not looked behind.
+fn is_neighbour_discovery(packet: &Buf) -> bool {
+    let Ok((header, message)) = Ipv6::ref_from_prefix(packet.data()) else { return false };
+    header.version() == 6
+        && header.next_header == protocol::ICMPV6
+        && header.hop_limit == nd::HOP_LIMIT
+        && matches!(message, [nd::ROUTER_SOLICITATION..=nd::REDIRECT, 0, ..])
+        && !packet.meta().flags.contains(Flags::DECRYPTED)
 }
 
 /// Why a packet may not come in as it did.

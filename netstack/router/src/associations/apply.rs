@@ -156,7 +156,8 @@ impl Router {
         };
         let mut parameters = parameters(tunnel, id, association).ok_or(IpsecError::NoKey)?;
         if let Some(before) = self.ipsec.associations.get(&association.name) {
-            parameters.last_sequence = self.last_sequence(before, association);
+            let last = self.last_sequence(before, association);
+            parameters.last_sequence = parameters.last_sequence.max(last);
         }
         parameters.check().map_err(|error| IpsecError::Refused(error.into()))?;
         let before = self.ipsec.associations.remove(&association.name);
@@ -312,6 +313,7 @@ fn parameters(
         },
         esn: association.esn,
         replay_window: association.replay_window,
+        last_sequence: association.sequence_after.unwrap_or(0),
         nat_t: tunnel
             .nat_traversal
             .as_ref()

@@ -1,0 +1,68 @@
+"""Asks echo servers at these addresses and holds what comes back against what was sent: datagrams at port 7002, and so many
+bytes over a TCP connection at port 7001, both ways at once.
+
+  traffic.py BYTES ADDRESS...
+"""
+
+import hashlib
+import os
+import socket
+import sys
+import threading
+
+DATAGRAM_BYTES = [1, 64, 500, 1300]
+# Longer than any path here: the first may be lost while the sender learns that.
+LONG_BYTES = 1600
+LIMIT_SECONDS = 30
+
+
+def datagrams(address):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as own:
+        own.settimeout(LIMIT_SECONDS)
+        own.connect((address, 7002))
+        for length in DATAGRAM_BYTES:
+            sent = os.urandom(length)
+            own.send(sent)
+            if own.recv(65535) != sent:
+                sys.exit(f"a datagram of {length} bytes came back from {address} as another")
+        own.settimeout(2)
+        for _ in range(10):
+            try:
+                own.send(sent := os.urandom(LONG_BYTES))
+                if own.recv(65535) == sent:
+                    return
+            except OSError:
+                # Nothing came, or a router tells that it is too long.
+                pass
+        sys.exit(f"a datagram of {LONG_BYTES} bytes does not come back from {address}")
+
+
+def stream(address, length):
+    with socket.create_connection((address, 7001), LIMIT_SECONDS) as own:
+        sent = os.urandom(length)
+
+        def send():
+            own.sendall(sent)
+            own.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        came, digest = 0, hashlib.sha256()
+        while part := own.recv(65536):
+            came += len(part)
+            digest.update(part)
+        sender.join()
+        if digest.digest() != hashlib.sha256(sent).digest():
+            sys.exit(f"of {length} bytes {came} came back from {address}, or others")
+
+
+def main():
+    length = int(sys.argv[1])
+    for address in sys.argv[2:]:
+        datagrams(address)
+        if length:
+            stream(address, length)
+
+
+main()
