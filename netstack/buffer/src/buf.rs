@@ -131,6 +131,10 @@ impl fmt::Display for NoRoom {
 
 impl core::error::Error for NoRoom {}
 
+/// What [`Buf::enclose`] returns.
+pub type Enclosed<'b, const FRONT: usize, const BACK: usize> =
+    (&'b mut [u8; FRONT], &'b mut [u8], &'b mut [u8; BACK]);
+
 /// The unique owner of one packet buffer, or of the chain of buffers that a long packet fills.
 ///
 /// Dropping it returns the buffers to their pool, under the pool's lock; workers free whole vectors with
@@ -306,17 +310,27 @@ impl Buf {
         Ok(unsafe { &mut *self.data_pointer().cast::<[u8; N]>() })
     }
 
-    /// Puts `front` bytes before the data and `back` bytes behind that of the first segment, and returns all data. The new
-    /// bytes hold what was there before.
+    /// Puts `FRONT` bytes before the data, `added` and then `BACK` bytes behind that of the first segment. Returns the front, the
+    /// former data with what was added, and the back. The new bytes hold what was there before.
     #[inline(always)]
-    pub fn grow(&mut self, front: usize, back: usize) -> Result<&mut [u8], NoRoom> {
+    pub fn enclose<const FRONT: usize, const BACK: usize>(
+        &mut self,
+        added: usize,
+    ) -> Result<Enclosed<'_, FRONT, BACK>, NoRoom> {
         let header = self.header_mut();
         let (start, len) = (header.extent.start(), header.extent.len());
-        if front > start || back > ROOM - start - len {
+        // Before it is added to anything, so that no sum wraps.
+        if added > ROOM || FRONT > start || start + len + added + BACK > ROOM {
             return Err(NoRoom);
         }
-        header.extent = Extent::new(start - front, front + len + back);
-        Ok(self.data_mut())
+        header.extent = Extent::new(start - FRONT, FRONT + len + added + BACK);
+        // SAFETY: the three parts follow each other within the room, do not overlap, are initialised like all of the pool, and
+        // the handle is unique.
+        unsafe {
+            let data = self.0.as_ptr().cast::<u8>().add(size_of::<Header>() + start);
+            let text = slice::from_raw_parts_mut(data, len + added);
+            Ok((&mut *data.sub(FRONT).cast(), text, &mut *data.add(len + added).cast()))
+        }
     }
 
     /// Takes the first `n` bytes of the first segment off the data.
@@ -328,6 +342,18 @@ impl Buf {
             return Err(NoRoom);
         }
         header.extent = Extent::new(start + n, len - n);
+        Ok(())
+    }
+
+    /// Leaves the `len` bytes behind the first `front` of the first segment's data.
+    #[inline(always)]
+    pub fn narrow(&mut self, front: usize, len: usize) -> Result<(), NoRoom> {
+        let header = self.header_mut();
+        let (start, before) = (header.extent.start(), header.extent.len());
+        if front > before || len > before - front {
+            return Err(NoRoom);
+        }
+        header.extent = Extent::new(start + front, len);
         Ok(())
     }
 
@@ -531,6 +557,29 @@ mod tests {
         assert_eq!(buf.pull_front(HEADROOM + DATA_ROOM + 1), Err(NoRoom));
         assert!(buf.pull_front(HEADROOM + DATA_ROOM).is_ok());
         assert!(buf.is_empty());
+    }
+
+    #[test]
+    fn a_packet_is_enclosed_and_narrowed() {
+        let mut packet = buf();
+        packet.append(b"inner").expect("there is room");
+        let (front, text, back) = packet.enclose::<4, 2>(3).expect("there is room");
+        assert_eq!((front.len(), &text[..5], text.len(), back.len()), (4, &b"inner"[..], 8, 2));
+        (*front, *back) = (*b"head", *b"bk");
+        text[5..].copy_from_slice(b"pad");
+        assert_eq!(packet.data(), b"headinnerpadbk");
+        assert_eq!(packet.narrow(4, 11), Err(NoRoom));
+        assert_eq!(packet.narrow(15, 0), Err(NoRoom));
+        packet.narrow(4, 5).expect("it is within");
+        assert_eq!(packet.data(), b"inner");
+
+        let room = packet.tailroom();
+        for added in [room - 1, room, usize::MAX] {
+            assert!(packet.enclose::<0, 2>(added).is_err());
+        }
+        assert!(packet.enclose::<{ HEADROOM + 1 }, 0>(0).is_err());
+        assert!(packet.enclose::<HEADROOM, 2>(room - 2).is_ok());
+        assert_eq!((packet.headroom(), packet.tailroom()), (0, 0));
     }
 
     #[test]

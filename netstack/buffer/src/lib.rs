@@ -22,7 +22,7 @@ mod pool;
 mod port;
 mod prefetch;
 
-pub use buf::{BUFFER_BYTES, Buf, DATA_ROOM, Flags, HEADROOM, Meta, NoRoom, Segments};
+pub use buf::{BUFFER_BYTES, Buf, DATA_ROOM, Enclosed, Flags, HEADROOM, Meta, NoRoom, Segments};
 pub use clock::clocks;
 pub use memory_port::{MemoryPort, MemoryWire};
 pub use pool::{BufferCache, BufferPool};

@@ -1,21 +1,17 @@
 //! Decapsulation of a vector of packets (RFC 4303 §3.4).
 //!
-//! In chunks of a vector: the SAs of all packets, so that cache misses overlap; checks before any key is used; one call
-//! for all ciphertexts; then, of what is authentic, window, padding, inner packet.
+//! In chunks of a vector, by runs of packets of one SPI: the SAs of all runs, so that cache misses overlap; checks before any
+//! key is used; one call for all ciphertexts; then, of what is authentic, window, padding, inner packet ([`crate::inner`]).
 
-use crate::jobs::{CHUNK, ExtendedHeader, Jobs};
-use crate::outer::{PROTOCOL_IPV4, PROTOCOL_IPV6, Place, combine_ecn, renew_checksum, rewrite_ip};
-use crate::params::EcnPolicy;
-use crate::replay::Accepting;
-use crate::sa::{ESP_HEADER_BYTES, TRAILER_BYTES};
-use crate::{EspError, PacketFacts, Sa, Snapshot};
-use buffer::{Buf, Flags};
-use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use core::ptr;
-use packet::ipv4::Ipv4;
-use packet::ipv6::Ipv6;
+use crate::inner::Unwrapped;
+use crate::jobs::{AeadParts, CHUNK, ExtendedHeader, Jobs, UsualJob, take};
+use crate::outer::Place;
+use crate::sa::ESP_HEADER_BYTES;
+use crate::{EspError, Sa, Snapshot};
+use buffer::Buf;
+use crypto::TAG_BYTES;
+use packet::ipv4::{Ipv4, VERSION_IHL};
 use packet::protocol;
-use zerocopy::FromBytes;
 
 /// Decrypts each packet, which is in one segment and starts at the IP header of an ESP packet to this node, by the SA of its SPI. A packet
 /// with a result is the inner packet, in one segment, its lengths checked as far as the selectors need them; it has
@@ -40,129 +36,58 @@ fn chunk<'s>(
     now_ns: u64,
     results: &mut [Result<&'s Sa, EspError>],
 ) {
-    let mut places = [Err(EspError::Malformed); CHUNK];
-    find(snapshot, packets, &mut places, results);
+    let mut heads = [Head::NONE; CHUNK];
+    let mut runs = Runs::new();
+    locate_all(snapshot, packets, &mut heads, &mut runs, results);
+    find(snapshot, packets, &heads, &mut runs, results);
     let mut numbers = [0; CHUNK];
-    let (tasks, authentic) = open(snapshot, packets, &places, &mut numbers, now_ns, results);
-    let replayed = accept_numbers(authentic, &numbers, results);
-    let opened = Opened { tasks, authentic, replayed };
-    finish(packets, &places, &numbers, opened, now_ns, results);
-}
-
-/// Has packets decrypted whose SA takes them. A bit for each of these, and for each that is authentic.
-#[inline(always)]
-fn open<'s>(
-    snapshot: &'s Snapshot,
-    packets: &mut [Buf],
-    places: &[Result<(Place, u32), EspError>; CHUNK],
-    numbers: &mut [u64; CHUNK],
-    now_ns: u64,
-    results: &mut [Result<&'s Sa, EspError>],
-) -> (u64, u64) {
-    let mut extended = [ExtendedHeader::default(); CHUNK];
-    let mut jobs = Jobs::new();
-    let mut tasks = 0u64;
-    let mut run = UsableRun { sa: None, is_usable: false };
-    let columns = packets.iter_mut().zip(places).zip(&mut *results).zip(numbers).zip(&mut extended);
-    for (index, ((((packet, place), result), number), extended)) in columns.enumerate() {
-        let (Ok(sa), Ok((place, _))) = (*result, *place) else { continue };
-        let examined = examine(sa, packet, place, run.is_usable(sa, now_ns)).and_then(|found| {
-            *number = found;
-            let esp = packet.data_mut().get_mut(usize::from(place.esp)..).ok_or(EspError::Malformed)?;
-            jobs.push(index, sa, found, esp, extended).ok_or(EspError::Malformed)
-        });
-        match examined {
-            Ok(()) => tasks |= 1 << index,
-            Err(error) => {
-                sa.refuse(error);
-                *result = Err(error);
+    let opened = open(snapshot, packets, &heads, &runs, &mut numbers, now_ns, results);
+    for run in &runs {
+        let Some(sa) = run.sa else { continue };
+        let range = run.start..run.end;
+        let replayed = accept_numbers(sa, run.start, opened, &numbers[range.clone()]);
+        let mut unwrapped = Unwrapped::new(sa);
+        let packets = packets[range.clone()].iter_mut().zip(&mut results[range.clone()]);
+        let columns = packets.zip(&heads[range.clone()]).zip(&numbers[range]);
+        for (index, (((packet, result), head), number)) in (run.start..).zip(columns) {
+            // What did not go to the cipher has its error.
+            if opened.tasks >> index & 1 == 0 {
+                continue;
             }
+            let checked = if opened.authentic >> index & 1 == 0 {
+                Err(EspError::AuthenticationFailed)
+            } else if replayed >> index & 1 == 1 {
+                Err(EspError::Replayed)
+            } else {
+                unwrapped.unwrap(packet, head.place, *number)
+            };
+            *result = checked.map(|()| sa).inspect_err(|error| sa.refuse(*error));
         }
-    }
-    (tasks, jobs.open(snapshot.suite()))
-}
-
-/// Where ESP is in each packet, and its SA.
-#[inline(always)]
-fn find<'s>(
-    snapshot: &'s Snapshot,
-    packets: &[Buf],
-    places: &mut [Result<(Place, u32), EspError>; CHUNK],
-    results: &mut [Result<&'s Sa, EspError>],
-) {
-    let mut last = None;
-    for (packet, place) in packets.iter().zip(&mut *places) {
-        *place = locate(packet);
-        if let Ok((_, spi)) = place
-            && last != Some(*spi)
-        {
-            snapshot.prefetch_inbound(*spi);
-            last = Some(*spi);
-        }
-    }
-    let mut last: Option<(u32, &Sa)> = None;
-    for (place, result) in places.iter().zip(&mut *results) {
-        *result = place.and_then(|(_, spi)| match last {
-            Some((known, sa)) if known == spi => Ok(sa),
-            _ => {
-                let sa = snapshot.inbound(spi).ok_or(EspError::UnknownSpi)?;
-                sa.prefetch_inbound();
-                last = Some((spi, sa));
-                Ok(sa)
-            }
-        });
-    }
-    let mut last = ptr::null();
-    for (result, (packet, place)) in results.iter().zip(packets.iter().zip(places)) {
-        if let (Ok(sa), Ok((place, _))) = (*result, place)
-            && !ptr::eq(sa, last)
-        {
-            let number =
-                packet.data().get(usize::from(place.esp) + 4..).and_then(|bytes| bytes.first_chunk());
-            sa.window.prefetch(u32::from_be_bytes(number.copied().unwrap_or_default()));
-            sa.cipher.prefetch(packet.len());
-            last = sa;
-        }
+        unwrapped.count(now_ns);
     }
 }
 
-/// Whether an SA may be used, asked once for packets in a row.
-struct UsableRun<'a> {
-    sa: Option<&'a Sa>,
-    is_usable: bool,
+/// What is known of a packet before its SA is.
+#[derive(Clone, Copy)]
+struct Head {
+    place: Place,
+    /// The sequence number on the wire; 0 of what is too short to have one.
+    low: u32,
 }
 
-impl<'a> UsableRun<'a> {
-    #[inline(always)]
-    fn is_usable(&mut self, sa: &'a Sa, now_ns: u64) -> bool {
-        if !self.sa.is_some_and(|known| ptr::eq(known, sa)) {
-            *self = Self { sa: Some(sa), is_usable: sa.is_usable(now_ns) };
-        }
-        self.is_usable
-    }
+impl Head {
+    const NONE: Self = Self { place: Place::PLAIN, low: 0 };
 }
 
-/// Enters the numbers of authentic packets into the windows. A bit for each that is there already, or too old.
-#[inline(always)]
-fn accept_numbers(authentic: u64, numbers: &[u64; CHUNK], results: &[Result<&Sa, EspError>]) -> u64 {
-    let mut replayed = 0;
-    let mut accepting: Option<(&Sa, Accepting<'_>)> = None;
-    for (index, result) in results.iter().enumerate() {
-        let Ok(sa) = *result else { continue };
-        if authentic >> index & 1 == 0 {
-            continue;
-        }
-        match &mut accepting {
-            Some((known, accepting)) if ptr::eq(*known, sa) => accepting.add(index, numbers[index]),
-            _ => {
-                replayed |= accepting.take().map_or(0, |(_, accepting)| accepting.finish());
-                let (_, accepting) = accepting.insert((sa, sa.window.begin()));
-                accepting.add(index, numbers[index]);
-            }
-        }
-    }
-    replayed | accepting.map_or(0, |(_, accepting)| accepting.finish())
+/// Packets in a row that have one SPI.
+struct Run<'s> {
+    start: usize,
+    end: usize,
+    spi: u32,
+    sa: Option<&'s Sa>,
 }
+
+type Runs<'s> = heapless::Vec<Run<'s>, CHUNK>;
 
 /// Packets of a chunk, a bit for each.
 #[derive(Clone, Copy)]
@@ -170,90 +95,237 @@ struct Opened {
     /// Went to the cipher.
     tasks: u64,
     authentic: u64,
-    replayed: u64,
 }
 
-/// What follows the cipher.
+/// Where ESP is in each packet.
 #[inline(always)]
-fn finish(
-    packets: &mut [Buf],
-    places: &[Result<(Place, u32), EspError>; CHUNK],
-    numbers: &[u64; CHUNK],
-    opened: Opened,
-    now_ns: u64,
-    results: &mut [Result<&Sa, EspError>],
+fn locate_all<'s>(
+    snapshot: &'s Snapshot,
+    packets: &[Buf],
+    heads: &mut [Head; CHUNK],
+    runs: &mut Runs<'s>,
+    results: &mut [Result<&'s Sa, EspError>],
 ) {
-    let mut counted = Counted::default();
-    let columns = packets.iter_mut().zip(results).zip(places).zip(numbers);
-    for (index, (((packet, result), place), number)) in columns.enumerate() {
-        let (Ok(sa), Ok((place, _))) = (*result, *place) else { continue };
-        let is = |bits: u64| bits >> index & 1 == 1;
-        let checked = if !is(opened.tasks & opened.authentic) {
-            Err(EspError::AuthenticationFailed)
-        } else if is(opened.replayed) {
-            Err(EspError::Replayed)
+    for (index, ((packet, head), result)) in packets.iter().zip(heads).zip(results).enumerate() {
+        let spi = if let Some((spi, low)) = locate_plain(packet) {
+            // The place is that of a plain packet already.
+            head.low = low;
+            spi
         } else {
-            accept(sa, *number, packet, place)
+            match locate(packet) {
+                Ok((spi, found)) => {
+                    *head = found;
+                    spi
+                }
+                Err(error) => {
+                    *result = Err(error);
+                    continue;
+                }
+            }
         };
-        match checked {
-            Ok(()) => counted.add(sa, packet.len(), now_ns),
-            Err(error) => {
-                sa.refuse(error);
-                *result = Err(error);
+        match runs.last_mut() {
+            Some(run) if run.spi == spi && run.end == index => run.end += 1,
+            _ => {
+                snapshot.prefetch_inbound(spi);
+                // There are no more runs than packets.
+                let _ = runs.push(Run { start: index, end: index + 1, spi, sa: None });
             }
         }
     }
-    counted.flush(now_ns);
 }
 
-/// Packets of one SA in a row, to be counted together.
-#[derive(Default)]
-struct Counted<'a> {
-    sa: Option<&'a Sa>,
-    packets: u64,
-    bytes: u64,
-}
-
-impl<'a> Counted<'a> {
-    #[inline(always)]
-    fn add(&mut self, sa: &'a Sa, bytes: usize, now_ns: u64) {
-        if !self.sa.is_some_and(|counted| ptr::eq(counted, sa)) {
-            self.flush(now_ns);
-            *self = Self { sa: Some(sa), packets: 0, bytes: 0 };
-        }
-        self.packets += 1;
-        self.bytes += bytes as u64;
-    }
-
-    #[inline(always)]
-    fn flush(&self, now_ns: u64) {
-        if let Some(sa) = self.sa {
-            sa.count_received(self.packets, self.bytes, now_ns);
-        }
-    }
-}
-
-/// Where ESP starts, and the SPI.
+/// The SA of each run.
 #[inline(always)]
-fn locate(packet: &Buf) -> Result<(Place, u32), EspError> {
+fn find<'s>(
+    snapshot: &'s Snapshot,
+    packets: &[Buf],
+    heads: &[Head; CHUNK],
+    runs: &mut Runs<'s>,
+    results: &mut [Result<&'s Sa, EspError>],
+) {
+    for run in &mut *runs {
+        run.sa = snapshot.inbound(run.spi);
+        match run.sa {
+            Some(sa) => sa.prefetch_inbound(),
+            None => results[run.start..run.end].fill(Err(EspError::UnknownSpi)),
+        }
+    }
+    for run in runs {
+        if let Some(sa) = run.sa {
+            sa.window.prefetch(heads[run.start].low);
+            sa.cipher.prefetch(packets[run.start].len());
+        }
+    }
+}
+
+/// Has packets decrypted whose SA takes them.
+#[inline(always)]
+fn open<'s>(
+    snapshot: &'s Snapshot,
+    packets: &mut [Buf],
+    heads: &[Head; CHUNK],
+    runs: &Runs<'s>,
+    numbers: &mut [u64; CHUNK],
+    now_ns: u64,
+    results: &mut [Result<&'s Sa, EspError>],
+) -> Opened {
+    let mut extended = [ExtendedHeader::default(); CHUNK];
+    let mut jobs = Jobs::new();
+    let mut tasks = 0u64;
+    // Jobs borrow their packets: each run takes its own off these.
+    let (mut packets, mut extended, mut next) = (packets, &mut extended[..], 0);
+    for run in runs {
+        let (skipped, range) = (run.start - next, run.start..run.end);
+        next = run.end;
+        let _ = (take(&mut packets, skipped), take(&mut extended, skipped));
+        let (packets, extended) = (take(&mut packets, range.len()), take(&mut extended, range.len()));
+        let Some(sa) = run.sa else { continue };
+        let is_usable = sa.is_usable(now_ns);
+        let usual = (is_usable && sa.how.is_usual).then(|| Usual::new(sa));
+        let columns = packets.iter_mut().zip(&heads[range.clone()]).zip(&mut results[range.clone()]);
+        let columns = columns.zip(&mut numbers[range]).zip(extended);
+        for (index, ((((packet, head), result), number), extended)) in (run.start..).zip(columns) {
+            let pushed = match &usual {
+                Some(usual) if head.place == Place::PLAIN => {
+                    usual.push(index, packet, head.low, &mut jobs, extended)
+                }
+                _ => push_any(sa, index, packet, *head, is_usable, &mut jobs, extended),
+            };
+            match pushed {
+                Ok(found) => {
+                    *number = found;
+                    tasks |= 1 << index;
+                }
+                Err(error) => {
+                    sa.refuse(error);
+                    *result = Err(error);
+                }
+            }
+        }
+    }
+    Opened { tasks, authentic: jobs.open(snapshot.suite()) }
+}
+
+/// Enters the numbers of a run's authentic packets into the window. A bit for each that is there already, or too old.
+#[inline(always)]
+fn accept_numbers(sa: &Sa, start: usize, opened: Opened, numbers: &[u64]) -> u64 {
+    let mut accepting = sa.window.begin();
+    for (index, number) in (start..).zip(numbers) {
+        if opened.authentic >> index & 1 == 1 {
+            accepting.add(index, *number);
+        }
+    }
+    accepting.finish()
+}
+
+/// SPI and sequence number of a [plain](Place::PLAIN) packet.
+#[inline(always)]
+fn locate_plain(packet: &Buf) -> Option<(u32, u32)> {
+    const BYTES: usize = size_of::<Ipv4>() + ESP_HEADER_BYTES;
+    /// Version, header length, what makes a fragment.
+    const MASK: u64 = 0xff << 56 | 0x3fff;
+    let start = packet.data().first_chunk::<BYTES>()?;
+    let fields = u64::from_be_bytes(*start.first_chunk()?);
+    let is_plain =
+        (fields & MASK == u64::from(VERSION_IHL) << 56) & (start[9] == protocol::ESP) & !packet.is_chained();
+    let esp = u64::from_be_bytes(*start.last_chunk()?);
+    is_plain.then_some(((esp >> 32) as u32, esp as u32))
+}
+
+/// The SPI of any packet, and where ESP starts.
+#[inline(never)]
+fn locate(packet: &Buf) -> Result<(u32, Head), EspError> {
     if packet.is_chained() {
         return Err(EspError::TooLong);
     }
     let bytes = packet.data();
     let place = Place::of(bytes)?;
     let esp = bytes.get(usize::from(place.esp)..).unwrap_or_default();
-    match esp.first_chunk::<4>() {
-        Some(spi) => Ok((place, u32::from_be_bytes(*spi))),
+    let word = |at: usize| Some(u32::from_be_bytes(*esp.get(at..)?.first_chunk()?));
+    match word(0) {
+        Some(spi) => Ok((spi, Head { place, low: word(4).unwrap_or_default() })),
         // A NAT keepalive (RFC 3948 §2.3).
         None if place.is_in_udp() && *esp == [0xff] => Err(EspError::Keepalive),
         None => Err(EspError::Malformed),
     }
 }
 
+/// What [`examine`] and [`Jobs::push`] do for a [plain](Place::PLAIN) packet of an SA over IPv4 alone with an AEAD, with a copy of
+/// what the SA says.
+struct Usual<'s> {
+    sa: &'s Sa,
+    /// Our address.
+    own: [u8; 4],
+    job: UsualJob<'s>,
+    /// The highest number accepted; what is above is new.
+    top: u64,
+    esn: bool,
+}
+
+impl<'s> Usual<'s> {
+    #[inline(always)]
+    fn new(sa: &'s Sa) -> Self {
+        // Inbound: the template's source is our address.
+        let [.., a, b, c, d] = *sa.template.first_chunk::<16>().unwrap_or(&[0; 16]);
+        Self { sa, own: [a, b, c, d], job: UsualJob::new(sa), top: sa.window.top(), esn: sa.how.esn }
+    }
+
+    /// Adds a packet to the jobs; its extended sequence number.
+    #[inline(always)]
+    fn push<'p>(
+        &self,
+        index: usize,
+        packet: &'p mut Buf,
+        low: u32,
+        jobs: &mut Jobs<'p>,
+        extended: &'p mut ExtendedHeader,
+    ) -> Result<u64, EspError>
+    where
+        's: 'p,
+    {
+        const BEFORE: usize = size_of::<Ipv4>() + ESP_HEADER_BYTES + 8;
+        let bytes = packet.data_mut();
+        let (front, rest) = bytes.split_first_chunk_mut::<BEFORE>().ok_or(EspError::Malformed)?;
+        let (text, icv) = rest.split_last_chunk_mut::<TAG_BYTES>().ok_or(EspError::Malformed)?;
+        if text.is_empty() | !text.len().is_multiple_of(4) {
+            return Err(EspError::Malformed);
+        }
+        if front[16..20] != self.own {
+            return Err(EspError::WrongEncapsulation);
+        }
+        let number = if self.esn { self.sa.window.infer(low) } else { u64::from(low) };
+        if number <= self.top {
+            self.sa.window.check(number)?;
+        }
+        let [.., a, b, c, d, e, f, g, h] = *front;
+        let iv = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        let header = front[size_of::<Ipv4>()..].first_chunk().ok_or(EspError::Malformed)?;
+        let parts = AeadParts { header, iv, text, icv };
+        jobs.push_usual(index, &self.job, number, parts, extended).ok_or(EspError::Malformed)?;
+        Ok(number)
+    }
+}
+
+/// Adds any packet to the jobs if it is one for the SA; its extended sequence number.
+#[inline(never)]
+fn push_any<'p>(
+    sa: &'p Sa,
+    index: usize,
+    packet: &'p mut Buf,
+    head: Head,
+    is_usable: bool,
+    jobs: &mut Jobs<'p>,
+    extended: &'p mut ExtendedHeader,
+) -> Result<u64, EspError> {
+    let number = examine(sa, packet, head, is_usable)?;
+    let esp = packet.data_mut().get_mut(usize::from(head.place.esp)..).ok_or(EspError::Malformed)?;
+    jobs.push(index, sa, number, esp, extended).ok_or(EspError::Malformed)?;
+    Ok(number)
+}
+
 /// What can be refused before a key is used; the extended sequence number.
-#[inline(always)]
-fn examine(sa: &Sa, packet: &Buf, place: Place, is_usable: bool) -> Result<u64, EspError> {
-    let bytes = packet.data();
+fn examine(sa: &Sa, packet: &Buf, head: Head, is_usable: bool) -> Result<u64, EspError> {
+    let (bytes, place) = (packet.data(), head.place);
     let esp = bytes.get(usize::from(place.esp)..).ok_or(EspError::Malformed)?;
     let fixed = ESP_HEADER_BYTES + usize::from(sa.iv_bytes) + usize::from(sa.icv_bytes);
     let text = esp.len().checked_sub(fixed).ok_or(EspError::Malformed)?;
@@ -267,15 +339,12 @@ fn examine(sa: &Sa, packet: &Buf, place: Place, is_usable: bool) -> Result<u64, 
     if !is_usable {
         return Err(EspError::Expired);
     }
-    let low = esp.get(4..8).and_then(|bytes| bytes.first_chunk()).ok_or(EspError::Malformed)?;
-    let low = u32::from_be_bytes(*low);
-    let number = if sa.how.esn { sa.window.infer(low) } else { u64::from(low) };
+    let number = if sa.how.esn { sa.window.infer(head.low) } else { u64::from(head.low) };
     sa.window.check(number)?;
     Ok(number)
 }
 
 /// True if the outer destination is the SA's own address.
-#[inline(always)]
 fn is_addressed_to(sa: &Sa, bytes: &[u8]) -> bool {
     // Inbound: the template's source is our address.
     if sa.how.outer_v6 {
@@ -283,134 +352,4 @@ fn is_addressed_to(sa: &Sa, bytes: &[u8]) -> bool {
     } else {
         bytes.get(16..20) == sa.template.get(12..16)
     }
-}
-
-/// What is left to do with an authentic packet whose number is new: trailer, inner packet.
-#[inline(always)]
-fn accept(sa: &Sa, number: u64, packet: &mut Buf, place: Place) -> Result<(), EspError> {
-    if sa.how.udp {
-        follow_peer(sa, packet.data(), place, number);
-    }
-    let outer_class = class_of(packet.data());
-    let end = packet.len() - usize::from(sa.icv_bytes);
-    let start = usize::from(place.esp) + ESP_HEADER_BYTES + usize::from(sa.iv_bytes);
-    let text = packet.data().get(start..end).ok_or(EspError::Malformed)?;
-    let (payload, next) = payload(text)?;
-    packet.shorten(start + payload);
-    match next {
-        protocol::NO_NEXT_HEADER => return Err(EspError::Dummy),
-        PROTOCOL_IPV4 | PROTOCOL_IPV6 if sa.how.tunnel_mode => {
-            packet.pull_front(start).map_err(|_| EspError::Malformed)?;
-            cut_to_inner(packet, next)?;
-            if sa.how.ecn == EcnPolicy::Copy {
-                combine_ecn(packet.data_mut(), outer_class)?;
-            }
-        }
-        _ if !sa.how.tunnel_mode => unwrap_transport(sa, packet, place, start, next)?,
-        _ => return Err(EspError::BadInner),
-    }
-    if sa.how.has_selectors && !is_selected(sa, packet.data()) {
-        return Err(EspError::SelectorMismatch);
-    }
-    let meta = packet.meta_mut();
-    meta.flags = (meta.flags & Flags::TRACED) | Flags::DECRYPTED;
-    meta.opaque[1] = u64::from(sa.tunnel.0);
-    Ok(())
-}
-
-/// DSCP and ECN of an outer header.
-#[inline(always)]
-fn class_of(bytes: &[u8]) -> u8 {
-    match *bytes {
-        [first, second, ..] if first >> 4 == 6 => first << 4 | second >> 4,
-        [_, second, ..] => second,
-        _ => 0,
-    }
-}
-
-/// The bytes of payload, and what they are, of a decrypted text; its padding is checked.
-#[inline(always)]
-fn payload(text: &[u8]) -> Result<(usize, u8), EspError> {
-    let &[.., padding, next] = text else { return Err(EspError::BadPadding) };
-    let payload = text.len().checked_sub(TRAILER_BYTES + usize::from(padding)).ok_or(EspError::BadPadding)?;
-    // Of what almost every packet has, up to six bytes of padding with the trailer behind, as one number.
-    if padding <= 6
-        && let Some(end) = text.last_chunk::<8>()
-    {
-        let (end, bits) = (u64::from_le_bytes(*end) << 16 >> 16, 8 * u32::from(padding));
-        let expected = 0x06_05_04_03_02_01 & ((1 << bits) - 1);
-        return if end >> (48 - bits) == expected { Ok((payload, next)) } else { Err(EspError::BadPadding) };
-    }
-    let bytes = text.get(payload..payload + usize::from(padding)).ok_or(EspError::BadPadding)?;
-    if bytes.iter().zip(1u8..).any(|(byte, number)| *byte != number) {
-        return Err(EspError::BadPadding);
-    }
-    Ok((payload, next))
-}
-
-/// Cuts what follows the inner packet (RFC 4303 §2.7), whose version must be what the trailer says.
-#[inline(always)]
-fn cut_to_inner(packet: &mut Buf, next: u8) -> Result<(), EspError> {
-    let bytes = packet.data();
-    let length = if next == PROTOCOL_IPV4 {
-        let (header, _) = Ipv4::ref_from_prefix(bytes).map_err(|_| EspError::BadInner)?;
-        let length = usize::from(header.total_length.get());
-        (header.version() == 4 && length >= size_of::<Ipv4>()).then_some(length)
-    } else {
-        let (header, _) = Ipv6::ref_from_prefix(bytes).map_err(|_| EspError::BadInner)?;
-        (header.version() == 6).then(|| size_of::<Ipv6>() + usize::from(header.payload_length.get()))
-    };
-    let length = length.filter(|length| *length <= packet.len()).ok_or(EspError::BadInner)?;
-    packet.shorten(length);
-    Ok(())
-}
-
-/// Takes ESP out from between a packet's IP headers and its payload, which starts at `start`.
-#[inline(never)]
-fn unwrap_transport(sa: &Sa, packet: &mut Buf, place: Place, start: usize, next: u8) -> Result<(), EspError> {
-    let ip_bytes = usize::from(place.ip_bytes);
-    let bytes = packet.data_mut();
-    if start > bytes.len() || ip_bytes > start {
-        return Err(EspError::Malformed);
-    }
-    bytes.copy_within(..ip_bytes, start - ip_bytes);
-    packet.pull_front(start - ip_bytes).map_err(|_| EspError::Malformed)?;
-    rewrite_ip(packet.data_mut(), place, next)?;
-    if sa.how.udp {
-        // None: there is no checksum to renew.
-        let _ = renew_checksum(packet.data_mut(), ip_bytes, next);
-    }
-    Ok(())
-}
-
-/// True if an inner packet is one that the SA is for.
-#[inline(never)]
-fn is_selected(sa: &Sa, bytes: &[u8]) -> bool {
-    let facts = PacketFacts::of(bytes);
-    facts.is_some_and(|facts| sa.parameters().selectors.iter().any(|selector| selector.matches(&facts)))
-}
-
-/// Tells control if the newest authentic packet came from another place than the peer was known to be at. Transport mode
-/// has no outer addresses that could follow: there it is another host, unless only the port differs.
-#[inline(always)]
-fn follow_peer(sa: &Sa, bytes: &[u8], place: Place, number: u64) {
-    let Some(seen) = source_of(sa, bytes, place) else { return };
-    if sa.peer.is_at(seen) || number != sa.window.top() || seen.port() == 0 {
-        return;
-    }
-    if sa.how.tunnel_mode || seen.ip() == sa.parameters().remote {
-        sa.peer.tell(seen);
-    }
-}
-
-/// The source address and UDP port of an outer packet.
-#[inline(always)]
-fn source_of(sa: &Sa, bytes: &[u8], place: Place) -> Option<SocketAddr> {
-    let port = u16::from_be_bytes(*bytes.get(usize::from(place.ip_bytes)..)?.first_chunk::<2>()?);
-    let address = if sa.how.outer_v6 {
-        Ipv6Addr::from(Ipv6::ref_from_prefix(bytes).ok()?.0.source).into()
-    } else {
-        Ipv4Addr::from(Ipv4::ref_from_prefix(bytes).ok()?.0.source).into()
-    };
-    Some(SocketAddr::new(address, port))
 }

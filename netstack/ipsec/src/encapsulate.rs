@@ -4,14 +4,14 @@
 //! call for all ciphertexts of a kind.
 
 use crate::cipher::Cipher;
-use crate::jobs::{CHUNK, ExtendedHeader, Jobs, UsualJob};
+use crate::jobs::{AeadParts, CHUNK, ExtendedHeader, Jobs, UsualJob, take};
 use crate::outer::{Inner, OuterIpv4, Place, leave_checksum, rewrite_ip};
 use crate::sa::{ESP_HEADER_BYTES, HARD_EXPIRED, TRAILER_BYTES};
 use crate::{EspError, Sa};
 use buffer::{Buf, Flags};
 use core::ptr;
-use crypto::Suite;
 use crypto::cbc_hmac::BLOCK_BYTES;
+use crypto::{Suite, TAG_BYTES};
 use packet::ipv4::Ipv4;
 use packet::ipv6::Ipv6;
 use packet::protocol;
@@ -83,14 +83,6 @@ struct Run<'r, 'p> {
     extended: &'p mut [ExtendedHeader],
 }
 
-/// Takes the first `count` of a slice off it.
-#[inline(always)]
-fn take<'a, T>(slice: &mut &'a mut [T], count: usize) -> &'a mut [T] {
-    let (taken, rest) = core::mem::take(slice).split_at_mut(count);
-    *slice = rest;
-    taken
-}
-
 /// Gives numbers, headers and trailers to packets of one SA.
 #[inline(always)]
 fn wrap_run<'p>(sa: &'p Sa, run: Run<'_, 'p>, jobs: &mut Jobs<'p>, now_ns: u64) {
@@ -111,24 +103,13 @@ fn wrap_run<'p>(sa: &'p Sa, run: Run<'_, 'p>, jobs: &mut Jobs<'p>, now_ns: u64) 
         let usual = Usual::new(sa);
         for (place, (((packet, result), extended), number)) in (place..).zip(columns) {
             let inner_bytes = packet.len();
-            let pushed = usual.wrap(packet, number).and_then(|esp| {
-                let esp = packet.data_mut().get_mut(usize::from(esp)..).ok_or(EspError::Malformed)?;
-                jobs.push_usual(place, sa, &usual.job, number, esp, extended).ok_or(EspError::Malformed)
-            });
-            *result = wrapped.note(sa, inner_bytes, pushed);
+            let wrapped_one = usual.wrap(packet, number, place, jobs, extended);
+            *result = wrapped.note(sa, inner_bytes, wrapped_one);
         }
     } else {
         for (place, (((packet, result), extended), number)) in (place..).zip(columns) {
             let inner_bytes = packet.total_len();
-            let esp = if sa.how.tunnel_mode {
-                wrap_tunnel(sa, packet, number)
-            } else {
-                wrap_transport(sa, packet, number)
-            };
-            let pushed = esp.and_then(|esp| {
-                let esp = packet.data_mut().get_mut(usize::from(esp)..).ok_or(EspError::Malformed)?;
-                jobs.push(place, sa, number, esp, extended).ok_or(EspError::Malformed)
-            });
+            let pushed = wrap_any(sa, packet, number, place, jobs, extended);
             *result = wrapped.note(sa, inner_bytes, pushed);
         }
     }
@@ -159,18 +140,18 @@ fn refuse_all(sa: &Sa, results: &mut [Result<(), EspError>], error: EspError) {
 
 /// What [`wrap_tunnel`] and [`Jobs::push`] do where the outer header is IPv4 alone and the cipher an AEAD: with a copy of what
 /// the SA says, as the compiler has to read the SA itself again for each packet.
-struct Usual<'a> {
-    sa: &'a Sa,
+struct Usual<'p> {
+    sa: &'p Sa,
     outer: OuterIpv4,
-    job: UsualJob,
+    job: UsualJob<'p>,
     spi: u32,
     iv_base: u64,
     pads: bool,
 }
 
-impl<'a> Usual<'a> {
+impl<'p> Usual<'p> {
     #[inline(always)]
-    fn new(sa: &'a Sa) -> Self {
+    fn new(sa: &'p Sa) -> Self {
         Self {
             sa,
             outer: OuterIpv4::new(sa),
@@ -182,51 +163,71 @@ impl<'a> Usual<'a> {
     }
 
     #[inline(always)]
-    fn wrap(&self, packet: &mut Buf, number: u64) -> Result<u16, EspError> {
+    fn wrap(
+        &self,
+        packet: &'p mut Buf,
+        number: u64,
+        place: usize,
+        jobs: &mut Jobs<'p>,
+        extended: &'p mut ExtendedHeader,
+    ) -> Result<(), EspError> {
         const OUTER: usize = size_of::<Ipv4>();
         const BEFORE: usize = OUTER + ESP_HEADER_BYTES + 8;
-        const ICV: usize = 16;
         const BLOCK: usize = 4;
         let len = packet.len();
         let unusual = packet.is_chained()
             | packet.meta().flags.contains(Flags::TX_CSUM)
             | self.pads
-            | (len > MAX_PACKET_BYTES - BEFORE - ICV - 2 * BLOCK);
+            | (len > MAX_PACKET_BYTES - BEFORE - TAG_BYTES - 2 * BLOCK);
         if unusual {
-            return wrap_tunnel(self.sa, packet, number);
+            return wrap_any(self.sa, packet, number, place, jobs, extended);
         }
         let inner = Inner::of(packet.data()).ok_or(EspError::BadInner)?;
         let end = (len + TRAILER_BYTES + BLOCK - 1) & !(BLOCK - 1);
-        let Ok(bytes) = packet.grow(BEFORE, end - len + ICV) else { return Err(no_room(packet, BEFORE)) };
-        let total = bytes.len();
-        let Some((front, rest)) = bytes.split_first_chunk_mut::<BEFORE>() else {
-            return Err(EspError::NoHeadroom);
-        };
         let padding = end - len - TRAILER_BYTES;
-        let trailer = SHORT_TRAILERS[padding % BLOCK] | u64::from(inner.protocol) << (8 * (padding + 1));
-        // What follows within the eight bytes is the ICV's place.
-        let place = rest.get_mut(len..).and_then(|tail| tail.first_chunk_mut::<8>());
-        *place.ok_or(EspError::TooLong)? = trailer.to_le_bytes();
+        if packet.headroom() < BEFORE {
+            return Err(EspError::NoHeadroom);
+        }
+        let enclosed = packet.enclose::<BEFORE, TAG_BYTES>(end - len);
+        let (front, text, icv) = enclosed.map_err(|_| EspError::TooLong)?;
+        let total = BEFORE + end + TAG_BYTES;
+        // The last bytes of the packet are before the trailer in the eight.
+        let tail = text.last_chunk_mut::<8>().ok_or(EspError::BadInner)?;
+        let shift = 8 * (8 - TRAILER_BYTES - padding % BLOCK) as u32;
+        let trailer = SHORT_TRAILERS[padding % BLOCK] << shift | u64::from(inner.protocol) << 56;
+        *tail = (u64::from_le_bytes(*tail) & ((1 << shift) - 1) | trailer).to_le_bytes();
         let iv = self.iv_base.wrapping_add(number);
         let (header, esp) = front.split_at_mut(OUTER + 4);
-        let (Some(header), Some(esp)) = (header.first_chunk_mut(), esp.first_chunk_mut::<12>()) else {
-            return Err(EspError::NoHeadroom);
-        };
+        let header = header.first_chunk_mut().ok_or(EspError::NoHeadroom)?;
         self.outer.write(header, inner, number, total, self.spi);
         esp[..8].copy_from_slice(&(number << 32 | iv >> 32).to_be_bytes());
         esp[8..].copy_from_slice(&(iv as u32).to_be_bytes());
-        Ok(OUTER as u16)
+        let header = front.get(OUTER..).and_then(|esp| esp.first_chunk()).ok_or(EspError::NoHeadroom)?;
+        let parts = AeadParts { header, iv, text, icv };
+        jobs.push_usual(place, &self.job, number, parts, extended).ok_or(EspError::Malformed)
     }
 }
 
-/// Which end a packet cannot grow at.
-#[cold]
-fn no_room(packet: &Buf, before: usize) -> EspError {
-    if packet.headroom() < before { EspError::NoHeadroom } else { EspError::TooLong }
+/// Wraps a packet in either mode, whatever its SA's cipher, and adds its job.
+#[inline(never)]
+fn wrap_any<'p>(
+    sa: &'p Sa,
+    packet: &'p mut Buf,
+    number: u64,
+    place: usize,
+    jobs: &mut Jobs<'p>,
+    extended: &'p mut ExtendedHeader,
+) -> Result<(), EspError> {
+    let esp = if sa.how.tunnel_mode {
+        wrap_tunnel(sa, packet, number)
+    } else {
+        wrap_transport(sa, packet, number)
+    }?;
+    let esp = packet.data_mut().get_mut(usize::from(esp)..).ok_or(EspError::Malformed)?;
+    jobs.push(place, sa, number, esp, extended).ok_or(EspError::Malformed)
 }
 
 /// Puts a packet between outer headers and trailer; returns where ESP starts.
-#[inline(always)]
 fn wrap_tunnel(sa: &Sa, packet: &mut Buf, number: u64) -> Result<u16, EspError> {
     if packet.is_chained() || packet.meta().flags.contains(Flags::TX_CSUM) {
         make_plain(packet)?;

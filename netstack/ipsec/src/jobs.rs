@@ -11,6 +11,14 @@ pub(crate) const CHUNK: usize = 64;
 /// What is authenticated of a packet with an extended sequence number: SPI, high and low half.
 pub(crate) type ExtendedHeader = [u8; 12];
 
+/// Takes the first `count` of a slice off it.
+#[inline(always)]
+pub(crate) fn take<'a, T>(slice: &mut &'a mut [T], count: usize) -> &'a mut [T] {
+    let (taken, rest) = core::mem::take(slice).split_at_mut(count);
+    *slice = rest;
+    taken
+}
+
 /// A packet, cut where ESP cuts it.
 struct Parts<'p> {
     header: &'p [u8],
@@ -65,19 +73,44 @@ fn extend<'p>(sa: &Sa, number: u64, extended: &'p mut ExtendedHeader) -> &'p [u8
     extended
 }
 
+/// A packet of an SA with an AEAD, cut where ESP cuts it.
+pub(crate) struct AeadParts<'p> {
+    /// SPI and sequence number.
+    pub(crate) header: &'p [u8; ESP_HEADER_BYTES],
+    /// As a number: not read back from the packet, where it may just have been written.
+    pub(crate) iv: u64,
+    pub(crate) text: &'p mut [u8],
+    pub(crate) icv: &'p mut [u8; TAG_BYTES],
+}
+
 /// What an SA with an AEAD says of a job.
 #[derive(Clone, Copy)]
-pub(crate) struct UsualJob {
+pub(crate) struct UsualJob<'p> {
+    sa: &'p Sa,
     /// Its first byte in the lowest place.
     salt: u32,
-    iv_base: u64,
     esn: bool,
 }
 
-impl UsualJob {
+impl<'p> UsualJob<'p> {
     #[inline(always)]
-    pub(crate) fn new(sa: &Sa) -> Self {
-        Self { salt: u32::from_le_bytes(sa.salt), iv_base: sa.iv_base, esn: sa.how.esn }
+    pub(crate) fn new(sa: &'p Sa) -> Self {
+        Self { sa, salt: u32::from_le_bytes(sa.salt), esn: sa.how.esn }
+    }
+
+    #[inline(always)]
+    fn job<K>(
+        &self,
+        key: &'p K,
+        number: u64,
+        parts: AeadParts<'p>,
+        extended: &'p mut ExtendedHeader,
+    ) -> Option<Job<'p, K>> {
+        let AeadParts { header, iv, text, icv } = parts;
+        let iv = u128::from(iv.swap_bytes());
+        let nonce = (iv << 32 | u128::from(self.salt)).to_le_bytes();
+        let aad = if self.esn { extend(self.sa, number, extended) } else { header };
+        Some(Job::new(key, nonce.first_chunk()?, aad, text, icv))
     }
 }
 
@@ -126,21 +159,29 @@ impl<'p> Jobs<'p> {
     pub(crate) fn push_usual(
         &mut self,
         place: usize,
-        sa: &'p Sa,
-        usual: &UsualJob,
+        usual: &UsualJob<'p>,
         number: u64,
-        esp: &'p mut [u8],
+        parts: AeadParts<'p>,
         extended: &'p mut ExtendedHeader,
     ) -> Option<()> {
-        let Cipher::Gcm(key) = &sa.cipher else { return self.push(place, sa, number, esp, extended) };
-        let (front, rest) = esp.split_first_chunk_mut::<{ ESP_HEADER_BYTES + 8 }>()?;
-        let (text, icv) = rest.split_last_chunk_mut::<TAG_BYTES>()?;
-        // Whole words from registers: what was just written to the packet byte by byte is not read back.
-        let iv = u128::from(usual.iv_base.wrapping_add(number).swap_bytes());
-        let nonce = (iv << 32 | u128::from(usual.salt)).to_le_bytes();
-        let nonce: &[u8; NONCE_BYTES] = nonce.first_chunk()?;
-        let aad = if usual.esn { extend(sa, number, extended) } else { &front[..ESP_HEADER_BYTES] };
-        self.gcm.push(place, Job::new(key, nonce, aad, text, icv));
+        let Cipher::Gcm(key) = &usual.sa.cipher else {
+            return self.push_chacha(place, usual, number, parts, extended);
+        };
+        self.gcm.push(place, usual.job(key, number, parts, extended)?);
+        Some(())
+    }
+
+    #[inline(never)]
+    fn push_chacha(
+        &mut self,
+        place: usize,
+        usual: &UsualJob<'p>,
+        number: u64,
+        parts: AeadParts<'p>,
+        extended: &'p mut ExtendedHeader,
+    ) -> Option<()> {
+        let Cipher::ChaCha(key) = &usual.sa.cipher else { return None };
+        self.chacha.push(place, usual.job(&**key, number, parts, extended)?);
         Some(())
     }
 

@@ -22,6 +22,7 @@ mod database;
 mod decapsulate;
 mod encapsulate;
 mod error;
+mod inner;
 mod jobs;
 mod mss;
 mod outer;

@@ -19,11 +19,15 @@ const UDP_BYTES: usize = size_of::<Udp>();
 pub(crate) struct Inner {
     /// Next header: 4 or 41.
     pub(crate) protocol: u8,
-    /// DSCP and ECN.
-    class: u8,
     ttl: u8,
-    dont_fragment: bool,
+    /// DSCP, ECN and DF where the first eight bytes of an IPv4 header have them; elsewhere anything.
+    fields: u64,
 }
+
+/// Where DSCP and ECN end in the first eight bytes of an IPv4 header.
+const CLASS_SHIFT: u32 = 48;
+/// DF in them.
+const DONT_FRAGMENT_FIELD: u64 = DONT_FRAGMENT as u64;
 
 /// IPv4 in IP, as a next header.
 pub(crate) const PROTOCOL_IPV4: u8 = 4;
@@ -34,15 +38,24 @@ impl Inner {
     /// Of a packet that starts at its IP header; None if it is none.
     #[inline(always)]
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
-        let &[version_ihl, class, _, _, _, _, flags, limit, ttl, ..] = bytes.first_chunk::<20>()?;
-        match version_ihl >> 4 {
-            4 => Some(Self { protocol: PROTOCOL_IPV4, class, ttl, dont_fragment: flags & 0x40 != 0 }),
+        let &[a, b, c, d, e, f, g, h, ttl, ..] = bytes.first_chunk::<20>()?;
+        let fields = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        match a >> 4 {
+            4 => Some(Self { protocol: PROTOCOL_IPV4, ttl, fields }),
             6 => {
-                let class = version_ihl << 4 | class >> 4;
-                Some(Self { protocol: PROTOCOL_IPV6, class, ttl: limit, dont_fragment: true })
+                // The class follows the version's four bits.
+                let class = fields >> 52 & 0xff;
+                let fields = class << CLASS_SHIFT | DONT_FRAGMENT_FIELD;
+                Some(Self { protocol: PROTOCOL_IPV6, ttl: h, fields })
             }
             _ => None,
         }
+    }
+
+    /// DSCP and ECN.
+    #[inline(always)]
+    fn class(self) -> u8 {
+        (self.fields >> CLASS_SHIFT) as u8
     }
 }
 
@@ -103,34 +116,67 @@ impl How {
     /// DSCP and ECN, and TTL, of an outer header.
     #[inline(always)]
     fn class_and_ttl(&self, inner: Inner) -> (u8, u8) {
-        let ecn = if self.ecn == EcnPolicy::Copy { inner.class & 3 } else { 0 };
-        let class = self.dscp.map_or(inner.class & !3, |dscp| dscp << 2) | ecn;
+        let class = inner.class() & self.copied_class() | self.set_class();
         (class, if self.ttl == 0 { inner.ttl } else { self.ttl })
+    }
+
+    /// The bits of DSCP and ECN that are the inner header's.
+    #[inline(always)]
+    fn copied_class(&self) -> u8 {
+        let ecn = if self.ecn == EcnPolicy::Copy { 3 } else { 0 };
+        if self.dscp.is_none() { !3 | ecn } else { ecn }
+    }
+
+    /// What the other bits are.
+    #[inline(always)]
+    fn set_class(&self) -> u8 {
+        self.dscp.map_or(0, |dscp| dscp << 2)
     }
 }
 
-/// How an SA over IPv4 makes outer headers.
+/// How an SA over IPv4 makes outer headers: an inner header's fields under a mask, beside what is always set.
 #[derive(Clone, Copy)]
 pub(crate) struct OuterIpv4 {
+    /// Of the first eight bytes.
+    copied: u64,
+    set: u64,
+    copied_ttl: u8,
+    set_ttl: u8,
     /// The third and fourth word with TTL and checksum 0, and the last.
     protocol_and_source: u64,
     destination: u32,
-    template_sum: u32,
-    how: How,
+    /// The sum of the 16-bit numbers of these, and of version and header length.
+    known_sum: u32,
 }
 
 impl OuterIpv4 {
     #[inline(always)]
     pub(crate) fn new(sa: &Sa) -> Self {
+        let how = &sa.how;
         let middle = u64::from_be_bytes(array::from_fn(|at| sa.template[8 + at]));
         let known = u32::from_be_bytes(array::from_fn(|at| sa.template[16 + at]));
         // Where the peer may move, the template has no destination.
-        let moving = if sa.how.udp { u32::from_be_bytes(sa.peer.ipv4().0) } else { 0 };
+        let destination = known | if how.udp { u32::from_be_bytes(sa.peer.ipv4().0) } else { 0 };
+        let (copied_flag, set_flag) = match how.df {
+            DfPolicy::Copy => (DONT_FRAGMENT_FIELD, 0),
+            DfPolicy::Set => (0, DONT_FRAGMENT_FIELD),
+            DfPolicy::Clear => (0, 0),
+        };
+        let words = (u64::from(VERSION_IHL) << 8)
+            + (middle >> 48)
+            + (middle >> 32 & 0xffff)
+            + (middle >> 16 & 0xffff)
+            + (middle & 0xffff)
+            + u64::from(destination >> 16)
+            + u64::from(destination & 0xffff);
         Self {
+            copied: u64::from(how.copied_class()) << CLASS_SHIFT | copied_flag,
+            set: u64::from(VERSION_IHL) << 56 | u64::from(how.set_class()) << CLASS_SHIFT | set_flag,
+            copied_ttl: if how.ttl == 0 { u8::MAX } else { 0 },
+            set_ttl: how.ttl,
             protocol_and_source: middle,
-            destination: known | moving,
-            template_sum: sa.template_sum + (moving >> 16) + (moving & 0xffff),
-            how: sa.how,
+            destination,
+            known_sum: words as u32,
         }
     }
 
@@ -145,26 +191,20 @@ impl OuterIpv4 {
         total: usize,
         after: u32,
     ) {
-        let (class, ttl) = self.how.class_and_ttl(inner);
-        let dont_fragment = match self.how.df {
-            DfPolicy::Copy => inner.dont_fragment,
-            DfPolicy::Set => true,
-            DfPolicy::Clear => false,
-        };
+        let fields = inner.fields & self.copied | self.set;
+        let ttl = u32::from(inner.ttl & self.copied_ttl | self.set_ttl);
         // No identification is needed where fragments are forbidden (RFC 6864 §4.1).
-        let (identification, flags) =
-            if dont_fragment { (0, u32::from(DONT_FRAGMENT)) } else { (u32::from(number as u16), 0) };
-        let (class, ttl, total) = (u32::from(class), u32::from(ttl), total as u32 & 0xffff);
-        // The template has all of these as zero, but for the flags if they are always set.
-        let added_flags = if self.how.df == DfPolicy::Set { 0 } else { flags };
-        let sum = self.template_sum + class + total + identification + added_flags + (ttl << 8);
+        let forbidden = ((fields & DONT_FRAGMENT_FIELD) >> DONT_FRAGMENT.trailing_zeros()) as u16;
+        let identification = u32::from(number as u16 & forbidden.wrapping_sub(1));
+        let (flags, total) = (fields as u32 & 0xffff, total as u32 & 0xffff);
+        let class = (fields >> CLASS_SHIFT) as u32 & 0xff;
+        let sum = self.known_sum + class + total + identification + flags + (ttl << 8);
         let sum = (sum & 0xffff) + (sum >> 16);
         let sum = (sum & 0xffff) + (sum >> 16);
-        let first = u32::from(VERSION_IHL) << 24 | class << 16 | total;
+        let first = fields | u64::from(total) << 32 | u64::from(identification) << 16;
         let second = u64::from(ttl) << 56 | self.protocol_and_source | u64::from(!(sum as u16)) << 32;
-        let words = [u64::from(first) << 32 | u64::from(identification << 16 | flags), second];
         let last = u64::from(self.destination) << 32 | u64::from(after);
-        for (place, word) in place.as_chunks_mut::<8>().0.iter_mut().zip([words[0], words[1], last]) {
+        for (place, word) in place.as_chunks_mut::<8>().0.iter_mut().zip([first, second, last]) {
             *place = word.to_be_bytes();
         }
     }
@@ -181,7 +221,7 @@ pub(crate) fn combine_ecn(packet: &mut [u8], outer: u8) -> Result<(), EspError> 
     if outer == NOT_ECT || outer == ECT_0 {
         return Ok(());
     }
-    let inner = Inner::of(packet).ok_or(EspError::BadInner)?.class & 3;
+    let inner = Inner::of(packet).ok_or(EspError::BadInner)?.class() & 3;
     let result = match (inner, outer) {
         (NOT_ECT, CE) => return Err(EspError::EcnDropped),
         (ECT_0 | ECT_1, CE) => CE,
@@ -220,6 +260,9 @@ pub(crate) struct Place {
 const MAX_EXTENSIONS: usize = 8;
 
 impl Place {
+    /// Of ESP behind an IPv4 header without options.
+    pub(crate) const PLAIN: Self = Self { esp: 20, ip_bytes: 20, protocol_at: 9 };
+
     /// In a packet that starts at its IP header and is addressed to this node.
     #[inline(always)]
     pub(crate) fn of(bytes: &[u8]) -> Result<Self, EspError> {

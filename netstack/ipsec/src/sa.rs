@@ -80,8 +80,7 @@ pub struct Sa {
     /// In network byte order.
     pub(crate) spi: [u8; 4],
     pub(crate) salt: [u8; 4],
-    /// Sum of the 16-bit numbers of an IPv4 template.
-    pub(crate) template_sum: u32,
+    pub(crate) tunnel: TunnelId,
     pub(crate) how: How,
     pub(crate) iv_base: u64,
     pub(crate) sequence: Sequence,
@@ -90,7 +89,6 @@ pub struct Sa {
     pub(crate) flags: AtomicU32,
     /// The longest outer packet of the path, as far as routers on the way have told.
     pub(crate) path_mtu: AtomicU16,
-    pub(crate) tunnel: TunnelId,
     pub(crate) window: Window,
     /// Where the peer of an SA in UDP was last seen.
     pub(crate) peer: Peer,
@@ -199,7 +197,7 @@ impl Sa {
             block_bytes: algorithm.block_bytes() as u8,
             spi: parameters.spi.to_be_bytes(),
             salt,
-            template_sum: sum_words(&template),
+            tunnel: parameters.tunnel,
             how: How::new(&parameters),
             iv_base: entropy.iv_base,
             sequence: Sequence::new(last, limit),
@@ -214,7 +212,6 @@ impl Sa {
             },
             flags: AtomicU32::new(0),
             path_mtu: AtomicU16::new(u16::MAX),
-            tunnel: parameters.tunnel,
             window: Window::new(parameters.replay_window, last),
             peer: Peer::new(SocketAddr::new(
                 parameters.remote,
@@ -470,12 +467,6 @@ impl How {
             pad_to: parameters.tfc_pad_to_bytes.unwrap_or(0),
         }
     }
-}
-
-/// The sum of the 16-bit numbers of an IPv4 header without options.
-fn sum_words(template: &[u8; MAX_OUTER_BYTES]) -> u32 {
-    let (words, _) = template[..size_of::<Ipv4>()].as_chunks::<2>();
-    words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum()
 }
 
 /// The headers before ESP as an empty packet of the SA has them, and how many bytes they are.

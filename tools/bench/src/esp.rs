@@ -220,17 +220,20 @@ struct Rig {
 impl Rig {
     fn new(workload: &Workload) -> Result<Self> {
         let (ours, peers) = databases(workload)?;
+        // Two routers share it, so that buffers come back as warm as they do in one.
+        let pool = BufferPool::from_heap(8 * VECTOR_SIZE);
         let generator = Generator::new(workload, peers);
         let clocks = generator.clocks.clone();
         if workload.way != Way::Loop {
             let out = Box::new(crate::generator::Sink);
-            return Self::with(workload, LOCAL, ours, (Box::new(generator), out), clocks);
+            return Self::with(workload, LOCAL, ours, pool, (Box::new(generator), out), clocks);
         }
         let wire = Wire::default();
         let (theirs, _) = databases(workload)?;
         let out = Box::new(crate::generator::Sink);
-        let next = Self::with(workload, PEER, theirs, (Box::new(wire.clone()), out), wire.clocks.clone())?;
-        let near = Self::with(workload, LOCAL, ours, (Box::new(generator), Box::new(wire)), clocks)?;
+        let next =
+            Self::with(workload, PEER, theirs, pool, (Box::new(wire.clone()), out), wire.clocks.clone())?;
+        let near = Self::with(workload, LOCAL, ours, pool, (Box::new(generator), Box::new(wire)), clocks)?;
         Ok(Self { next: Some(Box::new(next)), ..near })
     }
 
@@ -239,6 +242,7 @@ impl Rig {
         workload: &Workload,
         own: Ipv4Addr,
         database: Snapshot,
+        pool: &'static BufferPool,
         (r#in, out): (Box<dyn PortQueue>, Box<dyn PortQueue>),
         generator_clocks: Arc<AtomicU64>,
     ) -> Result<Self> {
@@ -260,7 +264,6 @@ impl Rig {
         let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(NoWake));
         let _ = shared.publish(tables(workload.sas)?);
         let _ = shared.publish_ipsec(database);
-        let pool = BufferPool::from_heap(8 * VECTOR_SIZE);
         let worker = Worker::new(shared.clone(), 0, vec![(IN, r#in), (OUT, out)], pool.cache());
         Ok(Self { shared, worker, generator_clocks, next: None })
     }

@@ -7,18 +7,35 @@ use crate::context::Context;
 use crate::counters::CountRun;
 use crate::graph::{Nexts, Node};
 use crate::tables::InterfaceId;
-use buffer::{VECTOR_SIZE, Vector};
-use ipsec::{EspError, TunnelId};
+use buffer::{Buf, Vector};
+use ipsec::{EspError, Sa, TunnelId};
+
+/// Packets that go through all steps together: few enough that they stay in the first-level cache meanwhile.
+const CHUNK: usize = 64;
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
-    let mut results = [Err(EspError::UnknownSpi); VECTOR_SIZE];
+    let mut results = [Err(EspError::UnknownSpi); CHUNK];
+    let mut way = Way { tunnel: TunnelId(u32::MAX), clamp_mss: false, interface: None, is_up: true };
+    for (packets, nexts) in packets.chunks_mut(CHUNK).zip(nexts.chunks_mut(CHUNK)) {
+        decrypt(cx, &mut way, packets, nexts, &mut results);
+    }
+}
+
+fn decrypt<'a>(
+    cx: &mut Context<'a>,
+    way: &mut Way,
+    packets: &mut [Buf],
+    nexts: &mut [Node],
+    results: &mut [Result<&'a Sa, EspError>; CHUNK],
+) {
     let count = packets.len();
-    linearise(cx.cache, packets);
+    if packets.iter().any(Buf::is_chained) {
+        linearise(cx.cache, packets);
+    }
     ipsec::decapsulate(cx.ipsec, packets, cx.now_ns, &mut results[..count]);
     let mut counted = CountRun::new(|id| cx.counters.tunnels.get(id as usize).map(|counter| &counter.rx));
-    let mut way = Way { tunnel: TunnelId(u32::MAX), clamp_mss: false, interface: None, is_up: true };
-    for ((packet, next), result) in packets.iter_mut().zip(nexts).zip(&results) {
+    for ((packet, next), result) in packets.iter_mut().zip(nexts).zip(results) {
         let sa = match result {
             Ok(sa) => sa,
             Err(error) => {
@@ -32,7 +49,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         };
         let tunnel = sa.tunnel();
         if tunnel != way.tunnel {
-            way = Way::new(cx, tunnel);
+            *way = Way::new(cx, tunnel);
         }
         if way.clamp_mss {
             clamp_mss(cx.tables, packet, sa, way.interface.unwrap_or(u16::MAX));

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::counters::CountRun;
 use crate::graph::{Nexts, Node};
 use crate::tables::{InterfaceId, Tables};
-use buffer::{Buf, Flags, VECTOR_SIZE, Vector};
+use buffer::{Buf, Flags, Vector};
 use ipsec::{EspError, Sa, Snapshot, TunnelId};
 use packet::ethernet::ETHERTYPE_IPV4;
 use packet::ipv4::{DONT_FRAGMENT, Ipv4};
@@ -29,43 +29,42 @@ pub(super) const CUT: u64 = 1 << 63;
 struct Way<'a> {
     tunnel: u32,
     clamp_mss: bool,
+    /// The path of the outer packets is known to take less than others.
+    is_narrow: bool,
     sa: &'a Sa,
 }
 
+impl<'a> Way<'a> {
+    #[inline(always)]
+    fn new(snapshot: &'a Snapshot, tunnel: u32) -> Option<Self> {
+        let (description, sa) = snapshot.way_into(TunnelId(tunnel))?;
+        let is_narrow = sa.path_mtu().is_some();
+        Some(Self { tunnel, clamp_mss: description.clamp_mss, is_narrow, sa })
+    }
+}
+
+/// Packets that go through all steps together: few enough that they stay in the first-level cache meanwhile.
+const CHUNK: usize = 64;
+
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
-    let mut sas = [None; VECTOR_SIZE];
-    let mut results = [Ok(()); VECTOR_SIZE];
-    let mut counted = CountRun::new(|id| cx.counters.tunnels.get(id as usize).map(|counter| &counter.tx));
-    prefetch(cx.ipsec, packets);
-    let mut way: Option<Way<'_>> = None;
-    for ((packet, sa), next) in packets.iter_mut().zip(&mut sas).zip(&mut *nexts) {
-        *next = Node::EspEncrypt;
-        let tunnel = packet.meta().opaque[1] as u32;
-        if way.is_none_or(|way| way.tunnel != tunnel) {
-            let found = cx.ipsec.way_into(TunnelId(tunnel));
-            way = found.map(|(description, sa)| Way { tunnel, sa, clamp_mss: description.clamp_mss });
-        }
-        let Some(way) = way else { continue };
-        counted.add(packet.meta().tx_interface.into(), packet.total_len());
-        if way.clamp_mss {
-            let interface = packet.meta().tx_interface;
-            clamp_mss(cx.tables, packet, way.sa, interface);
-        }
-        if packet.meta().flags.contains(Flags::NESTED) {
-            *next = drop_for(packet, DropReason::IpsecLoop);
-        } else if way.sa.path_mtu().is_some()
-            && packet.meta().opaque[1] & CUT == 0
-            && let Some(other) = keep_path_mtu(packet, way.sa)
-        {
-            *next = other;
-        } else {
-            *sa = Some(way.sa);
-        }
-    }
-    counted.finish();
+    let mut way = None;
+    prefetch(cx.ipsec, packets.iter().take(CHUNK));
     let count = packets.len();
-    linearise(cx.cache, packets);
+    for start in (0..count).step_by(CHUNK) {
+        let (packets, ahead) = packets[start..].split_at_mut(CHUNK.min(count - start));
+        prefetch(cx.ipsec, ahead.iter().take(CHUNK));
+        encrypt(cx, &mut way, packets, &mut nexts[start..]);
+    }
+}
+
+fn encrypt<'a>(cx: &mut Context<'a>, way: &mut Option<Way<'a>>, packets: &mut [Buf], nexts: &mut [Node]) {
+    let count = packets.len();
+    let mut sas = [None; CHUNK];
+    let mut results = [Ok(()); CHUNK];
+    if find(cx, way, packets, &mut sas, nexts) {
+        linearise(cx.cache, packets);
+    }
     ipsec::encapsulate(cx.ipsec.suite(), packets, &sas[..count], cx.now_ns, &mut results[..count]);
     let columns = nexts.iter_mut().zip(&mut cx.scratch.destinations4);
     for ((packet, (next, destination)), result) in packets.iter_mut().zip(columns).zip(&results) {
@@ -75,12 +74,85 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
             Err(error) => *next = drop_for(packet, reason(*error)),
         }
     }
-    route(cx, packets, nexts);
+    if is_one_way(&cx.scratch.destinations4[..count]) {
+        route_alike(cx, packets, nexts);
+    } else {
+        route(cx, packets, nexts);
+    }
+}
+
+/// The SA of each packet that is to be encrypted. Returns whether there are packets of several segments.
+#[inline(always)]
+fn find<'a>(
+    cx: &Context<'a>,
+    way: &mut Option<Way<'a>>,
+    packets: &mut [Buf],
+    sas: &mut [Option<&'a Sa>; CHUNK],
+    nexts: &mut [Node],
+) -> bool {
+    let mut counted = CountRun::new(|id| cx.counters.tunnels.get(id as usize).map(|counter| &counter.tx));
+    let mut is_any_chained = false;
+    for ((packet, sa), next) in packets.iter_mut().zip(sas).zip(nexts) {
+        *next = Node::EspEncrypt;
+        let tunnel = packet.meta().opaque[1] as u32;
+        if way.is_none_or(|way| way.tunnel != tunnel) {
+            *way = Way::new(cx.ipsec, tunnel);
+        }
+        let Some(way) = way else { continue };
+        counted.add(packet.meta().tx_interface.into(), packet.total_len());
+        if way.clamp_mss {
+            let interface = packet.meta().tx_interface;
+            clamp_mss(cx.tables, packet, way.sa, interface);
+        }
+        if packet.meta().flags.contains(Flags::NESTED) {
+            *next = drop_for(packet, DropReason::IpsecLoop);
+        } else if way.is_narrow
+            && packet.meta().opaque[1] & CUT == 0
+            && let Some(other) = keep_path_mtu(packet, way.sa)
+        {
+            *next = other;
+        } else {
+            *sa = Some(way.sa);
+            is_any_chained |= packet.is_chained();
+        }
+    }
+    counted.finish();
+    is_any_chained
+}
+
+/// Whether all destinations are the same.
+#[inline(always)]
+fn is_one_way(destinations: &[u32]) -> bool {
+    let first = destinations.first().copied().unwrap_or_default();
+    destinations.iter().fold(0, |differ, destination| differ | (destination ^ first)) == 0
+}
+
+/// What [`route`] does where all destinations are the same.
+fn route_alike(cx: &mut Context<'_>, packets: &mut [Buf], nexts: &mut [Node]) {
+    let tables = cx.tables;
+    let group = tables.group(cx.shared.fib4().lookup(cx.scratch.destinations4[0]));
+    let row = tables.adjacency(group.first);
+    if group.mask != 0 || row.next4 != Node::Ip4Rewrite || row.tunnel().is_some() {
+        return route(cx, packets, nexts);
+    }
+    let (mut count, mut bytes) = (0, 0);
+    for (packet, next) in packets.iter_mut().zip(nexts) {
+        let length = packet.len();
+        if *next == Node::Ip4Lookup && length <= usize::from(row.mtu) {
+            packet.meta_mut().adjacency = group.first;
+            *next = row.push_ethernet(packet, ETHERTYPE_IPV4);
+            count += 1;
+            bytes += (length + usize::from(row.header_len)) as u64;
+        }
+    }
+    if let Some(counter) = cx.counters.adjacencies.get(group.first as usize) {
+        counter.add(count, bytes);
+    }
 }
 
 /// Asks for the lines of SAs, which are far apart where there are many.
 #[inline(always)]
-fn prefetch(snapshot: &Snapshot, packets: &[Buf]) {
+fn prefetch<'p>(snapshot: &Snapshot, packets: impl Iterator<Item = &'p Buf>) {
     let mut last = None;
     for packet in packets {
         let tunnel = packet.meta().opaque[1] as u32;
@@ -95,7 +167,7 @@ fn prefetch(snapshot: &Snapshot, packets: &[Buf]) {
 
 /// Gives those that go to a neighbour in one piece their Ethernet header. Their destinations are in `scratch`; those of other
 /// packets there mean nothing.
-fn route(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
+fn route(cx: &mut Context<'_>, packets: &mut [Buf], nexts: &mut [Node]) {
     let count = packets.len();
     let groups = &mut cx.scratch.groups[..count];
     cx.shared.fib4().lookup_batch(&cx.scratch.destinations4[..count], groups);
