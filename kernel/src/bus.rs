@@ -68,6 +68,7 @@ fn assign(space: &Space, ecam: &[Ecam], boot_info: &BootInfo, trees: &mut [Tree]
     if !trees.iter().any(unassigned) {
         return;
     }
+    trees.iter_mut().for_each(|tree| pci::measure(space, &mut tree.functions));
     let mut free = free_addresses(ecam, boot_info);
     for range in trees.iter().flat_map(|tree| pci::assigned(&tree.functions)) {
         let _ = free.remove_at_least(range);

@@ -61,7 +61,6 @@ impl Core {
 
     /// Makes the running core this one.
     fn enter(&'static self) {
-        cpu::enable_features();
         self.segments.load();
         GsBase::write(VirtAddr::from_ptr(self));
         apic::enable();

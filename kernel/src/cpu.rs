@@ -14,7 +14,9 @@ mod state {
 
 /// Lets code use the vector registers that the core has, up to AVX-512, and machine checks be reported.
 ///
-/// Libraries look at CPUID and XCR0 once and remember, so this comes before any of them, on every core.
+/// Libraries look at CPUID and XCR0 once and remember, so this comes before any of them, on every core. It comes before
+/// anything else at all because an emulator has code of its own for each combination of these: what runs both before
+/// and after is translated twice.
 pub fn enable_features() {
     const XSAVE: u32 = 1 << 26;
     // SAFETY: machine checks go to a handler; without one they would shut the machine down all the same.

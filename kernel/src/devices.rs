@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use buffer::{PortControl, PortQueue};
 use drivers::virtio::blk::BlockDevice;
-use drivers::virtio::net::{self, NetOptions};
+use drivers::virtio::net::{self, NetOptions, Opening};
 use drivers::virtio::rng::EntropySource;
 use drivers::virtio::{self, DeviceKind};
 use kernel::sizing::{self, Plan};
@@ -40,51 +40,96 @@ pub fn disk(devices: &[Arc<PciDevice>]) -> Option<BlockDevice> {
     Some(disk)
 }
 
-/// Opens every network card with a queue pair for each of up to `workers` workers, or as many as it has, and says what was
-/// planned for: fewer workers where memory does not suffice for their queues.
-pub fn ports(devices: &[Arc<PciDevice>], workers: u16, free_bytes: u64, packed: bool) -> (Ports, Plan) {
+/// Network cards that are being opened.
+pub struct OpeningPorts<'a> {
+    /// What was planned for.
+    pub plan: Plan,
+    cards: Vec<&'a Arc<PciDevice>>,
+    begun: Vec<Result<Opening, virtio::Error>>,
+    packed: bool,
+}
+
+/// Begins to open every network card with a queue pair for each of up to `workers` workers, or as many as it has, and plans
+/// for fewer workers where memory does not suffice for their queues.
+pub fn begin_ports(
+    devices: &[Arc<PciDevice>],
+    workers: u16,
+    free_bytes: u64,
+    packed: bool,
+) -> OpeningPorts<'_> {
     let cards: Vec<_> = of_kind(devices, DeviceKind::Net).take(MAX_PORTS).collect();
     let plan = sizing::plan(free_bytes, cards.len() as u16, workers);
     if plan.workers < workers {
         info!(target: "devices", "memory suffices for {} workers on {} cards", plan.workers, cards.len());
     }
-    let ports = open_ports(&cards, &plan, packed);
-    for port in &ports.controls {
-        let info = port.info();
-        let [a, b, c, d, e, f] = info.mac;
-        info!(
-            target: "devices",
-            "{}: {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, {} queue pairs of {}, MTU up to {}",
-            info.name, info.queues, plan.ring, info.max_mtu
-        );
-    }
-    (ports, plan)
+    let mut opening = OpeningPorts { plan, cards, begun: Vec::new(), packed };
+    opening.begin_from(0, 0);
+    opening
 }
 
-fn open_ports(cards: &[&Arc<PciDevice>], plan: &Plan, packed: bool) -> Ports {
-    let mut ports = Ports { controls: Vec::new(), queues: Vec::new() };
-    // Pairs are dealt to the workers in this order, see `dataplane::deal`.
-    let mut dealt = 0;
-    for (index, card) in cards.iter().enumerate() {
-        let options = NetOptions {
-            name: format!("eth{index}"),
-            queue_pairs: plan.workers,
-            first_worker: (dealt % usize::from(plan.workers)) as u16,
-            workers: plan.workers,
-            queue_size: plan.ring,
-            packed,
-            fallback_mac: random_mac(),
-        };
-        match net::open((*card).clone(), &options) {
-            Ok((control, queues)) => {
-                dealt += queues.len();
-                ports.controls.push(control);
-                ports.queues.push(queues);
-            }
-            Err(error) => warn!(target: "devices", "{}, {}: {error}", card.address(), options.name),
+impl OpeningPorts<'_> {
+    /// Begins with the cards from number `from` on; those before them have `dealt` queue pairs.
+    fn begin_from(&mut self, from: usize, mut dealt: usize) {
+        let workers = self.plan.workers;
+        // A second beginning would disturb the first: that is dropped before.
+        self.begun.clear();
+        for (index, card) in self.cards.iter().enumerate().skip(from) {
+            let options = NetOptions {
+                name: format!("eth{index}"),
+                queue_pairs: workers,
+                // Pairs are dealt to the workers in this order, see `dataplane::deal`.
+                first_worker: (dealt % usize::from(workers)) as u16,
+                workers,
+                queue_size: self.plan.ring,
+                packed: self.packed,
+                fallback_mac: random_mac(),
+            };
+            let opening = net::begin((*card).clone(), &options);
+            dealt += opening.as_ref().map_or(0, |opening| usize::from(opening.queue_pairs()));
+            self.begun.push(opening);
         }
     }
-    ports
+
+    /// Waits until the cards run, and says what was opened.
+    pub fn finish(mut self) -> Ports {
+        let mut ports = Ports { controls: Vec::new(), queues: Vec::new() };
+        let mut done = 0;
+        while done < self.cards.len() {
+            let (first, begun) = (done, core::mem::take(&mut self.begun));
+            for (card, opening) in self.cards.iter().skip(first).zip(begun) {
+                done += 1;
+                let begins = opening.is_ok();
+                match opening.and_then(Opening::finish) {
+                    Ok((control, queues)) => {
+                        say_opened(&*control, self.plan.ring);
+                        ports.controls.push(control);
+                        ports.queues.push(queues);
+                    }
+                    Err(error) => {
+                        warn!(target: "devices", "{}, eth{}: {error}", card.address(), done - 1);
+                        if begins {
+                            // The pairs of those after it are not the workers' that were thought.
+                            break;
+                        }
+                    }
+                }
+            }
+            if done < self.cards.len() {
+                self.begin_from(done, ports.queues.iter().map(Vec::len).sum());
+            }
+        }
+        ports
+    }
+}
+
+fn say_opened(port: &dyn PortControl, ring: u16) {
+    let info = port.info();
+    let [a, b, c, d, e, f] = info.mac;
+    info!(
+        target: "devices",
+        "{}: {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, {} queue pairs of {ring}, MTU up to {}",
+        info.name, info.queues, info.max_mtu
+    );
 }
 
 /// An address of local administration that nobody else is likely to have.

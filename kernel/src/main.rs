@@ -48,6 +48,7 @@ boot::entry!(start);
 
 /// The first Rust code: one core, interrupts off, the boot stack, everything below 4 GiB mapped.
 extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
+    cpu::enable_features();
     console::init();
     let clock_source = time::init(entry_tsc);
     // SAFETY: the boot code has just switched its page tables on.

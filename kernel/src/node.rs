@@ -10,6 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use buffer::{BUFFER_BYTES, BufferPool};
 use control::{Boot, Control, Parts};
+use core::mem::ManuallyDrop;
 use dataplane::{MAX_WORKERS, Shared, Worker};
 use fib::{Fib4Writer, Fib6Writer};
 use log::{LevelFilter, info};
@@ -24,7 +25,7 @@ const ENTROPY_AFTER_NS: u64 = 1_000_000_000;
 const SILENT_NS: u64 = 20_000_000;
 
 /// What needs no devices: the boot module read, the route tables made.
-struct Prepared {
+pub struct Prepared {
     boot: Boot,
     fib4: Fib4Writer,
     fib6: Fib6Writer,
@@ -40,49 +41,68 @@ impl Prepared {
     }
 }
 
-/// What is being prepared on another core.
-pub struct Preparing(Arc<spin::Mutex<Option<Prepared>>>);
-
-/// Prepares what needs no devices: on another core, if there is one, while this one looks for them.
-pub fn prepare(boot: Boot) -> Preparing {
-    let place = Arc::new(spin::Mutex::new(None));
-    match cores::worker(0).filter(|core| core.index != 0) {
-        Some(core) => {
-            let there = place.clone();
-            core.run(Box::new(move || {
-                let prepared = Prepared::new(boot);
-                *there.lock() = Some(prepared);
-            }));
-        }
-        None => *place.lock() = Some(Prepared::new(boot)),
-    }
-    Preparing(place)
+/// Prepares what needs no devices while this core looks for them.
+pub fn prepare(boot: Boot) -> Awaited<Prepared> {
+    elsewhere(move || Prepared::new(boot))
 }
 
-impl Preparing {
-    fn finish(self) -> Prepared {
-        loop {
-            if let Some(prepared) = self.0.lock().take() {
-                return prepared;
+/// What is being made on another core. The place stays for ever, and what is made is never dropped there: the code that
+/// would drop a router is nowhere else.
+pub struct Awaited<T: 'static>(&'static spin::Mutex<Option<ManuallyDrop<T>>>);
+
+/// Has the first worker's core make something before it does what it is given next; this one if there is no other.
+fn elsewhere<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Awaited<T> {
+    let place: &spin::Mutex<_> = Box::leak(Box::new(spin::Mutex::new(None)));
+    match cores::worker(0).filter(|core| core.index != 0) {
+        Some(core) => core.run(Box::new(move || {
+            let made = ManuallyDrop::new(make());
+            *place.lock() = Some(made);
+            if let Some(control) = cores::control() {
+                control.wake();
             }
-            core::hint::spin_loop();
+        })),
+        None => *place.lock() = Some(ManuallyDrop::new(make())),
+    }
+    Awaited(place)
+}
+
+impl<T> Awaited<T> {
+    /// Sleeps until it is made: a core that spins takes time from its sibling, and a virtual one from all others.
+    fn take(self) -> T {
+        loop {
+            if let Some(made) = self.0.lock().take() {
+                return ManuallyDrop::into_inner(made);
+            }
+            cores::sleep(None, || self.0.lock().is_some());
         }
     }
 }
 
 /// Runs the node on these devices, as it was asked to at boot; `log` is the level that the command line wants, and
 /// `packed` whether it wants packed rings.
-pub fn run(pci: &[Arc<PciDevice>], preparing: Preparing, log: Option<LevelFilter>, packed: bool) -> ! {
+pub fn run(
+    pci: &[Arc<PciDevice>],
+    preparing: Awaited<Prepared>,
+    log: Option<LevelFilter>,
+    packed: bool,
+) -> ! {
     let ask_entropy = random::init(|| devices::entropy(pci));
     let (free_bytes, _) = memory::usage();
     let wanted = cores::workers().min(MAX_WORKERS) as u16;
-    let (Ports { controls, queues }, plan) = devices::ports(pci, wanted, free_bytes, packed);
+    let opening = devices::begin_ports(pci, wanted, free_bytes, packed);
+    let plan = opening.plan;
     let count = usize::from(plan.workers);
-    boot_stages::reached("devices");
-
+    // While the cards do what they were told.
     let pool = buffer_pool(plan.buffers);
-    let Prepared { boot, fib4, fib6 } = preparing.finish();
+    let Prepared { boot, fib4, fib6 } = preparing.take();
     let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), count, hash_seed(), Box::new(CoreWake));
+    let platform = Box::new(Machine::new(devices::disk(pci), log, count));
+    let Ports { controls, queues } = opening.finish();
+    boot_stages::reached("devices");
+    let parts =
+        Parts { platform, shared: shared.clone(), fib4, fib6, ports: controls, cache: pool.cache(), boot };
+    let (beginning, remainder) = Control::begin(parts, time::now_ns());
+    let begun = elsewhere(move || beginning.run());
     let worker = |(index, ports)| {
         let worker = Worker::new(shared.clone(), index, ports, pool.cache());
         Sleeper::new(worker, shared.clone(), index)
@@ -92,9 +112,7 @@ pub fn run(pci: &[Arc<PciDevice>], preparing: Preparing, log: Option<LevelFilter
     let only_worker = if cores::all().len() == 1 { workers.pop() } else { None };
     workers.into_iter().for_each(workers::start);
     boot_stages::reached("workers");
-    let platform = Box::new(Machine::new(devices::disk(pci), log, count));
-    let parts = Parts { platform, shared, fib4, fib6, ports: controls, cache: pool.cache(), boot };
-    let mut control = Box::new(Control::new(parts, time::now_ns()));
+    let mut control = Box::new(remainder.finish(|| begun.take(), time::now_ns()));
     boot_stages::reached("ready");
     let mut later = Later { ready_ns: time::now_ns(), pci, ask_entropy, silent: true };
     let poll = move |now_ns| control.poll(now_ns).min(later.poll(now_ns));

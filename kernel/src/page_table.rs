@@ -137,12 +137,11 @@ impl<F: FnMut() -> Option<NonNull<Table>>> PageTable<F> {
     ) -> Result<(), OutOfTables> {
         let bytes = entry_bytes(level);
         let size_bit = if level == 1 { 0 } else { HUGE };
-        for index in 0..ENTRIES {
+        let first = range.start.saturating_sub(base) / bytes;
+        let last = range.end.saturating_sub(base).div_ceil(bytes).min(ENTRIES);
+        for index in first..last {
             let start = base + index * bytes;
             let end = start + bytes;
-            if end <= range.start || start >= range.end {
-                continue;
-            }
             // SAFETY: `table` is one of our tables, and `self` is borrowed mutably.
             let entry = unsafe { &mut table.as_mut().0[index as usize] };
             let whole = range.start <= start && end <= range.end;

@@ -4,6 +4,7 @@
 //!
 //! Source: PCI Local Bus 3.0, chapter 6; PCI Express Base 6.0, section 7.5 and 7.7.2 (MSI-X).
 
+mod described;
 mod windows;
 
 use alloc::vec::Vec;
@@ -85,6 +86,10 @@ pub struct Bar {
     pub wide: bool,
     /// Whether reading has no side effects, so that a bridge may read ahead.
     pub prefetchable: bool,
+}
+
+impl Bar {
+    const PREFETCHABLE: u32 = 1 << 3;
 }
 
 /// A bridge from one bus to others.
@@ -202,12 +207,19 @@ fn addresses(space: &impl ConfigSpace, segment: u16, bus: u8) -> impl Iterator<I
 }
 
 fn function(space: &impl ConfigSpace, at: Address) -> Function {
-    let bars = bars(space, at);
+    let bars = described::bars(space, at).unwrap_or_else(|| bars(space, at));
     Function {
         at,
         id: (space.read16(at, register::VENDOR), space.read16(at, register::DEVICE)),
         bars,
         msix: msix(space, at, &bars),
+    }
+}
+
+/// Measures the BARs of functions of which only what is in them is known: they may be larger.
+pub fn measure(space: &impl ConfigSpace, functions: &mut [Function]) {
+    for function in functions {
+        function.bars = bars(space, function.at);
     }
 }
 
@@ -230,14 +242,10 @@ fn bars(space: &impl ConfigSpace, at: Address) -> [Option<Bar>; 6] {
 
 /// One BAR, and whether it takes two registers.
 fn bar(space: &impl ConfigSpace, at: Address, number: usize) -> (Option<Bar>, bool) {
-    const IO: u32 = 1;
-    const TYPE: u32 = 0b110;
-    const TYPE_64: u32 = 0b100;
-    const PREFETCHABLE: u32 = 1 << 3;
     let register = bar_register(number);
     let low = space.read32(at, register);
-    let wide = low & IO == 0 && low & TYPE == TYPE_64 && number < 5;
-    if low & IO != 0 {
+    let wide = is_wide(low, number);
+    if is_io(low) {
         return (None, false);
     }
     let size_low = probe(space, at, register, low) & !0xf;
@@ -254,7 +262,7 @@ fn bar(space: &impl ConfigSpace, at: Address, number: usize) -> (Option<Bar>, bo
         return (None, wide);
     }
     let address = u64::from(high) << 32 | u64::from(low & !0xf);
-    (Some(Bar { address, bytes, wide, prefetchable: low & PREFETCHABLE != 0 }), wide)
+    (Some(Bar { address, bytes, wide, prefetchable: low & Bar::PREFETCHABLE != 0 }), wide)
 }
 
 /// Which bits of a BAR register can be set.
@@ -263,6 +271,18 @@ fn probe(space: &impl ConfigSpace, at: Address, register: u16, value: u32) -> u3
     let mask = space.read32(at, register);
     space.write32(at, register, value);
     mask
+}
+
+/// Whether a BAR is of I/O ports.
+fn is_io(low: u32) -> bool {
+    low & 1 != 0
+}
+
+/// Whether a memory BAR takes the next register as well.
+fn is_wide(low: u32, number: usize) -> bool {
+    const TYPE: u32 = 0b110;
+    const TYPE_64: u32 = 0b100;
+    !is_io(low) && low & TYPE == TYPE_64 && number < 5
 }
 
 fn bar_register(number: usize) -> u16 {
@@ -283,23 +303,22 @@ fn msix(space: &impl ConfigSpace, at: Address, bars: &[Option<Bar>; 6]) -> Optio
 
 /// Offset of the first capability of a kind.
 fn capability(space: &impl ConfigSpace, at: Address, kind: u8) -> Option<u16> {
+    capabilities(space, at).find(|&(found, _)| found == kind).map(|(_, offset)| offset)
+}
+
+/// The capabilities: kind and offset of each.
+fn capabilities(space: &impl ConfigSpace, at: Address) -> impl Iterator<Item = (u8, u16)> + '_ {
     const HAS_CAPABILITIES: u16 = 1 << 4;
     /// More than fit between the header and the end of the first 256 bytes.
     const MOST: usize = 48;
-    if space.read16(at, register::STATUS) & HAS_CAPABILITIES == 0 {
-        return None;
-    }
-    let mut offset = space.read8(at, register::CAPABILITIES) & !3;
-    for _ in 0..MOST {
-        if offset < 0x40 {
-            return None;
-        }
-        if space.read8(at, u16::from(offset)) == kind {
-            return Some(u16::from(offset));
-        }
-        offset = space.read8(at, u16::from(offset) + 1) & !3;
-    }
-    None
+    let there = space.read16(at, register::STATUS) & HAS_CAPABILITIES != 0;
+    let mut next = register::CAPABILITIES;
+    let step = move || {
+        let offset = u16::from(space.read8(at, next) & !3);
+        next = offset + 1;
+        (offset >= 0x40).then(|| (space.read8(at, offset), offset))
+    };
+    core::iter::from_fn(step).take(if there { MOST } else { 0 })
 }
 
 #[cfg(test)]
@@ -435,6 +454,67 @@ mod tests {
         assert_eq!(nic.bars, [None, Some(bar_1), None, None, Some(bar_4), None]);
         assert_eq!(nic.msix, Some(Msix { capability: 0x50, entries: 5, bar: 1, offset: 0x800 }));
         assert_eq!(functions[1].bars, [None; 6]);
+    }
+
+    /// The NIC with its structures in BAR 4 as QEMU has them; BAR 1 has the MSI-X table and, behind it, what is pending.
+    fn described() -> Model {
+        let mut nic = nic();
+        nic.bytes[0x58..0x5c].copy_from_slice(&[1, 0x0c, 0, 0]);
+        nic.bytes[0x51] = 0x60;
+        for (index, at) in [0x60, 0x70, 0x80].into_iter().enumerate() {
+            let kind = [1, 4, 2][index];
+            let next = if index == 2 { 0 } else { at as u8 + 0x10 };
+            nic.bytes[at..at + 8].copy_from_slice(&[9, next, 16, kind, 4, 0, 0, 0]);
+            let offset = [0u32, 0x2000, 0x3000][index];
+            nic.bytes[at + 8..at + 12].copy_from_slice(&offset.to_le_bytes());
+            nic.bytes[at + 12..at + 16].copy_from_slice(&0x1000u32.to_le_bytes());
+        }
+        nic
+    }
+
+    #[test]
+    fn a_described_function_is_not_switched_off() {
+        let space = Space::default();
+        let mut nic = described();
+        // Could not be written unnoticed.
+        nic.writable = [0; 6];
+        let _ = space.0.borrow_mut().insert(at(0, 0, 0), nic);
+        let bars = scan(&space, 0, 0..=0).functions[0].bars;
+        // BAR 1 is larger than what is known to be in it: the table of 5 entries at 0x800, 8 bytes at 0xc00.
+        let bar_1 = Bar { address: 0xfebd_0000, bytes: 0x1000, wide: false, prefetchable: false };
+        let bar_4 = Bar { address: 0xfe00_0000, bytes: 0x4000, wide: true, prefetchable: true };
+        assert_eq!(bars, [None, Some(bar_1), None, None, Some(bar_4), None]);
+    }
+
+    #[test]
+    fn what_is_not_wholly_described_is_measured() {
+        let scanned = |change: &dyn Fn(&mut Model)| {
+            let space = Space::default();
+            let mut nic = described();
+            change(&mut nic);
+            let _ = space.0.borrow_mut().insert(at(0, 0, 0), nic);
+            let mut tree = scan(&space, 0, 0..=0);
+            let found = tree.functions[0].bars;
+            measure(&space, &mut tree.functions);
+            (found, tree.functions[0].bars)
+        };
+        let (found, measured) = scanned(&|nic| nic.bytes[0x64] = 5);
+        assert_eq!(found, measured, "a structure that seems to be elsewhere: the common one is not needed");
+        for change in [
+            &(|nic: &mut Model| nic.bytes[0x10 + 16 + 3] = 0) as &dyn Fn(&mut Model),
+            &|nic| nic.bytes[0x60..0x90].fill(0),
+            &|nic| nic.bytes[0x6c..0x70].fill(0xff),
+        ] {
+            let (found, measured) = scanned(change);
+            assert_eq!(found, measured);
+        }
+        let half = |nic: &mut Model| nic.bytes[0x7c..0x90].fill(0);
+        let (found, measured) = scanned(&half);
+        assert_eq!(
+            found.map(|bar| bar.map(|bar| bar.bytes)),
+            [None, Some(0x1000), None, None, Some(0x2000), None]
+        );
+        assert_eq!(measured[4].map(|bar| bar.bytes), Some(0x4000), "what is known is less than there is");
     }
 
     #[test]

@@ -40,6 +40,8 @@ impl Space {
         }
     }
 
+    /// One body for all registers: boot under emulation takes as long as there is different code.
+    #[inline(never)]
     fn read<T: PortRead>(&self, at: Address, offset: u16, nothing: T) -> T {
         match self {
             Self::MemoryMapped(ecam) => match register(ecam, at, offset) {
@@ -58,6 +60,7 @@ impl Space {
         }
     }
 
+    #[inline(never)]
     fn write<T: PortWrite>(&self, at: Address, offset: u16, value: T) {
         match self {
             Self::MemoryMapped(ecam) => {

@@ -210,6 +210,7 @@ fn wait_until_started(patience_ns: u64) -> bool {
 
 /// First Rust code of another core: waits for jobs and does them. It takes no lock before it is sure to run.
 extern "C" fn started() -> ! {
+    cpu::enable_features();
     // SAFETY: `start` put a core there, which stays, before it started this one.
     let core = unsafe { STARTING.load(Ordering::Acquire).as_ref() };
     let Some(core) = core else { cpu::halt() };

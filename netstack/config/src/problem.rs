@@ -45,7 +45,16 @@ impl Problems {
 
 /// The pointer to a member of the value at `parent` (RFC 6901 §3: `~` is `~0`, `/` is `~1`).
 pub fn member(parent: &str, name: &str) -> String {
-    format!("{parent}/{}", name.replace('~', "~0").replace('/', "~1"))
+    let mut pointer = String::from(parent);
+    pointer.push('/');
+    for letter in name.chars() {
+        match letter {
+            '~' => pointer.push_str("~0"),
+            '/' => pointer.push_str("~1"),
+            _ => pointer.push(letter),
+        }
+    }
+    pointer
 }
 
 /// The pointer to an element of the array at `parent`.

@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn workers_get_services_with_memory_for_flows_and_lose_them_again() {
-        let mut node = crate::testing::Machine::default().start(&crate::Boot::default());
+        let mut node = crate::testing::Machine::default().start(crate::Boot::default());
         assert!(node.shared.services().is_none());
         node.objects.restore(objects("10.96.0.1"), 1).unwrap();
         node.finish_objects();

@@ -1,5 +1,6 @@
 //! Control's turn: everything that is not forwarding, in order, a bounded amount of each.
 
+use crate::beginning::{self, Beginning, Remainder};
 use crate::dhcp;
 use crate::drops::ControlDrop;
 use crate::net::{
@@ -16,7 +17,7 @@ use buffer::{Buf, BufferCache, Flags, PortControl};
 use core::net::IpAddr;
 use dataplane::{Inject, InjectTo, InterfaceId, Punt, Refusal, Shared, TokenBucket};
 use fib::{Fib4Writer, Fib6Writer};
-use router::{Limits, Output, Port, Router};
+use router::Output;
 
 /// Punted packets handled in one turn.
 const PUNTS_PER_POLL: usize = 256;
@@ -70,21 +71,24 @@ pub struct Control {
 impl Control {
     /// Chooses a configuration, puts it in force and listens. `now_ns` is monotonic.
     pub fn new(parts: Parts, now_ns: u64) -> Self {
-        let Parts { mut platform, shared, fib4, fib6, mut ports, cache, boot } = parts;
-        let mut seed = [[0; 8]; 2];
-        seed.iter_mut().for_each(|bytes| platform.random(bytes));
-        let [router_seed, stack_seed] = seed.map(u64::from_le_bytes);
-        let router_ports: Vec<Port> =
-            ports.iter().map(|port| Port { name: port.info().name.clone(), mac: port.info().mac }).collect();
-        let mut router =
-            Router::new(shared.clone(), fib4, fib6, &router_ports, Limits::default(), router_seed);
-        let links: Vec<bool> = ports.iter_mut().map(|port| port.link_up(now_ns)).collect();
-        router.begin_with_links(&links);
-        let mut node = Node::new(platform, shared.clone(), router, ports, &boot, now_ns);
-        // The first tables: workers take them while the rest is made.
-        node.router.poll(now_ns);
-        let mut stack = Stack::new(stack_seed, now_ns);
-        let server = Server::new(&mut stack, node.running.config().api.port, now_ns);
+        let (beginning, remainder) = Self::begin(parts, now_ns);
+        remainder.finish(|| beginning.run(), now_ns)
+    }
+
+    /// [`Control::new`] in two parts: the first may run on another core while the second is prepared.
+    pub fn begin(parts: Parts, now_ns: u64) -> (Beginning, Remainder) {
+        beginning::divide(parts, now_ns)
+    }
+
+    pub(crate) fn made_of(
+        node: Node,
+        stack: Stack,
+        server: Server<Node>,
+        cache: BufferCache,
+        shared: Arc<Shared>,
+        links: Vec<bool>,
+        now_ns: u64,
+    ) -> Self {
         Self {
             node,
             stack,

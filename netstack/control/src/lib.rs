@@ -1,7 +1,7 @@
 //! The management plane: the API server with its TCP/IP stack, the DHCP client, the configuration store.
 //!
 //! Main path:
-//! 1. [`Control::new`] takes the [`Parts`], chooses what to start with (`boot`, [`store`]) and puts it in force (`node`);
+//! 1. [`Control::new`] takes the [`Parts`], chooses what to start with (`boot`, [`store`]) and puts it in force (`beginning`, `node`);
 //! 2. [`Control::poll`] (`control`) is control's turn: links, punted packets, DHCP (`dhcp`), the router, the server, what is to
 //!    be sent;
 //! 3. TCP segments for the node pass smoltcp (`net`) and become requests (`http`);
@@ -19,6 +19,7 @@ extern crate alloc;
 mod api;
 mod auth;
 mod balancing;
+mod beginning;
 mod boot;
 mod control;
 pub mod dhcp;
@@ -36,6 +37,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use beginning::{Beginning, Begun, Remainder};
 pub use boot::ModuleRead;
 pub use control::{Control, Parts};
 pub use net::direct::Stream;

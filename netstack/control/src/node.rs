@@ -2,19 +2,19 @@
 
 use crate::auth::Auth;
 use crate::balancing::Balancing;
+use crate::beginning::Begun;
 use crate::boot;
 use crate::dhcp::{Client, Event, Lease};
 use crate::drops::ControlDrops;
 use crate::net::Filter;
 use crate::objects::Objects;
-use crate::platform::{Boot, Platform};
+use crate::platform::Platform;
 use crate::running::Running;
 use crate::store::{Behind, Checksum, Saved, Store, StoreError};
 use alloc::{boxed::Box, collections::BTreeMap, format, string::String, sync::Arc, vec::Vec};
 use buffer::PortControl;
 use config::{Config, PortFacts, Problem};
 use core::net::{IpAddr, Ipv4Addr};
-use crypto::gcm::Gcm;
 use dataplane::{InterfaceId, Shared, TraceRecord};
 use resources::Object;
 use router::{DhcpLease, Router};
@@ -60,29 +60,25 @@ impl Node {
         (self.now_ns.saturating_sub(self.started_ns) / 1_000_000) as f64 / 1000.0
     }
 
-    /// A node with the configuration that [`boot::choose`] finds.
+    /// A node with the configuration that was chosen, which its router has already.
     pub fn new(
-        mut platform: Box<dyn Platform>,
+        platform: Box<dyn Platform>,
         shared: Arc<Shared>,
-        router: Router,
+        begun: Begun,
         ports: Vec<Box<dyn PortControl>>,
-        boot: &Boot,
         now_ns: u64,
     ) -> Self {
-        let mut router = router;
-        match boot.crypto.map(|kernel| (kernel, Gcm::with_kernel(kernel))) {
-            Some((_, Some(gcm))) => router.set_crypto(gcm),
-            Some((kernel, None)) => {
-                log::error!(target: "ipsec", "this CPU does not run crypto={kernel}; {} is used", Gcm::best().kernel());
-            }
-            None => {}
-        }
-        let saved = load(&mut *platform);
-        let start = boot::choose(boot, saved.as_ref(), &port_facts(&ports));
+        let Begun { mut router, start, boot } = begun;
+        let mut platform = platform;
         for reason in &start.reasons {
             log::info!(target: "config", "{reason}");
         }
         let config = start.config;
+        configure_ipsec(&mut router, &mut *platform, &config, now_ns);
+        if platform.store().is_none() {
+            // No objects to wait for: the first tables, which workers take while the rest is made.
+            router.apply_changes(now_ns);
+        }
         let mut node = Self {
             platform,
             shared,
@@ -99,11 +95,11 @@ impl Node {
             now_ns,
             reboot_at_ns: None,
             listen_changed: true,
-            boot_token: boot.token.clone(),
+            boot_module: boot::module_checksum(&boot),
+            boot_token: boot.token,
             made_token: None,
-            boot_module: boot::module_checksum(boot),
         };
-        node.put_in_force(&config);
+        node.follow(&config);
         node.restore_objects();
         node
     }
@@ -305,10 +301,14 @@ impl Node {
     }
 
     fn put_in_force(&mut self, config: &Config) {
-        self.platform.set_log_level(config.log.level);
         self.router.configure(config, self.now_ns);
-        let Self { router, platform, now_ns, .. } = self;
-        router.configure_ipsec(&config.ipsec, &mut |bytes: &mut [u8]| platform.random(bytes), *now_ns);
+        configure_ipsec(&mut self.router, &mut *self.platform, config, self.now_ns);
+        self.follow(config);
+    }
+
+    /// Does with a configuration what is left once the router and IPsec have it.
+    fn follow(&mut self, config: &Config) {
+        self.platform.set_log_level(config.log.level);
         self.keep_dhcp_clients(config);
         let token = self.token_for(config);
         self.auth.set_token(&token);
@@ -373,11 +373,15 @@ impl Node {
     }
 }
 
+fn configure_ipsec(router: &mut Router, platform: &mut dyn Platform, config: &Config, now_ns: u64) {
+    router.configure_ipsec(&config.ipsec, &mut |bytes: &mut [u8]| platform.random(bytes), now_ns);
+}
+
 fn port_facts(ports: &[Box<dyn PortControl>]) -> Vec<PortFacts<'_>> {
     ports.iter().map(|port| PortFacts { name: &port.info().name, max_mtu: port.info().max_mtu }).collect()
 }
 
-fn load(platform: &mut dyn Platform) -> Option<Saved> {
+pub(crate) fn load(platform: &mut dyn Platform) -> Option<Saved> {
     let device = platform.store()?;
     match Store::open(device).and_then(|mut store| store.load()) {
         Ok(saved) => saved,

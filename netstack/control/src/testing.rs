@@ -1,12 +1,12 @@
 //! A machine for tests.
 
+use crate::beginning::{Beginning, PortAtStart};
 use crate::platform::{
     BlockDevice, BlockError, Boot, BootStage, Core, CoreRole, Memory, Platform, SECTOR_BYTES, Sector,
 };
 use buffer::{PortControl, PortInfo, PortStats};
 use dataplane::{Shared, Wake};
 use fib::{Fib4Writer, Fib6Writer};
-use router::{Limits, Port, Router};
 use std::sync::{Arc, Mutex};
 
 pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -51,14 +51,28 @@ impl Machine {
     }
 
     /// A node on this machine, with `eth0` and `eth1`.
-    pub fn start(&self, boot: &Boot) -> crate::node::Node {
+    pub fn start(&self, boot: Boot) -> crate::node::Node {
         let (fib4, fib6) = (Fib4Writer::new().unwrap(), Fib6Writer::new().unwrap());
         let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(Sleepless));
-        let ports: Vec<Box<dyn PortControl>> = vec![port(0), port(1)];
-        let router_ports: Vec<Port> =
-            ports.iter().map(|p| Port { name: p.info().name.clone(), mac: p.info().mac }).collect();
-        let router = Router::new(shared.clone(), fib4, fib6, &router_ports, Limits::default(), 1);
-        crate::node::Node::new(self.platform(), shared, router, ports, boot, 0)
+        let mut platform = self.platform();
+        let ports = vec![port(0), port(1)];
+        let at_start = |info: &PortInfo| PortAtStart {
+            name: info.name.clone(),
+            mac: info.mac,
+            max_mtu: info.max_mtu,
+            is_up: false,
+        };
+        let beginning = Beginning {
+            shared: shared.clone(),
+            fib4,
+            fib6,
+            boot,
+            saved: crate::node::load(&mut *platform),
+            ports: ports.iter().map(|port| at_start(port.info())).collect(),
+            router_seed: 1,
+            now_ns: 0,
+        };
+        crate::node::Node::new(platform, shared, beginning.run(), ports, 0)
     }
 }
 

@@ -119,7 +119,8 @@ impl Changes {
 }
 
 impl Router {
-    pub(crate) fn apply_changes(&mut self, now_ns: u64) {
+    /// Publishes what has changed, and enters and removes the routes that may be: the last part of [`Router::poll`].
+    pub fn apply_changes(&mut self, now_ns: u64) {
         if self.changes.dirty && now_ns >= self.changes.publish_ns {
             self.publish(now_ns);
         }

@@ -51,14 +51,19 @@ impl<R: Ring<()>> CommandQueue<R> {
         Ok(Self { queue, memory })
     }
 
-    /// Has the device carry out a command, and waits for it. True: done; false: refused.
-    pub(super) fn execute(&mut self, command: &Command) -> Result<bool, Error> {
+    /// Gives the device a command; [`finish`](Self::finish) comes before the next one.
+    pub(super) fn begin(&mut self, command: &Command) -> Result<(), Error> {
         let (bytes, len) = command.encode();
         self.memory.write(0, &bytes);
         self.memory.write(ACK, &[ACK_NONE]);
         let chain = [self.memory.segment(0, len, false), self.memory.segment(ACK, 1, true)];
         self.queue.push((), &chain).map_err(|()| Error::Config("control queue is too small"))?;
         self.queue.publish();
+        Ok(())
+    }
+
+    /// Waits until the device has carried the command out. True: done; false: refused.
+    pub(super) fn finish(&mut self) -> Result<bool, Error> {
         for _ in 0..self.queue.transport().max_polls() {
             if self.queue.pop().is_some() {
                 return self.answer();

@@ -129,11 +129,42 @@ pub type Net = (Box<dyn PortControl>, Vec<Box<dyn PortQueue>>);
 /// # Errors
 /// The device is not a network card that follows the specification; it is left reset.
 pub fn open(device: Arc<dyn Device>, options: &NetOptions) -> Result<Net, Error> {
+    begin(device, options)?.finish()
+}
+
+/// As [`open`], up to where a device that keeps to the specification has only to do what it was told: meanwhile others
+/// can be opened.
+///
+/// # Errors
+/// As [`open`].
+pub fn begin(device: Arc<dyn Device>, options: &NetOptions) -> Result<Opening, Error> {
     let transport = start(device, options, PATIENT)?;
     if transport.has(feature::RING_PACKED) {
-        open_with::<PackedFormat>(transport, options)
+        begin_with::<PackedFormat>(transport, options)
     } else {
-        open_with::<SplitFormat>(transport, options)
+        begin_with::<SplitFormat>(transport, options)
+    }
+}
+
+/// A card that is being opened. Dropped, it is left reset.
+pub struct Opening {
+    pairs: u16,
+    finish: Box<dyn FnOnce() -> Result<Net, Error>>,
+}
+
+impl Opening {
+    /// How many queue pairs it will have.
+    #[must_use]
+    pub fn queue_pairs(&self) -> u16 {
+        self.pairs
+    }
+
+    /// Waits until the card runs.
+    ///
+    /// # Errors
+    /// The device did not do what it was told.
+    pub fn finish(self) -> Result<Net, Error> {
+        (self.finish)()
     }
 }
 
@@ -159,8 +190,14 @@ impl Format for PackedFormat {
     type Ring<T: Send + 'static> = Packed<T>;
 }
 
-fn open_with<F: Format>(transport: Transport, options: &NetOptions) -> Result<Net, Error> {
-    let mut card = Card::<F>::bring_up(&Arc::new(transport), options)?;
+fn begin_with<F: Format>(transport: Transport, options: &NetOptions) -> Result<Opening, Error> {
+    let card = Card::<F>::begin(&Arc::new(transport), options)?;
+    let options = options.clone();
+    Ok(Opening { pairs: card.rings.len() as u16, finish: Box::new(move || run(card.finish()?, &options)) })
+}
+
+/// Makes the handles of a card that runs.
+fn run<F: Format>(mut card: Card<F>, options: &NetOptions) -> Result<Net, Error> {
     card.transport.set_quick();
     let info = PortInfo {
         name: options.name.clone(),
@@ -193,12 +230,17 @@ struct Card<F: Format> {
     /// The workers', until they are handed out.
     rings: Vec<Rings<F::Ring<Buf>>>,
     /// The device has this queue's memory as long as it runs.
-    _commands: Option<CommandQueue<F::Ring<()>>>,
+    commands: Option<CommandQueue<F::Ring<()>>>,
 }
 
 impl<F: Format> Card<F> {
     /// Sets the queues of a started device up and lets it run.
     fn bring_up(transport: &Arc<Transport>, options: &NetOptions) -> Result<Self, Error> {
+        Self::begin(transport, options)?.finish()
+    }
+
+    /// Sets the queues of a started device up and gives it its first command.
+    fn begin(transport: &Arc<Transport>, options: &NetOptions) -> Result<Self, Error> {
         let has = |bits| transport.has(bits);
         let device_pairs = device_pairs(transport)?;
         let pairs = pairs_to_use(transport, options.queue_pairs.clamp(1, device_pairs));
@@ -223,8 +265,10 @@ impl<F: Format> Card<F> {
         };
         let (mac, max_mtu) = (read_mac(transport, options.fallback_mac)?, read_mtu(transport)?);
         transport.driver_ok();
-        if let Some(commands) = &mut commands {
-            configure(transport, commands, pairs)?;
+        if let Some(commands) = &mut commands
+            && let Some(command) = commands_for(transport, pairs).next()
+        {
+            commands.begin(&command)?;
         }
         Ok(Self {
             transport: transport.clone(),
@@ -238,8 +282,23 @@ impl<F: Format> Card<F> {
             config_interrupt,
             tx_doorbells,
             rings,
-            _commands: commands,
+            commands,
         })
+    }
+
+    /// Waits until the card has done what it was told, and tells it the rest.
+    fn finish(mut self) -> Result<Self, Error> {
+        let Some(commands) = &mut self.commands else { return Ok(self) };
+        for (index, command) in commands_for(&self.transport, self.rings.len() as u16).enumerate() {
+            if index > 0 {
+                commands.begin(&command)?;
+            }
+            // A card that refuses filters does so on its own terms; what matters is that nothing wanted is kept out.
+            if !commands.finish()? && matches!(command, Command::QueuePairs(_)) {
+                return Err(Error::Config("device refuses its own number of queue pairs"));
+            }
+        }
+        Ok(self)
     }
 }
 
@@ -307,18 +366,9 @@ fn read_mtu(transport: &Transport) -> Result<u16, Error> {
     }
 }
 
-/// What is left to say to a device that runs.
-fn configure<R: Ring<()>>(
-    transport: &Transport,
-    commands: &mut CommandQueue<R>,
-    pairs: u16,
-) -> Result<(), Error> {
-    if pairs > 1 && !commands.execute(&Command::QueuePairs(pairs))? {
-        return Err(Error::Config("device refuses its own number of queue pairs"));
-    }
-    if transport.has(net_feature::CTRL_RX) {
-        // A card that refuses filters on its own terms; what matters is that nothing wanted is kept out.
-        let _ = commands.execute(&Command::Promiscuous(true))?;
-    }
-    Ok(())
+/// What is left to say to a device that runs with this many queue pairs.
+fn commands_for(transport: &Transport, pairs: u16) -> impl Iterator<Item = Command> + use<> {
+    let queue_pairs = (pairs > 1).then_some(Command::QueuePairs(pairs));
+    let promiscuous = transport.has(net_feature::CTRL_RX).then_some(Command::Promiscuous(true));
+    queue_pairs.into_iter().chain(promiscuous)
 }

@@ -40,7 +40,7 @@ pub(super) struct Api {
 impl Api {
     pub fn start(machine: &Machine) -> Self {
         let boot = Boot { token: Some(TOKEN.into()), ..Boot::default() };
-        Self { machine: machine.clone(), node: machine.start(&boot), description: openapi::describe("1") }
+        Self { machine: machine.clone(), node: machine.start(boot), description: openapi::describe("1") }
     }
 
     pub fn new() -> Self {
@@ -323,7 +323,7 @@ fn tokens_are_kept_changed_and_never_shown() {
     let module = json!({"api": {"token": TOKEN}}).to_string();
     let boot = Boot { module: Some(module.as_bytes().into()), ..Boot::default() };
     let mut api =
-        Api { machine: machine.clone(), node: machine.start(&boot), description: openapi::describe("1") };
+        Api { machine: machine.clone(), node: machine.start(boot), description: openapi::describe("1") };
     assert!(!api.ask("GET", "/v1/config", "").body.contains(TOKEN));
     let answer = api.ask("PUT", "/v1/config", "{\"hostname\":\"a\"}");
     assert_eq!(answer.json()["changes"].as_array().unwrap().len(), 1);
@@ -359,9 +359,9 @@ fn what_is_saved_survives_a_restart() {
 #[test]
 fn a_made_token_is_saved_with_the_configuration() {
     let machine = Machine::with_store();
-    let mut node = machine.start(&Boot::default());
+    let mut node = machine.start(Boot::default());
     assert!(node.save_config().unwrap().is_ok());
-    let again = machine.start(&Boot::default());
+    let again = machine.start(Boot::default());
     let token = again.running.config().api.token.clone().unwrap();
     assert_eq!(token.len(), 64);
     let mut auth = again.auth;
