@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use buffer::VECTOR_SIZE;
 use flow::{Config, Error, FlowTable, V4, V6};
-use rewrite::{Header, Malformed, Tunnel, Tuple, View};
+use rewrite::{Malformed, Tunnel, Tuple, View};
 
 use crate::decide::{Context, Reason};
 use crate::passes::Lanes;
@@ -30,19 +30,29 @@ pub enum Verdict {
 /// The tunnel that a packet goes into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encapsulation {
-    pub(crate) tunnel: Tunnel,
+    /// Number of the backend.
+    pub(crate) backend: u32,
     /// Of the packet's flow.
     pub(crate) hash: u64,
 }
 
+const _: () = assert!(size_of::<Verdict>() == 24);
+
 impl Encapsulation {
-    /// The bytes to put in front of a packet of `inner_bytes`, of which `inner` is the start at least.
+    /// The tunnel, in the snapshot that was decided by.
+    #[inline]
+    pub fn tunnel(&self, snapshot: &Snapshot) -> Option<Tunnel> {
+        snapshot.tunnel(self.backend)
+    }
+
+    /// Writes the outer header into the room for it at the start of `bytes`, as [`Tunnel::put`] does.
     ///
     /// # Errors
     /// [`Malformed`] if it would become too long, or a checksum covers what is not there.
-    pub fn header(&self, inner: &[u8], inner_bytes: usize) -> Result<Header, Malformed> {
+    #[inline]
+    pub fn put(&self, tunnel: &Tunnel, bytes: &mut [u8], inner_bytes: usize) -> Result<(), Malformed> {
         // The identification is of use if the outer packet is fragmented on its way; any number that changes will do.
-        self.tunnel.header(inner, inner_bytes, self.hash, self.hash as u16)
+        tunnel.put(bytes, inner_bytes, self.hash, self.hash as u16)
     }
 }
 

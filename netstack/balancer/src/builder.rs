@@ -97,6 +97,7 @@ impl Builder {
             addresses: HashTable::new(),
             own: settings.node_addresses.clone(),
             ends: HashTable::new(),
+            tunnel_ends: HashTable::new(),
             services: Vec::new(),
             backends: Vec::new(),
             pool4: pool(true),
@@ -177,6 +178,9 @@ impl Builder {
                 *place = Some(Backend { generation, is_active, address, forwarding });
             }
             service.backends.push(number);
+            if matches!(pool.forwarding, Forwarding::Ipip | Forwarding::Gue) {
+                add_address(&mut snapshot.tunnel_ends, snapshot.placing, backend.address.ip());
+            }
             if pool.forwarding == Forwarding::Nat {
                 add_end(snapshot, (backend.address, pool.key.protocol.number()), number);
             }
@@ -270,7 +274,11 @@ fn add_frontend(
     if is_own {
         return;
     }
+    add_address(&mut snapshot.addresses, placing, address);
+}
+
+/// Notes an address.
+fn add_address(addresses: &mut HashTable<IpAddr>, placing: Placing, address: IpAddr) {
     let place_of = |address: &IpAddr| placing.of(SocketAddr::new(*address, 0), 0);
-    let _ =
-        snapshot.addresses.entry(place_of(&address), |known| *known == address, place_of).or_insert(address);
+    let _ = addresses.entry(place_of(&address), |known| *known == address, place_of).or_insert(address);
 }

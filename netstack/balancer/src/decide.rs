@@ -3,6 +3,7 @@
 use core::net::{IpAddr, SocketAddr};
 
 use flow::{Entry, FlowTable, Home, Key, Observed, Refused, Slot, V4, V6};
+use maglev::FlowHasher;
 use rewrite::{Plain, SourcePool, Transport, Tuple, View};
 use services::Forwarding;
 
@@ -62,8 +63,8 @@ pub(crate) enum Action {
     Translate(Tuple),
     /// It is an ICMP error about a packet of this flow, before translation.
     TranslateError(Tuple),
-    /// Bring it to this backend as it is.
-    Bring(Backend),
+    /// Bring it to this backend, by its number, as it is.
+    Bring(u32, Backend),
     /// Drop it.
     Drop(Reason),
 }
@@ -81,25 +82,41 @@ pub(crate) struct Context<'a> {
 }
 
 /// The keys of a family.
-pub(crate) trait Family: Key + Plain + Into<Tuple> + TryFrom<Tuple> {}
+pub(crate) trait Family: Key + Plain + Into<Tuple> + TryFrom<Tuple> {
+    /// The hash that chooses a backend, the same on all nodes.
+    fn flow_hash(&self, hasher: &FlowHasher) -> u64;
+}
 
-impl<K: Key + Plain + Into<Tuple> + TryFrom<Tuple>> Family for K {}
+impl Family for V4 {
+    #[inline(always)]
+    fn flow_hash(&self, hasher: &FlowHasher) -> u64 {
+        let ports = (self.source_port, self.destination_port);
+        hasher.ipv4(self.source, self.destination, self.protocol, ports)
+    }
+}
 
-/// A packet, where its flow is looked for, and what has been found out about that before.
+impl Family for V6 {
+    #[inline(always)]
+    fn flow_hash(&self, hasher: &FlowHasher) -> u64 {
+        let ports = (self.source_port, self.destination_port);
+        hasher.ipv6(self.source, self.destination, self.protocol, ports)
+    }
+}
+
+/// A packet, and where its flow is looked for.
 pub(crate) struct Seen<'a, K> {
     pub(crate) view: &'a View,
     pub(crate) key: K,
     pub(crate) home: Home,
-    pub(crate) plan: Option<Plan>,
 }
 
-/// A flow that is to be translated as its service's table says.
-#[derive(Clone, Copy)]
-pub(crate) struct Plan {
+/// A flow that begins in the usual way: with the backend that its service's table has for it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Plan<K> {
     /// Number of the backend.
-    number: u32,
-    /// Where the answers' key is looked for.
-    answer: Home,
+    pub(crate) number: u32,
+    /// The backend's packets are translated: the answers' key, and where it is looked for.
+    pub(crate) answer: Option<(Home, K)>,
 }
 
 impl Context<'_> {
@@ -120,7 +137,7 @@ impl Context<'_> {
         }
         let backend = self.snapshot.backend(entry.binding)?;
         let action = match entry.peer() {
-            None if !translates(backend) => Action::Bring(*backend),
+            None if !translates(backend) => Action::Bring(entry.binding, *backend),
             None => translate(tuple.with_destination(backend.address)),
             // Of full NAT the source is another one too; the answer's key tells.
             Some(peer) if backend.forwarding == Forwarding::FullNat || is_hairpin(&tuple, backend) => {
@@ -132,46 +149,44 @@ impl Context<'_> {
         Some(decided(action, bound))
     }
 
-    /// Chooses the backend of a flow that is not in the table, and asks for the line of the answers. None if there is more to
-    /// decide about it.
+    /// Chooses the backend of a flow that is not in the table, and asks for the line of the answers. False if there is more
+    /// to decide about it. The plan is written to where it will be read a while later: a key that has just been put together
+    /// and is moved as a whole makes the processor wait.
     #[inline(always)]
-    pub(crate) fn plan<K: Family>(&self, flows: &FlowTable<K>, key: &K, packet: Payload<'_>) -> Option<Plan> {
-        let tuple: Tuple = (*key).into();
-        let Some(frontend) = self.snapshot.frontend(tuple.destination(), tuple.protocol()) else {
+    pub(crate) fn plan<K: Family>(&self, flows: &FlowTable<K>, key: &K, plan: &mut Plan<K>) -> bool {
+        let Some(frontend) = self.snapshot.frontend(key.destination(), key.protocol()) else {
             if self.keeps_all {
                 let _ = flows.prefetch(&key.reversed());
             }
-            return None;
+            return false;
         };
-        if !is_admitted(frontend, tuple.source().ip()) {
-            return None;
+        let service = self.snapshot.services.get(frontend.service);
+        let Some(service) = service.filter(|service| !service.by_client && service.server_ids.is_none())
+        else {
+            return false;
+        };
+        let number = service.backend_of(key.flow_hash(&self.snapshot.hasher));
+        let chosen = number.and_then(|number| Some((number, self.snapshot.backend(number)?)));
+        let Some((number, backend)) = chosen.filter(|_| frontend.source_ranges.is_empty()) else {
+            return false;
+        };
+        plan.number = number;
+        match backend.forwarding {
+            Forwarding::FullNat => return false,
+            Forwarding::Nat if key.source_address() == backend.address.ip() => return false,
+            Forwarding::Nat => {
+                let Some(to) = key.with_destination(backend.address) else { return false };
+                let (home, answer) = plan.answer.get_or_insert_default();
+                *answer = to.reversed();
+                *home = flows.prefetch(answer);
+            }
+            Forwarding::Direct | Forwarding::Ipip | Forwarding::Gue => plan.answer = None,
         }
-        let service =
-            self.snapshot.services.get(frontend.service).filter(|service| !keeps_clients(service))?;
-        let number = self.snapshot.choose_for(service, &tuple, packet)?;
-        let backend = self.snapshot.backend(number)?;
-        if backend.forwarding != Forwarding::Nat || is_hairpin(&tuple, backend) {
-            return None;
-        }
-        let answer = K::try_from(tuple.with_destination(backend.address)?.reversed()).ok()?;
-        Some(Plan { number, answer: flows.prefetch(&answer) })
-    }
-
-    /// Begins a flow as planned.
-    #[inline(always)]
-    fn begin<K: Family>(&self, flows: &mut FlowTable<K>, seen: &Seen<'_, K>, plan: Plan) -> Option<Decision> {
-        let tuple: Tuple = seen.key.into();
-        let to = tuple.with_destination(self.snapshot.backend(plan.number)?.address)?;
-        let answer = K::try_from(to.reversed()).ok()?;
-        let (asks, answers) = ((seen.home, &seen.key), (plan.answer, &answer));
-        // A flow that is not taken is served all the same, by the service's table alone.
-        let flow = flows.insert_pair_at(asks, answers, seen.view.observed(), plan.number, self.now_ns).ok();
-        let action = Action::Translate(to);
-        Some(Decision { action, flow, backend: Some(plan.number), is_answer: false, is_new: true })
+        true
     }
 
     /// A packet of a flow that is new, or that the table has lost.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn new_flow<K: Family>(
         &self,
         flows: &mut FlowTable<K>,
@@ -179,21 +194,6 @@ impl Context<'_> {
         packet: &[u8],
     ) -> Decision {
         let payload = Payload { packet, transport_offset: seen.view.transport_offset };
-        let plan = seen.plan.or_else(|| self.plan(flows, &seen.key, payload));
-        match plan.and_then(|plan| self.begin(flows, seen, plan)) {
-            Some(decision) => decision,
-            None => self.other_flow(flows, seen, payload),
-        }
-    }
-
-    /// The same for a flow that is not simply translated.
-    #[inline(never)]
-    fn other_flow<K: Family>(
-        &self,
-        flows: &mut FlowTable<K>,
-        seen: &Seen<'_, K>,
-        payload: Payload<'_>,
-    ) -> Decision {
         let (key, view) = (&seen.key, seen.view);
         let tuple: Tuple = (*key).into();
         let Some(frontend) = self.snapshot.frontend(tuple.destination(), tuple.protocol()) else {
@@ -211,7 +211,7 @@ impl Context<'_> {
         let Some((number, backend)) = chosen else { return Action::Drop(Reason::NoBackend).into() };
         let observed = view.observed();
         let (action, flow) = if !translates(backend) {
-            (Action::Bring(*backend), flows.insert_at(seen.home, key, observed, number, self.now_ns).ok())
+            (Action::Bring(number, *backend), flows.insert(key, observed, number, self.now_ns).ok())
         } else if let Some(to) = tuple.with_destination(backend.address) {
             if backend.forwarding == Forwarding::FullNat || is_hairpin(&tuple, backend) {
                 self.with_own_source(flows, (key, observed), number, to)
@@ -324,16 +324,16 @@ impl Context<'_> {
             }
             if let Some(backend) = self.snapshot.backend(entry.binding).filter(|backend| !translates(backend))
             {
-                return Action::Bring(*backend);
+                return Action::Bring(entry.binding, *backend);
             }
         }
         // Nobody remembers: the services' tables know whose answer it was, or to whom the packet went.
         let frontend = self.snapshot.frontend(asks.destination(), asks.protocol());
         let service = frontend.and_then(|frontend| self.snapshot.services.get(frontend.service));
         let number = service.and_then(|service| self.snapshot.choose(service, &asks));
-        match number.and_then(|number| self.snapshot.backend(number)) {
-            Some(backend) if !translates(backend) => Action::Bring(*backend),
-            Some(backend) => match asks.with_destination(backend.address) {
+        match number.and_then(|number| Some((number, self.snapshot.backend(number)?))) {
+            Some((number, backend)) if !translates(backend) => Action::Bring(number, *backend),
+            Some((_, backend)) => match asks.with_destination(backend.address) {
                 Some(to) => Action::TranslateError(to.reversed()),
                 None => Action::NotOurs,
             },

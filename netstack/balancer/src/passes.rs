@@ -2,7 +2,7 @@
 //!
 //! 1. every packet's key is read and hashed, and the line asked for in which its flow would be;
 //! 2. packets of established flows whose entry says all are done with. For the others the next line is asked for: that of the
-//!    flow's other direction, or for a flow that is not there those that it will be put into;
+//!    flow's other direction, or for a flow that is not there that which its answers will be in;
 //! 3. those others are decided about, in the order in which they came.
 //!
 //! Packets of one flow stay in order: once one of them has been left to the third pass the flow is not established, or not
@@ -13,18 +13,21 @@ use alloc::vec::Vec;
 
 use buffer::VECTOR_SIZE;
 use flow::{FlowTable, Home, Observed, Slot, V4, V6};
-use rewrite::{Fragment, Plain, Transport, Tunnel, Tuple, View, translate, translate_error};
+use rewrite::{Fragment, Plain, Transport, Tuple, View, translate, translate_error};
 use services::Forwarding;
 
 use crate::balancer::{Decided, Encapsulation, Observer, Verdict};
-use crate::decide::{Action, Context, Decision, Family, Plan, Reason, Seen, is_hairpin, subject};
-use crate::snapshot::{Backend, NOBODY, Payload, Snapshot};
+use crate::decide::{Action, Context, Decision, Family, Plan, Reason, Seen, subject};
+use crate::snapshot::{Backend, NOBODY, Snapshot};
 
 /// What is known of the packets of a vector between passes.
 pub(crate) struct Lanes {
     kinds: [Kind; VECTOR_SIZE],
     lanes4: Vec<Lane<V4>>,
     lanes6: Vec<Lane<V6>>,
+    /// Of packets that begin flows in the usual way, in the order of `deferred`.
+    plans4: Vec<Plan<V4>>,
+    plans6: Vec<Plan<V6>>,
     deferred: Vec<Deferred>,
 }
 
@@ -59,8 +62,8 @@ enum Next {
     Decide,
     /// The other direction of the flow in this slot says where it goes.
     ByPeer(Slot),
-    /// It begins a flow.
-    Begin(Plan),
+    /// It begins a flow as planned.
+    Begin,
 }
 
 impl Default for Lanes {
@@ -69,6 +72,8 @@ impl Default for Lanes {
             kinds: [Kind::Other; VECTOR_SIZE],
             lanes4: lanes(),
             lanes6: lanes(),
+            plans4: vec![Plan::default(); VECTOR_SIZE],
+            plans6: vec![Plan::default(); VECTOR_SIZE],
             deferred: vec![Deferred::default(); VECTOR_SIZE],
         }
     }
@@ -94,10 +99,11 @@ impl Lanes {
         let columns = columns.zip(packets.iter_mut().zip(verdicts.iter_mut()));
         for ((((kind, lane4), lane6), (packet, verdict)), index) in columns.zip(0..) {
             let observer = (first + index, &mut *observer);
-            let done = match kind {
-                Kind::V4 => swift(context, flows4, packet, lane4, observer),
-                Kind::V6 => swift(context, flows6, packet, lane6, observer),
-                Kind::Other => Err(Next::Decide),
+            let plans = (self.plans4.get_mut(deferred), self.plans6.get_mut(deferred));
+            let done = match (kind, plans) {
+                (Kind::V4, (Some(plan), _)) => swift(context, flows4, packet, (lane4, plan), observer),
+                (Kind::V6, (_, Some(plan))) => swift(context, flows6, packet, (lane6, plan), observer),
+                _ => Err(Next::Decide),
             };
             match done {
                 Ok(done) => *verdict = done,
@@ -109,14 +115,20 @@ impl Lanes {
                 }
             }
         }
-        for Deferred { index, next } in self.deferred.iter().take(deferred) {
+        let plans = self.plans4.iter().zip(&self.plans6);
+        for (Deferred { index, next }, (plan4, plan6)) in self.deferred.iter().zip(plans).take(deferred) {
             let Some((packet, verdict)) = packets.get_mut(*index).zip(verdicts.get_mut(*index)) else {
                 continue;
             };
             let observer = (first + index, &mut *observer);
-            *verdict = match self.kinds.get(*index) {
-                Some(Kind::V4) => later(context, flows4, packet, (&self.lanes4, *index), *next, observer),
-                Some(Kind::V6) => later(context, flows6, packet, (&self.lanes6, *index), *next, observer),
+            let lanes = (self.lanes4.get(*index), self.lanes6.get(*index));
+            *verdict = match (self.kinds.get(*index), lanes) {
+                (Some(Kind::V4), (Some(lane), _)) => {
+                    later(context, flows4, packet, (lane, plan4), *next, observer)
+                }
+                (Some(Kind::V6), (_, Some(lane))) => {
+                    later(context, flows6, packet, (lane, plan6), *next, observer)
+                }
                 _ => other(context, (flows4, flows6), packet, observer),
             };
         }
@@ -145,13 +157,12 @@ fn swift<K: Family, O: Observer>(
     context: &Context<'_>,
     flows: &mut FlowTable<K>,
     packet: &mut [u8],
-    lane: &Lane<K>,
+    (lane, plan): (&Lane<K>, &mut Plan<K>),
     (index, observer): (usize, &mut O),
 ) -> Result<Verdict, Next> {
     let Some(slot) = flows.find_at(lane.home, &lane.key) else {
-        let payload = Payload { packet, transport_offset: K::TRANSPORT_OFFSET };
-        let plan = context.plan(flows, &lane.key, payload);
-        return Err(plan.map_or(Next::Decide, Next::Begin));
+        let is_usual = context.plan(flows, &lane.key, plan);
+        return Err(if is_usual { Next::Begin } else { Next::Decide });
     };
     let entry = flows.entry(slot).ok_or(Next::Decide)?;
     let (binding, is_answer, peer) = (entry.binding, entry.is_answer(), entry.peer());
@@ -165,27 +176,29 @@ fn swift<K: Family, O: Observer>(
     if is_answer {
         return Err(by_peer(flows));
     }
-    let mut translated = None;
+    let mut to = None;
     let (verdict, backend) = if binding == NOBODY {
         (Verdict::NotOurs, None)
     } else {
         let backend = context.snapshot.backend(binding).ok_or(Next::Decide)?;
-        let tuple: Tuple = lane.key.into();
         let verdict = match backend.forwarding {
-            Forwarding::Nat if !is_hairpin(&tuple, backend) => {
-                translated = tuple.with_destination(backend.address);
+            Forwarding::Nat if lane.key.source_address() != backend.address.ip() => {
+                if lane.key.with_destination(backend.address).is_none() {
+                    return Err(Next::Decide);
+                }
+                to = Some(backend.address);
                 Verdict::Route
             }
             Forwarding::Nat | Forwarding::FullNat => return Err(by_peer(flows)),
-            _ => bring(context.snapshot, lane.home.hash(), backend),
+            _ => bring(context.snapshot, lane.home.hash(), (binding, backend)),
         };
         (verdict, Some(binding))
     };
     if !flows.follow_established(slot, lane.observed, context.now_ns) {
         return Err(Next::Decide);
     }
-    let to = translated.and_then(|to| K::try_from(to).ok());
     let view = lane.key.view(lane.observed);
+    let translated: Option<Tuple> = to.and_then(|to| lane.key.with_destination(to)).map(Into::into);
     let kept = flows.entry_mut(slot).map(|entry| &mut entry.verdict);
     let translated = translated.as_ref();
     let decided =
@@ -195,7 +208,7 @@ fn swift<K: Family, O: Observer>(
         return Ok(Verdict::Drop(Reason::Refused));
     }
     if let Some(to) = to {
-        to.write(&lane.key, packet);
+        let _ = lane.key.redirect(to, packet);
     }
     Ok(verdict)
 }
@@ -206,23 +219,71 @@ fn later<K: Family, O: Observer>(
     context: &Context<'_>,
     flows: &mut FlowTable<K>,
     packet: &mut [u8],
-    (lanes, at): (&[Lane<K>], usize),
+    (lane, plan): (&Lane<K>, &Plan<K>),
     next: Next,
     (index, observer): (usize, &mut O),
 ) -> Verdict {
-    let Some(lane) = lanes.get(at) else { return Verdict::NotOurs };
-    if let Next::ByPeer(slot) = next
-        && let Some(verdict) = by_peer(context, flows, packet, (lane, slot), (index, &mut *observer))
-    {
-        return verdict;
-    }
-    let plan = match next {
-        Next::Begin(plan) => Some(plan),
-        _ => None,
+    let done = match next {
+        Next::ByPeer(slot) => by_peer(context, flows, packet, (lane, slot), (index, &mut *observer)),
+        Next::Begin => begin(context, flows, packet, (lane, plan), (index, &mut *observer)),
+        Next::Decide => None,
     };
+    done.unwrap_or_else(|| {
+        let view = lane.key.view(lane.observed);
+        let seen = Seen { view: &view, home: lane.home, key: lane.key };
+        decide(context, flows, packet, &seen, (index, observer))
+    })
+}
+
+/// Begins a flow as planned. None if a packet before this one has begun it.
+#[inline(always)]
+fn begin<K: Family, O: Observer>(
+    context: &Context<'_>,
+    flows: &mut FlowTable<K>,
+    packet: &mut [u8],
+    (lane, plan): (&Lane<K>, &Plan<K>),
+    (index, observer): (usize, &mut O),
+) -> Option<Verdict> {
+    if flows.find_at(lane.home, &lane.key).is_some() {
+        return None;
+    }
+    let Plan { number, answer } = plan;
+    let backend = context.snapshot.backend(*number)?;
+    let (first, now_ns) = (lane.observed, context.now_ns);
+    let (to, flow, verdict) = match answer {
+        Some((home, answer)) => {
+            let (asks, answers) = ((lane.home, &lane.key), (*home, answer));
+            let flow = flows.insert_absent_pair(asks, answers, first, *number, now_ns);
+            (Some(backend.address), flow, Verdict::Route)
+        }
+        None => {
+            let flow = flows.insert_absent(lane.home, &lane.key, first, *number, now_ns);
+            (None, flow, bring(context.snapshot, lane.home.hash(), (*number, backend)))
+        }
+    };
+    // A flow that is not taken is served all the same, by the service's table alone.
+    let flow = flow.ok();
     let view = lane.key.view(lane.observed);
-    let seen = Seen { view: &view, home: lane.home, key: lane.key, plan };
-    decide(context, flows, packet, &seen, (index, observer))
+    let translated: Option<Tuple> = to.and_then(|to| lane.key.with_destination(to)).map(Into::into);
+    let decided = Decided {
+        index,
+        view: &view,
+        translated: translated.as_ref(),
+        backend: Some(*number),
+        is_answer: false,
+        is_new: true,
+        verdict: flow.and_then(|slot| flows.entry_mut(slot)).map(|entry| &mut entry.verdict),
+    };
+    if !observer.decided(decided) {
+        if let Some(slot) = flow {
+            flows.remove(slot);
+        }
+        return Some(Verdict::Drop(Reason::Refused));
+    }
+    if let Some(to) = to {
+        let _ = lane.key.redirect(to, packet);
+    }
+    Some(verdict)
 }
 
 /// A packet of an established flow whose other direction says how it leaves: an answer, and what has another source too.
@@ -281,11 +342,11 @@ fn other<O: Observer>(
     let view = &view;
     match view.tuple {
         Tuple::V4(key) => {
-            let seen = Seen { view, home: flows4.home(&key), key, plan: None };
+            let seen = Seen { view, home: flows4.home(&key), key };
             decide(context, flows4, packet, &seen, observer)
         }
         Tuple::V6(key) => {
-            let seen = Seen { view, home: flows6.home(&key), key, plan: None };
+            let seen = Seen { view, home: flows6.home(&key), key };
             decide(context, flows6, packet, &seen, observer)
         }
     }
@@ -341,7 +402,7 @@ fn carry_out(
         Action::NotOurs => return Verdict::NotOurs,
         Action::Local => return Verdict::Local,
         Action::Drop(reason) => return Verdict::Drop(*reason),
-        Action::Bring(backend) => return bring(context.snapshot, hash, backend),
+        Action::Bring(number, backend) => return bring(context.snapshot, hash, (*number, backend)),
         Action::Translate(to) => translate(packet, view, to),
         Action::TranslateError(original) => translate_error(packet, view, original),
     };
@@ -349,15 +410,12 @@ fn carry_out(
 }
 
 #[inline(always)]
-fn bring(snapshot: &Snapshot, hash: u64, backend: &Backend) -> Verdict {
-    let gue_port = match backend.forwarding {
-        Forwarding::Gue => Some(snapshot.gue_port),
-        Forwarding::Ipip => None,
-        _ => return Verdict::SendTo(backend.address.ip()),
-    };
-    let Some(outer) = snapshot.outer(backend.address.ip()) else {
-        return Verdict::Drop(Reason::NoTunnelAddress);
-    };
-    let tunnel = Tunnel { outer, gue_port, zero_checksum6: false };
-    Verdict::Encapsulate(Encapsulation { tunnel, hash })
+fn bring(snapshot: &Snapshot, hash: u64, (number, backend): (u32, &Backend)) -> Verdict {
+    match backend.forwarding {
+        Forwarding::Gue | Forwarding::Ipip if snapshot.outer(backend.address.ip()).is_some() => {
+            Verdict::Encapsulate(Encapsulation { backend: number, hash })
+        }
+        Forwarding::Gue | Forwarding::Ipip => Verdict::Drop(Reason::NoTunnelAddress),
+        _ => Verdict::SendTo(backend.address.ip()),
+    }
 }

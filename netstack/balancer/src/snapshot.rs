@@ -7,10 +7,10 @@ use core::net::{IpAddr, SocketAddr};
 use hashbrown::HashTable;
 use ipnet::IpNet;
 use maglev::{FlowHasher, Seed, Table};
-use rewrite::{Fragment, Outer, SourcePool, Tuple, View};
+use rewrite::{Fragment, Outer, SourcePool, Tunnel, Tuple, View};
 use services::Forwarding;
 
-use crate::decide::{is_admitted, subject};
+use crate::decide::{Family, is_admitted, subject};
 use crate::quic::ServerIds;
 
 /// All services of a moment, immutable.
@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub(crate) own: Vec<IpAddr>,
     /// Where backends listen that have their packets translated.
     pub(crate) ends: HashTable<End>,
+    /// Where backends are that have their packets in tunnels.
+    pub(crate) tunnel_ends: HashTable<IpAddr>,
     pub(crate) services: Vec<Service>,
     pub(crate) backends: Vec<Option<Backend>>,
     pub(crate) pool4: Vec<IpAddr>,
@@ -57,6 +59,15 @@ pub(crate) struct Service {
     pub(crate) frontends: Vec<SocketAddr>,
     /// Backends that QUIC connections name, if they do.
     pub(crate) server_ids: Option<ServerIds>,
+}
+
+impl Service {
+    /// The number of the backend that the table has for a hash.
+    #[inline(always)]
+    pub(crate) fn backend_of(&self, hash: u64) -> Option<u32> {
+        let index = self.table.as_ref()?.backend(hash);
+        self.backends.get(index as usize).copied()
+    }
 }
 
 /// Where a backend of some services listens.
@@ -114,6 +125,7 @@ impl Default for Snapshot {
             addresses: HashTable::new(),
             own: Vec::new(),
             ends: HashTable::new(),
+            tunnel_ends: HashTable::new(),
             services: Vec::new(),
             backends: Vec::new(),
             pool4: Vec::new(),
@@ -246,6 +258,32 @@ impl Snapshot {
         })
     }
 
+    /// Bytes before the inner packet, if this is the start of an outer packet from here to a backend, and there is enough
+    /// of the inner one to know its flow: one to a service.
+    pub fn tunnelled(&self, packet: &[u8]) -> Option<usize> {
+        let outer = View::parse_embedded(packet).ok()?;
+        let (source, destination) = (outer.tuple.source().ip(), outer.tuple.destination());
+        let is_from_here = match source {
+            IpAddr::V4(address) => self.tunnel4 == Some(address.octets()),
+            IpAddr::V6(address) => self.tunnel6 == Some(address.octets()),
+        };
+        let place = self.place(SocketAddr::new(destination.ip(), 0), 0);
+        if !is_from_here || self.tunnel_ends.find(place, |known| *known == destination.ip()).is_none() {
+            return None;
+        }
+        let at = match outer.tuple.protocol() {
+            rewrite::IPV4_IN_IP | rewrite::IPV6_IN_IP => outer.transport_offset,
+            packet::protocol::UDP if destination.port() == self.gue_port => {
+                outer.transport_offset + size_of::<packet::udp::Udp>()
+            }
+            _ => return None,
+        };
+        let inner = View::parse_embedded(packet.get(at..)?).ok()?.tuple;
+        let is_to_service = self.frontend(inner.destination(), inner.protocol()).is_some()
+            || self.has_address(inner.destination().ip());
+        is_to_service.then_some(at)
+    }
+
     /// Which of some workers has the flow of a packet, the same for both directions: by the address and port of the end
     /// that is not a service's (of UDP and of clients that keep their backend, by the address alone), or where full NAT has put the worker into the port, by that.
     pub fn owner(&self, packet: &[u8], workers: u16, ports: (u16, u16)) -> u16 {
@@ -292,14 +330,8 @@ impl Snapshot {
     /// The hash of a flow, the same on all nodes.
     pub(crate) fn hash(&self, tuple: &Tuple) -> u64 {
         match tuple {
-            Tuple::V4(key) => {
-                let ports = (key.source_port, key.destination_port);
-                self.hasher.ipv4(key.source, key.destination, key.protocol, ports)
-            }
-            Tuple::V6(key) => {
-                let ports = (key.source_port, key.destination_port);
-                self.hasher.ipv6(key.source, key.destination, key.protocol, ports)
-            }
+            Tuple::V4(key) => key.flow_hash(&self.hasher),
+            Tuple::V6(key) => key.flow_hash(&self.hasher),
         }
     }
 
@@ -327,8 +359,7 @@ impl Snapshot {
             (true, Tuple::V4(key)) => self.hasher.client(&key.source),
             (true, Tuple::V6(key)) => self.hasher.client(&key.source),
         };
-        let index = service.table.as_ref()?.backend(hash);
-        service.backends.get(index as usize).copied()
+        service.backend_of(hash)
     }
 
     /// Sources for full NAT of the family of a backend.
@@ -336,7 +367,20 @@ impl Snapshot {
         if backend.is_ipv4() { &self.pool4 } else { &self.pool6 }
     }
 
+    /// The tunnel to the backend of a number, if that is reached by one.
+    #[inline]
+    pub(crate) fn tunnel(&self, number: u32) -> Option<Tunnel> {
+        let backend = self.backend(number)?;
+        let gue_port = match backend.forwarding {
+            Forwarding::Gue => Some(self.gue_port),
+            Forwarding::Ipip => None,
+            Forwarding::Nat | Forwarding::FullNat | Forwarding::Direct => return None,
+        };
+        Some(Tunnel { outer: self.outer(backend.address.ip())?, gue_port, zero_checksum6: false })
+    }
+
     /// The ends of a tunnel to a backend, if we have an address of its family.
+    #[inline(always)]
     pub(crate) fn outer(&self, backend: IpAddr) -> Option<Outer> {
         match backend {
             IpAddr::V4(address) => Some(Outer::V4(self.tunnel4?, address.octets())),

@@ -194,8 +194,11 @@ fn packets_are_brought_to_backends_that_answer_themselves() {
             match one(&mut balancer, &snapshot, &mut packet, 0) {
                 Verdict::SendTo(address) => assert_eq!((address, overhead), ("10.1.0.7".parse().unwrap(), 0)),
                 Verdict::Encapsulate(tunnel) => {
-                    let header = tunnel.header(&packet, packet.len()).unwrap();
-                    assert_eq!((header.len(), &header[16..20]), (overhead, &[10, 1, 0, 7][..]));
+                    let ends = tunnel.tunnel(&snapshot).unwrap();
+                    assert_eq!(ends.overhead_bytes(), overhead);
+                    let mut outer = [&vec![0; overhead], &packet[..]].concat();
+                    tunnel.put(&ends, &mut outer, packet.len()).unwrap();
+                    assert_eq!((&outer[16..20], &outer[overhead..]), (&[10, 1, 0, 7][..], &packet[..]));
                 }
                 verdict => panic!("{verdict:?}"),
             }

@@ -167,6 +167,17 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_says_how_many_flows_a_worker_knows() {
+        let module = json!({"cluster": {"flows_per_worker": 2048}}).to_string();
+        let boot = crate::Boot { module: Some(module.as_bytes().into()), ..crate::Boot::default() };
+        let mut node = crate::testing::Machine::default().start(&boot);
+        node.objects.restore(objects("10.96.0.1"), 1).unwrap();
+        node.finish_objects();
+        let counters = node.shared.flow_counters(0);
+        assert_eq!((counters.capacity4, counters.capacity6), (2048, 2048));
+    }
+
+    #[test]
     fn small_nodes_have_room_for_some_flows_and_large_ones_for_a_million() {
         const MIB: u64 = 1 << 20;
         let (flows4, flows6) = capacities(24 * MIB, 1);

@@ -203,6 +203,8 @@ drop_reasons! {
     ServiceTooLong = "service-too-long",
     /// The backend that is reached by the link layer is not a neighbour whose address is known.
     ServiceNotNeighbour = "service-not-neighbour",
+    /// It was an error about a packet in a tunnel to a backend: that packet's sender was told instead.
+    ServiceTunnelError = "service-tunnel-error",
     /// Policy refused the flow.
     PolicyDenied = "policy-denied",
 }

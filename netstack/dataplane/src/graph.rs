@@ -71,13 +71,13 @@ graph! {
     /// IPv4 route lookup, choice of next hop.
     Ip4Lookup = "ip4-lookup", ip4_lookup => [Ip4Rewrite, IpsecPolicy, Ip4Local, Unresolved, Icmp4Error, Drop];
     /// IPv4 packets for this node: echo, everything else to control.
-    Ip4Local = "ip4-local", ip4_local => [Ip4Lookup, EspDecrypt, Punt, Drop];
+    Ip4Local = "ip4-local", ip4_local => [Ip4Lookup, EspDecrypt, Punt, Icmp4Error, Icmp6Error, Drop];
     /// TTL, checksum, MTU, Ethernet header or tunnel.
     Ip4Rewrite = "ip4-rewrite", ip4_rewrite => [InterfaceOutput, EspEncrypt, Ip4Fragment, TunnelFragment, Icmp4Error, Drop];
     /// IPv6 route lookup, choice of next hop.
     Ip6Lookup = "ip6-lookup", ip6_lookup => [Ip6Rewrite, IpsecPolicy, Ip6Local, Unresolved, Icmp6Error, Drop];
     /// IPv6 packets for this node: echo, neighbour discovery and everything else to control.
-    Ip6Local = "ip6-local", ip6_local => [Ip6Lookup, InterfaceOutput, EspDecrypt, Punt, Icmp6Error, Drop];
+    Ip6Local = "ip6-local", ip6_local => [Ip6Lookup, InterfaceOutput, EspDecrypt, Punt, Icmp4Error, Icmp6Error, Drop];
     /// Hop limit, MTU, Ethernet header or tunnel.
     Ip6Rewrite = "ip6-rewrite", ip6_rewrite => [InterfaceOutput, EspEncrypt, Icmp6Error, Drop];
     /// Encrypts by the tunnel's SA (RFC 4303); what comes out is a packet of this node.

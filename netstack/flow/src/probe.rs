@@ -41,6 +41,13 @@ pub(crate) fn find<K: Key>(lines: &[Line<K>], home: usize, key: &K) -> Option<Pl
     None
 }
 
+/// A free place in a line.
+#[inline(always)]
+pub(crate) fn free_at<K: Key>(lines: &[Line<K>], line: usize) -> Option<Place> {
+    let way = lines.get(line)?.ways().iter().position(Entry::is_free)?;
+    Some(Place { line, way })
+}
+
 /// Where a new flow can go.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Room {

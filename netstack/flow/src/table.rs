@@ -3,11 +3,13 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::entry::{ANSWERS, Entry, Line};
+use crate::entry::{Entry, Line};
 use crate::key::Key;
-use crate::probe::{self, Place, Room};
+use crate::probe::{self, Place};
 use crate::state::{MAX_TIMEOUT_MS, Observed, State, TimeoutTicks, Timeouts, ticks};
-use crate::unproven::{Turn, Unproven};
+use crate::unproven::Unproven;
+
+mod insert;
 
 /// Part of the table that unproven flows may have: one in this many.
 const UNPROVEN_PART: usize = 4;
@@ -239,101 +241,6 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// Keeps a flow whose first packet was `observed`. A flow with this key that is there already ends, with its peer.
-    ///
-    /// # Errors
-    /// [`Refused::Full`].
-    pub fn insert(
-        &mut self,
-        key: &K,
-        observed: Observed,
-        binding: u32,
-        now_ns: u64,
-    ) -> Result<Slot, Refused> {
-        self.insert_at(self.home(key), key, observed, binding, now_ns)
-    }
-
-    /// [`FlowTable::insert`] of a key whose home is known.
-    ///
-    /// # Errors
-    /// [`Refused::Full`].
-    pub fn insert_at(
-        &mut self,
-        home: Home,
-        key: &K,
-        observed: Observed,
-        binding: u32,
-        now_ns: u64,
-    ) -> Result<Slot, Refused> {
-        let now = ticks(now_ns);
-        self.remove_key((home, key));
-        let turn = self.give_way();
-        let place = self.place((home, key), observed, binding, (now, None))?;
-        self.unproven.put(turn, slot::<K>(place));
-        Ok(slot::<K>(place))
-    }
-
-    /// Keeps both directions of a flow whose first packet was `observed`, as they pass here: each is the other's peer, lives
-    /// as long as it does, and has the same binding. The slot is that of `key`.
-    ///
-    /// # Errors
-    /// [`Refused::AnswerTaken`] if a flow with the key `answer` is alive, [`Refused::Full`]; then nothing is kept.
-    pub fn insert_pair(
-        &mut self,
-        key: &K,
-        answer: &K,
-        observed: Observed,
-        binding: u32,
-        now_ns: u64,
-    ) -> Result<Slot, Refused> {
-        let homes = (self.home(key), self.home(answer));
-        self.insert_pair_at((homes.0, key), (homes.1, answer), observed, binding, now_ns)
-    }
-
-    /// [`FlowTable::insert_pair`] of keys whose homes are known.
-    ///
-    /// # Errors
-    /// As [`FlowTable::insert_pair`].
-    pub fn insert_pair_at(
-        &mut self,
-        (home, key): (Home, &K),
-        (answer_home, answer): (Home, &K),
-        observed: Observed,
-        binding: u32,
-        now_ns: u64,
-    ) -> Result<Slot, Refused> {
-        let now = ticks(now_ns);
-        self.remove_key((home, key));
-        if key == answer {
-            return Err(Refused::AnswerTaken);
-        }
-        if let Some(at) = probe::find(&self.lines, self.line(answer_home), answer) {
-            if probe::at(&self.lines, at).is_some_and(|entry| self.is_alive(entry, now)) {
-                return Err(Refused::AnswerTaken);
-            }
-            self.remove_at(at);
-        }
-        // Two slots, two turns; the pair goes as one.
-        let (turn, _) = (self.give_way(), self.give_way());
-        let asks = self.place((home, key), observed, binding, (now, None))?;
-        let answers = match self.place((answer_home, answer), observed, binding, (now, Some(asks))) {
-            Ok(place) => place,
-            Err(refused) => {
-                self.free(asks);
-                return Err(refused);
-            }
-        };
-        self.unproven.put(turn, slot::<K>(asks));
-        let (ask_slot, answer_slot) = (slot::<K>(asks), slot::<K>(answers));
-        if let Some(entry) = probe::at_mut(&mut self.lines, asks) {
-            entry.peer = answer_slot.0 + 1;
-        }
-        if let Some(entry) = probe::at_mut(&mut self.lines, answers) {
-            entry.peer = (ask_slot.0 + 1) | ANSWERS;
-        }
-        Ok(ask_slot)
-    }
-
     /// The flow in a slot.
     #[inline]
     pub fn entry(&self, slot: Slot) -> Option<&Entry<K>> {
@@ -487,92 +394,6 @@ impl<K: Key> FlowTable<K> {
     fn is_alive(&self, entry: &Entry<K>, now: u32) -> bool {
         let peer = entry.peer().and_then(|slot| probe::at(&self.lines, place::<K>(slot)));
         !entry.has_expired(now) || peer.is_some_and(|peer| !peer.has_expired(now))
-    }
-
-    /// The flow whose turn it is ends if it is still unproven; as long as few are, it is not looked at, and may stay without
-    /// a place.
-    #[inline(always)]
-    fn give_way(&mut self) -> Turn {
-        let (turn, slot) = self.unproven.turn();
-        if self.counts.unproven >= self.unproven.places() {
-            self.end(slot);
-        }
-        turn
-    }
-
-    #[inline(never)]
-    fn end(&mut self, slot: Option<Slot>) {
-        if let Some(slot) = slot {
-            let _ = self.displace(place::<K>(slot), None);
-        }
-        let (line, peer) = TURNS_AHEAD;
-        if let Some(slot) = self.unproven.ahead(line) {
-            self.prefetch_slot(slot);
-        }
-        if let Some(peer) = self.unproven.ahead(peer).and_then(|slot| self.entry(slot)?.peer()) {
-            self.prefetch_slot(peer);
-        }
-    }
-
-    /// Ends an unproven flow for another one. False if it is none, or to be spared.
-    fn displace(&mut self, at: Place, spare: Option<Place>) -> bool {
-        let is_unproven = probe::at(&self.lines, at).is_some_and(|entry| entry.state.is_unproven());
-        let goes = is_unproven && spare != Some(at);
-        if goes {
-            self.remove_at(at);
-            self.counts.displaced += 1;
-        }
-        goes
-    }
-
-    /// Ends one unproven flow, if one of the next has not been proven.
-    fn make_room(&mut self, spare: Option<Place>) -> bool {
-        (0..MAX_TURNS).any(|_| {
-            let (_, slot) = self.unproven.turn();
-            slot.is_some_and(|slot| self.displace(place::<K>(slot), spare))
-        })
-    }
-
-    /// Finds room for a flow, if need be somebody else's, and puts it there.
-    fn place(
-        &mut self,
-        (home, key): (Home, &K),
-        observed: Observed,
-        binding: u32,
-        (now, peer): (u32, Option<Place>),
-    ) -> Result<Place, Refused> {
-        if self.counts.live >= self.capacity && !self.make_room(peer) {
-            self.counts.refused += 1;
-            return Err(Refused::Full);
-        }
-        let home = self.line(home);
-        let place = match probe::room(&self.lines, home, now, peer) {
-            Room::Free(place) => place,
-            Room::Expired(place) => {
-                self.remove_at(place);
-                self.counts.expired += 1;
-                place
-            }
-            Room::Unproven(place) => {
-                self.remove_at(place);
-                self.counts.displaced += 1;
-                place
-            }
-            Room::None => {
-                self.counts.refused += 1;
-                return Err(Refused::Full);
-            }
-        };
-        if let Some(entry) = probe::at_mut(&mut self.lines, place) {
-            let state = State::first(observed);
-            let expires = now.wrapping_add(self.timeouts.of(state));
-            *entry = Entry { key: *key, state, passed: entry.passed, expires, binding, verdict: 0, peer: 0 };
-            self.count_change(State::Free, state);
-            self.counts.live += 1;
-            self.counts.inserted += 1;
-            probe::count_passed(&mut self.lines, home, place.line, 1);
-        }
-        Ok(place)
     }
 
     fn remove_key(&mut self, (home, key): (Home, &K)) {

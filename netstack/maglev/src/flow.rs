@@ -3,51 +3,53 @@
 use siphasher::sip::SipHasher13;
 
 use crate::seed::{Purpose, Seed};
+use crate::sip::Sip13;
 
 /// Hashes what tells flows apart: SipHash-1-3 under a key that all nodes derive from the same [`Seed`].
 ///
 /// Who does not know the seed cannot choose packets that meet in a slot, even having seen where others went.
 /// Addresses are in network byte order; ports are numbers. The hash of a flow is the same on every machine.
 #[derive(Clone, Copy)]
-pub struct FlowHasher(SipHasher13);
+pub struct FlowHasher {
+    words: Sip13,
+    bytes: SipHasher13,
+}
 
 impl FlowHasher {
     /// The hasher of all nodes with this seed.
     pub fn new(seed: &Seed) -> Self {
-        Self(SipHasher13::new_with_key(&seed.key(Purpose::Packet)))
+        let key = seed.key(Purpose::Packet);
+        Self { words: Sip13::new(key), bytes: SipHasher13::new_with_key(&key) }
     }
 
     /// Hash of an IPv4 flow.
     #[inline]
     pub fn ipv4(&self, source: [u8; 4], destination: [u8; 4], protocol: u8, ports: (u16, u16)) -> u64 {
-        let mut bytes = [0; 16];
-        bytes[..4].copy_from_slice(&source);
-        bytes[4..8].copy_from_slice(&destination);
-        bytes[8..].copy_from_slice(&tail(protocol, ports));
-        self.0.hash(&bytes)
+        let [source, destination] =
+            [source, destination].map(|address| u64::from(u32::from_le_bytes(address)));
+        self.words.words([source | destination << 32, tail(protocol, ports)])
     }
 
     /// Hash of an IPv6 flow.
     #[inline]
     pub fn ipv6(&self, source: [u8; 16], destination: [u8; 16], protocol: u8, ports: (u16, u16)) -> u64 {
-        let mut bytes = [0; 40];
-        bytes[..16].copy_from_slice(&source);
-        bytes[16..32].copy_from_slice(&destination);
-        bytes[32..].copy_from_slice(&tail(protocol, ports));
-        self.0.hash(&bytes)
+        let [source, destination] = [source, destination].map(u128::from_le_bytes);
+        let halves = |address: u128| (address as u64, (address >> 64) as u64);
+        let ((a, b), (c, d)) = (halves(source), halves(destination));
+        self.words.words([a, b, c, d, tail(protocol, ports)])
     }
 
     /// Hash of a client's address alone, for services whose clients keep their backend.
     #[inline]
     pub fn client(&self, source: &[u8]) -> u64 {
-        self.0.hash(source)
+        self.bytes.hash(source)
     }
 }
 
-fn tail(protocol: u8, (source, destination): (u16, u16)) -> [u8; 8] {
-    let [a, b] = source.to_be_bytes();
-    let [c, d] = destination.to_be_bytes();
-    [a, b, c, d, protocol, 0, 0, 0]
+/// Ports in network byte order, protocol, three zeros: as a word whose least significant byte comes first.
+#[inline(always)]
+fn tail(protocol: u8, (source, destination): (u16, u16)) -> u64 {
+    u64::from(source.swap_bytes()) | u64::from(destination.swap_bytes()) << 16 | u64::from(protocol) << 32
 }
 
 #[cfg(test)]

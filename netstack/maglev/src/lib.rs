@@ -30,6 +30,7 @@ mod change;
 mod fill;
 mod flow;
 mod seed;
+mod sip;
 mod size;
 mod table;
 mod turns;

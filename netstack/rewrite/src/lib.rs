@@ -5,7 +5,7 @@
 //! 2. [`translate`] gives a packet another flow's addresses and ports: NAT in both directions, and full NAT with a source
 //!    out of a [`SourcePool`];
 //! 3. [`translate_error`] does it to an ICMP error, so that the sender of the packet it is about knows the packet;
-//! 4. [`Tunnel::header`] makes the outer header for direct server return by IPIP or GUE.
+//! 4. [`Tunnel::put`] writes the outer header for direct server return by IPIP or GUE.
 //!
 //! [`Plain`] does the first two steps to the usual packet at a fraction of the cost.
 //!
@@ -29,6 +29,6 @@ mod view;
 pub use plain::Plain;
 pub use source_pool::SourcePool;
 pub use translate::{Refused, translate, translate_error};
-pub use tunnel::{Header, Outer, Tunnel};
+pub use tunnel::{IPV4_IN_IP, IPV6_IN_IP, Outer, Tunnel};
 pub use tuple::Tuple;
 pub use view::{Fragment, Malformed, Transport, View};

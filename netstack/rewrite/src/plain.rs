@@ -1,6 +1,8 @@
 //! The usual packet, at the cost of a few instructions: TCP or UDP directly after an IP header without options or extensions,
 //! no fragment. What it does is what [`View`] and [`translate`](crate::translate) do.
 
+use core::net::{IpAddr, SocketAddr};
+
 use flow::{Key, Observed, V4, V6};
 use packet::protocol;
 
@@ -18,12 +20,29 @@ pub trait Plain: Key + Into<Tuple> {
     /// Gives a usual packet, from which `from` was read, these addresses and ports.
     fn write(&self, from: &Self, packet: &mut [u8]);
 
+    /// Gives a usual packet, from which the key was read, another destination. False, and nothing is done, if that is of the
+    /// other family.
+    fn redirect(&self, to: SocketAddr, packet: &mut [u8]) -> bool;
+
     /// The flow of the answers.
     #[must_use]
     fn reversed(&self) -> Self;
 
+    /// The same flow to another destination; `None` if that is of the other family.
+    #[must_use]
+    fn with_destination(&self, destination: SocketAddr) -> Option<Self>;
+
+    /// Destination address and port.
+    fn destination(&self) -> SocketAddr;
+
+    /// Source address.
+    fn source_address(&self) -> IpAddr;
+
+    /// The protocol.
+    fn protocol(&self) -> u8;
+
     /// What [`View::parse`] says of a usual packet, besides the identification, which only fragments need.
-    fn view(self, observed: Observed) -> View;
+    fn view(&self, observed: Observed) -> View;
 }
 
 /// Flags of a TCP header, from its start.
@@ -73,6 +92,22 @@ impl Plain for V4 {
     }
 
     #[inline(always)]
+    fn redirect(&self, to: SocketAddr, packet: &mut [u8]) -> bool {
+        let SocketAddr::V4(to) = to else { return false };
+        let (address, port) = (to.ip().octets(), to.port());
+        let addresses = Change::default().word(word(self.destination), word(address));
+        let all = addresses.ports(self.destination_port, port);
+        if let Some(head) = packet.first_chunk_mut::<28>() {
+            let checksum = addresses.apply([head[10], head[11]]);
+            head[10..12].copy_from_slice(&checksum);
+            head[16..20].copy_from_slice(&address);
+            head[22..24].copy_from_slice(&port.to_be_bytes());
+            update(packet, Self::TRANSPORT_OFFSET, self.protocol, all);
+        }
+        true
+    }
+
+    #[inline(always)]
     fn reversed(&self) -> Self {
         V4 {
             source: self.destination,
@@ -84,8 +119,29 @@ impl Plain for V4 {
     }
 
     #[inline(always)]
-    fn view(self, observed: Observed) -> View {
-        view(Tuple::V4(self), observed, Self::TRANSPORT_OFFSET)
+    fn with_destination(&self, destination: SocketAddr) -> Option<Self> {
+        let SocketAddr::V4(to) = destination else { return None };
+        Some(V4 { destination: to.ip().octets(), destination_port: to.port(), ..*self })
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> SocketAddr {
+        SocketAddr::new(self.destination.into(), self.destination_port)
+    }
+
+    #[inline(always)]
+    fn source_address(&self) -> IpAddr {
+        self.source.into()
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    #[inline(always)]
+    fn view(&self, observed: Observed) -> View {
+        view(Tuple::V4(*self), observed, Self::TRANSPORT_OFFSET)
     }
 }
 
@@ -126,6 +182,20 @@ impl Plain for V6 {
     }
 
     #[inline(always)]
+    fn redirect(&self, to: SocketAddr, packet: &mut [u8]) -> bool {
+        let SocketAddr::V6(to) = to else { return false };
+        let (address, port) = (to.ip().octets(), to.port());
+        let change =
+            Change::default().address(&self.destination, &address).ports(self.destination_port, port);
+        if let Some(head) = packet.first_chunk_mut::<48>() {
+            head[24..40].copy_from_slice(&address);
+            head[42..44].copy_from_slice(&port.to_be_bytes());
+            update(packet, Self::TRANSPORT_OFFSET, self.protocol, change);
+        }
+        true
+    }
+
+    #[inline(always)]
     fn reversed(&self) -> Self {
         V6 {
             source: self.destination,
@@ -137,8 +207,29 @@ impl Plain for V6 {
     }
 
     #[inline(always)]
-    fn view(self, observed: Observed) -> View {
-        view(Tuple::V6(self), observed, Self::TRANSPORT_OFFSET)
+    fn with_destination(&self, destination: SocketAddr) -> Option<Self> {
+        let SocketAddr::V6(to) = destination else { return None };
+        Some(V6 { destination: to.ip().octets(), destination_port: to.port(), ..*self })
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> SocketAddr {
+        SocketAddr::new(self.destination.into(), self.destination_port)
+    }
+
+    #[inline(always)]
+    fn source_address(&self) -> IpAddr {
+        self.source.into()
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    #[inline(always)]
+    fn view(&self, observed: Observed) -> View {
+        view(Tuple::V6(*self), observed, Self::TRANSPORT_OFFSET)
     }
 }
 
@@ -226,6 +317,12 @@ mod tests {
         let (key, observed) = K::read(&packet).expect("a usual packet");
         prop_assert_eq!(key.reversed().into(), parsed.tuple.reversed());
         prop_assert_eq!(key.view(observed), View { identification: 0, ..parsed });
+        let mut redirected = packet.clone();
+        let mut expected = packet.clone();
+        prop_assert!(key.redirect(to.destination(), &mut redirected));
+        let there = key.with_destination(to.destination()).expect("of the same family");
+        translate(&mut expected, &parsed, &there.into()).unwrap();
+        prop_assert_eq!(redirected, expected);
         let mut expected = packet.clone();
         translate(&mut expected, &parsed, &to.into()).unwrap();
         to.write(&key, &mut packet);

@@ -14,9 +14,10 @@ use zerocopy::network_endian::{U16, U32};
 
 use crate::view::Malformed;
 
-/// Protocols of an IP packet in an IP packet.
-const IPV4_IN_IP: u8 = 4;
-const IPV6_IN_IP: u8 = 41;
+/// The protocol of an IPv4 packet in an IP packet.
+pub const IPV4_IN_IP: u8 = 4;
+/// The protocol of an IPv6 packet in an IP packet.
+pub const IPV6_IN_IP: u8 = 41;
 /// TTL of outer headers (RFC 1700).
 const TTL: u8 = 64;
 /// Source ports of GUE: the flow's hash chooses among the dynamic ones (RFC 6335).
@@ -42,11 +43,6 @@ pub struct Tunnel {
     pub zero_checksum6: bool,
 }
 
-/// An outer header's bytes.
-pub type Header = heapless::Vec<u8, 48>;
-
-const _: () = assert!(size_of::<Ipv6>() + size_of::<Udp>() == 48);
-
 /// What of an inner packet the outer header depends on.
 struct Inner {
     is_ipv6: bool,
@@ -56,57 +52,50 @@ struct Inner {
 
 impl Tunnel {
     /// Bytes in front of the inner packet.
+    #[inline]
     pub fn overhead_bytes(&self) -> usize {
-        let ip = match self.outer {
-            Outer::V4(..) => size_of::<Ipv4>(),
-            Outer::V6(..) => size_of::<Ipv6>(),
-        };
-        ip + self.gue_port.map_or(0, |_| size_of::<Udp>())
+        self.ip_bytes() + self.gue_port.map_or(0, |_| size_of::<Udp>())
     }
 
-    /// The bytes to put in front of an IP packet of `inner_bytes`, of which `inner` is the start at least; all of it where
-    /// [`Tunnel`] has a UDP checksum. `hash` is its flow's. `identification` is for the fragments of an IPv4 outer packet,
-    /// should there be any.
+    #[inline]
+    fn ip_bytes(&self) -> usize {
+        match self.outer {
+            Outer::V4(..) => size_of::<Ipv4>(),
+            Outer::V6(..) => size_of::<Ipv6>(),
+        }
+    }
+
+    /// Writes the outer header into the room for it at the start of `bytes`, behind which is the start of an IP packet of
+    /// `inner_bytes` at least; all of it where the header has a UDP checksum. `hash` is its flow's. `identification`
+    /// is for the fragments of an IPv4 outer packet, should there be any.
     ///
     /// # Errors
-    /// [`Malformed`] if `inner` is no IP packet, one too long to have an outer header, or not all that is needed.
-    pub fn header(
+    /// [`Malformed`] if there is no IP packet behind the room, one too long to have an outer header, or not all that is
+    /// needed.
+    #[inline]
+    pub fn put(
         &self,
-        inner: &[u8],
+        bytes: &mut [u8],
         inner_bytes: usize,
         hash: u64,
         identification: u16,
-    ) -> Result<Header, Malformed> {
+    ) -> Result<(), Malformed> {
+        let (room, inner) = bytes.split_at_mut_checked(self.overhead_bytes()).ok_or(Malformed::Truncated)?;
+        let (ip, udp) = room.split_at_mut_checked(self.ip_bytes()).ok_or(Malformed::Truncated)?;
         let about = look_at(inner)?;
-        let udp = match self.gue_port {
-            Some(port) => Some(self.udp(port, (inner, inner_bytes), hash)?),
-            None => None,
-        };
-        let protocol = match (&udp, about.is_ipv6) {
+        let protocol = match (self.gue_port, about.is_ipv6) {
             (Some(_), _) => packet::protocol::UDP,
             (None, false) => IPV4_IN_IP,
             (None, true) => IPV6_IN_IP,
         };
-        let payload = inner_bytes + if udp.is_some() { size_of::<Udp>() } else { 0 };
-        let mut header = Header::new();
-        let written = match self.outer {
+        let payload = inner_bytes + udp.len();
+        match self.outer {
             Outer::V4(source, destination) => {
                 let total = u16::try_from(payload + size_of::<Ipv4>()).map_err(|_| Malformed::Truncated)?;
-                let mut outer = Ipv4 {
-                    version_ihl: VERSION_IHL,
-                    dscp_ecn: about.traffic_class,
-                    total_length: U16::new(total),
-                    identification: U16::new(identification),
-                    // RFC 2003 §3.1, and what IPv6 expects of a link.
-                    flags_fragment: U16::new(if about.may_fragment { 0 } else { DONT_FRAGMENT }),
-                    ttl: TTL,
-                    protocol,
-                    checksum: U16::ZERO,
-                    source,
-                    destination,
-                };
-                outer.fill_checksum();
-                header.extend_from_slice(outer.as_bytes())
+                // RFC 2003 §3.1, and what IPv6 expects of a link.
+                let flags = if about.may_fragment { 0 } else { DONT_FRAGMENT };
+                let class = u16::from(about.traffic_class);
+                put_ipv4(ip, [class, total, identification, flags], protocol, [source, destination]);
             }
             Outer::V6(source, destination) => {
                 let class = u32::from(about.traffic_class) << 20;
@@ -119,17 +108,22 @@ impl Tunnel {
                     source,
                     destination,
                 };
-                header.extend_from_slice(outer.as_bytes())
+                let _ = outer.write_to(ip);
             }
-        };
-        let all = written.and_then(|()| match &udp {
-            Some(udp) => header.extend_from_slice(udp.as_bytes()),
+        }
+        match self.gue_port {
+            Some(port) => self.put_udp(udp, port, (inner, inner_bytes), hash),
             None => Ok(()),
-        });
-        all.map(|()| header).map_err(|_| Malformed::Truncated)
+        }
     }
 
-    fn udp(&self, port: u16, (inner, inner_bytes): (&[u8], usize), hash: u64) -> Result<Udp, Malformed> {
+    fn put_udp(
+        &self,
+        room: &mut [u8],
+        port: u16,
+        (inner, inner_bytes): (&[u8], usize),
+        hash: u64,
+    ) -> Result<(), Malformed> {
         let length = u16::try_from(inner_bytes + size_of::<Udp>()).map_err(|_| Malformed::Truncated)?;
         let mut udp = Udp {
             source_port: U16::new(FIRST_DYNAMIC_PORT | (hash >> 48) as u16),
@@ -148,7 +142,25 @@ impl Tunnel {
             let sum = pseudo.bytes(udp.as_bytes()).bytes(inner).finish();
             udp.checksum = if sum == U16::ZERO { U16::MAX_VALUE } else { sum };
         }
-        Ok(udp)
+        udp.write_to(room).map_err(|_| Malformed::Truncated)
+    }
+}
+
+/// An IPv4 header without options of words that are summed on their way: `words` are the traffic class, the total length, the
+/// identification, flags with offset.
+#[inline]
+fn put_ipv4(room: &mut [u8], words: [u16; 4], protocol: u8, ends: [[u8; 4]; 2]) {
+    let [class, total, identification, flags] = words;
+    let [[a, b], [c, d]] = ends.map(|[a, b, c, d]| [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]);
+    let start = u16::from(VERSION_IHL) << 8 | class;
+    let ttl = u16::from_be_bytes([TTL, protocol]);
+    let mut words = [start, total, identification, flags, ttl, 0, a, b, c, d];
+    // RFC 791: ten words do not overflow, and two folds leave no carry.
+    let sum: u32 = words.iter().map(|word| u32::from(*word)).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    words[5] = !((sum & 0xffff) + (sum >> 16)) as u16;
+    for (place, word) in room.as_chunks_mut::<2>().0.iter_mut().zip(words) {
+        *place = word.to_be_bytes();
     }
 }
 

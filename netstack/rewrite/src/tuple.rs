@@ -1,6 +1,6 @@
 //! A flow's key as both families have it.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 
 use flow::{V4, V6};
 
@@ -37,15 +37,9 @@ impl Tuple {
     #[must_use]
     #[inline]
     pub fn with_destination(self, destination: SocketAddr) -> Option<Tuple> {
-        let destination_port = destination.port();
-        match (self, destination.ip()) {
-            (Tuple::V4(key), IpAddr::V4(address)) => {
-                Some(Tuple::V4(V4 { destination: address.octets(), destination_port, ..key }))
-            }
-            (Tuple::V6(key), IpAddr::V6(address)) => {
-                Some(Tuple::V6(V6 { destination: address.octets(), destination_port, ..key }))
-            }
-            _ => None,
+        match self {
+            Tuple::V4(key) => key.with_destination(destination).map(Tuple::V4),
+            Tuple::V6(key) => key.with_destination(destination).map(Tuple::V6),
         }
     }
 
@@ -62,8 +56,8 @@ impl Tuple {
     #[inline]
     pub fn destination(&self) -> SocketAddr {
         match self {
-            Tuple::V4(key) => SocketAddr::new(key.destination.into(), key.destination_port),
-            Tuple::V6(key) => SocketAddr::new(key.destination.into(), key.destination_port),
+            Tuple::V4(key) => key.destination(),
+            Tuple::V6(key) => key.destination(),
         }
     }
 

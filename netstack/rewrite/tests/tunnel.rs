@@ -25,9 +25,15 @@ fn inner6(traffic_class: u8) -> Vec<u8> {
 }
 
 fn wrapped(tunnel: &Tunnel, inner: &[u8]) -> Vec<u8> {
-    let header = tunnel.header(inner, inner.len(), 0xfedc_ba98_7654_3210, 0x1234).unwrap();
-    assert_eq!(header.len(), tunnel.overhead_bytes());
-    [&header, inner].concat()
+    let mut packet = [&vec![0xee; tunnel.overhead_bytes()], inner].concat();
+    tunnel.put(&mut packet, inner.len(), 0xfedc_ba98_7654_3210, 0x1234).unwrap();
+    assert_eq!(packet[tunnel.overhead_bytes()..], *inner);
+    packet
+}
+
+/// Whether there is an outer header for this.
+fn put(tunnel: &Tunnel, inner: &[u8]) -> Result<(), Malformed> {
+    tunnel.put(&mut [&vec![0; tunnel.overhead_bytes()], inner].concat(), inner.len(), 0, 0)
 }
 
 #[test]
@@ -86,11 +92,11 @@ fn gue() {
 #[test]
 fn what_is_no_packet_or_too_long_has_no_header() {
     let tunnel = Tunnel { outer: V4, gue_port: Some(6080), zero_checksum6: false };
-    assert_eq!(tunnel.header(&[], 0, 0, 0), Err(Malformed::Truncated));
-    assert_eq!(tunnel.header(&[0x45, 0], 2, 0, 0), Err(Malformed::Truncated));
-    assert_eq!(tunnel.header(&[0x55; 40], 40, 0, 0), Err(Malformed::Version));
+    assert_eq!(put(&tunnel, &[]), Err(Malformed::Truncated));
+    assert_eq!(put(&tunnel, &[0x45, 0]), Err(Malformed::Truncated));
+    assert_eq!(put(&tunnel, &[0x55; 40]), Err(Malformed::Version));
     let mut long = vec![0x45; 65_535 - 28];
-    assert!(tunnel.header(&long, long.len(), 0, 0).is_ok());
+    assert!(put(&tunnel, &long).is_ok());
     long.push(0);
-    assert_eq!(tunnel.header(&long, long.len(), 0, 0), Err(Malformed::Truncated));
+    assert_eq!(put(&tunnel, &long), Err(Malformed::Truncated));
 }

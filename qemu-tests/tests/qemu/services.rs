@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::farm::{BULK, Connections, Farm, VIP, apply, wait_until, wait_until_it_answers};
+use lab::farm::{BULK, Connections, FLOWS, Farm, VIP, apply, wait_until, wait_until_it_answers};
 use lab::{Api, Vm, gateway};
 use qemu_tests::Experiment;
 use serde_json::Value;
@@ -91,6 +91,8 @@ pub fn requests_and_bulk_by_every_way(experiment: &Experiment) -> Result<()> {
     let api = vm.api(gateway::TOKEN)?;
     apply(&api, &Farm::objects("nat", &[0, 1, 2], &[]))?;
     wait_until_it_answers(&farm)?;
+    let room = format!("each worker has room for {FLOWS} IPv4 and {FLOWS} IPv6 flows");
+    let _ = vm.console().wait_for(&room, LIMIT)?;
     let requests = farm.requests(60, 4)?;
     experiment.measured(format!(
         "HTTP over NAT, 60 clients: {:.0} requests/s, {} failed",

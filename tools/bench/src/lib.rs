@@ -7,10 +7,8 @@
 //! 4. [`measure::measure`] polls the worker in many short rounds and keeps the best;
 //! 5. [`report`] prints a table, and JSON.
 //!
-//! [`esp`] has routers of its own, with IPsec tunnels. [`aead`] and [`policy`] are apart from that: the cipher alone,
-//! and the classifier alone, without a router.
-//!
-//! [`lb`] is the load balancer alone, on packets in memory.
+//! [`esp`] has routers of its own, with IPsec tunnels, and [`lb`] with services. [`aead`] and [`policy`] are apart from that:
+//! the cipher alone, and the classifier alone, without a router.
 //!
 //! Clocks are those of the time stamp counter. The total of a row is what [`dataplane::Worker::poll`] takes, all of it, without
 //! the generator's own time: nodes from ethernet-input to the frames' return to the pool, the graph around them, and

@@ -26,21 +26,19 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let all = workload::all();
     let aeads: Vec<String> = aead::names().iter().map(|name| format!("aead/{name}")).collect();
-    let policies = policy::names();
+    let (policies, balancers) = (policy::names(), lb::names());
     if arguments.list {
         all.iter().for_each(|workload| println!("{}", workload.name()));
         esp::all().iter().for_each(|workload| println!("{}", workload.name()));
-        lb::all().iter().for_each(|workload| println!("{}", workload.name()));
-        aeads.iter().chain(&policies).for_each(|name| println!("{name}"));
+        aeads.iter().chain(&policies).chain(&balancers).for_each(|name| println!("{name}"));
         return Ok(());
     }
     for wanted in &arguments.workloads {
         let known = all.iter().any(|workload| workload.is_meant_by(wanted))
             || esp::all().iter().any(|workload| workload.is_meant_by(wanted))
-            || lb::all().iter().any(|workload| workload.is_meant_by(wanted))
             || wanted == "aead"
             || aeads.contains(wanted)
-            || policies.iter().any(|name| is_meant_by(name, wanted));
+            || policies.iter().chain(&balancers).any(|name| is_meant_by(name, wanted));
         ensure!(known, "there is no workload {wanted}; --list names them");
     }
     ensure!(arguments.rounds > 0, "at least one round is needed");
@@ -65,7 +63,6 @@ fn main() -> Result<()> {
             measurements.push(measurement);
         }
     }
-    let lb_rows = lb::run(&arguments.workloads, arguments.rounds);
     let mut esp_rows = Vec::new();
     for workload in esp::all() {
         let meant = arguments.workloads.iter().any(|wanted| workload.is_meant_by(wanted));
@@ -84,6 +81,7 @@ fn main() -> Result<()> {
     let meant = |name: &str| {
         arguments.workloads.is_empty() || arguments.workloads.iter().any(|wanted| is_meant_by(name, wanted))
     };
+    let lb_rows = lb::run(meant, arguments.rounds, &clock)?;
     let policy = policy::run(meant, arguments.rounds)?;
     if let Some(path) = arguments.json {
         std::fs::write(&path, report::json(&machine, &measurements, &esp_rows, &lb_rows, &aead, &policy)?)

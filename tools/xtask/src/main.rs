@@ -94,7 +94,10 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Boot(boot) => boot.run()?,
         Verb::Bench { arguments } => {
             let run = ["run", "--quiet", "--release", "--package", "bench", "--"].map(String::from);
-            return cargo::run(cargo::command(run.into_iter().chain(arguments)));
+            let mut command = cargo::command(run.into_iter().chain(arguments));
+            // Tables in pages of 2 MiB, as in the image.
+            let _ = command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+            return cargo::run(command);
         }
         Verb::Fuzz(fuzz) => return fuzz.run(),
         Verb::Deny => return steps::deny().map(|outcome| outcome.print()),

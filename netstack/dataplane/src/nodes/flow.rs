@@ -5,6 +5,7 @@
 //! the same table. One lookup serves whoever judges flows: [`Observed`] sees every packet with its flow's entry before it
 //! is rewritten.
 
+use super::tunnel_error::Trouble;
 use super::{IcmpError, drop_for, icmp4_error, icmp6_error, ipsec_policy};
 use crate::DropReason;
 use crate::context::Context;
@@ -198,7 +199,7 @@ fn unusual(cx: &mut Context<'_>, packet: &mut Buf, verdict: &Verdict) -> Node {
         Verdict::Local if is_v6 => Node::Ip6Local,
         Verdict::Local => Node::Ip4Local,
         Verdict::SendTo(address) => send_to(cx, packet, *address),
-        Verdict::Encapsulate(tunnel) => encapsulate(packet, is_v6, tunnel),
+        Verdict::Encapsulate(tunnel) => encapsulate(cx.services, packet, is_v6, tunnel),
         Verdict::Drop(reason) => refuse(packet, is_v6, *reason),
     }
 }
@@ -229,7 +230,7 @@ fn send_to(cx: &Context<'_>, packet: &mut Buf, neighbour: IpAddr) -> Node {
 
 /// Puts a packet, which is one hop further then (RFC 2003 §3.1), into the tunnel to its backend. The outer packet is this
 /// node's own.
-fn encapsulate(packet: &mut Buf, is_v6: bool, tunnel: &Encapsulation) -> Node {
+fn encapsulate(services: &Snapshot, packet: &mut Buf, is_v6: bool, tunnel: &Encapsulation) -> Node {
     let hops = if is_v6 { 7 } else { 8 };
     if packet.data().get(hops).is_none_or(|hops| *hops <= 1) {
         return if is_v6 {
@@ -245,16 +246,20 @@ fn encapsulate(packet: &mut Buf, is_v6: bool, tunnel: &Encapsulation) -> Node {
     } else if let Ok((header, _)) = Ipv4::mut_from_prefix(packet.data_mut()) {
         header.decrement_ttl();
     }
-    let Ok(header) = tunnel.header(packet.data(), packet.total_len()) else {
-        return drop_for(packet, DropReason::ServiceTooLong);
+    let inner_bytes = packet.total_len();
+    let Some(ends) = tunnel.tunnel(services) else {
+        return drop_for(packet, DropReason::ServiceNoTunnelAddress);
     };
-    let Ok(room) = packet.push_front(header.len()) else {
+    let overhead_bytes = ends.overhead_bytes();
+    let Ok(bytes) = packet.push_front(overhead_bytes) else {
         return drop_for(packet, DropReason::NoHeadroom);
     };
-    room.iter_mut().zip(&header).for_each(|(to, from)| *to = *from);
+    if tunnel.put(&ends, bytes, inner_bytes).is_err() {
+        return drop_for(packet, DropReason::ServiceTooLong);
+    }
     let meta = packet.meta_mut();
     meta.flags.insert(Flags::ORIGINATED | Flags::TUNNELLED);
-    meta.opaque[1] = header.len() as u64;
+    meta.opaque[1] = overhead_bytes as u64;
     lookup(packet)
 }
 
@@ -275,14 +280,8 @@ pub(super) fn leave_tunnel(packet: &mut Buf, here: Node) -> Option<Node> {
         true => error.kind == icmpv6::PACKET_TOO_BIG,
         false => error.kind == icmpv4::UNREACHABLE && error.code == icmpv4::UNREACHABLE_FRAGMENTATION_NEEDED,
     };
-    let (kind, code) = match (is_too_big, to_v6) {
-        (true, true) => (icmpv6::PACKET_TOO_BIG, 0),
-        (true, false) => (icmpv4::UNREACHABLE, icmpv4::UNREACHABLE_FRAGMENTATION_NEEDED),
-        (false, true) => (icmpv6::UNREACHABLE, icmpv6::UNREACHABLE_ADDRESS),
-        (false, false) => (icmpv4::UNREACHABLE, icmpv4::UNREACHABLE_HOST),
-    };
-    let rest = if is_too_big { error.rest.saturating_sub(bytes as u32) } else { 0 };
-    packet.meta_mut().opaque[0] = IcmpError { kind, code, rest }.word();
+    let trouble = if is_too_big { Trouble::TooBig(error.rest) } else { Trouble::Unreachable };
+    packet.meta_mut().opaque[0] = trouble.error(to_v6, bytes).word();
     let next = if to_v6 { Node::Icmp6Error } else { Node::Icmp4Error };
     (next != here).then_some(next)
 }

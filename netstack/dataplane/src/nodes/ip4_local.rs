@@ -1,6 +1,6 @@
 //! IPv4 packets for this node: echo is answered here, ESP decrypted, everything else goes to control.
 
-use super::{drop_for, punt_for};
+use super::{drop_for, punt_for, tunnel_error};
 use crate::DropReason;
 use crate::context::Context;
 use crate::exchange::PuntReason;
@@ -55,6 +55,9 @@ fn deliver(cx: &Context<'_>, packet: &mut Buf) -> Node {
             let quoted = packet.data().get(at + size_of::<Icmpv4>()..).unwrap_or_default();
             let [_, _, mtu @ ..] = icmp.rest;
             let _ = cx.ipsec.learn_path_mtu(quoted, u16::from_be_bytes(mtu).into(), cx.now_ns);
+        }
+        if let Some(next) = tunnel_error::pass_on(cx, packet, at, false) {
+            return next;
         }
     }
     if packet.complete_checksum().is_err() {

@@ -2,7 +2,7 @@
 
 use super::ip4_local::{is_esp, sum_from};
 use super::ip6_headers::{Upper, upper_layer};
-use super::{drop_for, icmp6_error, punt_for};
+use super::{drop_for, icmp6_error, punt_for, tunnel_error};
 use crate::DropReason;
 use crate::context::Context;
 use crate::exchange::PuntReason;
@@ -61,6 +61,9 @@ fn deliver_icmp(cx: &Context<'_>, packet: &mut Buf, at: usize) -> Node {
     if icmp.kind == icmpv6::PACKET_TOO_BIG {
         let quoted = packet.data().get(at + size_of::<Icmpv6>()..).unwrap_or_default();
         let _ = cx.ipsec.learn_path_mtu(quoted, icmp.rest.get(), cx.now_ns);
+    }
+    if let Some(next) = tunnel_error::pass_on(cx, packet, at, true) {
+        return next;
     }
     match icmp.kind {
         ECHO_REQUEST if at == size_of::<Ipv6>() && !Ipv6Addr::from(header.destination).is_multicast() => {

@@ -25,6 +25,7 @@ pub(crate) mod ipsec_policy;
 mod partial_checksum;
 pub(crate) mod port_input;
 pub(crate) mod punt;
+mod tunnel_error;
 pub(crate) mod tunnel_fragment;
 pub(crate) mod unresolved;
 

@@ -32,6 +32,8 @@ pub const HTTP: u16 = 80;
 pub const LINES: u16 = 7;
 /// The same port of service and backends: whatever a test puts there.
 pub const BULK: u16 = 5201;
+/// Flows that an appliance's worker knows at most, of each family.
+pub const FLOWS: u32 = 20_000;
 /// Where backends listen for the first two.
 const BACKEND_HTTP: u16 = 8080;
 const BACKEND_LINES: u16 = 7000;
@@ -192,6 +194,7 @@ impl Farm {
                 { "name": "eth2", "addresses": [format!("10.2.0.{}/24", appliance + 1)] },
             ],
             "routes": [{ "prefix": format!("{CLIENT}/32"), "via": [{ "address": client }] }],
+            "cluster": { "flows_per_worker": FLOWS },
         })
     }
 

@@ -1,0 +1,80 @@
+//! ICMP errors about packets that this node has put into tunnels to backends (RFC 2003 §5.1, RFC 2473 §8): whoever sent the
+//! packet inside is told, as far as the error has enough of that.
+//!
+//! No state is kept: a client that is told what fits the tunnel sends no more than that.
+
+use super::{IcmpError, icmp4_error, icmp6_error};
+use crate::DropReason;
+use crate::context::Context;
+use crate::graph::Node;
+use buffer::Buf;
+use packet::icmpv4::{self, TIME_EXCEEDED, UNREACHABLE, UNREACHABLE_FRAGMENTATION_NEEDED};
+use packet::icmpv6;
+
+/// Bytes of an ICMP header, after which an error has the start of the packet that it is about.
+const HEADER_BYTES: usize = 8;
+/// What any IPv6 link carries (RFC 8200 §5).
+const IPV6_MIN_MTU: u32 = 1280;
+
+/// What is to be told of a packet in a tunnel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It does not fit: so many bytes would, 0 if that is not known.
+    TooBig(u32),
+    /// It did not get there.
+    Unreachable,
+}
+
+impl Trouble {
+    /// What an ICMP error over IPv4 says, if it is one that senders are told of.
+    fn of4(kind: u8, code: u8, rest: [u8; 4]) -> Option<Self> {
+        match (kind, code) {
+            (UNREACHABLE, UNREACHABLE_FRAGMENTATION_NEEDED) => {
+                Some(Self::TooBig(u16::from_be_bytes([rest[2], rest[3]]).into()))
+            }
+            (UNREACHABLE | TIME_EXCEEDED, _) => Some(Self::Unreachable),
+            _ => None,
+        }
+    }
+
+    /// The same over IPv6.
+    fn of6(kind: u8, rest: [u8; 4]) -> Option<Self> {
+        match kind {
+            icmpv6::PACKET_TOO_BIG => Some(Self::TooBig(u32::from_be_bytes(rest))),
+            icmpv6::UNREACHABLE | icmpv6::TIME_EXCEEDED => Some(Self::Unreachable),
+            _ => None,
+        }
+    }
+
+    /// The error for the sender of a packet that had `overhead_bytes` before it in the tunnel.
+    pub(super) fn error(self, to_v6: bool, overhead_bytes: usize) -> IcmpError {
+        let fits = |mtu: u32| mtu.saturating_sub(overhead_bytes as u32);
+        let (kind, code, rest) = match (self, to_v6) {
+            (Self::TooBig(mtu), true) => (icmpv6::PACKET_TOO_BIG, 0, fits(mtu).max(IPV6_MIN_MTU)),
+            (Self::TooBig(mtu), false) => (UNREACHABLE, UNREACHABLE_FRAGMENTATION_NEEDED, fits(mtu)),
+            (Self::Unreachable, true) => (icmpv6::UNREACHABLE, icmpv6::UNREACHABLE_ADDRESS, 0),
+            (Self::Unreachable, false) => (UNREACHABLE, icmpv4::UNREACHABLE_HOST, 0),
+        };
+        IcmpError { kind, code, rest }
+    }
+}
+
+/// Takes a valid ICMP error to this node, whose header is at `at`: if it is about a packet in a tunnel to a backend, what is
+/// left of that packet takes its place, and goes where its sender is told.
+pub(super) fn pass_on(cx: &Context<'_>, packet: &mut Buf, at: usize, is_v6: bool) -> Option<Node> {
+    let quoted_at = at + HEADER_BYTES;
+    let header: [u8; HEADER_BYTES] = *packet.data().get(at..)?.first_chunk()?;
+    let [kind, code, _, _, rest @ ..] = header;
+    let trouble = if is_v6 { Trouble::of6(kind, rest) } else { Trouble::of4(kind, code, rest) }?;
+    let quoted = packet.data().get(quoted_at..)?;
+    let overhead_bytes = cx.services.tunnelled(quoted)?;
+    let to_v6 = quoted.get(overhead_bytes)? >> 4 == 6;
+    packet.pull_front(quoted_at + overhead_bytes).ok()?;
+    let IcmpError { kind, code, rest } = trouble.error(to_v6, overhead_bytes);
+    let reason = DropReason::ServiceTunnelError;
+    Some(if to_v6 {
+        icmp6_error(packet, reason, kind, code, rest)
+    } else {
+        icmp4_error(packet, reason, kind, code, rest)
+    })
+}
