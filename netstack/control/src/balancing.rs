@@ -170,7 +170,7 @@ mod tests {
     fn the_configuration_says_how_many_flows_a_worker_knows() {
         let module = json!({"cluster": {"flows_per_worker": 2048}}).to_string();
         let boot = crate::Boot { module: Some(module.as_bytes().into()), ..crate::Boot::default() };
-        let mut node = crate::testing::Machine::default().start(&boot);
+        let mut node = crate::testing::Machine::default().start(boot);
         node.objects.restore(objects("10.96.0.1"), 1).unwrap();
         node.finish_objects();
         let counters = node.shared.flow_counters(0);

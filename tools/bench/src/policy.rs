@@ -1,7 +1,7 @@
 //! Workloads `policy-new`, `policy-compile` and `policy-change`: the first packet of a flow against 10 to 10,000 rules, and how long it takes to
 //! make the tables.
 //!
-//! `policy-change` is how long one change of the same cluster takes, of the model alone and from an object's JSON on ([`objects`]).
+//! `policy-change` is how long one change of the same cluster takes, of the model alone and from an object's JSON on (`objects`).
 //!
 //! `policy-new` is the classifier alone, for packets that each hit another rule at random, a tenth of them none.
 
