@@ -95,7 +95,7 @@ fn wrap_run<'p>(sa: &'p Sa, run: Run<'_, 'p>, jobs: &mut Jobs<'p>, now_ns: u64) 
     let granted = (numbers.end - numbers.start) as usize;
     if granted < packets.len() {
         sa.raise(HARD_EXPIRED);
-        refuse_all(sa, &mut results[granted..], EspError::SequenceExhausted);
+        refuse_all(sa, &mut results[granted..], sa.why_no_number());
     }
     let mut wrapped = Wrapped { bytes: 0 };
     let columns = packets.iter_mut().zip(results).zip(extended).zip(numbers);

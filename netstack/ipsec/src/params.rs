@@ -151,7 +151,8 @@ impl Default for TtlPolicy {
 pub struct Limits {
     /// Seconds since it was made.
     pub seconds: Option<u64>,
-    /// Bytes of packets before encapsulation.
+    /// Bytes of packets before encapsulation. Looked at once for the packets that are worked on together, 64 at most: these
+    /// may go beyond. So it is with packets inbound; outbound their number is exact.
     pub bytes: Option<u64>,
     /// Packets.
     pub packets: Option<u64>,

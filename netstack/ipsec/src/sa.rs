@@ -185,8 +185,9 @@ impl Sa {
         let key = core::mem::take(&mut parameters.key);
         let (cipher, salt) = Cipher::new(parameters.algorithm, key.expose(), &entropy.iv_key)?;
         let last = parameters.last_sequence;
-        // The last number of 64 bits is not used, so that a range of numbers has an end.
-        let limit = if parameters.esn { u64::MAX - 1 } else { u64::from(u32::MAX) };
+        // So no worker can give more numbers than the lifetime has packets.
+        let lifetime = parameters.lifetimes.hard.packets.unwrap_or(u64::MAX);
+        let limit = last_number(parameters.esn).min(last.saturating_add(lifetime));
         let (template, outer_bytes) = template(&parameters);
         let algorithm = parameters.algorithm;
         Ok(Self {
@@ -391,6 +392,13 @@ impl Sa {
         !expired
     }
 
+    /// Why there is no number for a packet.
+    #[cold]
+    pub(crate) fn why_no_number(&self) -> EspError {
+        let is_last = self.sequence.last() >= last_number(self.parameters.esn);
+        if is_last { EspError::SequenceExhausted } else { EspError::Expired }
+    }
+
     /// Counts packets that passed. Their number is counted with their sequence numbers.
     #[inline]
     pub(crate) fn count_sent(&self, bytes: u64, now_ns: u64) {
@@ -431,6 +439,11 @@ impl Sa {
         let hard = if reached(&self.limits.hard) { HARD_EXPIRED } else { 0 };
         self.flags.load(Relaxed) | soft | hard
     }
+}
+
+/// The last sequence number that an SA may use. The last one of 64 bits is not used, so that a range of numbers has an end.
+const fn last_number(esn: bool) -> u64 {
+    if esn { u64::MAX - 1 } else { u32::MAX as u64 }
 }
 
 impl fmt::Debug for Sa {

@@ -1,5 +1,9 @@
-//! The anti-replay window against a naive one, and against many workers.
+//! The anti-replay window against a naive one, against many workers, and in front of packets.
 
+mod common;
+
+use common::{Pair, inner, parameters};
+use ipsec::{Algorithm, SaParameters};
 use ipsec::{EspError, Window};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -75,6 +79,53 @@ fn random(state: &mut u64) -> u64 {
     let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// Packets, shuffled and repeated, in vectors of many sizes, across the edge of the low half: none is accepted twice, and
+/// each is what was sealed.
+#[test]
+fn no_packet_is_accepted_twice() {
+    const UNIQUE: usize = 50_000;
+    const OFFERS_OF_EACH: usize = 4;
+    let last_sequence = (1 << 32) - UNIQUE as u64 / 2;
+    let pair = Pair::new(SaParameters { last_sequence, ..parameters(Algorithm::Aes128Gcm, false) });
+    let given: Vec<_> = (0..UNIQUE)
+        .map(|n| {
+            let mut packet = inner(false, 8);
+            packet[28..36].copy_from_slice(&n.to_be_bytes());
+            packet
+        })
+        .collect();
+    let sealed: Vec<_> = given.iter().map(|packet| pair.seal(packet).expect("numbers are left")).collect();
+    let (mut state, mut times, mut at) = (7, vec![0u8; UNIQUE], 0);
+    while at < UNIQUE * OFFERS_OF_EACH {
+        let count = [1, 2, 67, 256][random(&mut state) as usize % 4];
+        // Out of order by up to a window and a half.
+        let offered: Vec<_> = (at..at + count)
+            .map(|at| {
+                (at / OFFERS_OF_EACH + random(&mut state) as usize % 1536).saturating_sub(768).min(UNIQUE - 1)
+            })
+            .collect();
+        at += count;
+        let mut packets: Vec<_> = offered.iter().map(|n| pair.packet(&sealed[*n])).collect();
+        let mut results = vec![Err(EspError::Malformed); count];
+        ipsec::decapsulate(&pair.snapshot, &mut packets, 0, &mut results);
+        for ((n, packet), result) in offered.iter().zip(&packets).zip(results) {
+            match result {
+                Ok(_) => {
+                    assert_eq!(packet.data(), given[*n]);
+                    times[*n] += 1;
+                }
+                // What is far behind is taken for a number of the next subspace, and then is not authentic.
+                Err(EspError::Replayed | EspError::AuthenticationFailed) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+    assert!(times.iter().all(|times| *times <= 1), "a packet was accepted twice");
+    let accepted = times.iter().filter(|times| **times == 1).count();
+    assert_eq!(accepted as u64, pair.inbound().counters().packets);
+    assert!(accepted > UNIQUE / 2, "{accepted} of {UNIQUE}");
 }
 
 /// Ten million numbers, shuffled and doubled, offered by four workers at once, across the edge of the low half.

@@ -153,6 +153,39 @@ fn lifetimes_warn_and_end() {
     }
 }
 
+/// Within a vector, too: what would be beyond the packets of a lifetime is not sent. The last nanosecond counts.
+#[test]
+fn lifetimes_end_exactly() {
+    for last_sequence in [0, 1000, u64::from(u32::MAX) - 2] {
+        let hard = Limits { packets: Some(5), ..Limits::default() };
+        let lifetimes = Lifetimes { hard, ..Lifetimes::default() };
+        let wanted = SaParameters { lifetimes, last_sequence, ..parameters(Algorithm::Aes128Gcm, false) };
+        let mut pair = Pair::new(wanted);
+        let mut packets: Vec<_> = (0..7).map(|_| pair.packet(&inner(false, 30))).collect();
+        let (mut results, sas) = ([Ok(()); 7], [Some(pair.outbound()); 7]);
+        ipsec::encapsulate(pair.snapshot.suite(), &mut packets, &sas, 0, &mut results);
+        assert_eq!(results[..5], [Ok(()); 5]);
+        assert_eq!(results[5..], [Err(EspError::Expired); 2]);
+        assert_eq!(pair.seal(&inner(false, 30)), Err(EspError::Expired));
+        let counters = pair.outbound().counters();
+        assert_eq!((counters.packets, counters.last_sequence), (5, last_sequence + 5));
+        let outbound = pair.outbound().id();
+        let events = pair.database.poll(0);
+        assert!(events.iter().any(|event| event.sa == outbound && event.kind == EventKind::HardExpired));
+    }
+    let seconds = Limits { seconds: Some(5), ..Limits::default() };
+    let lifetimes = Lifetimes { hard: seconds, ..Lifetimes::default() };
+    let pair = Pair::new(SaParameters { lifetimes, ..parameters(Algorithm::Aes128Gcm, false) });
+    assert!(pair.seal_at(&inner(false, 30), 4_999_999_999).is_ok());
+    assert_eq!(pair.seal_at(&inner(false, 30), 5_000_000_000), Err(EspError::Expired));
+    let bytes = Limits { bytes: Some(101), ..Limits::default() };
+    let lifetimes = Lifetimes { hard: bytes, ..Lifetimes::default() };
+    let pair = Pair::new(SaParameters { lifetimes, ..parameters(Algorithm::Aes128Gcm, false) });
+    // 100 bytes, which are one below; and one more packet, which reaches the limit.
+    assert!(pair.seal(&inner(false, 72)).is_ok() && pair.seal(&inner(false, 0)).is_ok());
+    assert_eq!(pair.seal(&inner(false, 0)), Err(EspError::Expired));
+}
+
 #[test]
 fn outer_headers_follow_their_policies() {
     let mut packet = inner(false, 30);

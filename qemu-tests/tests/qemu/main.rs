@@ -61,6 +61,7 @@ const TESTS: &[Test] = &[
     Test::new("store_on_a_disk_of_4_kib_blocks", store::on_a_disk_of_4_kib_blocks),
     Test::with_hosts("ipsec_everything_with_linux", ipsec::everything_with_linux),
     Test::new("esp_packet_by_packet_with_scapy", esp::packet_by_packet),
+    Test::new("esp_each_cipher_kernel_passes_traffic", esp::each_passes_traffic),
     Test::new("esp_moved_peer_is_followed", esp::a_moved_peer_is_followed),
     Test::new("esp_path_mtu_of_a_router_is_honoured", esp::a_routers_word_is_honoured),
     Test::new("ipsec_a_thousand_rekeys_lose_no_packet", rekeys::a_thousand_rekeys_lose_no_packet),

@@ -1,6 +1,7 @@
 //! ESP packet by packet, by an implementation nobody here wrote: each packet's verdict is held against the drop reason that
 //! the node counts, and each inner packet against its bytes.
 
+mod kernels;
 mod nat;
 mod path_mtu;
 mod scapy;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use site::{Site, Variant};
 
+pub use kernels::each_passes_traffic;
 pub use nat::a_moved_peer_is_followed;
 pub use path_mtu::a_routers_word_is_honoured;
 

@@ -1,6 +1,6 @@
 //! The node between a plain host on the left and scapy's ESP on the right, and what they send each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -147,9 +147,18 @@ pub struct Site {
 
 impl Site {
     pub fn new(experiment: &Experiment, variants: &[Variant]) -> Result<Self> {
+        Self::with(experiment, variants, "gateway", "")
+    }
+
+    /// One whose machine has this name and gets these words on its command line.
+    pub fn with(experiment: &Experiment, variants: &[Variant], name: &str, words: &str) -> Result<Self> {
         let scapy = Scapy::start()?;
         let stations = Stations::new()?;
-        let machine = stations.plug(experiment.machine("gateway").config(config(variants)), |nic: Nic| nic);
+        let mut machine = experiment.machine(name).config(config(variants));
+        if !words.is_empty() {
+            machine = machine.argument(words);
+        }
+        let machine = stations.plug(machine, |nic: Nic| nic);
         let vm = experiment.start(machine)?;
         let api = vm.api(gateway::TOKEN)?;
         let macs = [stations.left.resolve(LEFT.node4.into())?, stations.right.resolve(RIGHT.node4.into())?];
@@ -259,6 +268,40 @@ impl Site {
                 Ok(())
             }
         }
+    }
+
+    /// Waits until the left host has all of these tunnel-mode packets, in whatever order they come.
+    pub fn expect_all(&self, inners: &[Inner]) -> Result<()> {
+        let forwarded = inners.iter().filter_map(|inner| match &inner.shown {
+            Shown::Forwarded(packet) => Some(packet.as_slice()),
+            Shown::Reply { .. } => None,
+        });
+        let mut missing: BTreeSet<&[u8]> = forwarded.collect();
+        let seen = self.stations.left.receive_frame(LIMIT, |frame| {
+            let _ = frame.get(ETHERNET_BYTES..).map(|packet| missing.remove(packet));
+            missing.is_empty().then_some(())
+        })?;
+        seen.with_context(|| format!("{} of {} do not come", missing.len(), inners.len()))
+    }
+
+    /// Has the left host send datagrams of these lengths to behind the peer, one right after the other; what scapy makes of
+    /// the outer packets is what was sent.
+    pub fn outbound_at_once(&mut self, variant: &Variant, lengths: &[usize]) -> Result<()> {
+        let ends = self.towards(variant);
+        let mut expected = BTreeSet::new();
+        for &length in lengths {
+            self.markers += 1;
+            let data = vec![self.markers as u8; length];
+            self.stations.left.wire().send(&frame::udp(&ends, self.markers, PORT, &data))?;
+            let inner = frame::udp(&Ends { hop_limit: 63, ..ends }, self.markers, PORT, &data);
+            let _ = expected.insert(inner[ETHERNET_BYTES..].to_vec());
+        }
+        for left in (0..lengths.len()).rev() {
+            let outer = self.next_esp(variant).with_context(|| format!("{left} and one more are missing"))?;
+            let opened = self.scapy.open(&variant.sa(true), &outer, 0)?;
+            ensure!(expected.remove(&opened), "an inner packet of nobody: {opened:02x?}");
+        }
+        Ok(())
     }
 
     /// The next ESP packet of a variant on the right wire, without its Ethernet header.
