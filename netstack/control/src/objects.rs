@@ -24,6 +24,9 @@ pub(crate) const MAX_BYTES: usize = 128 << 20;
 /// Units of work in one turn of each kind: about so many microseconds.
 const UNITS_PER_TURN: u64 = 200;
 
+/// Addresses that are moved to other sets in one turn.
+const ADDRESSES_PER_TURN: usize = 1024;
+
 /// What an edit came to.
 pub(crate) enum Outcome {
     /// It is done, or would be; the generation in force after it, and what is different in it.
@@ -214,10 +217,9 @@ impl Objects {
     fn settle_policy(&mut self, shared: &Shared) {
         let Some(compiler) = &mut self.compiler else { return };
         let reached = shared.quiescent_generation();
-        if !compiler.has_pending() {
-            compiler.reclaim(reached);
-        } else if reached >= self.policy_since {
-            match compiler.apply() {
+        compiler.reclaim(reached);
+        if compiler.has_pending() && reached >= self.policy_since {
+            match compiler.apply_part(ADDRESSES_PER_TURN) {
                 Ok(()) => compiler.retire(shared.judge_again()),
                 Err(OutOfMemory) => {
                     log::error!(target: "resources", "no memory for the addresses of policy");

@@ -1,10 +1,13 @@
-//! Workloads `policy-new`, `policy-compile` and `policy-change`: the first packet of a flow against 10 to 10,000 rules, and how long it takes to
+//! Workloads `policy-new`, `policy-established`, `policy-compile` and `policy-change`: the first packet of a flow against 10 to 10,000 rules, and how long it takes to
 //! make the tables.
 //!
 //! `policy-change` is how long one change of the same cluster takes, of the model alone and from an object's JSON on (`objects`).
 //!
+//! [`graph`] has the same in a router, and packets of established flows.
+//!
 //! `policy-new` is the classifier alone, for packets that each hit another rule at random, a tenth of them none.
 
+mod graph;
 mod objects;
 
 use crate::routes::Random;
@@ -45,7 +48,8 @@ pub fn names() -> Vec<String> {
     let new = RULES.iter().map(|rules| format!("policy-new/{rules}-rules"));
     let whole = format!("policy-compile/{POLICIES}-policies");
     let changes = CHANGES.map(|(name, _)| name).into_iter().chain(objects::CHANGES.map(|(name, _)| name));
-    new.chain([whole]).chain(changes.map(|name| format!("policy-change/{name}"))).collect()
+    let in_graph = graph::all().into_iter().map(|(name, _)| name);
+    new.chain([whole]).chain(changes.map(|name| format!("policy-change/{name}"))).chain(in_graph).collect()
 }
 
 /// Measures what is meant, and prints it.
@@ -63,6 +67,9 @@ pub fn run(meant: impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
     for (_, workload) in objects::CHANGES {
         measures.push(Box::new(move |name| objects::measure(name, workload)));
     }
+    for (_, workload) in graph::all() {
+        measures.push(Box::new(move |name| graph::measure(name, workload, rounds)));
+    }
     for (name, measure) in names().into_iter().zip(measures) {
         if !meant(&name) {
             continue;
@@ -70,7 +77,7 @@ pub fn run(meant: impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
         let row = measure(name)?;
         let figure = match (row.clocks, row.clocks_median, row.milliseconds) {
             (Some(clocks), Some(median), _) => {
-                format!("{clocks:6.1} clocks per decision (median {median:.1})")
+                format!("{clocks:6.1} clocks per packet (median {median:.1})")
             }
             (_, _, milliseconds) => {
                 format!("{:6.2} ms for {ENDPOINTS} endpoints", milliseconds.unwrap_or_default())

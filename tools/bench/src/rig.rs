@@ -13,8 +13,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-const IN: InterfaceId = InterfaceId(0);
-const OUT: InterfaceId = InterfaceId(1);
+pub(crate) const IN: InterfaceId = InterfaceId(0);
+pub(crate) const OUT: InterfaceId = InterfaceId(1);
 const HOST: [u8; 6] = [2, 0, 0, 0, 1, 0];
 const MAC_IN: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
 const MAC_OUT: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
@@ -72,7 +72,7 @@ impl Rig {
     }
 }
 
-fn tables(next_hops: u32) -> Result<Tables> {
+pub(crate) fn tables(next_hops: u32) -> Result<Tables> {
     let interface = |mac, number| Interface {
         attachment: Attachment::Port,
         mac,

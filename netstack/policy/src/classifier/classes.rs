@@ -6,7 +6,7 @@
 //! all readers have a classifier that knows that class.
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     vec::Vec,
 };
@@ -18,6 +18,9 @@ use ipnet::IpNet;
 
 /// The class of IPv6 addresses that nothing is about. That of IPv4 is 0, which the table answers for no prefix.
 const NOWHERE6: u32 = 1;
+
+/// Addresses that are entered into tables that nobody reads before their memory is tidied.
+const UNREAD_PART: usize = 4096;
 
 /// What an address can be part of: an identity, or a network that rules speak of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -205,7 +208,7 @@ struct Half<K: fib::Key> {
     dirty: BTreeSet<Prefix<K>>,
     writer: Writer<K>,
     /// What is still to be entered into the table; 0 takes it out.
-    pending: Vec<(Prefix<K>, u32)>,
+    pending: VecDeque<(Prefix<K>, u32)>,
 }
 
 impl<K: fib::Key> Half<K> {
@@ -216,7 +219,7 @@ impl<K: fib::Key> Half<K> {
             lens: alloc::vec![0; usize::from(K::BITS) + 1],
             dirty: BTreeSet::new(),
             writer: Writer::new()?,
-            pending: Vec::new(),
+            pending: VecDeque::new(),
         })
     }
 
@@ -277,7 +280,7 @@ impl<K: fib::Key> Half<K> {
             }
             if before != NO_ROUTE {
                 numbers.release(before);
-                self.pending.push((prefix, NO_ROUTE));
+                self.pending.push_back((prefix, NO_ROUTE));
             }
             return None;
         }
@@ -295,19 +298,21 @@ impl<K: fib::Key> Half<K> {
             numbers.release(before);
         }
         if before != class {
-            self.pending.push((prefix, class));
+            self.pending.push_back((prefix, class));
         }
         Some(class)
     }
 
-    fn apply(&mut self) -> Result<(), OutOfMemory> {
-        for (prefix, class) in self.pending.drain(..) {
+    /// Enters some of what is pending; how many.
+    fn apply(&mut self, at_most: usize) -> Result<usize, OutOfMemory> {
+        for done in 0..at_most {
+            let Some((prefix, class)) = self.pending.pop_front() else { return Ok(done) };
             let _ = match class {
                 NO_ROUTE => self.writer.remove(prefix)?,
                 class => self.writer.insert(prefix, class)?,
             };
         }
-        Ok(())
+        Ok(at_most)
     }
 }
 
@@ -404,10 +409,20 @@ impl Classes {
         }
     }
 
-    /// Moves addresses to the classes that were worked out for them.
-    pub fn apply(&mut self) -> Result<(), OutOfMemory> {
-        self.half4.apply()?;
-        self.half6.apply()
+    /// Moves some addresses to the classes that were worked out for them.
+    pub fn apply(&mut self, at_most: usize) -> Result<(), OutOfMemory> {
+        let done = self.half4.apply(at_most)?;
+        self.half6.apply(at_most - done).map(|_| ())
+    }
+
+    /// Moves all of them in tables that nobody reads yet, whose memory can be used again at once.
+    pub fn apply_unread(&mut self) -> Result<(), OutOfMemory> {
+        while self.has_pending() {
+            self.apply(UNREAD_PART)?;
+            self.retire(0);
+            self.reclaim(0);
+        }
+        Ok(())
     }
 
     /// True if there is something to apply.

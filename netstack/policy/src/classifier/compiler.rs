@@ -129,7 +129,7 @@ impl Compiler {
         self.settle(&model, &mut affected);
         if anew {
             // Nobody reads the new tables of addresses yet.
-            self.apply()?;
+            self.classes.apply_unread()?;
         }
         Ok(self.classifier(model))
     }
@@ -139,7 +139,16 @@ impl Compiler {
     /// # Errors
     /// [`OutOfMemory`].
     pub fn apply(&mut self) -> Result<(), OutOfMemory> {
-        self.classes.apply()
+        self.classes.apply(usize::MAX)
+    }
+
+    /// The same of some addresses, as long as [`Compiler::has_pending`]. A large change takes less memory and stops nobody for
+    /// long if between its parts what they unlink is retired and reclaimed.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn apply_part(&mut self, at_most: usize) -> Result<(), OutOfMemory> {
+        self.classes.apply(at_most)
     }
 
     /// True if [`Compiler::apply`] has something to do.

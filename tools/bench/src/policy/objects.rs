@@ -12,7 +12,7 @@ use services::Site;
 use std::sync::Arc;
 use std::time::Instant;
 
-const SETS: usize = 100;
+const SETS: usize = 1_000;
 const MEMBERS: usize = 1_000;
 const NAMESPACES: usize = 10;
 
@@ -23,7 +23,7 @@ pub(super) const CHANGES: [(&str, Workload); 4] = [
     ("object-policy", (cluster, |number| vec![policy(number * 37 % POLICIES, 50_000 + number)])),
     ("object-pod", (cluster, |number| vec![pod(number * 37 % ENDPOINTS, number)])),
     ("object-namespace", (cluster, |number| vec![namespace(number % NAMESPACES, number)])),
-    ("object-1000-of-100000-members", (networks, |number| vec![networks_of(number * 37 % SETS, number)])),
+    ("object-1000-of-1000000-members", (networks, |number| vec![networks_of(number * 37 % SETS, number)])),
 ];
 
 struct Way {
@@ -70,7 +70,7 @@ pub(super) fn measure(name: String, (before, change): Workload) -> Result<Row> {
         start.elapsed().as_secs_f64() * 1e3
     );
     let mut times = Vec::new();
-    for number in 1..100 {
+    for number in 1..60 {
         let lines = change(number);
         let start = Instant::now();
         way.change(&lines)?;
@@ -125,7 +125,7 @@ fn namespace(index: usize, version: usize) -> String {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}).to_string()
 }
 
-/// A hundred sets of a thousand networks, which are blocked for some pods.
+/// A thousand sets of a thousand networks, which are blocked for some pods.
 fn networks() -> Vec<String> {
     let source = json!({"action": "Deny", "source": {"selector": "list == 'blocked'"}});
     let spec = json!({"selector": "app == '1'", "ingress": [source]});
