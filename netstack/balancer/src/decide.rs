@@ -139,8 +139,8 @@ impl Context<'_> {
         let action = match entry.peer() {
             None if !translates(backend) => Action::Bring(entry.binding, *backend),
             None => translate(tuple.with_destination(backend.address)),
-            // Of full NAT the source is another one too; the answer's key tells.
-            Some(peer) if backend.forwarding == Forwarding::FullNat || is_hairpin(&tuple, backend) => {
+            // The source is another one too; the answer's key tells.
+            Some(peer) if !entry.keeps_source() => {
                 let answer: Tuple = (*flows.entry(peer)?.key()).into();
                 Action::Translate(answer.reversed())
             }
@@ -217,9 +217,14 @@ impl Context<'_> {
                 self.with_own_source(flows, (key, observed), number, to)
             } else {
                 let answer = K::try_from(to.reversed()).ok();
-                let kept = answer
-                    .and_then(|answer| flows.insert_pair(key, &answer, observed, number, self.now_ns).ok());
-                (Action::Translate(to), kept)
+                match answer.map(|answer| flows.insert_pair(key, &answer, observed, number, self.now_ns)) {
+                    // The client talks to the backend from this port already, by another service or by itself: to the
+                    // backend both would be one flow.
+                    Some(Err(Refused::AnswerTaken)) => {
+                        self.with_own_source(flows, (key, observed), number, to)
+                    }
+                    kept => (Action::Translate(to), kept.and_then(Result::ok)),
+                }
             }
         } else {
             (Action::Drop(Reason::Untranslatable), None)

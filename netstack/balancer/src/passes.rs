@@ -12,7 +12,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use buffer::VECTOR_SIZE;
-use flow::{FlowTable, Home, Observed, Slot, V4, V6};
+use flow::{FlowTable, Home, Observed, Refused, Slot, V4, V6};
 use rewrite::{Fragment, Plain, Transport, Tuple, View, translate, translate_error};
 use services::Forwarding;
 
@@ -166,6 +166,7 @@ fn swift<K: Family, O: Observer>(
     };
     let entry = flows.entry(slot).ok_or(Next::Decide)?;
     let (binding, is_answer, peer) = (entry.binding, entry.is_answer(), entry.peer());
+    let keeps_source = entry.keeps_source();
     let by_peer = |flows: &FlowTable<K>| match peer {
         Some(peer) => {
             flows.prefetch_slot(peer);
@@ -182,7 +183,7 @@ fn swift<K: Family, O: Observer>(
     } else {
         let backend = context.snapshot.backend(binding).ok_or(Next::Decide)?;
         let verdict = match backend.forwarding {
-            Forwarding::Nat if lane.key.source_address() != backend.address.ip() => {
+            Forwarding::Nat | Forwarding::FullNat if keeps_source => {
                 if lane.key.with_destination(backend.address).is_none() {
                     return Err(Next::Decide);
                 }
@@ -261,6 +262,9 @@ fn begin<K: Family, O: Observer>(
             (None, flow, bring(context.snapshot, lane.home.hash(), (*number, backend)))
         }
     };
+    if let Err(Refused::AnswerTaken) = flow {
+        return None;
+    }
     // A flow that is not taken is served all the same, by the service's table alone.
     let flow = flow.ok();
     let view = lane.key.view(lane.observed);

@@ -301,6 +301,10 @@ impl Snapshot {
             (source, None, by_client)
         } else if let Some(end) = self.end(source, protocol) {
             (destination, None, self.is_by_client(end))
+        } else if let Some(frontend) = self.frontend(source, protocol) {
+            // A backend answers its client itself, and this node is on its way.
+            let by_client = self.services.get(frontend.service).is_some_and(|service| service.by_client);
+            (destination, None, by_client)
         } else if let Some(end) = self.end(destination, protocol) {
             (source, None, self.is_by_client(end))
         } else {

@@ -184,10 +184,43 @@ fn full_nat_and_hairpin_use_our_own_source() {
 }
 
 #[test]
+fn a_client_that_uses_one_port_for_two_services_of_a_backend_is_told_apart() {
+    let own: IpAddr = "192.0.2.9".parse().unwrap();
+    for mut spec in [json!({}), json!({"sessionAffinity": "ClientIP"})] {
+        let (mut balancer, mut builder) = (balancer(), builder());
+        spec["externalIPs"] = json!(["203.0.113.7"]);
+        let two = snapshot(&mut builder, &spec, "nat", &[1]);
+        let vips = [VIP, [203, 0, 113, 7]];
+        let source_of = |balancer: &mut Balancer, vip, flags| {
+            let mut packet = tcp(client(1), (vip, 80), flags);
+            assert_eq!(one(balancer, &two, &mut packet, 0), Verdict::Route);
+            ends(&packet).0
+        };
+        let sources = vips.map(|vip| source_of(&mut balancer, vip, 2));
+        assert_eq!((sources[0], sources[1].ip()), (SocketAddr::from(client(1)), own));
+        for (vip, source) in vips.into_iter().zip(sources) {
+            let IpAddr::V4(address) = source.ip() else { panic!("{source}") };
+            let mut answer = tcp(([10, 1, 0, 1], 8080), (address.octets(), source.port()), 18);
+            assert_eq!(one(&mut balancer, &two, &mut answer, 0), Verdict::Route);
+            assert_eq!(answer, tcp((vip, 80), client(1), 18));
+            // Before and after the flow is established.
+            assert_eq!([16, 16].map(|flags| source_of(&mut balancer, vip, flags)), [source; 2]);
+        }
+    }
+}
+
+#[test]
 fn packets_are_brought_to_backends_that_answer_themselves() {
     for (forwarding, overhead) in [("direct", 0), ("ipip", 20), ("gue", 28)] {
         let (mut balancer, mut builder) = (balancer(), builder());
         let snapshot = snapshot(&mut builder, &json!({}), forwarding, &[7]);
+        // Answers that pass this node belong to the same worker.
+        for number in 0..50 {
+            let asks = tcp(client(number), (VIP, 80), 2);
+            let answers = tcp((VIP, 80), client(number), 18);
+            let [there, back] = [asks, answers].map(|packet| snapshot.owner(&packet, 7, (20_000, 60_000)));
+            assert_eq!(there, back);
+        }
         for flags in [2, 16] {
             let mut packet = tcp(client(1), (VIP, 80), flags);
             let before = packet.clone();

@@ -19,12 +19,14 @@ pub struct Entry<K> {
     pub binding: u32,
     /// What policy found, 0 before it has looked. The owner's own.
     pub verdict: u32,
-    /// One more than the slot of the opposite direction, 0 if there is none; [`ANSWERS`] if this is the answering one.
+    /// One more than the slot of the opposite direction, 0 if there is none; besides, [`ANSWERS`] and [`OTHER_SOURCE`].
     pub(crate) peer: u32,
 }
 
 /// The bit of [`Entry::peer`] that the answering direction has.
 pub(crate) const ANSWERS: u32 = 1 << 31;
+/// The bit of [`Entry::peer`] of flows whose answers go to another address or port than the flow's source.
+pub(crate) const OTHER_SOURCE: u32 = 1 << 30;
 
 const _: () = assert!(size_of::<Entry<V4>>() == 32 && size_of::<Entry<V6>>() == 56);
 const _: () = assert!(size_of::<Line<V4>>() == 64 && size_of::<Line<V6>>() == 64);
@@ -42,7 +44,13 @@ impl<K: Key> Entry<K> {
 
     /// The slot of the opposite direction, if there is one.
     pub fn peer(&self) -> Option<Slot> {
-        (self.peer & !ANSWERS).checked_sub(1).map(Slot)
+        (self.peer & !(ANSWERS | OTHER_SOURCE)).checked_sub(1).map(Slot)
+    }
+
+    /// True if answers go to the flow's own source, or nothing is known of answers.
+    #[inline(always)]
+    pub fn keeps_source(&self) -> bool {
+        self.peer & OTHER_SOURCE == 0
     }
 
     /// True if the flow answers another one, its peer.

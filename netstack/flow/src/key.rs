@@ -32,6 +32,9 @@ pub trait Key: Copy + Eq + Default + core::fmt::Debug + sealed::Sealed {
     /// True if the keys are equal, found out in few steps.
     #[doc(hidden)]
     fn is(&self, other: &Self) -> bool;
+    /// True if its destination is the other's source, address and port.
+    #[doc(hidden)]
+    fn goes_to(&self, other: &Self) -> bool;
 }
 
 mod sealed {
@@ -89,6 +92,11 @@ impl Key for V4 {
             ^ tail(other.source_port, other.destination_port, other.protocol);
         (self.addresses() ^ other.addresses()) | tails == 0
     }
+
+    #[inline(always)]
+    fn goes_to(&self, other: &Self) -> bool {
+        (self.destination, self.destination_port) == (other.source, other.source_port)
+    }
 }
 
 impl V4 {
@@ -123,6 +131,11 @@ impl Key for V6 {
         let tails = tail(self.source_port, self.destination_port, self.protocol)
             ^ tail(other.source_port, other.destination_port, other.protocol);
         addresses | u128::from(tails) == 0
+    }
+
+    #[inline(always)]
+    fn goes_to(&self, other: &Self) -> bool {
+        (self.destination, self.destination_port) == (other.source, other.source_port)
     }
 }
 

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::entry::{Entry, Line};
+use crate::entry::{Entry, Line, OTHER_SOURCE};
 use crate::key::Key;
 use crate::probe::{self, Place};
 use crate::state::{MAX_TIMEOUT_MS, Observed, State, TimeoutTicks, Timeouts, ticks};
@@ -19,6 +19,9 @@ const MAX_TURNS: usize = 8;
 const TURNS_AHEAD: (usize, usize) = (24, 12);
 /// Slots at most: their numbers leave a bit of an entry's peer free.
 const MAX_SLOTS: usize = 1 << 30;
+
+const _: () = assert!(MAX_SLOTS <= OTHER_SOURCE as usize);
+
 /// Keys whose lines are asked for before the first is looked at.
 const BATCH: usize = buffer::VECTOR_SIZE;
 

@@ -1,7 +1,7 @@
 //! Flows come into the table, and others make room for them.
 
 use super::{FlowTable, Home, MAX_TURNS, Refused, Slot, TURNS_AHEAD, place, slot};
-use crate::entry::{ANSWERS, Entry};
+use crate::entry::{ANSWERS, Entry, OTHER_SOURCE};
 use crate::key::Key;
 use crate::probe::{self, Place, Room};
 use crate::state::{Observed, State, ticks};
@@ -107,7 +107,7 @@ impl<K: Key> FlowTable<K> {
         self.unproven.put(turn, slot::<K>(asks));
         let (ask_slot, answer_slot) = (slot::<K>(asks), slot::<K>(answers));
         if let Some(entry) = probe::at_mut(&mut self.lines, asks) {
-            entry.peer = answer_slot.0 + 1;
+            entry.peer = (answer_slot.0 + 1) | if answer.goes_to(key) { 0 } else { OTHER_SOURCE };
         }
         if let Some(entry) = probe::at_mut(&mut self.lines, answers) {
             entry.peer = (ask_slot.0 + 1) | ANSWERS;
