@@ -1,11 +1,9 @@
-//! Workloads `policy-new`, `policy-established`, `policy-compile` and `policy-change`: the first packet of a flow against 10 to 10,000 rules, and how long it takes to
-//! make the tables.
+//! Workloads `policy-new`, `policy-established`, `policy-compile` and `policy-change`: the first packet of a flow against 10 to
+//! 10,000 rules, those after it, and how long it takes to make the tables.
 //!
-//! `policy-change` is how long one change of the same cluster takes, of the model alone and from an object's JSON on (`objects`).
-//!
-//! [`graph`] has the same in a router, and packets of established flows.
-//!
-//! `policy-new` is the classifier alone, for packets that each hit another rule at random, a tenth of them none.
+//! `policy-new` is the classifier alone, for packets that each hit another rule at random, a tenth of them none; the same in a
+//! router, and packets of established flows, are in `graph`. `policy-change` is how long one change of the same cluster takes, of
+//! the model alone, and from an object's JSON on (`objects`).
 
 mod graph;
 mod objects;
