@@ -21,6 +21,8 @@ pub struct Settings {
     pub seed: Seed,
     /// The node's addresses: where node ports are.
     pub node_addresses: Vec<IpAddr>,
+    /// All the node's addresses: what it asks a backend from them has gone through no service.
+    pub own_addresses: Vec<IpAddr>,
     /// Source addresses of full NAT.
     pub source_addresses: Vec<IpAddr>,
     /// Source address of tunnels over IPv4.
@@ -95,7 +97,7 @@ impl Builder {
             placing: Placing::new(&FlowHasher::new(&settings.seed)),
             frontends: HashTable::new(),
             addresses: HashTable::new(),
-            own: settings.node_addresses.clone(),
+            own: [&settings.node_addresses[..], &settings.own_addresses].concat(),
             ends: HashTable::new(),
             tunnel_ends: HashTable::new(),
             services: Vec::new(),

@@ -299,6 +299,10 @@ impl Context<'_> {
         for (address, port) in pool.candidates(self.snapshot.hash(&(*key).into())) {
             let Some(to) = to.with_source(SocketAddr::new(address, port)) else { continue };
             let Ok(answer) = K::try_from(to.reversed()) else { continue };
+            // The backend may still remember a flow that is over, and it was another client's.
+            if flows.peek(&answer, self.now_ns).is_some() {
+                continue;
+            }
             match flows.insert_pair(key, &answer, observed, number, self.now_ns) {
                 Ok(slot) => return (Action::Translate(to), Some(slot)),
                 Err(Refused::AnswerTaken) => {}

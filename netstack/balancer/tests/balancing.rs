@@ -63,6 +63,9 @@ fn tcp(from: ([u8; 4], u16), to: ([u8; 4], u16), flags: u8) -> Vec<u8> {
     if flags & 16 != 0 {
         builder = builder.ack(9);
     }
+    if flags & 1 != 0 {
+        builder = builder.fin();
+    }
     builder.write(&mut bytes, b"hello").unwrap();
     bytes
 }
@@ -93,6 +96,25 @@ fn backend_of(balancer: &mut Balancer, snapshot: &Snapshot, client: ([u8; 4], u1
     let IpAddr::V4(address) = destination.ip() else { panic!("{destination}") };
     assert_eq!(packet, tcp(client, (address.octets(), destination.port()), flags));
     destination
+}
+
+#[test]
+fn connections_by_the_service_and_past_it_may_have_the_same_ports_one_after_the_other() {
+    let (mut balancer, mut builder) = (balancer(), builder());
+    let snapshot = snapshot(&mut builder, &json!({}), "nat", &[1]);
+    let (client, backend, vip) = (client(1), ([10, 1, 0, 1], 8080), (VIP, 80));
+    let whole = [(true, 2), (false, 18), (true, 16), (false, 17), (true, 17), (false, 16)];
+    for round in 0..4 {
+        let is_past = round % 2 == 0;
+        let to = if is_past { backend } else { vip };
+        for (asks, flags) in whole {
+            let mut packet = if asks { tcp(client, to, flags) } else { tcp(backend, client, flags) };
+            let verdict = one(&mut balancer, &snapshot, &mut packet, round * MS);
+            assert_eq!(verdict, if is_past { Verdict::NotOurs } else { Verdict::Route });
+            let expected = if asks { tcp(client, backend, flags) } else { tcp(to, client, flags) };
+            assert_eq!(packet, expected, "round {round}");
+        }
+    }
 }
 
 #[test]

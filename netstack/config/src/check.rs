@@ -102,6 +102,10 @@ fn check_text(text: &str, format: Format) -> Result<(), String> {
         Format::Ports => crate::ports(text)
             .map(drop)
             .ok_or_else(|| "is not a port or a range of ports; write for example 80 or 1000-2000".into()),
+        Format::Path => crate::check_path(text),
+        Format::Statuses => crate::statuses(text).map(drop).ok_or_else(|| {
+            "is not a status code or a range of them; write for example 200 or 200-399".into()
+        }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a node is in a Kubernetes cluster.
 
-use crate::Secret;
+use crate::{HealthCheck, Secret};
 use alloc::{string::String, vec::Vec};
 use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ pub struct Cluster {
     /// Flows of each family that a worker knows at most. None: by the free memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flows_per_worker: Option<u32>,
+    /// How backends are checked, where a Service does not say it.
+    pub health_check: HealthCheck,
 }
 
 impl Default for Cluster {
@@ -42,6 +44,7 @@ impl Default for Cluster {
             gue_port: GUE_PORT,
             seed: None,
             flows_per_worker: None,
+            health_check: HealthCheck::default(),
         }
     }
 }

@@ -22,6 +22,7 @@ extern crate std;
 mod check;
 mod cluster;
 mod diff;
+mod health;
 mod ipsec;
 mod mac;
 mod model;
@@ -34,6 +35,7 @@ mod value;
 
 pub use cluster::Cluster;
 pub use diff::{Change, ChangeKind, diff};
+pub use health::{HEALTH_NUMBERS, HealthCheck, HealthKind, HealthNumber, check_path, statuses};
 pub use ipnet::{self, IpNet, Ipv4Net, Ipv6Net};
 pub use ipsec::{
     Association, AssociationDirection, DfHandling, EcnHandling, Ipsec, IpsecAlgorithm, IpsecMode, Lifetime,

@@ -1,5 +1,6 @@
 //! What a schema is: a small tree from which come the structural check, JSON Schema and differences.
 
+use crate::health::MAX_PATH_BYTES;
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use serde_json::{Map, Value, json};
 
@@ -84,6 +85,10 @@ pub enum Format {
     Key,
     /// A port or a range of ports.
     Ports,
+    /// Path of an HTTP request.
+    Path,
+    /// A status code of HTTP or a range of them.
+    Statuses,
 }
 
 impl Schema {
@@ -145,6 +150,8 @@ impl Format {
             Format::Label => text(1, 63, "^[A-Za-z][A-Za-z0-9._-]*$"),
             Format::Key => text(2, 256, "^([0-9A-Fa-f]{2})*$"),
             Format::Ports => text(1, 11, "^[0-9]{1,5}(-[0-9]{1,5})?$"),
+            Format::Path => text(1, MAX_PATH_BYTES, "^/[!-~]*$"),
+            Format::Statuses => text(3, 7, "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"),
         }
     }
 }

@@ -45,7 +45,9 @@ pub static CONFIG: Schema = Schema::Object(&[
     field(
         "cluster",
         &cluster::CLUSTER,
-        Default(r#"{"node_addresses":[],"source_addresses":[],"tunnel_addresses":[],"gue_port":6080}"#),
+        Default(
+            r#"{"node_addresses":[],"source_addresses":[],"tunnel_addresses":[],"gue_port":6080,"health_check":{"kind":"none","path":"/","status":"200-399","interval_ms":5000,"timeout_ms":2000,"rise":2,"fall":3,"panic_percent":50,"slow_start_ms":0,"drain_ms":300000}}"#,
+        ),
         "What the node is in a Kubernetes cluster, whose services and policies it enforces.",
     ),
 ]);

@@ -82,6 +82,7 @@ impl Node {
         Settings {
             seed: seed.map_or_else(Seed::default, Seed::new),
             node_addresses: or(&cluster.node_addresses, all().collect()),
+            own_addresses: all().collect(),
             tunnel4: tunnels().find_map(first4).or(sources4.first().and_then(first4)),
             tunnel6: tunnels().find_map(first6).or(sources6.first().and_then(first6)),
             source_addresses: or(&cluster.source_addresses, [sources4, sources6].concat()),

@@ -7,6 +7,7 @@ use crate::net::{
     self, Stack,
     direct::{Direct, Stream},
     echo,
+    prober::Prober,
     reassembly::{self, Reassembler},
     server::Server,
 };
@@ -56,6 +57,7 @@ pub struct Control {
     stack: Stack,
     server: Server<Node>,
     direct: Direct<Node>,
+    prober: Prober,
     cache: BufferCache,
     shared: Arc<Shared>,
     /// Link of each port when it was last asked.
@@ -89,11 +91,14 @@ impl Control {
         links: Vec<bool>,
         now_ns: u64,
     ) -> Self {
+        let (mut node, mut seed) = (node, [0; 8]);
+        node.platform.random(&mut seed);
         Self {
             node,
             stack,
             server,
             direct: Direct::new(),
+            prober: Prober::new(u64::from_le_bytes(seed)),
             cache,
             shared,
             links,
@@ -124,6 +129,7 @@ impl Control {
             self.node.drops.add(ControlDrop::Router(reason), packets);
         }
         self.listen();
+        let probes_ns = self.poll_probes(now_ns);
         let server_ns = self.server.poll(&mut self.stack, &mut self.node, now_ns);
         let direct_ns = self.direct.poll(&mut self.node, now_ns);
         let sent = self.send();
@@ -133,7 +139,7 @@ impl Control {
             return now_ns;
         }
         let router_ns = self.node.router.next_deadline_ns(now_ns).unwrap_or(u64::MAX);
-        [node_ns, self.links_due_ns, dhcp_ns, fragments_ns, server_ns, direct_ns, router_ns]
+        [node_ns, self.links_due_ns, dhcp_ns, fragments_ns, probes_ns, server_ns, direct_ns, router_ns]
             .into_iter()
             .fold(u64::MAX, u64::min)
     }
@@ -250,7 +256,11 @@ impl Control {
             self.take_dhcp(interface, output, event);
             return None;
         }
-        if let Some(reason) = self.stack.receive(packet.to_vec()) {
+        if self.prober.take_answer(packet) {
+            return None;
+        }
+        let is_asked_for = self.prober.expects(packet);
+        if let Some(reason) = self.stack.receive(packet.to_vec(), is_asked_for) {
             self.node.drops.add(reason, 1);
         }
         net::refusal(packet)
@@ -303,6 +313,17 @@ impl Control {
             Some(dhcp::Output::Packet(packet)) => self.inject(&packet, InjectTo::Forward4),
             None => {}
         }
+    }
+
+    /// Asks backends how they are; when to come again.
+    fn poll_probes(&mut self, now_ns: u64) -> u64 {
+        self.stack.poll_ingress(now_ns);
+        let (mut events, monitor) = (Vec::new(), self.node.health.monitor.clone());
+        let source = |address| self.node.router.source_for(address);
+        let parts = (&mut self.stack, &mut *monitor.borrow_mut());
+        let next_ns = self.prober.poll(parts, &source, &mut events, now_ns);
+        self.node.take_health_events(&events);
+        next_ns
     }
 
     /// Tells the stack how the API listens, when that changed.

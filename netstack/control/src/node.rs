@@ -6,6 +6,7 @@ use crate::beginning::Begun;
 use crate::boot;
 use crate::dhcp::{Client, Event, Lease};
 use crate::drops::ControlDrops;
+use crate::health::Health;
 use crate::net::Filter;
 use crate::objects::Objects;
 use crate::platform::Platform;
@@ -36,6 +37,7 @@ pub(crate) struct Node {
     pub running: Running,
     pub objects: Objects,
     pub balancing: Balancing,
+    pub health: Health,
     pub auth: Auth,
     /// Clients of the interfaces that want a lease.
     pub dhcp: BTreeMap<InterfaceId, Client>,
@@ -79,6 +81,8 @@ impl Node {
             // No objects to wait for: the first tables, which workers take while the rest is made.
             router.apply_changes(now_ns);
         }
+        let mut seed = [0; 8];
+        platform.random(&mut seed);
         let mut node = Self {
             platform,
             shared,
@@ -87,6 +91,7 @@ impl Node {
             running: Running::new(config.clone(), start.generation, start.source),
             objects: Objects::default(),
             balancing: Balancing::new(),
+            health: Health::new(u64::from_le_bytes(seed)),
             auth: Auth::new(String::new()),
             dhcp: BTreeMap::new(),
             trace: Vec::new(),
@@ -219,7 +224,8 @@ impl Node {
             self.reboot_at_ns = None;
             self.platform.reboot();
         }
-        self.running.confirm_by_ns().unwrap_or(u64::MAX).min(self.reboot_at_ns.unwrap_or(u64::MAX))
+        let at_ns = [self.running.confirm_by_ns(), self.reboot_at_ns, Some(self.tick_health())];
+        at_ns.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     /// The addresses that answer, and the port.
@@ -313,8 +319,8 @@ impl Node {
         let token = self.token_for(config);
         self.auth.set_token(&token);
         self.listen_changed = true;
-        let config::Cluster { node, zone, .. } = config.cluster.clone();
-        self.objects.set_site(Site { node, zone });
+        let config::Cluster { node, zone, health_check, .. } = config.cluster.clone();
+        self.objects.set_site(Site { node, zone, health_check: health_check.into() });
         self.objects.renew_services();
         self.objects.renew_policy();
     }

@@ -6,11 +6,13 @@
 //!
 //! A set that was taken while another is on its way waits; of several only the last is made.
 
+use crate::health::{Health, Healthy, InForce};
 use crate::node::Node;
 use alloc::{format, rc::Rc, string::String, sync::Arc, vec::Vec};
 use balancer::{Builder, Settings};
 use core::cell::RefCell;
 use dataplane::Shared;
+use health::Monitor;
 use pace::{Pace, Task};
 use policy::classifier::{Classifier, Compiler, CounterId, OutOfMemory};
 use policy::model::Model;
@@ -21,6 +23,8 @@ use services::Site;
 pub(crate) const MAX_OBJECTS: usize = 1 << 17;
 /// Length of all objects in JSON at most.
 pub(crate) const MAX_BYTES: usize = 128 << 20;
+/// Backends whose shares are found out in a unit of work.
+const BACKENDS_PER_UNIT: u64 = 8;
 /// Units of work in one turn of each kind: about so many microseconds.
 const UNITS_PER_TURN: u64 = 200;
 
@@ -98,7 +102,7 @@ impl Parts {
 struct Made {
     generation: u64,
     compiled: Arc<Compiled>,
-    services: Option<(Builder, Option<balancer::Snapshot>)>,
+    services: Option<(Builder, Option<balancer::Snapshot>, Option<Healthy>)>,
     policy: Option<Option<(Compiler, Classifier)>>,
 }
 
@@ -287,12 +291,14 @@ impl Node {
         if !is_settling && self.objects.publishing.is_none() && self.objects.waiting.any() {
             let parts = core::mem::take(&mut self.objects.waiting);
             let builder = if parts.services { self.balancing.take_builder() } else { None };
-            let balanced = builder.map(|builder| (builder, self.settings()));
+            let balanced = builder.map(|builder| (builder, self.settings(), self.health.monitor.clone()));
             let (compiled, generation) = (self.objects.compiled.clone(), self.objects.generation);
+            self.health.aim(&compiled.services, self.now_ns);
+            let now_ns = self.now_ns;
             let compiler = self.objects.compiler.take_if(|_| parts.policy);
             self.objects.publishing = Some(Task::new(|pace| async move {
                 let policy = parts.policy.then_some(compiler);
-                make(compiled, generation, balanced, policy, &pace).await
+                make((compiled, generation, now_ns), balanced, policy, &pace).await
             }));
         }
         let made = self.objects.publishing.as_mut().and_then(|task| task.advance(units));
@@ -303,8 +309,9 @@ impl Node {
     }
 
     fn publish(&mut self, made: Made) {
-        if let Some((builder, snapshot)) = made.services {
+        if let Some((builder, snapshot, healthy)) = made.services {
             self.balance(builder, snapshot, &made.compiled.services);
+            self.health.take(InForce { compiled: made.compiled.clone(), healthy });
         }
         if let Some(policy) = made.policy {
             let (compiler, classifier) = policy.unzip();
@@ -334,19 +341,27 @@ async fn run(from: &From, edit: &Edit, pace: &Pace) -> Result<Edited, Outcome> {
 }
 
 async fn make(
-    compiled: Arc<Compiled>,
-    generation: u64,
-    balanced: Option<(Builder, Settings)>,
+    (compiled, generation, now_ns): (Arc<Compiled>, u64, u64),
+    balanced: Option<(Builder, Settings, Rc<RefCell<Monitor>>)>,
     policy: Option<Option<Compiler>>,
     pace: &Pace,
 ) -> Made {
     let mut made = Made { generation, compiled, services: None, policy: None };
     let services = &made.compiled.services;
-    if let Some((mut builder, settings)) = balanced {
+    if let Some((mut builder, settings, monitor)) = balanced {
         builder.configure(settings);
+        let mut healthy = Health::begin(&monitor, now_ns);
+        if let Some(healthy) = &mut healthy {
+            for pool in &services.pools {
+                pace.spend(1 + pool.backends.len() as u64 / BACKENDS_PER_UNIT).await;
+                healthy.add(&monitor, pool);
+            }
+            healthy.services.frontends.clone_from(&services.frontends);
+        }
+        let services = healthy.as_ref().map_or(&**services, |healthy| &healthy.services);
         let has_any = !services.frontends.is_empty();
         let snapshot = if has_any { Some(builder.build_paced(services, pace).await) } else { None };
-        made.services = Some((builder, snapshot));
+        made.services = Some((builder, snapshot, healthy));
     }
     if let Some(compiler) = policy {
         pace.spend(UNITS_PER_TURN).await;

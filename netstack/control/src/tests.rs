@@ -1,5 +1,7 @@
 //! The whole plane: a host on Ethernet, a worker of the dataplane, control.
 
+mod health;
+
 use crate::dhcp;
 use crate::net::testing::Client;
 use crate::testing::{Machine, Sleepless, TOKEN, port};

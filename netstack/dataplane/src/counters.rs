@@ -24,6 +24,11 @@ impl Counter {
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
+
+    /// Begins with another value; only the owning worker may.
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
 }
 
 /// Packets and bytes.
@@ -216,12 +221,49 @@ pub(crate) struct BackendCounter {
     pub(crate) from: CombinedCounter,
     pub(crate) flows: Counter,
     pub(crate) resets: Counter,
+    /// One more than the number of the backend that is counted: another one may have the same index later. 0: nobody yet.
+    owner: Counter,
 }
 
 const _: () = assert!(size_of::<BackendCounter>() == 64);
 
 impl BackendCounter {
-    pub(crate) fn get(&self) -> BackendCounters {
+    /// The counters for a backend of this number, from 0 if they were an earlier one's. None if they are a later one's: what
+    /// still comes of flows of a backend that is gone is not counted.
+    #[inline(always)]
+    pub(crate) fn of(&self, number: u32) -> Option<&Self> {
+        let is_its = self.owner.get() == u64::from(number) + 1 || self.begin(number);
+        is_its.then_some(self)
+    }
+
+    #[cold]
+    fn begin(&self, number: u32) -> bool {
+        let owner = u64::from(number) + 1;
+        // Numbers with one index differ in their generation alone, which wraps around.
+        if self
+            .owner
+            .get()
+            .checked_sub(1)
+            .is_some_and(|before| number.wrapping_sub(before as u32) as i32 <= 0)
+        {
+            return false;
+        }
+        // Whoever reads meanwhile finds nobody's.
+        self.owner.set(0);
+        let CombinedCounter { packets, bytes } = &self.to;
+        let CombinedCounter { packets: answers, bytes: answer_bytes } = &self.from;
+        for counter in [packets, bytes, answers, answer_bytes, &self.flows, &self.resets] {
+            counter.set(0);
+        }
+        self.owner.set(owner);
+        true
+    }
+
+    /// What a backend of this number had.
+    pub(crate) fn get(&self, number: u32) -> BackendCounters {
+        if self.owner.get() != u64::from(number) + 1 {
+            return BackendCounters::default();
+        }
         BackendCounters {
             to: self.to.get(),
             from: self.from.get(),

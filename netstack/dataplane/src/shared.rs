@@ -377,11 +377,11 @@ impl Shared {
         counters.fold(Combined::default(), |total, counter| total + counter.get())
     }
 
-    /// What a backend of services had, by the index of its number, all workers together. An index that is used again goes
-    /// on counting.
-    pub fn backend_counters(&self, index: usize) -> BackendCounters {
+    /// What a backend of services had, by its number, all workers together.
+    pub fn backend_counters(&self, number: u32) -> BackendCounters {
+        let index = balancer::Snapshot::index_of(number);
         let counters = self.workers.iter().filter_map(|worker| worker.counters.backends.get(index));
-        counters.fold(BackendCounters::default(), |total, counter| total + counter.get())
+        counters.fold(BackendCounters::default(), |total, counter| total + counter.get(number))
     }
 
     /// The flows of a worker.

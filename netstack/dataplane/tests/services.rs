@@ -44,6 +44,7 @@ fn compiled(forwarding: Forwarding, vip: &str, backends: &[&str]) -> Compiled {
         table_size: TableSize::default(),
         affinity: None,
         server_id_bytes: None,
+        health_check: Default::default(),
         forwarding,
     };
     let exposure = Exposure::LoadBalancer;
@@ -112,6 +113,40 @@ fn nat_goes_there_and_back_and_the_hops_are_counted() {
     let counters = bed.shared.backend_counters(0);
     assert_eq!((counters.to.packets, counters.from.packets, counters.flows), (1, 1, 1));
     assert_eq!(bed.shared.flow_counters(0).ipv4.live, 2);
+    bed.assert_balanced();
+}
+
+#[test]
+fn who_gets_the_number_of_a_backend_that_is_gone_counts_from_zero() {
+    let mut bed = Testbed::new();
+    let mut builder = Builder::new(settings());
+    let mut first = None;
+    for (backend, generation) in [([10, 1, 0, 7], 0), ([10, 1, 0, 8], 1 << 20), ([10, 1, 0, 9], 2 << 20)] {
+        let text = format!("{}:8080", std::net::Ipv4Addr::from(backend));
+        let compiled = compiled(Forwarding::Nat, "10.96.0.10", &[&text]);
+        if first.is_none() {
+            publish(&bed.shared, &compiled);
+        }
+        let _ = bed.shared.publish_services(Some(builder.build(&compiled)));
+        let port = 4000 + u16::from(backend[3]);
+        for _ in 0..3 {
+            bed.send(0, &tcp(0, (CLIENT, port), (VIP, 80), 2, &[]));
+            assert_eq!(ends(&bed.only_sent(1)).1, at(backend, 8080));
+        }
+        bed.send(1, &tcp(1, (backend, 8080), (CLIENT, port), 18, b"answer"));
+        let _ = bed.only_sent(0);
+        // An answer of one that is gone reaches its client, and counts for nobody.
+        if let Some((backend, port)) = first {
+            bed.send(1, &tcp(1, (backend, 8080), (CLIENT, port), 16, b"answer"));
+            assert_eq!(ends(&bed.only_sent(0)).0, at(VIP, 80));
+        }
+        first = first.or(Some((backend, port)));
+        let counters = bed.shared.backend_counters(generation);
+        assert_eq!((counters.to.packets, counters.from.packets, counters.flows), (3, 1, 1));
+        if generation > 0 {
+            assert_eq!(bed.shared.backend_counters(0).to.packets, 0);
+        }
+    }
     bed.assert_balanced();
 }
 

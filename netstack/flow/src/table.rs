@@ -355,8 +355,12 @@ impl<K: Key> FlowTable<K> {
         if !is_established || entry.has_expired(now) {
             return None;
         }
-        entry.state = entry.state.after(observed, true);
-        entry.expires = now.wrapping_add(self.timeouts.of(entry.state));
+        let state = entry.state.after(observed, true);
+        if state == State::TcpClosed {
+            return None;
+        }
+        entry.state = state;
+        entry.expires = now.wrapping_add(self.timeouts.of(state));
         Some(slot::<K>(place))
     }
 
@@ -384,8 +388,28 @@ impl<K: Key> FlowTable<K> {
             peer.expires = now.wrapping_add(self.timeouts.of(peer.state));
             let after = peer.state;
             self.count_change(before, after);
+        } else if after == State::TcpClosed {
+            self.follow_reset(at, now);
         }
         Some(slot::<K>(at))
+    }
+
+    /// The other direction of a flow that was reset is not waited for as if it were established.
+    #[cold]
+    fn follow_reset(&mut self, at: Place, now: u32) {
+        let closing = self.timeouts.of(State::TcpClosing);
+        let peer = probe::at(&self.lines, at).and_then(Entry::peer);
+        if let Some(peer) = peer.and_then(|slot| probe::at_mut(&mut self.lines, place::<K>(slot)))
+            && peer.expires.wrapping_sub(now) as i32 > closing as i32
+        {
+            peer.expires = now.wrapping_add(closing);
+        }
+    }
+
+    /// True if a packet that would begin a flow may have the place of this one, which is over in both directions.
+    fn gives_way(&self, entry: &Entry<K>, observed: Observed) -> bool {
+        let peer = entry.peer().and_then(|slot| probe::at(&self.lines, place::<K>(slot)));
+        entry.state.is_over(observed) && peer.is_none_or(|peer| peer.state.is_over(observed))
     }
 
     fn count_change(&mut self, before: State, after: State) {

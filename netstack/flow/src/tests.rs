@@ -167,6 +167,36 @@ fn an_answer_that_is_taken_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn an_answer_whose_flow_is_over_gives_way_to_a_new_connection_only() {
+    const FIN: Observed = Observed::Tcp(17);
+    let mut table = table::<V4>(100);
+    let _ = table.insert_pair(&key(1), &key(2), SYN, 5, 0).unwrap();
+    for (number, observed) in [(2, SYN_ACK), (1, ACK), (2, FIN)] {
+        assert!(table.lookup(&key(number), observed, 0).is_some());
+    }
+    // Half closed is not over.
+    assert_eq!(table.insert_pair(&key(3), &key(2), SYN, 6, 0), Err(Refused::AnswerTaken));
+    assert!(table.lookup(&key(1), FIN, 0).is_some());
+    assert_eq!(table.insert_pair(&key(3), &key(2), ACK, 6, 0), Err(Refused::AnswerTaken));
+    let slot = table.insert_pair(&key(3), &key(2), SYN, 6, 0).unwrap();
+    assert_eq!((table.entry(slot).unwrap().binding, table.counts().live), (6, 2));
+    assert!(table.lookup(&key(1), ACK, 0).is_none());
+    check(&table);
+}
+
+#[test]
+fn a_reset_ends_both_directions_soon() {
+    let mut table = table::<V4>(100);
+    let _ = table.insert_pair(&key(1), &key(2), SYN, 5, 0).unwrap();
+    for (number, observed) in [(2, SYN_ACK), (1, ACK), (2, ACK), (2, Observed::Tcp(4))] {
+        assert!(table.lookup(&key(number), observed, 0).is_some());
+    }
+    assert!(table.peek(&key(1), 119_000 * MS).is_some());
+    table.expire(121_000 * MS, usize::MAX);
+    assert_eq!(table.counts().live, 0);
+}
+
+#[test]
 fn a_forged_reset_does_not_end_a_flow_and_a_real_one_does() {
     let mut table = table::<V4>(100);
     let rst = Observed::Tcp(4);

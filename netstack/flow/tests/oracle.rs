@@ -43,7 +43,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 #[derive(Clone, Copy, Debug)]
 struct Flow {
     state: State,
-    last_tick: u64,
+    expires_tick: u64,
     binding: u32,
     peer: Option<(u8, bool)>,
 }
@@ -74,7 +74,7 @@ impl Oracle {
     }
 
     fn is_quiet(&self, flow: &Flow) -> bool {
-        self.tick() >= flow.last_tick + timeout_ticks(flow.state)
+        self.tick() >= flow.expires_tick
     }
 
     fn alive(&self, key: u8) -> Option<Flow> {
@@ -118,7 +118,7 @@ impl Oracle {
             (State::TcpClosed, true) if !rst => State::TcpClosing,
             (state, _) => state,
         };
-        let last_tick = self.tick();
+        let tick = self.tick();
         if let Some((peer, _)) = flow.peer
             && proves
             && matches!(flow.state, State::TcpOpening | State::Opening)
@@ -129,9 +129,16 @@ impl Oracle {
                 State::Opening => State::Established,
                 state => state,
             };
-            peer.last_tick = last_tick;
+            peer.expires_tick = tick + timeout_ticks(peer.state);
         }
-        let flow = Flow { state, last_tick, ..flow };
+        // What was reset is not waited for as if it were established, even if a second reset says so.
+        if let Some((peer, _)) = flow.peer
+            && state == State::TcpClosed
+        {
+            let peer = self.flows.get_mut(&peer).unwrap();
+            peer.expires_tick = peer.expires_tick.min(tick + timeout_ticks(State::TcpClosing));
+        }
+        let flow = Flow { state, expires_tick: tick + timeout_ticks(state), ..flow };
         let _ = self.flows.insert(key, flow);
         Some(flow)
     }
@@ -139,14 +146,25 @@ impl Oracle {
     fn insert(&mut self, key: u8, observed: Observed, binding: u32) {
         self.remove(key);
         let state = if observed == Observed::Other { State::Opening } else { State::TcpOpening };
-        let _ = self.flows.insert(key, Flow { state, last_tick: self.tick(), binding, peer: None });
+        let _ = self.flows.insert(
+            key,
+            Flow { state, expires_tick: self.tick() + timeout_ticks(state), binding, peer: None },
+        );
     }
 
     fn insert_pair(&mut self, key: u8, answer: u8, observed: Observed, binding: u32) -> bool {
         self.remove(key);
-        if key == answer || self.alive(answer).is_some() {
+        if key == answer {
             return false;
         }
+        if let Some(flow) = self.alive(answer) {
+            let begins = matches!(observed, Observed::Tcp(flags) if flags & 18 == 2);
+            let is_over = |flow: &Flow| matches!(flow.state, State::TcpClosing | State::TcpClosed);
+            if !begins || !is_over(&flow) || flow.peer.is_some_and(|(peer, _)| !is_over(&self.flows[&peer])) {
+                return false;
+            }
+        }
+        self.remove(answer);
         self.insert(answer, observed, binding);
         self.insert(key, observed, binding);
         self.flows.get_mut(&key).unwrap().peer = Some((answer, false));

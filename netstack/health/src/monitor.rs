@@ -1,15 +1,16 @@
 //! Who is probed when.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use services::PoolKey;
 
 use crate::backend::Backend;
-use crate::{Change, Check, Status};
+use crate::{Change, Check, Failure, Status};
 
-/// A pool whose backends are checked.
+/// A pool whose backends are checked, or drain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Which.
@@ -28,106 +29,200 @@ pub struct Probe {
     /// Whom to probe.
     pub backend: SocketAddr,
     /// How.
-    pub kind: crate::Kind,
+    pub check: Arc<Check>,
     /// When it has failed.
     pub deadline_ns: u64,
 }
 
-/// A pool, and what is known of its backends.
-pub(crate) struct Watched {
-    pub(crate) check: Check,
-    pub(crate) backends: BTreeMap<SocketAddr, Backend>,
+/// A backend whose status has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its pool.
+    pub pool: Arc<PoolKey>,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// What happened.
+    pub change: Change,
 }
 
-/// The health of all backends that are checked.
-#[derive(Default)]
+/// A pool, and its backends by their places among all.
+pub(crate) struct Watched {
+    pub(crate) check: Arc<Check>,
+    backends: BTreeMap<SocketAddr, u32>,
+}
+
+/// The health of all backends that are checked. What a poll costs does not grow with their number but by a logarithm.
 pub struct Monitor {
-    pub(crate) pools: BTreeMap<PoolKey, Watched>,
-    /// Probes under way, by number.
-    pending: BTreeMap<u64, (PoolKey, SocketAddr)>,
-    next_number: u64,
+    pub(crate) pools: BTreeMap<Arc<PoolKey>, Watched>,
+    backends: Vec<Option<Backend>>,
+    free: Vec<u32>,
+    /// When to look at each backend that is probed: its next probe is due, or the one under way has failed.
+    queue: BTreeSet<(u64, u32)>,
+    next_sequence: u32,
+    /// State of the generator of jitter.
+    random: u64,
 }
 
 impl Monitor {
-    /// Checks these and nobody else from now on. First probes are spread over their interval.
-    pub fn set_targets(&mut self, targets: &[Target], now_ns: u64) {
+    /// Nobody is checked. Nodes with different seeds do not probe at the same moments.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            pools: BTreeMap::new(),
+            backends: Vec::new(),
+            free: Vec::new(),
+            queue: BTreeSet::new(),
+            next_sequence: 0,
+            random: seed,
+        }
+    }
+
+    /// Checks these and nobody else from now on. First probes are spread over their interval. Who joins a pool that was there
+    /// starts slowly.
+    pub fn set_targets(&mut self, targets: impl IntoIterator<Item = Target>, now_ns: u64) {
         let mut old = core::mem::take(&mut self.pools);
+        self.queue.clear();
         for target in targets {
-            let mut known = old.remove(&target.pool).map(|pool| pool.backends).unwrap_or_default();
-            let mut backends = BTreeMap::new();
-            let count = target.backends.len().max(1) as u64;
-            for ((address, is_draining), index) in target.backends.iter().zip(0..) {
-                let first_ns = now_ns + target.check.interval_ns / count * index;
-                let mut backend = known.remove(address).unwrap_or_else(|| Backend::new(first_ns));
-                backend.draining_ns = is_draining.then(|| backend.draining_ns.unwrap_or(now_ns));
-                let _ = backends.insert(*address, backend);
+            let Target { pool, check, backends } = target;
+            let check = Arc::new(check);
+            let (key, known) = match old.remove_entry(&pool) {
+                Some((key, watched)) => (key, Some(watched.backends)),
+                None => (Arc::new(pool), None),
+            };
+            let is_known = known.is_some();
+            let mut known = known.unwrap_or_default();
+            let mut places = BTreeMap::new();
+            for (address, is_draining) in backends {
+                let place = known.remove(&address).unwrap_or_else(|| {
+                    let mut backend = Backend::new(key.clone(), address, check.clone());
+                    backend.due_ns = now_ns + self.jitter(check.interval_ns);
+                    backend.changed_ns = is_known.then_some(now_ns);
+                    self.add(backend)
+                });
+                if let Some(backend) = self.backends.get_mut(place as usize).and_then(Option::as_mut) {
+                    if backend.check.kind != check.kind {
+                        // What the old check found out says nothing about this one.
+                        (backend.pending, backend.status) = (None, Status::Up);
+                    }
+                    backend.check = check.clone();
+                    backend.due_ns = backend.due_ns.min(now_ns + check.interval_ns);
+                    backend.draining_ns = is_draining.then(|| backend.draining_ns.unwrap_or(now_ns));
+                }
+                self.enqueue(place);
+                let _ = places.insert(address, place);
             }
-            let _ = self.pools.insert(target.pool.clone(), Watched { check: target.check.clone(), backends });
+            self.remove(known);
+            let _ = self.pools.insert(key, Watched { check, backends: places });
         }
-        let pools = &self.pools;
-        let is_there = |pool: &PoolKey, backend: &SocketAddr| {
-            pools.get(pool).is_some_and(|pool| pool.backends.contains_key(backend))
-        };
-        self.pending.retain(|_, (pool, backend)| is_there(pool, backend));
+        old.into_values().for_each(|watched| self.remove(watched.backends));
     }
 
-    /// A probe that is due, if there is one. Probes whose time is over have failed; `changed` becomes true if that changed a status.
-    pub fn poll(&mut self, now_ns: u64, changed: &mut bool) -> Option<Probe> {
-        *changed |= self.fail_overdue(now_ns);
-        let (key, check, address, backend) = self
-            .pools
-            .iter_mut()
-            .flat_map(|(key, pool)| {
-                let check = &pool.check;
-                pool.backends.iter_mut().map(move |(address, backend)| (key, check, address, backend))
-            })
-            .find(|(_, _, _, backend)| backend.pending.is_none() && backend.due_ns <= now_ns)?;
-        let number = self.next_number;
-        self.next_number += 1;
-        let deadline_ns = now_ns + check.timeout_ns.min(check.interval_ns);
-        backend.pending = Some((number, deadline_ns));
-        // Who was not probed in time is not probed twice for it.
-        backend.due_ns = (backend.due_ns + check.interval_ns).max(now_ns + check.interval_ns / 2);
-        let _ = self.pending.insert(number, (key.clone(), *address));
-        Some(Probe { number, backend: *address, kind: check.kind.clone(), deadline_ns })
-    }
-
-    /// Tells how a probe ended. True if a backend's status changed: then shares have. What comes too late does not count.
-    pub fn report(&mut self, number: u64, is_good: bool, now_ns: u64) -> bool {
-        let Some((key, address)) = self.pending.remove(&number) else { return false };
-        let Some(pool) = self.pools.get_mut(&key) else { return false };
-        let Some(backend) = pool.backends.get_mut(&address) else { return false };
-        if backend.pending.take_if(|(pending, _)| *pending == number).is_none() {
-            return false;
+    fn add(&mut self, backend: Backend) -> u32 {
+        if let Some(place) = self.free.pop()
+            && let Some(free) = self.backends.get_mut(place as usize)
+        {
+            *free = Some(backend);
+            return place;
         }
-        backend.count(&pool.check, is_good, now_ns)
+        self.backends.push(Some(backend));
+        (self.backends.len() - 1) as u32
     }
 
-    fn fail_overdue(&mut self, now_ns: u64) -> bool {
-        let backends = self.pools.values().flat_map(|pool| pool.backends.values());
-        let pending = backends.filter_map(|backend| backend.pending);
-        let late: Vec<u64> =
-            pending.filter(|(_, deadline_ns)| *deadline_ns <= now_ns).map(|(number, _)| number).collect();
-        late.into_iter().filter(|number| self.report(*number, false, now_ns)).count() > 0
+    fn remove(&mut self, places: BTreeMap<SocketAddr, u32>) {
+        for place in places.into_values() {
+            if let Some(gone) = self.backends.get_mut(place as usize) {
+                *gone = None;
+                self.free.push(place);
+            }
+        }
     }
 
-    /// When to poll again at the latest: a probe is due or overdue, or a share changes with time.
-    pub fn next_ns(&self, now_ns: u64) -> u64 {
-        let probes = self.pools.values().flat_map(|pool| pool.backends.values()).map(|backend| {
-            let deadline_ns = backend.pending.map(|(_, deadline_ns)| deadline_ns);
-            deadline_ns.unwrap_or(backend.due_ns)
-        });
-        let shares = self.pools.values().filter_map(|pool| pool.next_ns(now_ns));
-        probes.chain(shares).min().unwrap_or(u64::MAX)
+    /// Notes when a backend is to be looked at, if it is probed.
+    fn enqueue(&mut self, place: u32) {
+        if let Some(backend) = self.at(place).filter(|backend| backend.check.kind.is_some()) {
+            let at_ns = backend.pending.map_or(backend.due_ns, |(_, deadline_ns)| deadline_ns);
+            let _ = self.queue.insert((at_ns, place));
+        }
     }
 
-    /// What is known of a backend; `None` if it is not checked.
-    pub fn status(&self, pool: &PoolKey, backend: SocketAddr) -> Option<Status> {
-        Some(self.pools.get(pool)?.backends.get(&backend)?.status)
+    fn at(&self, place: u32) -> Option<&Backend> {
+        self.backends.get(place as usize)?.as_ref()
     }
 
-    /// The last changes of a backend's status, the oldest first.
-    pub fn history(&self, pool: &PoolKey, backend: SocketAddr) -> Option<&VecDeque<Change>> {
-        Some(&self.pools.get(pool)?.backends.get(&backend)?.history)
+    /// A number below `limit` (splitmix64).
+    fn jitter(&mut self, limit: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((u128::from(mixed ^ (mixed >> 31)) * u128::from(limit)) >> 64) as u64
+    }
+
+    /// The probe that is due longest, if one is. Who cannot make it yet does not ask for it: then it is late, and nobody
+    /// else is before it. Probes whose time is over have failed, and `events` is told.
+    pub fn poll(&mut self, now_ns: u64, events: &mut Vec<Event>) -> Option<Probe> {
+        loop {
+            let (at_ns, place) = self.queue.first().copied().filter(|(at_ns, _)| *at_ns <= now_ns)?;
+            if let Some((number, _)) = self.at(place)?.pending {
+                events.extend(self.report(number, Err(Failure::Timeout), now_ns));
+                continue;
+            }
+            let _ = self.queue.remove(&(at_ns, place));
+            let sequence = self.next_sequence;
+            self.next_sequence = sequence.wrapping_add(1);
+            let interval_ns = self.at(place)?.check.interval_ns;
+            let jitter_ns = self.jitter(interval_ns / 8);
+            let backend = self.backends.get_mut(place as usize)?.as_mut()?;
+            let number = u64::from(sequence) << 32 | u64::from(place);
+            let deadline_ns = now_ns + backend.check.timeout_ns.min(interval_ns);
+            backend.pending = Some((number, deadline_ns));
+            // Who was not probed in time is not probed twice for it.
+            let next_ns = backend.due_ns.max(now_ns.saturating_sub(interval_ns / 2));
+            backend.due_ns = next_ns + interval_ns * 15 / 16 + jitter_ns;
+            let probe = Probe { number, backend: backend.address, check: backend.check.clone(), deadline_ns };
+            self.enqueue(place);
+            return Some(probe);
+        }
+    }
+
+    /// Tells how a probe ended. An event if a backend's status changed: then shares have. What comes too late does not count.
+    pub fn report(&mut self, number: u64, result: Result<(), Failure>, now_ns: u64) -> Option<Event> {
+        let place = number as u32;
+        let backend = self.backends.get_mut(place as usize)?.as_mut()?;
+        let (_, deadline_ns) = backend.pending.take_if(|(pending, _)| *pending == number)?;
+        let _ = self.queue.remove(&(deadline_ns, place));
+        let change = backend.count(result, now_ns);
+        let event =
+            change.map(|change| Event { pool: backend.pool.clone(), backend: backend.address, change });
+        self.enqueue(place);
+        event
+    }
+
+    /// True if no pool is watched.
+    pub fn is_idle(&self) -> bool {
+        self.pools.is_empty()
+    }
+
+    /// When [`Monitor::poll`] has something to do next.
+    pub fn next_ns(&self) -> u64 {
+        self.queue.first().map_or(u64::MAX, |(at_ns, _)| *at_ns)
+    }
+
+    /// When a share changes next after `now_ns` because of time alone. Looks at all backends.
+    pub fn next_share_ns(&self, now_ns: u64) -> u64 {
+        self.backends
+            .iter()
+            .flatten()
+            .filter_map(|backend| backend.next_share_ns(now_ns))
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+
+    /// What is known of a backend; `None` if its pool is not watched.
+    pub fn backend(&self, pool: &PoolKey, backend: SocketAddr) -> Option<&Backend> {
+        self.known(self.pools.get(pool)?, backend)
+    }
+
+    pub(crate) fn known(&self, watched: &Watched, backend: SocketAddr) -> Option<&Backend> {
+        self.at(*watched.backends.get(&backend)?)
     }
 }

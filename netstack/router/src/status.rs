@@ -10,6 +10,7 @@ use fib::Prefix;
 use crate::{
     InterfaceStatus, NeighbourStatus, NextHopStatus, RouteCursor, RouteStatus, Router, Source, TargetStatus,
     groups::{Group, NeighbourKey, Target},
+    links::Link,
     neighbour::Neighbour,
     routes::{AnyPrefix, Family},
 };
@@ -53,6 +54,23 @@ impl Router {
             AnyPrefix::V4(prefix) => self.lookup_family(prefix.address()),
             AnyPrefix::V6(prefix) => self.lookup_family(prefix.address()),
         }
+    }
+
+    /// The address that this node asks `address` from: of the interface that leads there, in the same network if it can be.
+    #[must_use]
+    pub fn source_for(&self, address: IpAddr) -> Option<IpAddr> {
+        let leaves_by = self.lookup(address).and_then(|route| match route.target {
+            TargetStatus::Connected { interface } => Some(interface),
+            TargetStatus::Via(hops) => hops.into_iter().find_map(|hop| hop.interface),
+            TargetStatus::Local | TargetStatus::Blackhole => None,
+        });
+        let all =
+            self.links.iter().flat_map(|(_, link)| link.addresses().map(move |network| (link, network)));
+        let of_family = all.filter(|(_, network)| network.addr().is_ipv4() == address.is_ipv4());
+        let distance = |(link, network): &(&Link, IpNet)| {
+            (leaves_by.as_ref() != Some(&link.name), !network.contains(&address))
+        };
+        of_family.min_by_key(distance).map(|(_, network)| network.addr())
     }
 
     fn lookup_family<K: Family>(&self, address: K) -> Option<RouteStatus> {

@@ -3,8 +3,9 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 
-use config::member;
+use config::{HEALTH_NUMBERS, HealthCheck, HealthKind, member};
 use maglev::TableSize;
 
 use crate::object::Metadata;
@@ -20,7 +21,9 @@ pub(crate) const FORWARDING: &str = "fairlead.dev/forwarding";
 /// On a Service: bytes of a backend's address that its QUIC connection IDs have as server ID.
 pub(crate) const SERVER_ID_BYTES: &str = "fairlead.dev/quic-server-id-bytes";
 /// What is known on a Service.
-pub(crate) const ON_SERVICE: &[&str] = &[TABLE_SIZE, FORWARDING, SERVER_ID_BYTES];
+pub(crate) const ON_SERVICE: &[&str] = &[TABLE_SIZE, FORWARDING, SERVER_ID_BYTES, HEALTH_CHECK];
+/// On a Service: what probes of its backends do; with a hyphen and a name behind it, more about them.
+const HEALTH_CHECK: &str = "fairlead.dev/health-check";
 /// What a QUIC connection ID of 20 bytes has room for, besides its first byte and a nonce of four.
 const MAX_SERVER_ID_BYTES: u8 = 15;
 /// What is known on an `EndpointSlice`.
@@ -50,14 +53,84 @@ pub(crate) fn server_id_bytes(metadata: &Metadata) -> Option<u8> {
     value(metadata, SERVER_ID_BYTES).and_then(|text| parse_server_id_bytes(text).ok())
 }
 
+/// How a service's backends are checked, where its annotations do not say it as `defaults` say it.
+pub(crate) fn health_check(metadata: &Metadata, defaults: &Arc<HealthCheck>) -> Arc<HealthCheck> {
+    let mut check = defaults.clone();
+    for (name, text) in metadata.annotations.iter().flatten() {
+        if let Some(aspect) = name.strip_prefix(HEALTH_CHECK) {
+            // What is wrong was refused.
+            let _ = set_health(Arc::make_mut(&mut check), aspect, text);
+        }
+    }
+    check
+}
+
+/// Takes one annotation, by what follows [`HEALTH_CHECK`] in its name. None if there is no such one.
+fn set_health(check: &mut HealthCheck, aspect: &str, text: &str) -> Option<Result<(), String>> {
+    if aspect.is_empty() {
+        let kind = HealthKind::from_name(text).map(|kind| check.kind = kind);
+        return Some(kind.ok_or_else(|| format!("must be one of {}", HealthKind::NAMES.join(", "))));
+    }
+    let aspect = aspect.strip_prefix('-')?;
+    let number = HEALTH_NUMBERS.iter().find(|number| number.name == aspect);
+    Some(match (aspect, number) {
+        ("path", _) => config::check_path(text).map(|()| check.path = text.into()),
+        ("status", _) => match config::statuses(text) {
+            Some(_) => {
+                check.status = text.into();
+                Ok(())
+            }
+            None => Err("must be a status code or a range of them, such as 200-399".into()),
+        },
+        ("port", _) => match text.parse() {
+            Ok(port) if port != 0 => {
+                check.port = Some(port);
+                Ok(())
+            }
+            _ => Err("must be a whole number from 1 to 65535".into()),
+        },
+        (_, Some(number)) => {
+            let (min, max) = number.limits;
+            let value = if number.is_time { milliseconds(text) } else { text.parse().ok() };
+            match value.filter(|value| (min..=max).contains(value)) {
+                Some(value) => {
+                    *(number.of)(check) = value;
+                    Ok(())
+                }
+                None if number.is_time => {
+                    Err(format!("must be a time from {min}ms to {max}ms, such as 500ms or 5s"))
+                }
+                None => Err(format!("must be a whole number from {min} to {max}")),
+            }
+        }
+        _ => return None,
+    })
+}
+
+/// A time such as `500ms`, `5s` or `2m`.
+fn milliseconds(text: &str) -> Option<u32> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let factor = match text.get(digits..)? {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        _ => return None,
+    };
+    text.get(..digits)?.parse::<u32>().ok()?.checked_mul(factor)
+}
+
 /// Checks the annotations, of which `known` are ours.
 pub(crate) fn check(checker: &mut Checker<'_>, metadata: &Metadata, known: &[&str]) {
     let all: &BTreeMap<String, String> = match &metadata.annotations {
         Some(all) => all,
         None => return,
     };
+    let mut health = HealthCheck::default();
     for (name, text) in all.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
+        let aspect = name.strip_prefix(HEALTH_CHECK).filter(|_| known.contains(&HEALTH_CHECK));
+        let of_health = aspect.and_then(|aspect| set_health(&mut health, aspect, text));
         let checked = match name.as_str() {
+            _ if of_health.is_some() => of_health.unwrap_or(Ok(())),
             name if !known.contains(&name) => {
                 Err(format!("is not a known annotation here; known are {}", known.join(", ")))
             }

@@ -3,9 +3,11 @@
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use config::HealthCheck;
 use ipnet::IpNet;
 use pace::Pace;
 
@@ -69,7 +71,8 @@ pub async fn compile_paced(objects: &Objects, site: &Site, pace: &Pace) -> Resul
         let endpoints: usize = slices.iter().map(|slice| slice.endpoints.as_ref().map_or(0, Vec::len)).sum();
         let ports = service.spec.ports.as_ref().map_or(0, Vec::len);
         pace.spend(1 + (ports * endpoints / ENDPOINTS_PER_UNIT) as u64).await;
-        Compiler { service, slices, site, compiled: &mut compiled }.compile();
+        let health_check = annotation::health_check(&service.metadata, &site.health_check);
+        Compiler { service, slices, site, compiled: &mut compiled, health_check }.compile();
         for frontend in &compiled.frontends[first..] {
             let protocol = compiled.pools[frontend.pool].key.protocol;
             let claim = (frontend.address, frontend.port, protocol);
@@ -91,6 +94,7 @@ struct Compiler<'a> {
     slices: &'a [&'a EndpointSlice],
     site: &'a Site,
     compiled: &'a mut Compiled,
+    health_check: Arc<HealthCheck>,
 }
 
 impl Compiler<'_> {
@@ -178,7 +182,17 @@ impl Compiler<'_> {
         let table_size = annotation::table_size(metadata);
         let forwarding = annotation::forwarding(metadata);
         let server_id_bytes = annotation::server_id_bytes(metadata).filter(|_| key.protocol == Protocol::Udp);
-        let pool = Pool { key, port_name, backends, table_size, affinity, forwarding, server_id_bytes };
+        let health_check = self.health_check.clone();
+        let pool = Pool {
+            key,
+            port_name,
+            backends,
+            table_size,
+            affinity,
+            forwarding,
+            server_id_bytes,
+            health_check,
+        };
         self.compiled.pools.push(pool);
         self.compiled.pools.len() - 1
     }

@@ -53,7 +53,7 @@ fn fault(document: &Value) -> (String, String) {
 }
 
 fn here() -> Site {
-    Site { node: Some("n1".into()), zone: Some("z1".into()) }
+    Site { node: Some("n1".into()), zone: Some("z1".into()), ..Site::default() }
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn local_policy_falls_back_to_local_terminating_endpoints_only() {
     let other = json!({"addresses": ["10.1.0.2"], "nodeName": "n2"});
     let documents = [web, slice(json!([leaving, other]))];
     assert_eq!(states(&compiled(&documents, &here()).pools[0]), (vec!["10.1.0.1".into()], vec![]));
-    let elsewhere = compiled(&documents, &Site { node: Some("n3".into()), zone: None });
+    let elsewhere = compiled(&documents, &Site { node: Some("n3".into()), ..Site::default() });
     assert_eq!(elsewhere.pools[0].backends, []);
     assert_eq!(compiled(&documents, &Site::default()).pools[0].backends, []);
 }
@@ -151,13 +151,13 @@ fn hints_keep_traffic_near_if_all_have_them() {
     };
     let hinted = json!([endpoint("10.1.0.1", Some("z1")), endpoint("10.1.0.2", Some("z2"))]);
     assert_eq!(active(&web, hinted.clone(), &here()), ["10.1.0.1"]);
-    let elsewhere = Site { node: None, zone: Some("z3".into()) };
+    let elsewhere = Site { node: None, zone: Some("z3".into()), ..Site::default() };
     assert_eq!(active(&web, hinted.clone(), &elsewhere).len(), 2);
     assert_eq!(active(&web, hinted.clone(), &Site::default()).len(), 2);
     let incomplete = json!([endpoint("10.1.0.1", Some("z1")), endpoint("10.1.0.2", None)]);
     assert_eq!(active(&web, incomplete, &here()).len(), 2);
     let same_node = service(json!({"trafficDistribution": "PreferSameNode", "ports": [{"port": 80}]}));
-    let on_second = Site { node: Some("10.1.0.2".into()), zone: Some("z1".into()) };
+    let on_second = Site { node: Some("10.1.0.2".into()), zone: Some("z1".into()), ..Site::default() };
     assert_eq!(active(&same_node, hinted.clone(), &on_second), ["10.1.0.2"]);
     assert_eq!(active(&web, hinted, &on_second), ["10.1.0.1"]);
 }
@@ -317,5 +317,48 @@ fn annotations_say_table_size_and_forwarding() {
         wrong["metadata"]["annotations"] = json!({});
         wrong["metadata"]["annotations"][alloc::format!("fairlead.dev/{name}")] = json!(value);
         assert_eq!(fault(&wrong).0, alloc::format!("/metadata/annotations/fairlead.dev~1{name}"));
+    }
+}
+
+#[test]
+fn annotations_say_how_backends_are_checked_and_the_site_says_the_rest() {
+    let mut web = service(json!({"ports": [{"port": 80}], "ipFamilies": ["IPv4"]}));
+    let mut site = here();
+    site.health_check = config::HealthCheck { fall: 7, ..Default::default() }.into();
+    assert_eq!(*compiled(core::slice::from_ref(&web), &site).pools[0].health_check, *site.health_check);
+    web["metadata"]["annotations"] = json!({
+        "fairlead.dev/health-check": "http", "fairlead.dev/health-check-path": "/ready",
+        "fairlead.dev/health-check-status": "204", "fairlead.dev/health-check-port": "9000",
+        "fairlead.dev/health-check-interval": "500ms", "fairlead.dev/health-check-drain": "2m",
+        "fairlead.dev/health-check-panic-percent": "0", "fairlead.dev/health-check-rise": "1",
+    });
+    let expected = config::HealthCheck {
+        kind: config::HealthKind::Http,
+        path: "/ready".into(),
+        status: "204".into(),
+        port: Some(9000),
+        interval_ms: 500,
+        drain_ms: 120_000,
+        panic_percent: 0,
+        rise: 1,
+        ..(*site.health_check).clone()
+    };
+    assert_eq!(*compiled(core::slice::from_ref(&web), &site).pools[0].health_check, expected);
+    let wrong = [
+        ("", "udp"),
+        ("-path", "ready"),
+        ("-status", "99"),
+        ("-port", "0"),
+        ("-interval", "5"),
+        ("-timeout", "99h"),
+        ("-drain", "99999999999s"),
+        ("-fall", "0"),
+        ("-rises", "1"),
+    ];
+    for (aspect, value) in wrong {
+        let name = alloc::format!("fairlead.dev/health-check{aspect}");
+        let mut wrong = web.clone();
+        wrong["metadata"]["annotations"] = json!({ name.as_str(): value });
+        assert_eq!(fault(&wrong).0, config::member("/metadata/annotations", &name));
     }
 }

@@ -1,10 +1,12 @@
 //! What objects are compiled to.
 
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
+use config::HealthCheck;
 use ipnet::IpNet;
 use maglev::{Seed, Table, TableSize};
 use serde::Deserialize;
@@ -52,6 +54,8 @@ pub struct Site {
     pub node: Option<String>,
     /// Our zone.
     pub zone: Option<String>,
+    /// How backends are checked, where a Service does not say it.
+    pub health_check: Arc<HealthCheck>,
 }
 
 /// All frontends and pools of some objects.
@@ -99,6 +103,16 @@ pub struct PoolKey {
     pub scope: Scope,
 }
 
+impl fmt::Display for PoolKey {
+    /// As a person says it: `default/web port 80 TCP`, and what is not usual.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PoolKey { namespace, service, port, protocol, family, scope } = self;
+        let family = if *family == IpFamily::V6 { " IPv6" } else { "" };
+        let scope = if *scope == Scope::Local { " Local" } else { "" };
+        write!(f, "{namespace}/{service} port {port} {protocol}{family}{scope}")
+    }
+}
+
 /// The backends of a service's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
@@ -116,6 +130,8 @@ pub struct Pool {
     pub forwarding: Forwarding,
     /// The backends' QUIC connection IDs name them by so many last bytes of their addresses.
     pub server_id_bytes: Option<u8>,
+    /// How its backends are checked.
+    pub health_check: Arc<HealthCheck>,
 }
 
 /// How packets reach a backend.

@@ -75,6 +75,10 @@ const TESTS: &[Test] = &[
         "services_connections_outlive_appliances_and_backends",
         services::connections_outlive_appliances_and_backends,
     ),
+    Test::with_hosts(
+        "services_a_backend_that_fails_its_checks_is_avoided",
+        services::a_backend_that_fails_its_checks_is_avoided,
+    ),
     Test::with_hosts("services_requests_and_bulk_by_every_way", services::requests_and_bulk_by_every_way),
 ];
 

@@ -111,6 +111,90 @@ pub fn requests_and_bulk_by_every_way(experiment: &Experiment) -> Result<()> {
     Ok(())
 }
 
+/// Health checks by HTTP of the service of [`Farm::objects`], whose lines are served by another server.
+fn with_health_checks(mut objects: Value) -> Value {
+    let annotations = &mut objects["items"][0]["metadata"]["annotations"];
+    for (aspect, value) in [
+        ("", "http"),
+        ("-port", "8080"),
+        ("-path", "/page"),
+        ("-interval", "400ms"),
+        ("-timeout", "400ms"),
+        ("-fall", "2"),
+        ("-slow-start", "12s"),
+    ] {
+        annotations[format!("fairlead.dev/health-check{aspect}")] = value.into();
+    }
+    objects
+}
+
+/// The node's view of the port of lines.
+fn lines(api: &Api) -> Result<Value> {
+    let services = api.json("/v1/services?name=web")?;
+    let ports = services["services"].as_array().context("no services")?;
+    ports.iter().find(|service| service["port_name"] == "lines").cloned().context("no port of lines")
+}
+
+/// Waits until a backend's health is as said; how long it took.
+fn wait_until_health(api: &Api, backend: usize, status: &str) -> Result<f32> {
+    let begin = Instant::now();
+    wait_until(&format!("backend {backend} is {status}"), LIMIT, || {
+        Ok(lines(api)?["backends"][backend]["health"]["status"] == status)
+    })?;
+    Ok(begin.elapsed().as_secs_f32())
+}
+
+pub fn a_backend_that_fails_its_checks_is_avoided(experiment: &Experiment) -> Result<()> {
+    let mut farm = Farm::new(1, 3)?;
+    let vm = start(experiment, &farm, 0)?;
+    farm.join()?;
+    let api = vm.api(gateway::TOKEN)?;
+    apply(&api, &with_health_checks(Farm::objects("nat", &[0, 1, 2], &[])))?;
+    wait_until_it_answers(&farm)?;
+    let mut connections = farm.connections()?;
+    let _ = connections.open(300)?;
+    wait_until("all have been probed", LIMIT, || {
+        let lines = lines(&api)?;
+        let backends = lines["backends"].as_array().context("no backends")?;
+        Ok(backends.iter().all(|backend| backend["health"]["probes"].as_u64() > Some(1)))
+    })?;
+
+    farm.stop_http(1)?;
+    let seconds = wait_until_health(&api, 1, "down")?;
+    experiment.measured(format!("2 failures of a check every 400 ms are seen after {seconds:.1} s"));
+    wait_until("it gets no connections", LIMIT, || Ok(lines(&api)?["backends"][1]["slots"] == 0))?;
+    let down = lines(&api)?;
+    ensure!(down["backends"][1]["health"]["last_failure"]["why"] == "connection refused", "{down}");
+    // Its other server goes on: connections that it has are kept, and so are all others.
+    broken(experiment, &mut connections, "a backend fails its checks", |_| 0)?;
+    let fresh = farm.connections()?.open(200)?;
+    ensure!(fresh["servers"]["backend1"].is_null(), "a backend that is down gets connections: {fresh}");
+
+    farm.start_http(1)?;
+    let _ = wait_until_health(&api, 1, "up")?;
+    let mut shares = Vec::new();
+    wait_until("its share has grown to a third", LIMIT, || {
+        let share = lines(&api)?["backends"][1]["share"].as_f64().context("no share")?;
+        if share > 0.0 && shares.last() != Some(&share) {
+            shares.push(share);
+        }
+        Ok(share > 0.33)
+    })?;
+    ensure!(shares.len() >= 3 && shares.is_sorted(), "no slow start: {shares:?}");
+    broken(experiment, &mut connections, "it comes back slowly", |_| 0)?;
+
+    farm.stop_http(0)?;
+    farm.stop_http(2)?;
+    wait_until("a third is too few", LIMIT, || Ok(lines(&api)?["panic"] == true))?;
+    let fresh = farm.connections()?.open(200)?;
+    ensure!(fresh["servers"].as_object().is_some_and(|s| s.len() == 3), "not all are used: {fresh}");
+    broken(experiment, &mut connections, "too few backends are up", |_| 0)?;
+    let log = api.get("/v1/log")?.body;
+    let said = log.lines().filter(|line| line.contains("10.2.0.102:8080 is down")).count();
+    ensure!(said == 1, "said {said} times: {log}");
+    Ok(())
+}
+
 /// Bytes in bulk to the service; Mbit/s.
 fn bulk(farm: &Farm) -> Result<f64> {
     let mut server = farm.host(2).command("iperf3");

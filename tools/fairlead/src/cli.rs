@@ -6,7 +6,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::lb::LbCommand;
+use crate::lb::LbArgs;
 use crate::policy::PolicyCommand;
 use crate::run::RunArgs;
 
@@ -94,9 +94,8 @@ pub enum Command {
     Trace(TraceArgs),
     /// Show the node's log
     Logs(LogsArgs),
-    /// Look at the load balancer
-    #[command(subcommand)]
-    Lb(LbCommand),
+    /// Look at the load balancer; without a command, its services and backends live
+    Lb(LbArgs),
     /// Add, remove and load dynamic routes
     #[command(subcommand)]
     Routes(RoutesCommand),

@@ -28,6 +28,9 @@ pub enum Colour {
     Dim,
 }
 
+/// Moves the cursor to the corner and clears the screen.
+pub const CLEAR: &str = "\x1b[H\x1b[2J";
+
 /// Decides once whether colours are used.
 pub fn choose_colour(when: ColourWhen) {
     let on = match when {

@@ -1,6 +1,7 @@
 //! The node in its cluster, field by field.
 
 use super::field;
+use crate::health::{DRAIN_MS, HealthKind, IN_A_ROW, INTERVAL_MS, SLOW_START_MS, TIMEOUT_MS};
 use crate::schema::{Format, Presence, Schema};
 use Presence::{Default, Optional, Secret};
 
@@ -52,5 +53,81 @@ pub(super) static CLUSTER: Schema = Schema::Object(&[
         &Schema::Integer(FLOWS.0, FLOWS.1),
         Optional,
         "Flows of each family that a worker knows at most. Left out, what an eighth of the free memory takes. A change takes effect at the next start.",
+    ),
+    field(
+        "health_check",
+        &HEALTH_CHECK,
+        Default(
+            r#"{"kind":"none","path":"/","status":"200-399","interval_ms":5000,"timeout_ms":2000,"rise":2,"fall":3,"panic_percent":50,"slow_start_ms":0,"drain_ms":300000}"#,
+        ),
+        "How the backends of services are checked from this node; annotations of a Service go before it.",
+    ),
+]);
+
+const fn number(limits: (u32, u32)) -> Schema {
+    Schema::Integer(limits.0, limits.1)
+}
+
+static HEALTH_CHECK: Schema = Schema::Object(&[
+    field(
+        "kind",
+        &Schema::Choice(HealthKind::NAMES),
+        Default("\"none\""),
+        "What a probe does: open a TCP connection, an HTTP/1.1 GET, an ICMP echo request; none, and every backend is up.",
+    ),
+    field(
+        "port",
+        &Schema::Integer(1, 65_535),
+        Optional,
+        "Port of probes by tcp and http. Left out, the backend's own; of UDP and SCTP services none then.",
+    ),
+    field("path", &Schema::Text(Format::Path), Default("\"/\""), "Path and query of the request."),
+    field(
+        "status",
+        &Schema::Text(Format::Statuses),
+        Default("\"200-399\""),
+        "Status code, or range of them, that is good.",
+    ),
+    field(
+        "interval_ms",
+        &const { number(INTERVAL_MS) },
+        Default("5000"),
+        "Time from one probe of a backend to the next.",
+    ),
+    field(
+        "timeout_ms",
+        &const { number(TIMEOUT_MS) },
+        Default("2000"),
+        "Time after which a probe has failed; the interval at most.",
+    ),
+    field(
+        "rise",
+        &const { number(IN_A_ROW) },
+        Default("2"),
+        "Successes in a row after which a backend that is down is up.",
+    ),
+    field(
+        "fall",
+        &const { number(IN_A_ROW) },
+        Default("3"),
+        "Failures in a row after which a backend that is up is down.",
+    ),
+    field(
+        "panic_percent",
+        &Schema::Integer(0, 100),
+        Default("50"),
+        "If less than this percentage of a service's weight is up, all its backends are used.",
+    ),
+    field(
+        "slow_start_ms",
+        &const { number(SLOW_START_MS) },
+        Default("0"),
+        "Time in which the share of a backend that has come up grows to its whole, in four steps.",
+    ),
+    field(
+        "drain_ms",
+        &const { number(DRAIN_MS) },
+        Default("300000"),
+        "Time for which a backend that is down or terminating keeps its flows, which are forgotten then; 0, as long as it is there.",
     ),
 ]);

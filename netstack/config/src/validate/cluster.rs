@@ -72,6 +72,22 @@ mod tests {
         assert_eq!(pointers(r#"{"tunnel_addresses": ["fe80::1"]}"#), ["/cluster/tunnel_addresses/0"]);
         assert_eq!(pointers(r#"{"seed": "0001"}"#), ["/cluster/seed"]);
         assert_eq!(pointers(r#"{"gue_port": 0}"#), ["/cluster/gue_port"]);
+        assert_eq!(
+            pointers(
+                r#"{"health_check": {"kind": "http", "path": "/healthz?a=1", "status": "204", "port": 81}}"#
+            ),
+            none
+        );
+        for (text, field) in [
+            (r#"{"health_check": {"kind": "udp"}}"#, "kind"),
+            (r#"{"health_check": {"path": "healthz"}}"#, "path"),
+            (r#"{"health_check": {"path": "/a b"}}"#, "path"),
+            (r#"{"health_check": {"status": "399-200"}}"#, "status"),
+            (r#"{"health_check": {"status": "600"}}"#, "status"),
+            (r#"{"health_check": {"rise": 0}}"#, "rise"),
+        ] {
+            assert_eq!(pointers(text), [alloc::format!("/cluster/health_check/{field}")]);
+        }
         assert_eq!(pointers(r#"{"nodes": "a"}"#), ["/cluster/nodes"]);
     }
 }

@@ -1,16 +1,16 @@
 //! Services as they are balanced: frontends, backends, shares of tables, counters; and where a flow would go.
 
 use super::{Reply, dispatch::Request, json, list, problem::problem};
+use crate::health::InForce;
 use crate::http::Pull;
 use crate::node::Node;
 use alloc::{format, string::String, string::ToString, vec, vec::Vec};
 use balancer::Snapshot;
 use core::net::{IpAddr, SocketAddr};
 use maglev::Shares;
-use resources::Compiled;
 use serde::Serialize;
 use serde_json::json;
-use services::Pool;
+use services::{Pool, State};
 
 #[derive(Serialize)]
 struct PoolView {
@@ -25,6 +25,10 @@ struct PoolView {
     frontends: Vec<FrontendView>,
     /// Slots of the table; 0 without one, when nobody serves.
     table_slots: u32,
+    /// How backends are checked: none, tcp, http, icmp.
+    health_check: &'static str,
+    /// So few backends are up that all are used.
+    panic: bool,
     backends: Vec<BackendView>,
 }
 
@@ -54,21 +58,45 @@ struct BackendView {
     answer_bytes: u64,
     flows: u64,
     resets: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<HealthView>,
+}
+
+/// What probes have found out about a backend.
+#[derive(Serialize)]
+struct HealthView {
+    status: &'static str,
+    probes: u64,
+    failures: u64,
+    changes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_failure: Option<EventView>,
+    /// Changes of the status, the latest last.
+    history: Vec<EventView>,
+}
+
+#[derive(Serialize)]
+struct EventView {
+    seconds_ago: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
 }
 
 /// `GET /v1/services`, one pool a piece: to count a table's slots takes some time.
 pub(super) fn list(node: &mut Node, request: &Request) -> Reply {
     let text = |name: &str| request.query.text(name).map(String::from);
     let (namespace, name) = (text("namespace"), text("name"));
-    let (compiled, snapshot) = (node.objects.compiled().clone(), node.shared.services());
+    let (in_force, snapshot) = (node.health.in_force().clone(), node.shared.services());
     let head = format!("\"generation\":{},\"services\":", node.objects.generation());
     let mut next = 0;
     list::list(head, move |node, members| {
-        let Some(pool) = compiled.services.pools.get(next) else { return Pull::End };
+        let Some(pool) = in_force.compiled.services.pools.get(next) else { return Pull::End };
         let is_wanted =
             |wanted: &Option<String>, given: &str| wanted.as_deref().is_none_or(|wanted| wanted == given);
         if is_wanted(&namespace, &pool.key.namespace) && is_wanted(&name, &pool.key.service) {
-            members.push(&pool_view(node, &compiled, snapshot.as_ref().as_ref(), next, pool));
+            members.push(&pool_view(node, &in_force, snapshot.as_ref().as_ref(), next, pool));
         }
         next += 1;
         Pull::More
@@ -77,23 +105,28 @@ pub(super) fn list(node: &mut Node, request: &Request) -> Reply {
 
 fn pool_view(
     node: &Node,
-    compiled: &Compiled,
+    in_force: &InForce,
     snapshot: Option<&Snapshot>,
     number: usize,
     pool: &Pool,
 ) -> PoolView {
     let table = snapshot.and_then(|snapshot| snapshot.table(number));
-    let none = || vec![0; pool.backends.len()];
-    let slots = table.map_or_else(none, |table| Shares::of(table, pool.backends.len()).slots().to_vec());
+    let used = in_force.pool(number).map_or(&[][..], |pool| &pool.backends);
+    let none = || vec![0; used.len()];
+    let slots = table.map_or_else(none, |table| Shares::of(table, used.len()).slots().to_vec());
     let all = table.map_or(0, |table| table.slots());
-    let backends = pool.backends.iter().zip(slots).enumerate().map(|(place, (backend, slots))| {
-        let number = snapshot.and_then(|snapshot| snapshot.number(number, place));
-        let counters = number.map(|number| node.shared.backend_counters(Snapshot::index_of(number)));
+    let monitor = node.health.monitor.borrow();
+    let backends = pool.backends.iter().map(|backend| {
+        let place = used.binary_search_by_key(&backend.address, |used| used.address).ok();
+        let counters =
+            place.and_then(|place| Some(node.shared.backend_counters(snapshot?.number(number, place)?)));
         let counters = counters.unwrap_or_default();
+        let slots = place.and_then(|place| slots.get(place)).copied().unwrap_or_default();
+        let state = place.and_then(|place| used.get(place)).map(|used| used.state);
         BackendView {
             address: backend.address,
             node: backend.node.clone(),
-            state: backend.state.name(),
+            state: state.map_or("drained", State::name),
             weight: backend.weight,
             slots,
             share: if all == 0 { 0.0 } else { f64::from(slots) / f64::from(all) },
@@ -103,8 +136,13 @@ fn pool_view(
             answer_bytes: counters.from.bytes,
             flows: counters.flows,
             resets: counters.resets,
+            health: monitor
+                .backend(&pool.key, backend.address)
+                .filter(|known| known.check().kind.is_some())
+                .map(|known| health_view(known, node.now_ns)),
         }
     });
+    let compiled = &in_force.compiled;
     let frontends = compiled.services.frontends.iter().filter(|frontend| frontend.pool == number);
     PoolView {
         namespace: pool.key.namespace.clone(),
@@ -116,7 +154,31 @@ fn pool_view(
         scope: pool.key.scope.name(),
         frontends: frontends.map(frontend_view).collect(),
         table_slots: all,
+        health_check: pool.health_check.kind.name(),
+        panic: in_force.panics(number),
         backends: backends.collect(),
+    }
+}
+
+fn health_view(known: &health::Backend, now_ns: u64) -> HealthView {
+    let seconds_ago = |at_ns: u64| (now_ns.saturating_sub(at_ns) / 1_000_000) as f64 / 1000.0;
+    let (probes, failures) = known.probes();
+    let change = |change: &health::Change| EventView {
+        seconds_ago: seconds_ago(change.at_ns),
+        to: Some(change.to.name()),
+        why: change.why.map(|why| why.to_string()),
+    };
+    HealthView {
+        status: known.status().name(),
+        probes,
+        failures,
+        changes: known.changes(),
+        last_failure: known.last_failure().map(|(at_ns, why)| EventView {
+            seconds_ago: seconds_ago(at_ns),
+            to: None,
+            why: Some(why.to_string()),
+        }),
+        history: known.history().map(change).collect(),
     }
 }
 
@@ -149,7 +211,7 @@ pub(super) fn explain(node: &mut Node, request: &Request) -> Reply {
     let snapshot = node.shared.services();
     let choice =
         snapshot.as_ref().as_ref().and_then(|snapshot| snapshot.choice(protocol, source, destination));
-    let compiled = node.objects.compiled();
+    let compiled = &node.health.in_force().compiled;
     let pool = choice.as_ref().and_then(|choice| compiled.services.pools.get(choice.pool));
     let (Some(choice), Some(pool)) = (choice, pool) else {
         return json(

@@ -36,6 +36,13 @@ impl PacketQueues {
         self.sent.pop_front()
     }
 
+    /// Queues a packet of no socket, if there is room.
+    pub fn push_sent(&mut self, packet: Vec<u8>) {
+        if self.sent.len() < QUEUE_PACKETS {
+            self.sent.push_back(packet);
+        }
+    }
+
     /// Whether packets wait in either queue.
     pub fn is_busy(&self) -> bool {
         !self.received.is_empty() || !self.sent.is_empty()

@@ -1,6 +1,7 @@
-//! Answers echo requests that came in fragments. Those that came whole, the dataplane answers.
+//! Answers echo requests that came in fragments; those that came whole, the dataplane answers. And asks, for `prober`.
 
 use alloc::{vec, vec::Vec};
+use core::net::IpAddr;
 use packet::checksum::Sum;
 use packet::icmpv4::{self, Icmpv4};
 use packet::icmpv6::{self, Icmpv6};
@@ -8,7 +9,7 @@ use packet::ipv4::Ipv4;
 use packet::ipv6::{Fragment, Ipv6, MIN_MTU};
 use packet::protocol;
 use zerocopy::network_endian::{U16, U32};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 const TTL: u8 = 64;
 /// Payload of the fragments of a reply over IPv6: any path carries them (RFC 8200 §5).
@@ -32,6 +33,59 @@ pub(crate) fn is_link_local(packet: &[u8]) -> bool {
         header.version_class_flow.get() >> 28 == 6
             && core::net::Ipv6Addr::from(header.source).is_unicast_link_local()
     })
+}
+
+/// A request to be answered with `rest`, its identifier and sequence number.
+pub(crate) fn request(from: IpAddr, to: IpAddr, rest: u32) -> Vec<u8> {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut icmp =
+                Icmpv4 { kind: icmpv4::ECHO_REQUEST, rest: rest.to_be_bytes(), ..Icmpv4::new_zeroed() };
+            icmp.checksum = Sum::new().bytes(icmp.as_bytes()).finish();
+            let mut header = Ipv4 {
+                version_ihl: packet::ipv4::VERSION_IHL,
+                total_length: U16::new((size_of::<Ipv4>() + size_of::<Icmpv4>()) as u16),
+                ttl: TTL,
+                protocol: protocol::ICMP,
+                source: from.octets(),
+                destination: to.octets(),
+                ..Ipv4::new_zeroed()
+            };
+            header.fill_checksum();
+            [header.as_bytes(), icmp.as_bytes()].concat()
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let length = size_of::<Icmpv6>() as u16;
+            let header = Ipv6 {
+                version_class_flow: U32::new(6 << 28),
+                payload_length: U16::new(length),
+                next_header: protocol::ICMPV6,
+                hop_limit: TTL,
+                source: from.octets(),
+                destination: to.octets(),
+            };
+            let mut icmp =
+                Icmpv6 { kind: icmpv6::ECHO_REQUEST, rest: U32::new(rest), ..Icmpv6::new_zeroed() };
+            let sum = header.pseudo_header(protocol::ICMPV6, length.into()).bytes(icmp.as_bytes());
+            icmp.checksum = sum.finish();
+            [header.as_bytes(), icmp.as_bytes()].concat()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Who answers a request, and its identifier and sequence number.
+pub(crate) fn answer(packet: &[u8]) -> Option<(IpAddr, u32)> {
+    if packet.first()? >> 4 == 4 {
+        let (header, _) = Ipv4::read_from_prefix(packet).ok()?;
+        let (icmp, _) = Icmpv4::read_from_prefix(packet.get(header.header_len()..)?).ok()?;
+        let is_answer = header.protocol == protocol::ICMP && icmp.kind == icmpv4::ECHO_REPLY;
+        return is_answer.then(|| (header.source.into(), u32::from_be_bytes(icmp.rest)));
+    }
+    let (header, message) = Ipv6::read_from_prefix(packet).ok()?;
+    let (icmp, _) = Icmpv6::read_from_prefix(message).ok()?;
+    let is_answer = header.next_header == protocol::ICMPV6 && icmp.kind == icmpv6::ECHO_REPLY;
+    is_answer.then(|| (header.source.into(), icmp.rest.get()))
 }
 
 fn reply4(request: &[u8]) -> Option<Vec<u8>> {
@@ -161,6 +215,17 @@ mod tests {
             let sum = Sum::new().pseudo_header(&whole[8..24], &whole[24..40], 58, 8 + len as u32);
             assert!(sum.bytes(&whole[40..]).is_valid());
             assert_eq!(whole[44..], request[44..]);
+        }
+    }
+
+    #[test]
+    fn what_is_asked_here_is_a_request_whose_answer_is_known() {
+        for (from, to) in [("10.0.0.5", "10.0.0.1"), ("2001:db8::5", "2001:db8::1")] {
+            let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
+            let asked = request(from, to, 0xfeed_0007);
+            assert_eq!(answer(&asked), None);
+            let replies = reply(&asked).expect("a valid request");
+            assert_eq!(answer(&replies[0]), Some((to, 0xfeed_0007)));
         }
     }
 

@@ -1,7 +1,8 @@
 //! Which packets for the node reach its TCP: whole TCP segments between hosts, to an address that may be asked.
 
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
+use core::ops::RangeInclusive;
 use dataplane::Refusal;
 use packet::ipv4::Ipv4;
 use packet::ipv6::{Extension, Ipv6};
@@ -83,6 +84,18 @@ fn upper(packet: &[u8]) -> Option<(u8, usize)> {
         rest = rest.get(extension.header_len()..)?;
     }
     None
+}
+
+/// Both ends of a packet that is one whole TCP segment to a port of `ports`.
+pub(crate) fn tcp_ends(packet: &[u8], ports: &RangeInclusive<u16>) -> Option<(SocketAddr, SocketAddr)> {
+    let (protocol, at) = upper(packet)?;
+    let &[a, b, c, d] = packet.get(at..)?.first_chunk()?;
+    let (from, to) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    if protocol != protocol::TCP || !ports.contains(&to) {
+        return None;
+    }
+    let (source, destination) = tcp_endpoints(packet)?;
+    Some((SocketAddr::new(source, from), SocketAddr::new(destination, to)))
 }
 
 /// Source and destination of a packet that is one whole TCP segment.

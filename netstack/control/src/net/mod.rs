@@ -3,12 +3,15 @@
 //! Packets for the node come from the dataplane ([`Stack::receive`]) and its own go back to it ([`Stack::transmit`]), which
 //! routes them and resolves neighbours: there is one route table and one ARP in the house. [`reassembly`] makes packets of
 //! fragments before, [`echo`] answers such pings. [`server`] runs HTTP
-//! connections over a fixed pool of sockets, [`direct`] those that come by another way.
+//! connections over a fixed pool of sockets, [`direct`] those that come by another way. [`prober`] asks backends how they are.
 
 mod device;
 pub(crate) mod direct;
 pub(crate) mod echo;
 mod filter;
+pub(crate) mod prober;
+#[cfg(test)]
+mod prober_tests;
 pub(crate) mod reassembly;
 pub(crate) mod server;
 #[cfg(test)]
@@ -60,9 +63,10 @@ impl Stack {
         self.queues.mtu = mtu;
     }
 
-    /// Takes an IP packet for the node. Returns why it is dropped, if it is: not for this stack, or the queue is full.
-    pub fn receive(&mut self, packet: Vec<u8>) -> Option<ControlDrop> {
-        if !self.filter.accepts(&packet) {
+    /// Takes an IP packet for the node, one that is not asked for only if the filter lets it pass. Returns why it is
+    /// dropped, if it is: not for this stack, or the queue is full.
+    pub fn receive(&mut self, packet: Vec<u8>, is_asked_for: bool) -> Option<ControlDrop> {
+        if !is_asked_for && !self.filter.accepts(&packet) {
             return Some(ControlDrop::NotTaken);
         }
         (!self.queues.push_received(packet)).then_some(ControlDrop::QueueFull)
@@ -73,8 +77,13 @@ impl Stack {
         self.queues.pop_sent()
     }
 
+    /// Sends a packet that is no socket's, if there is room for it.
+    pub fn send(&mut self, packet: Vec<u8>) {
+        self.queues.push_sent(packet);
+    }
+
     /// Hands received packets to the sockets, a bounded number.
-    fn poll_ingress(&mut self, now_ns: u64) {
+    pub fn poll_ingress(&mut self, now_ns: u64) {
         for _ in 0..PACKETS_PER_POLL {
             let result =
                 self.interface.poll_ingress_single(instant(now_ns), &mut self.queues, &mut self.sockets);

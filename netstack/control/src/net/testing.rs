@@ -55,6 +55,32 @@ impl Client {
         handle
     }
 
+    /// Has the host take packets to every address, and send those of IPv6 through this gateway.
+    pub fn take_all_addresses(&mut self, gateway6: &str) {
+        self.interface.set_any_ip(true);
+        let _ = self.interface.routes_mut().add_default_ipv4_route(std::net::Ipv4Addr::LOCALHOST).unwrap();
+        let _ = self.interface.routes_mut().add_default_ipv6_route(gateway6.parse().unwrap()).unwrap();
+    }
+
+    /// A socket that listens on a port.
+    pub fn listen(&mut self, port: u16) -> SocketHandle {
+        let buffer = || SocketBuffer::new(vec![0; 8 << 10]);
+        let handle = self.sockets.add(Socket::new(buffer(), buffer()));
+        self.socket(handle).listen(port).unwrap();
+        handle
+    }
+
+    /// Has a socket that listened, and whose connection is over, listen again.
+    pub fn listen_again(&mut self, handle: SocketHandle) {
+        let socket = self.socket(handle);
+        let port = socket.listen_endpoint().port;
+        if socket.state() == State::TimeWait {
+            socket.abort();
+        } else if socket.remote_endpoint().is_none() {
+            socket.listen(port).unwrap();
+        }
+    }
+
     pub fn socket(&mut self, handle: SocketHandle) -> &mut Socket<'static> {
         self.sockets.get_mut(handle)
     }

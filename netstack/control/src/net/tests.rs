@@ -92,7 +92,7 @@ impl World {
         self.client.poll(self.now_ns);
         for packet in self.client.take_sent() {
             if !self.lost() {
-                let _ = self.stack.receive(packet);
+                let _ = self.stack.receive(packet, false);
             }
         }
         let _ = self.server.poll(&mut self.stack, &mut self.toy, self.now_ns);
@@ -246,7 +246,7 @@ fn garbage_packets_are_survived() {
         packet[2..4].copy_from_slice(&[0, 40]);
         packet[6..12].copy_from_slice(&[0, 0, 64, 6, 0, 0]);
         packet[16..20].copy_from_slice(&[10, 0, 0, 1]);
-        let _ = world.stack.receive(packet);
+        let _ = world.stack.receive(packet, false);
         world.step_by(1000);
     }
     let handle = world.connect();

@@ -133,7 +133,8 @@ impl Observed<'_> {
     fn count(&self, packet: &Decided<'_>, bytes: u64) {
         const RST: u8 = 4;
         let Some(number) = packet.backend else { return };
-        let Some(counter) = self.counters.backends.get(Snapshot::index_of(number)) else { return };
+        let counter = self.counters.backends.get(Snapshot::index_of(number));
+        let Some(counter) = counter.and_then(|counter| counter.of(number)) else { return };
         if packet.is_answer {
             counter.from.add(1, bytes);
             if matches!(packet.view.transport, Transport::Tcp(flags) if flags & RST != 0) {

@@ -25,7 +25,7 @@ impl Node {
     fn new(places: Places) -> Self {
         let bed = Testbed::new();
         give_flows(&bed.shared, 1000);
-        let site = Site { node: Some("here".into()), zone: Some("z1".into()) };
+        let site = Site { node: Some("here".into()), zone: Some("z1".into()), ..Site::default() };
         Self { bed, builder: Builder::new(settings()), places, site }
     }
 

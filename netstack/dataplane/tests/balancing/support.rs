@@ -35,6 +35,7 @@ pub fn compiled(forwarding: Forwarding, vip: &str, backends: &[&str]) -> Compile
         table_size: TableSize::default(),
         affinity: None,
         server_id_bytes: None,
+        health_check: Default::default(),
         forwarding,
     };
     let exposure = Exposure::LoadBalancer;

@@ -57,7 +57,8 @@ impl<K: Key> FlowTable<K> {
     /// as long as it does, and has the same binding. The slot is that of `key`.
     ///
     /// # Errors
-    /// [`Refused::AnswerTaken`] if a flow with the key `answer` is alive, [`Refused::Full`]; then nothing is kept.
+    /// [`Refused::AnswerTaken`] if a flow with the key `answer` is alive, unless both its ends have closed it and `observed`
+    /// begins another one; [`Refused::Full`]; then nothing is kept.
     pub fn insert_pair(
         &mut self,
         key: &K,
@@ -89,7 +90,9 @@ impl<K: Key> FlowTable<K> {
             return Err(Refused::AnswerTaken);
         }
         if let Some(at) = probe::find(&self.lines, self.line(answer_home), answer) {
-            if probe::at(&self.lines, at).is_some_and(|entry| self.is_alive(entry, first.now)) {
+            let holds =
+                |entry: &Entry<K>| self.is_alive(entry, first.now) && !self.gives_way(entry, observed);
+            if probe::at(&self.lines, at).is_some_and(holds) {
                 return Err(Refused::AnswerTaken);
             }
             self.remove_at(at);

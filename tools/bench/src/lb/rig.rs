@@ -226,6 +226,7 @@ fn service(workload: &Workload) -> Compiled {
         table_size: Default::default(),
         affinity: None,
         server_id_bytes: None,
+        health_check: Default::default(),
         forwarding: workload.forwarding,
     };
     let frontend = Frontend {

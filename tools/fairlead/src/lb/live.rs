@@ -1,14 +1,16 @@
-//! `fairlead lb services` and `fairlead lb explain`: what a node balances.
+//! `fairlead lb`, `fairlead lb services` and `fairlead lb explain`: what a node balances.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cli::Format;
+use crate::cli::{Format, TopArgs};
 use crate::failure::Result;
 use crate::manage::client::Node;
-use crate::output;
+use crate::output::{self, CLEAR, Colour};
 
 /// Shows the services that a node balances.
 pub fn services(node: &Node, format: Format, filter: Option<&str>) -> Result<()> {
@@ -39,23 +41,135 @@ fn text(service: &Value) -> String {
             output::cell(&frontend["exposure"])
         );
     }
+    if service["panic"] == true {
+        text.push_str("  too few backends are up: all are used\n");
+    }
     let backends = service["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
     if backends.is_empty() {
         text.push_str("  nobody serves\n");
     } else {
-        let fields = ["state", "weight", "slots", "flows", "packets", "bytes", "resets"];
+        let fields = ["weight", "slots", "flows", "packets", "bytes", "resets"];
         let row = |backend: &Value| {
-            let share = backend["share"].as_f64().unwrap_or_default() * 100.0;
             let address = format!("  {}", output::cell(&backend["address"]));
+            let begin = [address, output::cell(&backend["state"]), health(backend), share(backend)];
             let rest = fields.iter().map(|field| output::cell(&backend[*field]));
-            [address, format!("{share:.3} %")].into_iter().chain(rest).collect()
+            begin.into_iter().chain(rest).collect()
         };
-        let headings = [&["  backend", "share"], &fields[..]].concat();
-        let numbers = ["share", "weight", "slots", "flows", "packets", "bytes", "resets"];
+        let headings = [&["  backend", "state", "health", "share"], &fields[..]].concat();
+        let numbers = [&["share"], &fields[..]].concat();
         text.push_str(&output::table(&headings, &numbers, backends.iter().map(row).collect()));
     }
     text.push('\n');
     text
+}
+
+fn share(backend: &Value) -> String {
+    format!("{:.3} %", backend["share"].as_f64().unwrap_or_default() * 100.0)
+}
+
+/// Whether a backend is up and for how long, and why it is not.
+fn health(backend: &Value) -> String {
+    let health = &backend["health"];
+    let Some(status) = health["status"].as_str() else { return "-".into() };
+    let last = health["history"].as_array().and_then(|history| history.last());
+    let since = last.and_then(|change| change["seconds_ago"].as_f64());
+    let since = since.map(|seconds| format!(" for {}", output::duration(seconds as u64))).unwrap_or_default();
+    let why = last.filter(|_| status == "down").and_then(|change| change["why"].as_str());
+    format!("{status}{since}{}", why.map(|why| format!(": {why}")).unwrap_or_default())
+}
+
+/// Shows services and backends with their rates until interrupted, or once.
+pub fn watch(node: &Node, format: Format, args: &TopArgs) -> Result<()> {
+    let interval = Duration::from_secs_f64(args.interval);
+    let read = || -> Result<(Instant, Value)> { Ok((Instant::now(), node.get("/v1/services")?)) };
+    let mut before = read()?;
+    loop {
+        thread::sleep(interval);
+        let after = read()?;
+        let seconds = after.0.duration_since(before.0).as_secs_f64().max(1e-3);
+        let rates = Rates { before: &before.1, after: &after.1, seconds };
+        match format {
+            Format::Table if args.once => output::emit(&rates.table(node.name()))?,
+            Format::Table => output::emit(&format!("{CLEAR}{}", rates.table(node.name())))?,
+            format => output::show(format, &rates.value(), |_| String::new())?,
+        }
+        if args.once {
+            return Ok(());
+        }
+        before = after;
+    }
+}
+
+/// What is counted of a backend, and is a rate per second here.
+const COUNTED: [&str; 5] = ["flows", "packets", "bytes", "answer_bytes", "resets"];
+
+/// Services at two moments.
+struct Rates<'a> {
+    before: &'a Value,
+    after: &'a Value,
+    seconds: f64,
+}
+
+impl Rates<'_> {
+    /// The services as they are now, with rates in the place of counters.
+    fn value(&self) -> Value {
+        let mut now = self.after.clone();
+        for service in now["services"].as_array_mut().into_iter().flatten() {
+            let key = |service: &Value| {
+                ["namespace", "service", "port", "protocol", "family", "scope"]
+                    .map(|field| service[field].clone())
+            };
+            let old = items(&self.before["services"]).iter().find(|old| key(old) == key(service));
+            let old = old.map(|old| items(&old["backends"])).unwrap_or_default();
+            for backend in service["backends"].as_array_mut().into_iter().flatten() {
+                let old = old.iter().find(|old| old["address"] == backend["address"]);
+                for field in COUNTED {
+                    let count = |backend: &Value| backend[field].as_u64().unwrap_or_default();
+                    // A backend that is new, or a node that was restarted, counts from 0.
+                    let passed = count(backend).saturating_sub(old.map_or(0, count));
+                    backend[field] = (passed as f64 / self.seconds).into();
+                }
+            }
+        }
+        now
+    }
+
+    fn table(&self, name: &str) -> String {
+        let now = self.value();
+        let title = format!("{name}, over {:.1} s", self.seconds);
+        let mut text = format!("{}\n\n", output::paint(Colour::Bold, &title));
+        let columns = [
+            "service",
+            "backend",
+            "state",
+            "health",
+            "share",
+            "flow/s",
+            "packet/s",
+            "byte/s",
+            "answer byte/s",
+            "reset/s",
+        ];
+        let mut rows: Vec<Vec<String>> = Vec::new();
+        for service in items(&now["services"]) {
+            let word = |field: &str| output::cell(&service[field]);
+            let panic = if service["panic"] == true { " (all used)" } else { "" };
+            let mut named = format!("{}/{}:{}{panic}", word("namespace"), word("service"), word("port"));
+            for backend in items(&service["backends"]) {
+                let rate = |field: &str| output::rate(backend[field].as_f64().unwrap_or_default());
+                let address = output::cell(&backend["address"]);
+                let state = output::cell(&backend["state"]);
+                let row = [std::mem::take(&mut named), address, state, health(backend), share(backend)];
+                rows.push(row.into_iter().chain(COUNTED.map(rate)).collect());
+            }
+        }
+        text += &output::table(&columns, &columns[4..], rows);
+        text
+    }
+}
+
+fn items(list: &Value) -> &[Value] {
+    list.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Says which backend a flow gets.
@@ -81,4 +195,33 @@ pub fn explain(
         let namespace = output::cell(&answer["namespace"]);
         format!("{namespace}/{name} port {}: {backend}{slot}\n  {why}\n", answer["port"])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_live_is_rates_and_health() {
+        let services = |flows: u64| {
+            json!({"services": [{
+            "namespace": "default", "service": "web", "port": 80, "protocol": "TCP", "family": "IPv4",
+            "scope": "Cluster", "panic": true, "frontends": [], "backends": [
+                {"address": "10.0.0.1:80", "state": "active", "share": 1.0, "flows": flows, "weight": 1},
+                {"address": "10.0.0.2:80", "state": "draining", "share": 0.0, "flows": 4, "health": {
+                    "status": "down", "history": [{"seconds_ago": 75.2, "to": "down", "why": "no answer in time"}]}},
+            ]}]})
+        };
+        let (before, after) = (services(10), services(50));
+        let rates = Rates { before: &before, after: &after, seconds: 2.0 };
+        assert_eq!(rates.value()["services"][0]["backends"][0]["flows"], 20.0);
+        assert_eq!(rates.value()["services"][0]["backends"][1]["flows"], 0.0);
+        let text = rates.table("node");
+        assert!(text.contains("default/web:80 (all used)"), "{text}");
+        assert!(text.contains("down for 1m 15s: no answer in time"), "{text}");
+        let text = super::text(&after["services"][0]);
+        assert!(text.contains("too few backends are up") && text.contains("no answer in time"), "{text}");
+    }
 }

@@ -11,12 +11,22 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use maglev::TableSize;
 
-use crate::cli::Format;
+use crate::cli::{Format, TopArgs};
 use crate::failure::{Failure, Result};
 use crate::manage::client::Node;
 use crate::output;
 
 /// `fairlead lb`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct LbArgs {
+    #[command(subcommand)]
+    command: Option<LbCommand>,
+    #[command(flatten)]
+    live: TopArgs,
+}
+
+/// A command of `fairlead lb`.
 #[derive(Debug, Subcommand)]
 pub enum LbCommand {
     /// Show the node's services with their backends, shares of the tables and counters
@@ -81,7 +91,8 @@ pub struct PlanArgs {
 }
 
 /// Carries out one command; `node` is asked for where there must be one.
-pub fn carry_out(format: Format, command: &LbCommand, node: impl Fn() -> Result<Node>) -> Result<()> {
+pub fn carry_out(format: Format, args: &LbArgs, node: impl Fn() -> Result<Node>) -> Result<()> {
+    let Some(command) = &args.command else { return live::watch(&node()?, format, &args.live) };
     match command {
         LbCommand::Services { filter } => live::services(&node()?, format, filter.as_deref()),
         LbCommand::Explain { protocol, client, service } => {

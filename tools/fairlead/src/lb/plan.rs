@@ -90,7 +90,7 @@ impl Moves {
 
 /// Shows the tables of files, and what a change would move.
 pub fn plan(format: Format, args: &PlanArgs) -> Result<()> {
-    let site = Site { node: args.on_node.clone(), zone: args.in_zone.clone() };
+    let site = Site { node: args.on_node.clone(), zone: args.in_zone.clone(), ..Site::default() };
     let before = files::read(&args.file, &site)?;
     let plan = if args.to.is_empty() {
         Plan { pools: (0..before.pools.len()).map(|index| describe(&before, index)).collect(), change: None }

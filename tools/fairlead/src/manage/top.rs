@@ -9,10 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::client::Node;
 use crate::cli::{Format, TopArgs};
 use crate::failure::{Failure, Result};
-use crate::output::{self, Colour, emit, paint, rate};
+use crate::output::{self, CLEAR, Colour, emit, paint, rate};
 
-/// Moves the cursor to the corner and clears the screen.
-const CLEAR: &str = "\x1b[H\x1b[2J";
 /// The node of the graph that every received packet enters first.
 const FIRST_NODE: &str = "ethernet-input";
 

@@ -52,7 +52,7 @@ pub struct Farm {
     fabric: Netns,
     backends: Vec<Backend>,
     /// What HTTP servers give out.
-    _files: TempDir,
+    files: TempDir,
     /// Of each appliance, its devices towards client and backends.
     taps: Vec<[String; 2]>,
 }
@@ -71,6 +71,12 @@ impl Backend {
             command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.servers.push(command.spawn().with_context(|| format!("cannot start {program}"))?);
         Ok(())
+    }
+
+    fn start_http(&mut self, directory: &str) -> Result<()> {
+        let http = BACKEND_HTTP.to_string();
+        let arguments = ["-m", "http.server", &http, "--protocol", "HTTP/1.1", "--directory", directory];
+        self.start("python3", &arguments)
     }
 }
 
@@ -99,7 +105,7 @@ impl Farm {
         fs::write(files.path().join(FILE), [b'.'; 1000])?;
         let directory = files.path().to_str().context("a path that is no text")?.to_owned();
         let farm = Self {
-            _files: files,
+            files,
             client: Netns::new("client")?,
             fabric: Netns::new("fabric")?,
             backends: (0..backends).map(|index| Self::backend(index, &directory)).collect::<Result<_>>()?,
@@ -128,10 +134,25 @@ impl Farm {
         let mut backend = Backend { host, servers: Vec::new() };
         let (name, lines) = (format!("backend{index}"), BACKEND_LINES.to_string());
         backend.start("python3", &["-c", include_str!("server.py"), &name, &lines])?;
-        let http = BACKEND_HTTP.to_string();
-        let arguments = ["-m", "http.server", &http, "--protocol", "HTTP/1.1", "--directory", directory];
-        backend.start("python3", &arguments)?;
+        backend.start_http(directory)?;
         Ok(backend)
+    }
+
+    fn directory(&self) -> Result<&str> {
+        self.files.path().to_str().context("a path that is no text")
+    }
+
+    /// Ends a backend's HTTP server; the other one goes on.
+    pub fn stop_http(&mut self, backend: usize) -> Result<()> {
+        let mut server = self.backends[backend].servers.pop().context("no server")?;
+        server.kill()?;
+        server.wait().map(drop).context("the HTTP server")
+    }
+
+    /// Starts a backend's HTTP server again.
+    pub fn start_http(&mut self, backend: usize) -> Result<()> {
+        let directory = self.directory()?.to_owned();
+        self.backends[backend].start_http(&directory)
     }
 
     fn attach(&self, device: &str) -> Result<()> {
@@ -285,7 +306,8 @@ impl Farm {
         Ok(Connections { child, input, output })
     }
 
-    /// Requests over HTTP for some seconds, by `wrk` over so many connections.
+    /// Requests over HTTP for some seconds, by `wrk` over so many connections, which stay open: `wrk` takes each end of a
+    /// connection that the answer did not announce (`Connection: close`) for a failed read, and these servers announce none.
     pub fn requests(&self, connections: usize, seconds: u64) -> Result<Requests> {
         let (connections, duration) = (format!("-c{connections}"), format!("-d{seconds}s"));
         let url = format!("http://{VIP}:{HTTP}/{FILE}");

@@ -5,6 +5,7 @@ use crate::node::Node;
 use alloc::{string::String, string::ToString, vec::Vec};
 use balancer::Snapshot;
 use dataplane::BackendCounters;
+use health::Status;
 
 /// Memory that the text of one backend takes at most.
 const BYTES_PER_BACKEND: u64 = 2048;
@@ -56,12 +57,14 @@ fn object_families(node: &Node) -> [Family; 3] {
     ]
 }
 
-fn backend_families(node: &Node, snapshot: &Snapshot) -> [Family; 5] {
-    let mut samples: [Vec<Sample>; 5] = Default::default();
-    for (place, pool) in node.objects.compiled().services.pools.iter().enumerate() {
+fn backend_families(node: &Node, snapshot: &Snapshot) -> [Family; 8] {
+    let mut samples: [Vec<Sample>; 8] = Default::default();
+    let (in_force, monitor) = (node.health.in_force(), node.health.monitor.borrow());
+    for place in 0..in_force.compiled.services.pools.len() {
+        let Some(pool) = in_force.pool(place) else { break };
         for (index, backend) in pool.backends.iter().enumerate() {
             let Some(number) = snapshot.number(place, index) else { continue };
-            let counters = node.shared.backend_counters(Snapshot::index_of(number));
+            let counters = node.shared.backend_counters(number);
             let labels: Labels = [
                 ("namespace", pool.key.namespace.clone()),
                 ("service", pool.key.service.clone()),
@@ -71,21 +74,36 @@ fn backend_families(node: &Node, snapshot: &Snapshot) -> [Family; 5] {
                 ("backend", backend.address.to_string()),
             ]
             .into();
-            for (samples, value) in samples.iter_mut().zip(values(&counters)) {
+            let known =
+                monitor.backend(&pool.key, backend.address).filter(|known| known.check().kind.is_some());
+            let health = known
+                .map(|known| [u64::from(known.status() == Status::Up), known.changes(), known.probes().1]);
+            let values = values(&counters).into_iter().chain(health.into_iter().flatten());
+            for (samples, value) in samples.iter_mut().zip(values) {
                 samples.push((labels.clone(), value as f64));
             }
         }
     }
-    let [packets, bytes, answers, flows, resets] = samples;
-    let family = |name, help, samples| Family { name, kind: "counter", help, samples };
-    [
-        family("fairlead_backend_packets_total", "Packets to a backend of a service.", packets),
-        family("fairlead_backend_bytes_total", "Their bytes from the IP header on.", bytes),
-        family("fairlead_backend_answer_packets_total", "Packets from it that passed here.", answers),
-        family("fairlead_backend_flows_total", "Flows that began, or that a worker had lost.", flows),
-        family("fairlead_backend_resets_total", "TCP resets from it.", resets),
-    ]
+    let mut samples = samples.into_iter();
+    FAMILIES.map(|(name, kind, help)| Family {
+        name,
+        kind,
+        help,
+        samples: samples.next().unwrap_or_default(),
+    })
 }
+
+/// Of backends, in the order of their values.
+const FAMILIES: [(&str, &str, &str); 8] = [
+    ("fairlead_backend_packets_total", "counter", "Packets to a backend of a service."),
+    ("fairlead_backend_bytes_total", "counter", "Their bytes from the IP header on."),
+    ("fairlead_backend_answer_packets_total", "counter", "Packets from it that passed here."),
+    ("fairlead_backend_flows_total", "counter", "Flows that began, or that a worker had lost."),
+    ("fairlead_backend_resets_total", "counter", "TCP resets from it."),
+    ("fairlead_backend_up", "gauge", "1 if its probes say that it serves, 0 if not."),
+    ("fairlead_backend_health_changes_total", "counter", "How often that changed."),
+    ("fairlead_backend_probe_failures_total", "counter", "Probes of it that failed."),
+];
 
 fn values(counters: &BackendCounters) -> [u64; 5] {
     [counters.to.packets, counters.to.bytes, counters.from.packets, counters.flows, counters.resets]

@@ -151,6 +151,7 @@ fn service(backends: &[u16], table_size: TableSize) -> Compiled {
         table_size,
         affinity: None,
         server_id_bytes: None,
+        health_check: Default::default(),
         forwarding: Forwarding::Direct,
     };
     let frontend = Frontend {
