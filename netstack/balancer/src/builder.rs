@@ -58,6 +58,8 @@ struct Built {
 
 /// Slots of a table that are filled for a unit of work (crate `pace`).
 const SLOTS_PER_UNIT: u64 = 64;
+/// Ends that are looked at for a unit of work.
+const ENDS_PER_UNIT: u64 = 16;
 
 impl Builder {
     /// A builder that has numbered nobody yet.
@@ -122,6 +124,10 @@ impl Builder {
             let _ = tables.insert(pool.key.clone(), built);
         }
         self.tables = tables;
+        if snapshot.services.iter().any(|service| service.by_client) {
+            pace.spend(snapshot.ends.len() as u64 / ENDS_PER_UNIT).await;
+            share_owners(&mut snapshot);
+        }
         let mut frontends: Vec<&services::Frontend> = compiled.frontends.iter().collect();
         // Answers that no flow is known of are tried with them in this order.
         frontends.sort_by_key(|frontend| core::cmp::Reverse(frontend.exposure));
@@ -163,6 +169,7 @@ impl Builder {
             table: None,
             backends: Vec::new(),
             by_client,
+            owned_by_client: by_client,
             affinity_ms: seconds.saturating_mul(1000),
             frontends: Vec::new(),
             server_ids: None,
@@ -255,6 +262,41 @@ fn add_end(snapshot: &mut Snapshot, (at, protocol): (SocketAddr, u8), number: u3
     let end = snapshot.ends.entry(placing.of(at, protocol), is_this, place_of);
     let mut end = end.or_insert_with(|| End { at, protocol, uses: Vec::new() });
     end.get_mut().uses.push((snapshot.services.len(), number));
+}
+
+/// What a backend answers does not say by which of its services it was asked. So services that have a backend in common, by
+/// others if need be, have their flows' workers found alike.
+fn share_owners(snapshot: &mut Snapshot) {
+    let mut leaders: Vec<usize> = (0..snapshot.services.len()).collect();
+    for end in &snapshot.ends {
+        for pair in end.uses.windows(2) {
+            let &[(one, _), (other, _)] = pair else { continue };
+            let (one, other) = (leader(&mut leaders, one), leader(&mut leaders, other));
+            if let Some(place) = leaders.get_mut(one.max(other)) {
+                *place = one.min(other);
+            }
+        }
+    }
+    let by_client: BTreeSet<usize> = (0..)
+        .zip(&snapshot.services)
+        .filter(|(_, service)| service.by_client)
+        .map(|(number, _)| leader(&mut leaders, number))
+        .collect();
+    for (number, service) in snapshot.services.iter_mut().enumerate() {
+        service.owned_by_client = by_client.contains(&leader(&mut leaders, number));
+    }
+}
+
+/// The least of those that a service is known to share with, which knows no lesser one. Shortens the way there.
+fn leader(leaders: &mut [usize], mut number: usize) -> usize {
+    while let Some(next) = leaders.get(number).copied().filter(|next| *next < number) {
+        let after = leaders.get(next).copied().unwrap_or(next);
+        if let Some(place) = leaders.get_mut(number) {
+            *place = after;
+        }
+        number = after;
+    }
+    number
 }
 
 fn add_frontend(

@@ -53,6 +53,8 @@ pub(crate) struct Service {
     pub(crate) backends: Vec<u32>,
     /// A client's address alone chooses the backend.
     pub(crate) by_client: bool,
+    /// The client's address alone says which worker has its flows: its own do, or those of another service with a common backend.
+    pub(crate) owned_by_client: bool,
     /// How long it keeps it after its last new flow, in milliseconds, if `by_client`.
     pub(crate) affinity_ms: u32,
     /// Where clients reach it.
@@ -297,16 +299,14 @@ impl Snapshot {
             return worker;
         }
         let ends = if let Some(frontend) = self.frontend(destination, protocol) {
-            let by_client = self.services.get(frontend.service).is_some_and(|service| service.by_client);
-            (source, None, by_client)
+            (source, None, self.is_owned_by_client(frontend.service))
         } else if let Some(end) = self.end(source, protocol) {
-            (destination, None, self.is_by_client(end))
+            (destination, None, end.uses.iter().any(|(service, _)| self.is_owned_by_client(*service)))
         } else if let Some(frontend) = self.frontend(source, protocol) {
             // A backend answers its client itself, and this node is on its way.
-            let by_client = self.services.get(frontend.service).is_some_and(|service| service.by_client);
-            (destination, None, by_client)
+            (destination, None, self.is_owned_by_client(frontend.service))
         } else if let Some(end) = self.end(destination, protocol) {
-            (source, None, self.is_by_client(end))
+            (source, None, end.uses.iter().any(|(service, _)| self.is_owned_by_client(*service)))
         } else {
             (source, Some(destination), false)
         };
@@ -321,9 +321,8 @@ impl Snapshot {
         ((u128::from(hash) * u128::from(workers)) >> 64) as u16
     }
 
-    fn is_by_client(&self, end: &End) -> bool {
-        let mut services = end.uses.iter().filter_map(|(service, _)| self.services.get(*service));
-        services.any(|service| service.by_client)
+    fn is_owned_by_client(&self, service: usize) -> bool {
+        self.services.get(service).is_some_and(|service| service.owned_by_client)
     }
 
     #[inline(always)]

@@ -5,6 +5,8 @@
 //! 2. IPv4: the header's checksum follows;
 //! 3. unless it is a later fragment, the ports (of an ICMP echo, the identifier) are replaced;
 //! 4. the transport checksum follows both, as its pseudo-header has the addresses. A UDP checksum of zero means none, and stays.
+//!
+//! Of protocols that [`Transport::Other`] stands for, no flow is ever translated: only steps 1 and 2 are done.
 
 use crate::delta::{Delta, replace, update};
 use crate::sctp;

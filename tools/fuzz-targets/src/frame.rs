@@ -3,9 +3,7 @@
 
 use std::cell::RefCell;
 
-use dataplane::DropReason;
-
-use crate::testbed::{ETH0, ETH1, ETH1_VLAN, MAC0, MAC1, Testbed};
+use crate::testbed::{MAC0, MAC1, Testbed};
 
 /// Time between inputs: enough for the limits on ICMP errors to allow some.
 const STEP_NS: u64 = 6_000_000;
@@ -48,20 +46,7 @@ fn check(testbed: &mut Testbed) {
         );
     }
     drop(testbed.punts());
-    let totals = testbed.shared.packet_totals();
-    let counters = [ETH0, ETH1, ETH1_VLAN].map(|id| testbed.shared.interface_counters(id));
-    let (rx, tx) = counters.iter().fold((0, 0), |(rx, tx), c| (rx + c.rx.packets, tx + c.tx.packets));
-    let mut dropped = 0;
-    for (reason, count) in testbed.shared.drop_counters() {
-        assert!(count == 0 || reason != DropReason::Unspecified, "a packet was dropped for no reason");
-        assert!(count == 0 || reason != DropReason::NoBuffer, "buffers leak");
-        dropped += count;
-    }
-    assert_eq!(
-        rx + totals.injected + totals.made,
-        tx + dropped + totals.punted,
-        "packets were lost or doubled"
-    );
+    crate::books::assert_balanced(&testbed.shared);
 }
 
 /// Makes the checksum of an untagged frame's IPv4 header right, if it has one of a possible length.

@@ -14,18 +14,25 @@ pub mod corpus;
 pub mod mutate;
 
 pub mod acpi;
+mod books;
 pub mod boot_info;
 pub mod config_json;
 pub mod dhcp;
 pub mod discovery;
 pub mod esp;
+pub mod flows;
 pub mod frame;
 pub mod http;
 mod input;
 pub mod node;
+pub mod object;
+pub mod resources;
+pub mod rewrite;
 mod rig;
 pub mod route_line;
+pub mod selector;
 pub mod store_slots;
+mod transport;
 pub mod virtio_net;
 
 #[allow(unsafe_code, dead_code, unused_imports, reason = "the model is that of the drivers' own tests")]
@@ -57,10 +64,15 @@ pub const TARGETS: &[Target] = &[
     Target { name: "dhcp", run: dhcp::run },
     Target { name: "discovery", run: discovery::run },
     Target { name: "esp", run: esp::run },
+    Target { name: "flows", run: flows::run },
     Target { name: "frame", run: frame::run },
     Target { name: "http", run: http::run },
     Target { name: "node", run: node::run },
+    Target { name: "object", run: object::run },
+    Target { name: "resources", run: resources::run },
+    Target { name: "rewrite", run: rewrite::run },
     Target { name: "route_line", run: route_line::run },
+    Target { name: "selector", run: selector::run },
     Target { name: "store_slots", run: store_slots::run },
     Target { name: "virtio_net", run: virtio_net::run },
 ];

@@ -79,7 +79,9 @@ fn libfuzzer(target: &str, runs: u64, seconds: Option<u64>) -> Result<Command> {
 /// The longest input: what is longer says nothing new, but takes longer.
 fn max_bytes(target: &str) -> usize {
     match target {
-        "frame" | "node" | "discovery" | "esp" => 2048,
+        "frame" | "node" | "discovery" | "esp" | "object" | "resources" => 2048,
+        "flows" | "rewrite" => 512,
+        "selector" => 256,
         "http" | "config_json" | "store_slots" => 4096,
         _ => 1024,
     }

@@ -101,8 +101,12 @@ impl<'a> Parser<'a> {
         while self.take("!") {
             negated = !negated;
         }
-        let operand = self.operand()?;
-        Ok(if negated { Selector::Not(Box::new(operand)) } else { operand })
+        Ok(match (negated, self.operand()?) {
+            (false, operand) => operand,
+            // `!(!a)` is `!!a`.
+            (true, Selector::Not(operand)) => *operand,
+            (true, operand) => Selector::Not(Box::new(operand)),
+        })
     }
 
     fn operand(&mut self) -> Result<Selector> {
@@ -218,6 +222,14 @@ mod tests {
         let selector = parse(text).unwrap();
         assert_eq!(format!("{selector}"), "(a == \"x\" || (b != \"y\" && !has(c)))");
         assert_eq!(parse(&format!("{selector}")), Ok(selector));
+    }
+
+    #[test]
+    fn two_negations_are_none() {
+        for text in ["!!has(a)", "!(!has(a))", "!((!(has(a))))", "!(!(!(!has(a))))"] {
+            assert_eq!(format!("{}", parse(text).unwrap()), "has(a)", "{text}");
+        }
+        assert_eq!(format!("{}", parse("!(!(!has(a)))").unwrap()), "!has(a)");
     }
 
     #[test]
