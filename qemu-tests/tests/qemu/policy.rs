@@ -1,4 +1,7 @@
-//! Kubernetes' network policy between real hosts.
+//! Kubernetes' network policy between real hosts: on one gateway the decisions, conformance cases, load.
+
+mod cases;
+mod load;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
@@ -149,7 +152,9 @@ fn denied(api: &Api) -> Result<u64> {
 }
 
 pub fn decides_between_hosts(experiment: &Experiment) -> Result<()> {
-    let (vm, hosts) = experiment.gateway_between_hosts(|machine| machine, |nic| nic)?;
+    let mut config = gateway::config();
+    config["cluster"] = json!({ "flows_per_worker": load::FLOWS });
+    let (vm, hosts) = experiment.gateway_between_hosts(|machine| machine.config(config), |nic| nic)?;
     let api = vm.api(gateway::TOKEN)?;
     let mut server = hosts.right.command("python3");
     let _server = Running(server.args(["-c", SERVER]).args(PORTS.map(|port| port.to_string())).spawn()?);
@@ -188,5 +193,15 @@ pub fn decides_between_hosts(experiment: &Experiment) -> Result<()> {
         Ok(line()? == "answered")
     })?;
     experiment.measured(format!("{} packets refused", denied(&api)?));
-    Ok(())
+
+    let mut all = objects(PORTS[0]);
+    // Of whatever port and protocol.
+    let _ = all["items"][2]["spec"]["ingress"][0].as_object_mut().and_then(|rule| rule.remove("ports"));
+    apply(&api, &all)?;
+    load::flood(experiment, &hosts, &api, || {
+        writeln!(input, "?")?;
+        Ok(line()? == "answered")
+    })?;
+    load::storm(experiment, &hosts, &api)?;
+    cases::agree(experiment, &hosts, &api)
 }
