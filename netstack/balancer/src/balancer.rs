@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use buffer::VECTOR_SIZE;
-use flow::{Config, Error, FlowTable, V4, V6};
+use flow::{Config, Ended, Error, FlowTable, Tallies, Tally, V4, V6};
 use rewrite::{Malformed, Tunnel, Tuple, View};
 
 use crate::decide::{Context, Reason};
@@ -73,6 +73,56 @@ pub struct Decided<'a> {
     pub is_new: bool,
     /// What is kept with the flow for the observer, one word for both directions: 0 at first. None if the flow is not kept.
     pub verdict: Option<&'a mut u32>,
+    /// Where a packet that passes is to be counted. None if the flow is not kept, or nobody wants to know.
+    pub tally: Option<&'a mut Tally>,
+}
+
+/// Memory to count the flows of a [`Balancer`] in; by default none.
+#[derive(Default)]
+pub struct FlowTallies {
+    v4: Option<Tallies<V4>>,
+    v6: Option<Tallies<V6>>,
+}
+
+impl FlowTallies {
+    /// For the balancer that is made with the same configurations.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn new((v4, v6): (&Config, &Config)) -> Result<Self, Error> {
+        Ok(Self { v4: Some(Tallies::new(v4)?), v6: Some(Tallies::new(v6)?) })
+    }
+}
+
+/// A flow that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedFlow {
+    /// As who began it sends.
+    pub asked: Tuple,
+    /// As that leaves.
+    pub sent: Tuple,
+    /// What was kept with it for the observer.
+    pub verdict: u32,
+    /// Why it ended.
+    pub end: flow::End,
+    /// When it began, or was first looked at.
+    pub begun_ns: u64,
+    /// When its last packet came.
+    pub last_ns: u64,
+    /// What who began it has sent.
+    pub asks: Tally,
+    /// What was answered.
+    pub answers: Tally,
+}
+
+impl EndedFlow {
+    fn of<K: Into<Tuple>>(ended: Ended<K>, now_ns: u64) -> Self {
+        let (begun_ns, last_ns) = ended.times_ns(now_ns);
+        let Ended { verdict, end, asks, answers, .. } = ended;
+        let asked: Tuple = ended.key.into();
+        let sent = ended.answer.map_or(asked, |answer| answer.into().reversed());
+        Self { asked, sent, verdict, end, begun_ns, last_ns, asks, answers }
+    }
 }
 
 /// Who looks at packets once their flow has been found: counters, policy. So one lookup serves all.
@@ -173,6 +223,17 @@ impl Balancer {
     pub fn revise(&mut self, lines: usize, mut revise: impl FnMut(&mut u32)) {
         self.flows4.revise(lines, &mut revise);
         self.flows6.revise(lines, &mut revise);
+    }
+
+    /// Has what flows carry counted in this memory, if there is any, from now on; returns what was counted in before.
+    pub fn set_tallies(&mut self, tallies: FlowTallies) -> FlowTallies {
+        FlowTallies { v4: self.flows4.set_tallies(tallies.v4), v6: self.flows6.set_tallies(tallies.v6) }
+    }
+
+    /// Takes the flows that have ended since, if they are counted; returns how many more there were than room for.
+    pub fn drain_ended(&mut self, now_ns: u64, mut each: impl FnMut(EndedFlow)) -> u64 {
+        self.flows4.drain_ended(|ended| each(EndedFlow::of(ended, now_ns)))
+            + self.flows6.drain_ended(|ended| each(EndedFlow::of(ended, now_ns)))
     }
 
     /// The IPv4 flows.

@@ -140,9 +140,11 @@ impl Lanes {
         for ((packet, kind), (lane4, lane6)) in packets.iter().zip(&mut self.kinds).zip(lanes) {
             *kind = if let Some((key, observed)) = V4::read(packet) {
                 *lane4 = Lane { key, observed, home: flows4.prefetch(&key) };
+                flows4.prefetch_tally(lane4.home);
                 Kind::V4
             } else if let Some((key, observed)) = V6::read(packet) {
                 *lane6 = Lane { key, observed, home: flows6.prefetch(&key) };
+                flows6.prefetch_tally(lane6.home);
                 Kind::V6
             } else {
                 Kind::Other
@@ -200,10 +202,17 @@ fn swift<K: Family, O: Observer>(
     }
     let view = lane.key.view(lane.observed);
     let translated: Option<Tuple> = to.and_then(|to| lane.key.with_destination(to)).map(Into::into);
-    let kept = flows.entry_mut(slot).map(|entry| &mut entry.verdict);
-    let translated = translated.as_ref();
-    let decided =
-        Decided { index, view: &view, translated, backend, is_answer: false, is_new: false, verdict: kept };
+    let (kept, tally) = flows.kept_mut(slot, slot);
+    let decided = Decided {
+        index,
+        view: &view,
+        translated: translated.as_ref(),
+        backend,
+        is_answer: false,
+        is_new: false,
+        verdict: kept,
+        tally,
+    };
     if !observer.decided(decided) {
         flows.remove(slot);
         return Ok(Verdict::Drop(Reason::Refused));
@@ -269,6 +278,7 @@ fn begin<K: Family, O: Observer>(
     let flow = flow.ok();
     let view = lane.key.view(lane.observed);
     let translated: Option<Tuple> = to.and_then(|to| lane.key.with_destination(to)).map(Into::into);
+    let (kept, tally) = flow.map_or((None, None), |slot| flows.kept_mut(slot, slot));
     let decided = Decided {
         index,
         view: &view,
@@ -276,7 +286,8 @@ fn begin<K: Family, O: Observer>(
         backend: Some(*number),
         is_answer: false,
         is_new: true,
-        verdict: flow.and_then(|slot| flows.entry_mut(slot)).map(|entry| &mut entry.verdict),
+        verdict: kept,
+        tally,
     };
     if !observer.decided(decided) {
         if let Some(slot) = flow {
@@ -311,6 +322,7 @@ fn by_peer<K: Family, O: Observer>(
     let view = lane.key.view(lane.observed);
     let translated: Option<Tuple> = is_bound.then(|| to.into());
     let asks = if is_answer { peer } else { slot };
+    let (verdict, tally) = flows.kept_mut(asks, slot);
     let decided = Decided {
         index,
         view: &view,
@@ -318,7 +330,8 @@ fn by_peer<K: Family, O: Observer>(
         backend: is_bound.then_some(binding),
         is_answer,
         is_new: false,
-        verdict: flows.entry_mut(asks).map(|entry| &mut entry.verdict),
+        verdict,
+        tally,
     };
     if !observer.decided(decided) {
         flows.remove(slot);
@@ -383,8 +396,12 @@ fn decide<K: Family, O: Observer>(
         _ => None,
     };
     let speaks = view.fragment != Fragment::Later && !matches!(view.transport, Transport::Error(_));
-    let verdict = flow.and_then(|slot| flows.entry_mut(slot)).map(|entry| &mut entry.verdict);
-    let decided = Decided { index, view, translated, backend, is_answer, is_new, verdict };
+    let answers = flow.filter(|_| is_answer).and_then(|slot| flows.entry(slot)?.peer());
+    let (verdict, tally) =
+        flow.map_or((None, None), |asks| flows.kept_mut(asks, answers.unwrap_or(asks)));
+    // An error is about a flow's packets, and none of them.
+    let tally = tally.filter(|_| !matches!(view.transport, Transport::Error(_)));
+    let decided = Decided { index, view, translated, backend, is_answer, is_new, verdict, tally };
     if !observer.decided(decided) {
         // A flow that is refused is none. A fragment and an error do not speak for the flow that they belong to.
         if let Some(slot) = flow.filter(|_| speaks) {

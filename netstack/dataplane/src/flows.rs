@@ -12,6 +12,8 @@ pub const FULL_NAT_PORTS: (u16, u16) = (32_768, 60_999);
 
 /// How often a bounded part of the tables is looked through for flows that have been quiet for too long.
 const EXPIRE_EVERY_NS: u64 = 1_000_000;
+/// Parts that are made up for at most.
+pub(crate) const EXPIRE_BEHIND: u64 = 8;
 const LINE_BYTES: usize = 64;
 /// A walk round the tables takes at least this many parts.
 const EXPIRE_PARTS: usize = 8192;
@@ -70,7 +72,9 @@ impl Flows {
     pub(crate) fn expire(&mut self, now_ns: u64, policy: Option<Generation>) -> bool {
         let is_due = now_ns >= self.expire_due_ns;
         if is_due {
-            self.expire_due_ns = now_ns + EXPIRE_EVERY_NS;
+            // A worker that has slept makes up for some of it.
+            let caught_up_ns = now_ns.saturating_sub(EXPIRE_BEHIND * EXPIRE_EVERY_NS);
+            self.expire_due_ns = caught_up_ns.max(self.expire_due_ns) + EXPIRE_EVERY_NS;
             self.balancer.expire(now_ns, self.expire_lines);
         }
         if let Some(generation) = policy {

@@ -17,6 +17,7 @@ mod context;
 mod counters;
 mod drop_reason;
 mod exchange;
+mod flow_events;
 mod flow_hash;
 mod flows;
 mod graph;
@@ -35,10 +36,11 @@ pub use counters::{
 };
 pub use drop_reason::DropReason;
 pub use exchange::{Inject, InjectTo, Punt, PuntReason, Refusal};
+pub use flow_events::{End, FlowEvent, FlowEventKind, Traffic};
 pub use flows::{FULL_NAT_PORTS, Flows};
 pub use graph::Node;
 pub use handoff::MAX_WORKERS;
-pub use policing::{FlowEvent, FlowEventKind, Policy};
+pub use policing::Policy;
 pub use shared::{Shared, Wake};
 pub use tables::{
     Adjacency, AdjacencyId, Attachment, GroupId, Interface, InterfaceId, MAX_ADJACENCIES, MAX_INTERFACES,

@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::counters::WorkerCounters;
+use crate::flow_events::{self, FlowEvent, FlowEventKind};
 use crate::graph::Node;
 use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
@@ -13,6 +14,11 @@ use policy::classifier::{Classifier, CounterId, Ends, HostId, Judged, Record, Wa
 use policy::model::{Direction, Packet, protocol};
 use policy::reference::Stage;
 use rewrite::{Transport, Tuple, View};
+
+/// What a kept verdict was decided by.
+pub(crate) fn decided_by(kept: u32) -> CounterId {
+    CounterId(kept & ((1 << COUNTER_BITS) - 1))
+}
 
 /// Bits of a kept verdict that are the number of what decided; those above are the policy's generation, never 0.
 const COUNTER_BITS: u32 = 20;
@@ -123,34 +129,6 @@ impl From<Classifier> for Policy {
     }
 }
 
-/// What happened to a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlowEventKind {
-    /// It was let pass: it is new, or policy has changed.
-    Allowed,
-    /// It was dropped.
-    Denied,
-    /// A rule with the action `Log` met it.
-    Logged,
-}
-
-/// An event of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowEvent {
-    /// Monotonic time of the worker's poll.
-    pub time_ns: u64,
-    /// What happened.
-    pub kind: FlowEventKind,
-    /// The flow, from who began it, as policy sees it: after translation.
-    pub packet: Packet,
-    /// What decided, or what logs.
-    pub by: CounterId,
-    /// Bytes of the packet that it happened at, from the IP header on.
-    pub bytes: u32,
-    /// With staged policies enforced it would have been dropped.
-    pub staged_denies: bool,
-}
-
 /// Judges the packets of a vector.
 pub(crate) struct Judge<'a> {
     policy: &'a Policy,
@@ -185,8 +163,8 @@ impl<'a> Judge<'a> {
 
     /// True if a packet passes. Of a flow that has been judged by this policy that is all there is to see.
     #[inline(always)]
-    pub(crate) fn allows(&mut self, packet: Decided<'_>, bytes: u64) -> bool {
-        if packet.verdict.as_ref().is_some_and(|kept| self.generation.has(**kept)) {
+    pub(crate) fn allows(&mut self, packet: &mut Decided<'_>, bytes: u64) -> bool {
+        if packet.verdict.as_deref().is_some_and(|kept| self.generation.has(*kept)) {
             return true;
         }
         self.judge(packet, bytes)
@@ -201,7 +179,7 @@ impl<'a> Judge<'a> {
     }
 
     #[inline(never)]
-    fn judge(&mut self, packet: Decided<'_>, bytes: u64) -> bool {
+    fn judge(&mut self, packet: &mut Decided<'_>, bytes: u64) -> bool {
         // Without neighbour discovery no address is reached that a rule allows (as in Calico).
         let (kind, _) = packet.view.icmp;
         if packet.view.tuple.protocol() == protocol::ICMPV6 && NEIGHBOUR_DISCOVERY.contains(&kind) {
@@ -210,20 +188,24 @@ impl<'a> Judge<'a> {
         // An error about a packet of a flow that passes, and the rest of a packet whose start passed, belong to it.
         let belongs = matches!(packet.view.transport, Transport::Error(_))
             || packet.view.fragment == rewrite::Fragment::Later;
-        if belongs && packet.verdict.as_ref().is_some_and(|kept| **kept != 0) {
+        let was_judged = packet.verdict.as_deref().is_some_and(|kept| *kept != 0);
+        if belongs && was_judged {
             return true;
         }
-        let flow = flow_of(&packet, belongs);
+        let flow = flow_of(packet, belongs);
         let interface = self.interfaces.get(packet.index).copied().unwrap_or(OWN);
         let mut record = Record::default();
-        let judged = self.before_translation(&packet, interface, &mut record).unwrap_or_else(|passes| {
+        let judged = self.before_translation(packet, interface, &mut record).unwrap_or_else(|passes| {
             let ends = self.ends(&flow, interface, passes);
             self.policy.classifier.judge_flow(&flow, &ends, &mut record)
         });
-        self.note(&record);
-        self.tell(&flow, judged, &record, bytes);
+        note(self.counters, &record);
+        // Of a flow that goes on under another policy there is nothing to tell.
+        if !(judged.allow && was_judged) {
+            self.tell(packet, judged, &record, bytes);
+        }
         if judged.allow {
-            if let Some(kept) = packet.verdict.filter(|_| !belongs) {
+            if let Some(kept) = packet.verdict.as_deref_mut().filter(|_| !belongs) {
                 *kept = self.generation.keep(judged.by);
             }
         } else if let Some(place) = self.denied.get_mut(packet.index) {
@@ -262,39 +244,37 @@ impl<'a> Judge<'a> {
         Ends { from, to, way }
     }
 
-    fn note(&self, record: &Record) {
-        let rule = |counter: &CounterId| self.counters.rules.get(counter.0 as usize);
-        record.hits.as_slice().iter().filter_map(rule).for_each(|rule| rule.hits.add(1));
-        record.staged.as_slice().iter().filter_map(rule).for_each(|rule| rule.staged.add(1));
-        record.logs.as_slice().iter().filter_map(rule).for_each(|rule| rule.logs.add(1));
-    }
-
-    /// Tells control of a flow, if anybody wants to know.
-    fn tell(&self, flow: &Packet, judged: Judged, record: &Record, bytes: u64) {
-        let event = |kind, by| FlowEvent {
-            time_ns: self.now_ns,
-            kind,
-            packet: *flow,
-            by,
-            bytes: bytes as u32,
-            staged_denies: record.staged_denies,
-        };
-        let logs = record.logs.as_slice().iter().map(|log| event(FlowEventKind::Logged, *log));
+    /// Tells control of a flow, if anybody wants to know. Of a flow that is not kept every packet would be a new one.
+    fn tell(&self, packet: &Decided<'_>, judged: Judged, record: &Record, bytes: u64) {
+        let verdict = self.shared.follows_flows() && (!judged.allow || packet.verdict.is_some());
+        if !verdict && record.logs.as_slice().is_empty() {
+            return;
+        }
         let kind = if judged.allow { FlowEventKind::Allowed } else { FlowEventKind::Denied };
-        let verdict = self.shared.follows_flows().then(|| event(kind, judged.by));
-        for event in logs.chain(verdict) {
-            if !self.shared.tell_flow(event) {
-                self.counters.lost_flow_events.add(1);
-            }
+        let event = FlowEvent {
+            by: judged.by,
+            staged_denies: record.staged_denies,
+            ..FlowEvent::of_packet(kind, packet, bytes, self.now_ns)
+        };
+        let log = |by: &CounterId| FlowEvent { kind: FlowEventKind::Logged, by: *by, ..event };
+        for event in record.logs.as_slice().iter().map(log).chain(verdict.then_some(event)) {
+            flow_events::tell(self.shared, self.counters, event);
         }
     }
 }
 
+fn note(counters: &WorkerCounters, record: &Record) {
+    let rule = |counter: &CounterId| counters.rules.get(counter.0 as usize);
+    record.hits.as_slice().iter().filter_map(rule).for_each(|rule| rule.hits.add(1));
+    record.staged.as_slice().iter().filter_map(rule).for_each(|rule| rule.staged.add(1));
+    record.logs.as_slice().iter().filter_map(rule).for_each(|rule| rule.logs.add(1));
+}
+
 /// Which packets policies with `doNotTrack` are about: true if they let a packet pass without a flow. What they deny is
 /// in `denied`.
-pub(crate) fn untracked(cx: &Context<'_>, packet: &[u8], interface: u16) -> Option<Judged> {
+pub(crate) fn untracked(cx: &Context<'_>, bytes: &[u8], interface: u16) -> Option<Judged> {
     let policy = cx.policy.filter(|policy| policy.has_untracked)?;
-    let view = View::parse(packet).ok()?;
+    let view = View::parse(bytes).ok()?;
     let packet = as_packet(&view.tuple, view.icmp);
     let mut record = Record::default();
     let (leaves_by, is_local) = route(cx.shared, cx.tables, packet.destination);
@@ -308,10 +288,14 @@ pub(crate) fn untracked(cx: &Context<'_>, packet: &[u8], interface: u16) -> Opti
             break;
         }
     }
-    for counter in record.hits.as_slice() {
-        if let Some(rule) = cx.counters.rules.get(counter.0 as usize) {
-            rule.hits.add(1);
-        }
+    note(cx.counters, &record);
+    if let Some(by) = judged.filter(|judged| !judged.allow && cx.shared.follows_flows()).map(|judged| judged.by) {
+        let (kind, view) = (FlowEventKind::Denied, &view);
+        let (verdict, tally, translated, backend) = (None, None, None, None);
+        let (index, is_answer, is_new) = (0, false, true);
+        let packet = Decided { index, view, translated, backend, is_answer, is_new, verdict, tally };
+        let event = FlowEvent::of_packet(kind, &packet, bytes.len() as u64, cx.now_ns);
+        flow_events::tell(cx.shared, cx.counters, FlowEvent { by, ..event });
     }
     // A failsafe port is no reason to go without a flow.
     judged.filter(|judged| judged.by != CounterId::FAILSAFE)

@@ -14,13 +14,15 @@ use crate::flow_hash::FlowKey;
 use crate::flows::Flows;
 use crate::graph::Node;
 use crate::handoff::{Inbox, MAX_WORKERS};
-use crate::policing::{FlowEvent, Generation, Policy};
+use crate::flow_events::FlowEvent;
+use crate::policing::{Generation, Policy};
 use crate::published::Published;
 use crate::tables::{AdjacencyId, InterfaceId, Tables};
 use crate::trace::{Trace, TraceRecord, TraceRequest};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use balancer::FlowTallies;
 use buffer::Vector;
 use core::array;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
@@ -89,6 +91,10 @@ struct FlowsExchange {
     given: Option<Box<Flows>>,
     /// What it had before, for control to free.
     returned: Option<Box<Flows>>,
+    /// What the worker shall count in from now on, if that is to change.
+    tallies: Option<FlowTallies>,
+    /// What it counted in before.
+    returned_tallies: Option<FlowTallies>,
 }
 
 impl Shared {
@@ -172,7 +178,9 @@ impl Shared {
         self.policy.free_retired();
         for worker in &self.workers {
             // Not freed under the lock, for which the worker waits.
-            let returned = worker.flows.lock().returned.take();
+            let mut exchange = worker.flows.lock();
+            let returned = (exchange.returned.take(), exchange.returned_tallies.take());
+            drop(exchange);
             drop(returned);
         }
     }
@@ -276,7 +284,18 @@ impl Shared {
 
     /// False: there was no room.
     pub(crate) fn tell_flow(&self, event: FlowEvent) -> bool {
-        self.flow_events.push(event).is_ok()
+        let has_room = event.is_rare() || self.flow_events.len() < FLOW_EVENTS / 4 * 3;
+        has_room && self.flow_events.push(event).is_ok()
+    }
+
+    /// Gives a worker memory to count its flows in, made as its flows were, or none to count no more; for the flows that it was
+    /// given last. It takes it at one of its next polls. Returns the new generation.
+    pub fn give_tallies(&self, worker: usize, tallies: FlowTallies) -> u64 {
+        if let Some(worker) = self.workers.get(worker) {
+            let not_taken = worker.flows.lock().tallies.replace(tallies);
+            drop(not_taken);
+        }
+        self.advance()
     }
 
     /// Begins a new generation without new tables, so that a change of a route table can be waited for.
@@ -459,6 +478,12 @@ impl Shared {
             && let Some(given) = exchange.given.take()
         {
             exchange.returned = flows.replace(given);
+        }
+        if exchange.returned_tallies.is_none()
+            && let Some(flows) = flows
+            && let Some(tallies) = exchange.tallies.take()
+        {
+            exchange.returned_tallies = Some(flows.parts().0.set_tallies(tallies));
         }
     }
 

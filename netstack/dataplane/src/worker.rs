@@ -1,7 +1,8 @@
 //! A worker: one core's part of the dataplane.
 
 use crate::context::{Balance, Context, Limits, Scratch, WorkerPort};
-use crate::flows::Flows;
+use crate::flow_events;
+use crate::flows::{EXPIRE_BEHIND, Flows};
 use crate::graph::{Graph, Node};
 use crate::handoff::{Outbox, RING_VECTORS};
 use crate::policing::{Generation, Policy};
@@ -123,10 +124,14 @@ impl Worker {
             worker: self.id,
             now_ns,
         };
-        if let Some(flows) = &mut cx.flows
-            && flows.expire(now_ns, cx.policy.is_some().then_some(cx.policy_generation))
-        {
+        let generation = cx.policy.is_some().then_some(cx.policy_generation);
+        for _ in 0..EXPIRE_BEHIND {
+            let Some(flows) = cx.flows.as_deref_mut() else { break };
+            if !flows.expire(now_ns, generation) {
+                break;
+            }
             cx.counters.flows.note(flows.balancer());
+            flow_events::tell_ended(&mut cx);
         }
         let mut packets = 0;
         if injects > 0 {

@@ -4,7 +4,8 @@
 mod common;
 
 use common::*;
-use dataplane::{DropReason, FlowEventKind, Flows, InterfaceId, Policy, Shared};
+use balancer::FlowTallies;
+use dataplane::{DropReason, End, FlowEventKind, Flows, InterfaceId, Policy, Shared, Traffic};
 use etherparse::{Icmpv4Type, PacketBuilder, icmpv4};
 use flow::{Config, Timeouts};
 use policy::classifier::{Compiler, CounterId};
@@ -255,7 +256,7 @@ fn staged_policies_are_counted_and_log_rules_are_told() {
     let _ = bed.only_sent(1);
     let event = bed.shared.next_flow_event().expect("the rule logs");
     assert_eq!((event.kind, event.staged_denies), (FlowEventKind::Logged, false));
-    assert_eq!((event.packet.source, event.packet.destination_port), (IpAddr::from(CLIENT), 81));
+    assert_eq!((event.asked.source().ip(), event.sent.ports().1), (IpAddr::from(CLIENT), 81));
     let (source, _) = compiler.source(event.by).expect("a rule in force");
     assert_eq!(source.what.policy().map(|(_, id)| id.name.as_str()), Some("talk"));
     assert_eq!(bed.shared.rule_counters(event.by).logs, 1);
@@ -298,4 +299,72 @@ fn host_endpoints_are_about_their_interface() {
     bed.assert_nothing_sent();
     assert_eq!(bed.shared.flow_counters(0).ipv4.live, live);
     assert_eq!(bed.shared.rule_counters(CounterId::FAILSAFE).hits, 1);
+}
+
+#[test]
+fn flows_are_told_when_they_begin_are_denied_and_end_with_what_they_carried() {
+    let (mut bed, mut compiler) = testbed(model(only_to_80("client"), Vec::new()));
+    bed.shared.follow_flows(true);
+    let config = Config { capacity: 1000, secret: [3, 4], timeouts: Timeouts::default() };
+    let tallies = FlowTallies::new((&config, &config)).expect("memory for a small table");
+    let _ = bed.shared.give_tallies(0, tallies);
+    let (there, back) = (tcp(0, (CLIENT, 4000), (SERVER, 80), 16), tcp(1, (SERVER, 80), (CLIENT, 4000), 16));
+    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 2));
+    for _ in 0..3 {
+        bed.send(1, &back);
+    }
+    for _ in 0..66 {
+        bed.send(0, &there);
+    }
+    bed.send(0, &tcp(0, (OTHER, 4000), (SERVER, 80), 2));
+    let events = |bed: &Testbed| std::iter::from_fn(|| bed.shared.next_flow_event()).collect::<Vec<_>>();
+    let [begun, denied] = events(&bed)[..] else { panic!("two events") };
+    let ip_bytes = there.len() as u64 - 14;
+    assert_eq!((begun.kind, begun.asks), (FlowEventKind::Allowed, Traffic { packets: 1, bytes: ip_bytes }));
+    assert_eq!((denied.kind, denied.asked.source().ip()), (FlowEventKind::Denied, IpAddr::from(OTHER)));
+    let reason = |compiler: &Compiler, by| {
+        let (source, part) = compiler.source(by).expect("a rule in force");
+        source.reason(part).expect("in words").to_string()
+    };
+    assert_eq!(reason(&compiler, begun.by), "GlobalNetworkPolicy shop, ingress rule 1, tier default");
+    assert!(reason(&compiler, denied.by).starts_with("no rule matches at the end of tier default"));
+    // Policy changes and still allows it: that is nothing new.
+    publish(&bed, &mut compiler, model(only_to_80("client"), Vec::new()));
+    bed.send(0, &there);
+    assert!(events(&bed).is_empty());
+    publish(&bed, &mut compiler, model(only_to_80("other"), Vec::new()));
+    bed.send(0, &there);
+    let [denied, ended] = events(&bed)[..] else { panic!("two events") };
+    assert_eq!((denied.kind, ended.kind), (FlowEventKind::Denied, FlowEventKind::Ended(End::Forced)));
+    assert_eq!(ended.asks, Traffic { packets: 68, bytes: 68 * ip_bytes });
+    assert_eq!(ended.answers, Traffic { packets: 3, bytes: 3 * ip_bytes });
+    assert_eq!((ended.asked, ended.sent), (begun.asked, begun.asked));
+    // Afterwards nobody wants to know.
+    bed.shared.follow_flows(false);
+    let _ = bed.shared.give_tallies(0, FlowTallies::default());
+    bed.send(0, &there);
+    assert!(events(&bed).is_empty());
+    assert_eq!(bed.shared.lost_flow_events(), 0);
+}
+
+#[test]
+fn a_flood_of_denied_packets_leaves_room_for_the_ends_of_flows_and_its_loss_is_counted() {
+    let (mut bed, mut compiler) = testbed(model(only_to_80("client"), Vec::new()));
+    bed.shared.follow_flows(true);
+    let config = Config { capacity: 1000, secret: [3, 4], timeouts: Timeouts::default() };
+    let tallies = FlowTallies::new((&config, &config)).expect("memory for a small table");
+    let _ = bed.shared.give_tallies(0, tallies);
+    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 2));
+    bed.send(1, &tcp(1, (SERVER, 80), (CLIENT, 4000), 18));
+    for port in 0..3000 {
+        bed.send(0, &tcp(0, (OTHER, 4000), (SERVER, 1000 + port), 2));
+    }
+    let _ = bed.sent(0);
+    let lost = bed.shared.lost_flow_events();
+    publish(&bed, &mut compiler, model(only_to_80("other"), Vec::new()));
+    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 16));
+    let events: Vec<_> = std::iter::from_fn(|| bed.shared.next_flow_event()).collect();
+    assert_eq!(events.len() as u64 - 1 + lost, 3001);
+    assert!(lost > 1000, "{lost} of 3001 lost");
+    assert_eq!(events.last().map(|event| event.kind), Some(FlowEventKind::Ended(End::Forced)));
 }

@@ -6,7 +6,8 @@
 //!    and time ([`State`]);
 //! 3. a miss is decided elsewhere (Maglev, policy) and kept by [`FlowTable::insert`], or by [`FlowTable::insert_pair`] where
 //!    answers come back with other addresses;
-//! 4. [`FlowTable::expire`] walks a few lines at each poll and frees what has gone quiet.
+//! 4. [`FlowTable::expire`] walks a few lines at each poll and frees what has gone quiet;
+//! 5. while somebody wants to know, [`Tallies`] count what flows carry, and tell of those that end.
 //!
 //! It stores for each flow what its owners give it: a binding (such as a backend), a policy's verdict, the slot of the
 //! opposite direction. It does not parse packets, translate them, or decide anything. A flow that it does not take is
@@ -17,7 +18,8 @@
 //! An IPv4 flow has 32 bytes, two in a cache line, an IPv6 flow a line of its own. A flow lives in its home line, given by a keyed
 //! hash, or in one of the next, at most 32 slots on. Each line counts the flows that had to pass it, so that a search ends at the first
 //! line that nobody passed: nearly always the home line. Entries never move, so a slot's number is good as long as its
-//! flow lives.
+//! flow lives. What flows carry is counted beside their entries, in lines that are asked for together with those, and not at all
+//! while nobody wants to know.
 //!
 //! # When it is full
 //!
@@ -37,6 +39,7 @@ mod key;
 mod probe;
 mod state;
 mod table;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod unproven;
@@ -45,3 +48,4 @@ pub use entry::Entry;
 pub use key::{Key, V4, V6};
 pub use state::{Observed, State, Timeouts};
 pub use table::{Config, Counts, Error, FlowTable, Home, Refused, Slot};
+pub use tally::{End, Ended, Tallies, Tally};

@@ -7,6 +7,7 @@ use crate::entry::{Entry, Line, OTHER_SOURCE};
 use crate::key::Key;
 use crate::probe::{self, Place};
 use crate::state::{MAX_TIMEOUT_MS, Observed, State, TimeoutTicks, Timeouts, ticks};
+use crate::tally::{End, Tallies};
 use crate::unproven::Unproven;
 
 mod insert;
@@ -118,18 +119,26 @@ pub struct Counts {
 
 /// The flows of one worker. See the crate's documentation.
 pub struct FlowTable<K: Key> {
-    lines: Vec<Line<K>>,
+    pub(crate) lines: Vec<Line<K>>,
     /// Lines that can be homes; those after them take what the last of these cannot.
     homes: usize,
     capacity: usize,
     secret: [u64; 2],
-    timeouts: TimeoutTicks,
+    pub(crate) timeouts: TimeoutTicks,
     unproven: Unproven,
     /// Next line of [`FlowTable::expire`].
     cursor: usize,
     /// The same of [`FlowTable::revise`].
     revised: usize,
     counts: Counts,
+    /// While somebody wants to know what flows carry.
+    pub(crate) tallies: Option<Tallies<K>>,
+}
+
+/// Lines that are homes in a table of this capacity, and lines of it.
+pub(crate) fn lines_of<K: Key>(capacity: usize) -> (usize, usize) {
+    let homes = (capacity * 100 / K::FULL_PERCENT).div_ceil(K::WAYS);
+    (homes, homes + probe::window_lines::<K>())
 }
 
 impl<K: Key> FlowTable<K> {
@@ -142,8 +151,7 @@ impl<K: Key> FlowTable<K> {
         if capacity == 0 || capacity > MAX_SLOTS / 2 {
             return Err(Error::Capacity { flows: capacity });
         }
-        let homes = (capacity * 100 / K::FULL_PERCENT).div_ceil(K::WAYS);
-        let count = homes + probe::window_lines::<K>();
+        let (homes, count) = lines_of::<K>(capacity);
         let mut lines = Vec::new();
         let enough = lines.try_reserve_exact(count);
         enough.map_err(|_| Error::Memory { bytes: count * size_of::<Line<K>>() })?;
@@ -162,6 +170,7 @@ impl<K: Key> FlowTable<K> {
             cursor: 0,
             revised: 0,
             counts: Counts::default(),
+            tallies: None,
         })
     }
 
@@ -266,7 +275,7 @@ impl<K: Key> FlowTable<K> {
 
     /// Ends a flow, and its peer.
     pub fn remove(&mut self, slot: Slot) {
-        self.remove_at(place::<K>(slot));
+        self.remove_at(place::<K>(slot), End::Forced);
     }
 
     /// Frees what has been quiet for too long in the next `lines` cache lines. Called often with a few, it
@@ -280,7 +289,7 @@ impl<K: Key> FlowTable<K> {
                 let place = Place { line, way };
                 let entry = probe::at(&self.lines, place).filter(|entry| !entry.is_free());
                 if entry.is_some_and(|entry| !self.is_alive(entry, now)) {
-                    self.remove_at(place);
+                    self.remove_at(place, End::Idle);
                     self.counts.expired += 1;
                 }
             }
@@ -334,7 +343,7 @@ impl<K: Key> FlowTable<K> {
     }
 
     #[inline(always)]
-    fn line(&self, home: Home) -> usize {
+    pub(crate) fn line(&self, home: Home) -> usize {
         probe::home(home.0, self.homes)
     }
 
@@ -425,12 +434,15 @@ impl<K: Key> FlowTable<K> {
 
     fn remove_key(&mut self, (home, key): (Home, &K)) {
         if let Some(place) = probe::find(&self.lines, self.line(home), key) {
-            self.remove_at(place);
+            self.remove_at(place, End::Idle);
         }
     }
 
-    fn remove_at(&mut self, at: Place) {
+    fn remove_at(&mut self, at: Place, end: End) {
         let peer = probe::at(&self.lines, at).and_then(Entry::peer);
+        if self.tallies.is_some() {
+            self.note_end(at, peer, end);
+        }
         self.free(at);
         if let Some(peer) = peer {
             self.free(place::<K>(peer));
@@ -450,12 +462,12 @@ impl<K: Key> FlowTable<K> {
 }
 
 #[inline(always)]
-fn slot<K: Key>(place: Place) -> Slot {
+pub(crate) fn slot<K: Key>(place: Place) -> Slot {
     Slot((place.line * K::WAYS + place.way) as u32)
 }
 
 #[inline(always)]
-fn place<K: Key>(slot: Slot) -> Place {
+pub(crate) fn place<K: Key>(slot: Slot) -> Place {
     let number = slot.0 as usize;
     Place { line: number / K::WAYS, way: number % K::WAYS }
 }

@@ -10,8 +10,10 @@ use super::{IcmpError, drop_for, icmp4_error, icmp6_error, ipsec_policy};
 use crate::DropReason;
 use crate::context::Context;
 use crate::counters::WorkerCounters;
+use crate::flow_events::{self, FlowEvent, FlowEventKind};
 use crate::graph::{Nexts, Node};
 use crate::policing::{self, Judge, Policy};
+use crate::shared::Shared;
 use balancer::{Decided, Encapsulation, Observer, Reason, Snapshot, Verdict};
 use buffer::{Buf, Flags, VECTOR_SIZE, Vector};
 use core::net::IpAddr;
@@ -77,7 +79,8 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     let ground = (cx.shared, cx.tables, cx.counters);
     let when = (cx.policy_generation, cx.now_ns);
     let judge = cx.policy.map(|policy| Judge::new(policy, ground, columns, when));
-    let mut observer = Observed { counters: cx.counters, lengths: &lengths, judge };
+    let (shared, counters, now_ns) = (cx.shared, cx.counters, cx.now_ns);
+    let mut observer = Observed { shared, counters, lengths: &lengths, now_ns, judge };
     balancer.process_observed(cx.services, &mut bytes[..count], cx.now_ns, verdicts, &mut observer);
     cx.counters.flows.note(balancer);
     for ((packet, verdict), next) in packets.iter_mut().zip(&*verdicts).zip(&mut *nexts).take(count) {
@@ -100,13 +103,16 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     }
     nexts[count..packets.len()].fill(Node::Drop);
     cx.flows = Some(flows);
+    flow_events::tell_ended(cx);
 }
 
 /// What is counted of packets with flows, before they are rewritten.
 struct Observed<'a> {
+    shared: &'a Shared,
     counters: &'a WorkerCounters,
     /// Of the packets of the vector, from the IP header on.
     lengths: &'a [u32],
+    now_ns: u64,
     judge: Option<Judge<'a>>,
 }
 
@@ -120,14 +126,31 @@ impl Observer for Observed<'_> {
     }
 
     #[inline(always)]
-    fn decided(&mut self, packet: Decided<'_>) -> bool {
+    fn decided(&mut self, mut packet: Decided<'_>) -> bool {
         let bytes = self.lengths.get(packet.index).map_or(0, |length| u64::from(*length));
         self.count(&packet, bytes);
-        self.judge.as_mut().is_none_or(|judge| judge.allows(packet, bytes))
+        let passes = match &mut self.judge {
+            Some(judge) => judge.allows(&mut packet, bytes),
+            None => true,
+        };
+        if passes && let Some(tally) = &mut packet.tally {
+            tally.add(bytes, self.now_ns);
+            if packet.is_new && self.judge.is_none() {
+                self.tell(&packet, bytes);
+            }
+        }
+        passes
     }
 }
 
 impl Observed<'_> {
+    /// A flow begins that policy is not asked about.
+    #[cold]
+    fn tell(&self, packet: &Decided<'_>, bytes: u64) {
+        let event = FlowEvent::of_packet(FlowEventKind::Allowed, packet, bytes, self.now_ns);
+        flow_events::tell(self.shared, self.counters, event);
+    }
+
     /// What a backend had.
     #[inline(always)]
     fn count(&self, packet: &Decided<'_>, bytes: u64) {

@@ -5,6 +5,7 @@ use crate::entry::{ANSWERS, Entry, OTHER_SOURCE};
 use crate::key::Key;
 use crate::probe::{self, Place, Room};
 use crate::state::{Observed, State, ticks};
+use crate::tally::End;
 use crate::unproven::Turn;
 
 /// What a flow begins with, of which its key is no part.
@@ -95,7 +96,7 @@ impl<K: Key> FlowTable<K> {
             if probe::at(&self.lines, at).is_some_and(holds) {
                 return Err(Refused::AnswerTaken);
             }
-            self.remove_at(at);
+            self.remove_at(at, End::Idle);
         }
         // Two slots, two turns; the pair goes as one.
         let (turn, _) = (self.give_way(), self.give_way());
@@ -148,7 +149,7 @@ impl<K: Key> FlowTable<K> {
         let is_unproven = probe::at(&self.lines, at).is_some_and(|entry| entry.state.is_unproven());
         let goes = is_unproven && spare != Some(at);
         if goes {
-            self.remove_at(at);
+            self.remove_at(at, End::Displaced);
             self.counts.displaced += 1;
         }
         goes
@@ -189,12 +190,12 @@ impl<K: Key> FlowTable<K> {
         match probe::room(&self.lines, line, now, peer) {
             Room::Free(place) => Ok(place),
             Room::Expired(place) => {
-                self.remove_at(place);
+                self.remove_at(place, End::Idle);
                 self.counts.expired += 1;
                 Ok(place)
             }
             Room::Unproven(place) => {
-                self.remove_at(place);
+                self.remove_at(place, End::Displaced);
                 self.counts.displaced += 1;
                 Ok(place)
             }
@@ -219,6 +220,9 @@ impl<K: Key> FlowTable<K> {
         self.counts.inserted += 1;
         if at.line != home {
             probe::count_passed(&mut self.lines, home, at.line, 1);
+        }
+        if let Some(tallies) = &mut self.tallies {
+            tallies.begin(slot::<K>(at), now);
         }
     }
 }
