@@ -397,8 +397,7 @@ fn decide<K: Family, O: Observer>(
     };
     let speaks = view.fragment != Fragment::Later && !matches!(view.transport, Transport::Error(_));
     let answers = flow.filter(|_| is_answer).and_then(|slot| flows.entry(slot)?.peer());
-    let (verdict, tally) =
-        flow.map_or((None, None), |asks| flows.kept_mut(asks, answers.unwrap_or(asks)));
+    let (verdict, tally) = flow.map_or((None, None), |asks| flows.kept_mut(asks, answers.unwrap_or(asks)));
     // An error is about a flow's packets, and none of them.
     let tally = tally.filter(|_| !matches!(view.transport, Transport::Error(_)));
     let decided = Decided { index, view, translated, backend, is_answer, is_new, verdict, tally };

@@ -22,6 +22,7 @@ extern crate std;
 mod check;
 mod cluster;
 mod diff;
+mod flow_log;
 mod health;
 mod ipsec;
 mod mac;
@@ -35,6 +36,7 @@ mod value;
 
 pub use cluster::Cluster;
 pub use diff::{Change, ChangeKind, diff};
+pub use flow_log::{Collector, FlowLog};
 pub use health::{HEALTH_NUMBERS, HealthCheck, HealthKind, HealthNumber, check_path, statuses};
 pub use ipnet::{self, IpNet, Ipv4Net, Ipv6Net};
 pub use ipsec::{

@@ -1,6 +1,6 @@
 //! The configuration as types. Every field is described, with its limits, in [`crate::table`]; a test holds the two together.
 
-use crate::{Association, Cluster, Ipsec, MacAddress};
+use crate::{Association, Cluster, FlowLog, Ipsec, MacAddress};
 use alloc::{string::String, vec::Vec};
 use core::{fmt, net::IpAddr};
 use ipnet::IpNet;
@@ -26,6 +26,8 @@ pub struct Config {
     pub ipsec: Ipsec,
     /// What the node is in a Kubernetes cluster.
     pub cluster: Cluster,
+    /// What is told of flows.
+    pub flow_log: FlowLog,
 }
 
 /// The management API.
@@ -176,6 +178,7 @@ impl Default for Config {
             neighbours: Vec::new(),
             ipsec: Ipsec::default(),
             cluster: Cluster::default(),
+            flow_log: FlowLog::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The configuration, field by field: names, limits, defaults, meanings. This is the one table.
 
 mod cluster;
+mod flow_log;
 mod ipsec;
 
 use crate::{
@@ -49,6 +50,12 @@ pub static CONFIG: Schema = Schema::Object(&[
             r#"{"node_addresses":[],"source_addresses":[],"tunnel_addresses":[],"gue_port":6080,"health_check":{"kind":"none","path":"/","status":"200-399","interval_ms":5000,"timeout_ms":2000,"rise":2,"fall":3,"panic_percent":50,"slow_start_ms":0,"drain_ms":300000}}"#,
         ),
         "What the node is in a Kubernetes cluster, whose services and policies it enforces.",
+    ),
+    field(
+        "flow_log",
+        &flow_log::FLOW_LOG,
+        Default(r#"{"always":false,"collectors":[]}"#),
+        "What is told of flows, and to whom.",
     ),
 ]);
 

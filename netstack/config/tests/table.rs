@@ -46,6 +46,9 @@ fn sample() -> Value {
             "tunnel_addresses": ["10.0.0.1", "2001:db8::1"], "gue_port": 6081, "seed": "000102030405060708090a0b0c0d0e0f",
             "flows_per_worker": 65536, "health_check": {"kind": "http", "port": 8081, "path": "/ready", "fall": 2},
         },
+        "flow_log": {
+            "always": true, "collectors": [{"address": "10.0.0.9", "port": 2055, "observation_domain": 7}],
+        },
     })
 }
 
@@ -112,6 +115,8 @@ fn defaults_of_the_table_are_those_of_the_types() {
     )
     .unwrap();
     let association = serde_json::to_value(association).unwrap();
+    let collector: config::Collector = serde_json::from_str(r#"{"address":"10.0.0.9"}"#).unwrap();
+    let collector = serde_json::to_value(collector).unwrap();
     for (path, field) in listed {
         let Presence::Default(text) = field.presence else { continue };
         let expected: Value = serde_json::from_str(text).unwrap();
@@ -127,6 +132,8 @@ fn defaults_of_the_table_are_those_of_the_types() {
             tunnel.get(rest).cloned()
         } else if let Some(rest) = path.strip_prefix("/ipsec/associations/") {
             association.get(rest).cloned()
+        } else if let Some(rest) = path.strip_prefix("/flow_log/collectors/") {
+            collector.get(rest).cloned()
         } else if path == "/routes/blackhole" {
             Some(route.blackhole.into())
         } else {

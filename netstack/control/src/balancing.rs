@@ -22,15 +22,20 @@ const FLOWS6: (u64, u64) = (1 << 9, 1 << 18);
 pub(crate) struct Balancing {
     /// Backends with their numbers; None while a snapshot is being made.
     builder: Option<Builder>,
-    /// Workers have memory for flows.
-    has_flows: bool,
+    /// How the memory for flows was made that workers have.
+    flows: Option<(FlowConfig, FlowConfig)>,
     is_published: bool,
 }
 
 impl Balancing {
     /// No services.
     pub fn new() -> Self {
-        Self { builder: Some(Builder::new(Settings::default())), has_flows: false, is_published: false }
+        Self { builder: Some(Builder::new(Settings::default())), flows: None, is_published: false }
+    }
+
+    /// How the flow tables of workers were made, without their secrets; None while there are none.
+    pub fn flow_configs(&self) -> Option<(FlowConfig, FlowConfig)> {
+        self.flows
     }
 
     /// What makes the next snapshot; [`Node::balance`] gives it back.
@@ -92,7 +97,7 @@ impl Node {
 
     /// Sees to it that every worker has memory for flows.
     pub fn ensure_flows(&mut self) {
-        if !self.balancing.has_flows {
+        if self.balancing.flows.is_none() {
             self.give_flows();
         }
     }
@@ -104,20 +109,20 @@ impl Node {
         if let Some(flows) = self.running.config().cluster.flows_per_worker {
             (flows4, flows6) = (flows as usize, flows as usize);
         }
+        let config = |capacity, secret| FlowConfig { capacity, secret, timeouts: Timeouts::default() };
         for worker in 0..workers {
             let mut secret = [0; 16];
             self.platform.random(&mut secret);
             let secret = u128::from_le_bytes(secret);
             let secret = [secret as u64, (secret >> 64) as u64];
-            let config = |capacity| FlowConfig { capacity, secret, timeouts: Timeouts::default() };
-            match Flows::new(&config(flows4), &config(flows6), worker, workers) {
+            match Flows::new(&config(flows4, secret), &config(flows6, secret), worker, workers) {
                 Ok(flows) => drop(self.shared.give_flows(worker, flows)),
                 Err(error) => {
                     log::error!(target: "services", "worker {worker} has no memory for flows: {error}");
                 }
             }
         }
-        self.balancing.has_flows = true;
+        self.balancing.flows = Some((config(flows4, [0; 2]), config(flows6, [0; 2])));
         log::info!(target: "services", "each worker has room for {flows4} IPv4 and {flows6} IPv6 flows");
     }
 }

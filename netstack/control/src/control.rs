@@ -132,6 +132,7 @@ impl Control {
         let probes_ns = self.poll_probes(now_ns);
         let server_ns = self.server.poll(&mut self.stack, &mut self.node, now_ns);
         let direct_ns = self.direct.poll(&mut self.node, now_ns);
+        let flows_ns = self.node.poll_flow_log();
         let sent = self.send();
         self.collect_trace();
         self.shared.free_retired();
@@ -139,9 +140,19 @@ impl Control {
             return now_ns;
         }
         let router_ns = self.node.router.next_deadline_ns(now_ns).unwrap_or(u64::MAX);
-        [node_ns, self.links_due_ns, dhcp_ns, fragments_ns, probes_ns, server_ns, direct_ns, router_ns]
-            .into_iter()
-            .fold(u64::MAX, u64::min)
+        [
+            node_ns,
+            self.links_due_ns,
+            dhcp_ns,
+            fragments_ns,
+            probes_ns,
+            server_ns,
+            direct_ns,
+            router_ns,
+            flows_ns,
+        ]
+        .into_iter()
+        .fold(u64::MAX, u64::min)
     }
 
     fn ask_links(&mut self, now_ns: u64) {
@@ -348,7 +359,7 @@ impl Control {
                     Output::Forward4(packet) => self.pass(Inject { packet, to: InjectTo::Forward4 }),
                     Output::Forward6(packet) => self.pass(Inject { packet, to: InjectTo::Forward6 }),
                 }
-            } else if let Some(packet) = self.stack.transmit() {
+            } else if let Some(packet) = self.stack.transmit().or_else(|| self.node.flow_log.next_packet()) {
                 self.inject_packet(&packet);
             } else {
                 return count;

@@ -24,6 +24,7 @@ mod boot;
 mod control;
 pub mod dhcp;
 mod drops;
+mod flow_log;
 mod health;
 mod http;
 mod net;

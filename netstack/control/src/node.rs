@@ -6,6 +6,7 @@ use crate::beginning::Begun;
 use crate::boot;
 use crate::dhcp::{Client, Event, Lease};
 use crate::drops::ControlDrops;
+use crate::flow_log::FlowLog;
 use crate::health::Health;
 use crate::net::Filter;
 use crate::objects::Objects;
@@ -43,6 +44,7 @@ pub(crate) struct Node {
     pub dhcp: BTreeMap<InterfaceId, Client>,
     pub trace: Vec<TraceRecord>,
     pub drops: ControlDrops,
+    pub flow_log: FlowLog,
     pub started_ns: u64,
     /// Time of the present poll.
     pub now_ns: u64,
@@ -96,6 +98,7 @@ impl Node {
             dhcp: BTreeMap::new(),
             trace: Vec::new(),
             drops: ControlDrops::default(),
+            flow_log: FlowLog::default(),
             started_ns: now_ns,
             now_ns,
             reboot_at_ns: None,

@@ -14,7 +14,7 @@ use core::cell::RefCell;
 use dataplane::Shared;
 use health::Monitor;
 use pace::{Pace, Task};
-use policy::classifier::{Classifier, Compiler, CounterId, OutOfMemory};
+use policy::classifier::{Classifier, Compiler, CounterId, OutOfMemory, Part, Source};
 use policy::model::Model;
 use resources::{Change, Compiled, Edit, Fault, Object, Set};
 use services::Site;
@@ -178,6 +178,22 @@ impl Objects {
     /// The same of policy.
     pub fn renew_policy(&mut self) {
         self.waiting.policy |= !self.compiled.model().endpoints.is_empty();
+    }
+
+    /// The part of policy that has a number.
+    pub fn policy_rule(&self, counter: CounterId) -> Option<(Arc<Source>, Part)> {
+        let (source, part) = self.compiler.as_ref()?.source(counter)?;
+        Some((source.clone(), part))
+    }
+
+    /// True unless the parts of policy have no names for the moment.
+    pub fn knows_rules(&self) -> bool {
+        self.compiler.is_some() || self.publishing.is_none()
+    }
+
+    /// All that is counted of policy.
+    pub fn policy_sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.compiler.iter().flat_map(Compiler::sources)
     }
 
     /// What of policy has a number, in words.

@@ -38,6 +38,11 @@ pub trait Platform {
     /// The cores and what each does.
     fn cores(&self) -> Vec<Core>;
 
+    /// Time of the calendar, in nanoseconds since 1970 (UTC), if the machine knows it.
+    fn unix_ns(&mut self) -> Option<u64> {
+        None
+    }
+
     /// Where the configuration is kept over restarts; None if the machine has no such place.
     fn store(&mut self) -> Option<&mut dyn BlockDevice>;
 }

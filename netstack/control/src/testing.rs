@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex};
 
 pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
+/// What the test machine takes for the time: 2026-01-01.
+pub(crate) const UNIX_NS: u64 = 1_767_225_600_000_000_000;
+
 /// What outlives a restart, and what tests look at.
 #[derive(Clone, Default)]
 pub(crate) struct Machine(Arc<Mutex<Inside>>);
@@ -127,6 +130,10 @@ impl Platform for TestPlatform {
             inside.random = inside.random.wrapping_mul(5).wrapping_add(7);
             *byte = inside.random;
         }
+    }
+
+    fn unix_ns(&mut self) -> Option<u64> {
+        Some(UNIX_NS)
     }
 
     fn reboot(&mut self) {

@@ -19,7 +19,7 @@ use std::net::IpAddr;
 const MS: u64 = 1_000_000;
 const HOST_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 1, 0];
 
-struct World {
+pub(crate) struct World {
     control: Control,
     worker: Worker,
     wires: Vec<MemoryWire>,
@@ -33,7 +33,7 @@ struct World {
 
 impl World {
     /// A node with this boot configuration, or none, and a host with `address` behind `eth0`.
-    fn new(machine: &Machine, module: Option<Value>, address: &str, gateway: &str) -> Self {
+    pub fn new(machine: &Machine, module: Option<Value>, address: &str, gateway: &str) -> Self {
         let pool = BufferPool::from_heap(4096);
         let (fib4, fib6) = (Fib4Writer::new().unwrap(), Fib6Writer::new().unwrap());
         let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(Sleepless));
@@ -72,7 +72,20 @@ impl World {
         while self.wires[1].receive().is_some() {}
     }
 
-    fn run(&mut self, steps: usize) {
+    pub fn send_frame(&mut self, frame: &[u8]) -> bool {
+        self.wires[0].send(frame)
+    }
+
+    /// Keeps the frames that leave by `eth0` from now on.
+    pub fn see(&mut self) {
+        self.seen = Some(Vec::new());
+    }
+
+    pub fn seen(&self) -> &[Vec<u8>] {
+        self.seen.as_deref().unwrap_or_default()
+    }
+
+    pub fn run(&mut self, steps: usize) {
         (0..steps).for_each(|_| self.step());
     }
 
@@ -101,7 +114,7 @@ impl World {
         self.run(5);
     }
 
-    fn ask(&mut self, node: &str, method: &str, target: &str, body: &str) -> (u16, Value) {
+    pub fn ask(&mut self, node: &str, method: &str, target: &str, body: &str) -> (u16, Value) {
         let mut request = Some(
             format!(
                 "{method} {target} HTTP/1.1\r\nHost: n\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n\

@@ -8,8 +8,8 @@ use crate::counters::WorkerCounters;
 use crate::policing;
 use crate::shared::Shared;
 use balancer::{Decided, EndedFlow};
-use flow::Tally;
 pub use flow::End;
+use flow::Tally;
 use policy::classifier::CounterId;
 use rewrite::Tuple;
 
@@ -87,6 +87,11 @@ impl FlowEvent {
             asks,
             answers,
         }
+    }
+
+    /// True if its protocol has ports.
+    pub fn has_ports(&self) -> bool {
+        policing::has_ports(self.asked.protocol())
     }
 
     fn of_end(ended: &EndedFlow) -> Self {

@@ -41,6 +41,7 @@ pub use flows::{FULL_NAT_PORTS, Flows};
 pub use graph::Node;
 pub use handoff::MAX_WORKERS;
 pub use policing::Policy;
+pub use rewrite::Tuple;
 pub use shared::{Shared, Wake};
 pub use tables::{
     Adjacency, AdjacencyId, Attachment, GroupId, Interface, InterfaceId, MAX_ADJACENCIES, MAX_INTERFACES,

@@ -289,7 +289,9 @@ pub(crate) fn untracked(cx: &Context<'_>, bytes: &[u8], interface: u16) -> Optio
         }
     }
     note(cx.counters, &record);
-    if let Some(by) = judged.filter(|judged| !judged.allow && cx.shared.follows_flows()).map(|judged| judged.by) {
+    if let Some(by) =
+        judged.filter(|judged| !judged.allow && cx.shared.follows_flows()).map(|judged| judged.by)
+    {
         let (kind, view) = (FlowEventKind::Denied, &view);
         let (verdict, tally, translated, backend) = (None, None, None, None);
         let (index, is_answer, is_new) = (0, false, true);
@@ -351,7 +353,7 @@ fn as_packet(tuple: &Tuple, icmp: (u8, u8)) -> Packet {
 }
 
 /// ICMP's echoes have their identifiers there.
-fn has_ports(number: u8) -> bool {
+pub(crate) fn has_ports(number: u8) -> bool {
     !matches!(number, protocol::ICMP | protocol::ICMPV6)
 }
 

@@ -10,11 +10,11 @@ use crate::counters::{
     NodeCounter, NodeCounters, PacketTotals, RuleCounters, WorkerCounters,
 };
 use crate::exchange::{Inject, InjectTo, Punt, PuntKind};
+use crate::flow_events::FlowEvent;
 use crate::flow_hash::FlowKey;
 use crate::flows::Flows;
 use crate::graph::Node;
 use crate::handoff::{Inbox, MAX_WORKERS};
-use crate::flow_events::FlowEvent;
 use crate::policing::{Generation, Policy};
 use crate::published::Published;
 use crate::tables::{AdjacencyId, InterfaceId, Tables};

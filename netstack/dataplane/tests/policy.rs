@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::*;
 use balancer::FlowTallies;
+use common::*;
 use dataplane::{DropReason, End, FlowEventKind, Flows, InterfaceId, Policy, Shared, Traffic};
 use etherparse::{Icmpv4Type, PacketBuilder, icmpv4};
 use flow::{Config, Timeouts};

@@ -92,6 +92,8 @@ pub enum Command {
     Top(TopArgs),
     /// Record the way of the next packets through the graph and show it
     Trace(TraceArgs),
+    /// Show flows that begin, are denied or end, and what decided; followed from the first time on that they are asked for
+    Flows(FlowsArgs),
     /// Show the node's log
     Logs(LogsArgs),
     /// Look at the load balancer; without a command, its services and backends live
@@ -302,6 +304,35 @@ fn protocol(text: &str) -> Result<u8, String> {
         "sctp" => Ok(132),
         _ => text.parse().map_err(|_| "neither a known protocol nor a number up to 255".into()),
     }
+}
+
+/// `fairlead flows`.
+#[derive(Debug, Args)]
+pub struct FlowsArgs {
+    /// Go on showing flows as they come
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only what is let pass, or what is denied
+    #[arg(long, value_parser = ["allow", "deny"])]
+    pub verdict: Option<String>,
+    /// Only from or to endpoints of this namespace
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// Only from or to this endpoint: `NAMESPACE/POD`, or a host endpoint
+    #[arg(short, long)]
+    pub endpoint: Option<String>,
+    /// Only from or to this address or network
+    #[arg(short, long)]
+    pub address: Option<String>,
+    /// Only this protocol
+    #[arg(long, value_parser = ["tcp", "udp", "sctp", "icmp"])]
+    pub protocol: Option<String>,
+    /// Only from or to this port
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Only what this policy has decided: `NAME` or `NAMESPACE/NAME`
+    #[arg(long)]
+    pub policy: Option<String>,
 }
 
 /// `fairlead logs`.

@@ -51,6 +51,14 @@ mod tests {
     }
 
     #[test]
+    fn collectors_are_hosts_that_a_route_leads_to() {
+        let text = r#"{"flow_log": {"collectors": [{"address": "10.0.0.9"}, {"address": "224.0.0.1"}, {"address": "fe80::1"}]}}"#;
+        let problems = parse(text.as_bytes()).err().unwrap_or_default();
+        let pointers: Vec<String> = problems.into_iter().map(|problem| problem.pointer).collect();
+        assert_eq!(pointers, ["/flow_log/collectors/1/address", "/flow_log/collectors/2/address"]);
+    }
+
+    #[test]
     fn addresses_and_seed() {
         let none: [&str; 0] = [];
         assert_eq!(

@@ -38,6 +38,14 @@ pub fn validate(config: &Config) -> Vec<Problem> {
     routes::validate_neighbours(config, &names, &links, &mut problems);
     ipsec::validate(config, &names, &links, &mut problems);
     cluster::validate(config, &mut problems);
+    for (index, collector) in config.flow_log.collectors.iter().enumerate() {
+        let pointer = member(&element("/flow_log/collectors", index), "address");
+        if let Some(why) = not_a_host(collector.address) {
+            problems.add(pointer, why);
+        } else if is_link_local(collector.address) {
+            problems.add(pointer, "is link-local: which link is not said");
+        }
+    }
     problems.into_vec()
 }
 

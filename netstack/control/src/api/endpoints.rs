@@ -5,8 +5,8 @@ use super::query::{
     Param, optional, required,
 };
 use super::{
-    JSON, NDJSON, Reply, bulk, configuration, dispatch::Request, interfaces, ipsec, log, metrics, neighbours,
-    openapi, policy, resources, routes, services, status, storage, traffic,
+    JSON, NDJSON, Reply, bulk, configuration, dispatch::Request, flows, interfaces, ipsec, log, metrics,
+    neighbours, openapi, policy, resources, routes, services, status, storage, traffic,
 };
 use crate::http::{Sink, head::Method};
 use crate::node::Node;
@@ -321,6 +321,56 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         query: &[optional("namespace", Text(253), "Only endpoints of this namespace."), PROTOCOL, PORT],
         ..get("/v1/policy/matrix", "PolicyMatrix", "Who reaches whom on a port", policy::matrix)
+    },
+    Endpoint {
+        query: &[optional("name", Text(600), "Only policies of this name: `NAME` or `NAMESPACE/NAME`.")],
+        ..get(
+            "/v1/policy/rules",
+            "PolicyRules",
+            "Policies and profiles with what each rule has decided",
+            policy::rules,
+        )
+    },
+    Endpoint {
+        query: &[
+            optional(
+                "since",
+                Integer(0, u64::MAX),
+                "First sequence number; the oldest record if left out, or the next one of a stream that follows.",
+            ),
+            optional(
+                "limit",
+                Integer(1, 1000),
+                "Records at most; 1000 if left out. Without effect on a stream.",
+            ),
+            optional("follow", Boolean, "Stream records, also those to come."),
+            optional("verdict", Choice(&["allow", "deny"]), "Only these."),
+            optional("namespace", Text(253), "Only from or to endpoints of this namespace."),
+            optional(
+                "endpoint",
+                Text(600),
+                "Only from or to this endpoint: `namespace/pod`, or a host endpoint.",
+            ),
+            optional(
+                "address",
+                Network,
+                "Only from or to this network or address, before or after translation.",
+            ),
+            optional(
+                "protocol",
+                Choice(&["tcp", "udp", "sctp", "icmp"]),
+                "Only this protocol; `icmp` is ICMPv6 too.",
+            ),
+            optional("port", Integer(1, 65_535), "Only from or to this port."),
+            optional("policy", Text(600), "Only what this policy has decided: `NAME` or `NAMESPACE/NAME`."),
+        ],
+        answer: Answer { lines: "Flow", ..answer("Flows") },
+        ..get(
+            "/v1/flows",
+            "Flows",
+            "Flows that begin, are denied or end; followed from the first request on",
+            flows::get,
+        )
     },
     get("/v1/neighbours", "Neighbours", "ARP and neighbour discovery entries", neighbours::list),
     Endpoint {

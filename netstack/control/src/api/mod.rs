@@ -8,6 +8,7 @@ mod configuration;
 mod dispatch;
 mod edit;
 mod endpoints;
+mod flows;
 mod interfaces;
 mod ipsec;
 mod list;

@@ -6,8 +6,9 @@ use crate::http::Pull;
 use crate::node::Node;
 use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
 use core::net::IpAddr;
+use policy::classifier::{self, Part, Written};
 use policy::flow;
-use policy::model::{Endpoint, EndpointKind, Model, Packet, protocol};
+use policy::model::{Action, Direction, Endpoint, EndpointKind, Model, Packet, protocol};
 use resources::Compiled;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -78,6 +79,134 @@ fn endpoint_view<'a>(model: &'a Model, endpoint: &'a Endpoint) -> EndpointView<'
                 staged: policy.staged,
             })
             .collect(),
+    }
+}
+
+/// `GET /v1/policy/rules`.
+pub(super) fn rules(node: &mut Node, request: &Request) -> Reply {
+    let name = request.query.text("name").map(String::from);
+    let sources = node.objects.policy_sources().cloned().collect();
+    Reply::stream(JSON, Rules { sources, name, next: None, is_first: true })
+}
+
+/// All policies and profiles with their counters, one a piece.
+struct Rules {
+    sources: Vec<Arc<classifier::Source>>,
+    name: Option<String>,
+    /// The next one; None before the first piece.
+    next: Option<usize>,
+    is_first: bool,
+}
+
+impl Source<Node> for Rules {
+    fn pull(&mut self, node: &mut Node, out: &mut Vec<u8>) -> Pull {
+        let Some(number) = self.next else {
+            let generation = node.objects.published_generation();
+            out.extend_from_slice(format!("{{\"generation\":{generation},\"policies\":[").as_bytes());
+            self.next = Some(0);
+            return Pull::More;
+        };
+        let Some(source) = self.sources.get(number) else {
+            out.extend_from_slice(b"]}");
+            return Pull::End;
+        };
+        self.next = Some(number + 1);
+        if self.name.as_ref().is_none_or(|name| is_called(source, name)) {
+            if !core::mem::take(&mut self.is_first) {
+                out.push(b',');
+            }
+            out.extend(serde_json::to_vec(&rules_view(node, source)).unwrap_or_default());
+        }
+        Pull::More
+    }
+}
+
+fn is_called(source: &classifier::Source, wanted: &str) -> bool {
+    match &source.what {
+        Written::Profile { name, .. } => name == wanted,
+        Written::Policy { policy, .. } => match (wanted.split_once('/'), &policy.id.namespace) {
+            (Some((namespace, name)), Some(of)) => namespace == of && name == policy.id.name,
+            _ => policy.id.name == wanted,
+        },
+    }
+}
+
+#[derive(Serialize)]
+struct RulesView<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'a str>,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+    name: &'a str,
+    staged: bool,
+    rules: Vec<RuleView<'a>>,
+}
+
+#[derive(Serialize)]
+struct RuleView<'a> {
+    direction: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule_name: Option<&'a str>,
+    action: &'static str,
+    hits: u64,
+    staged_hits: u64,
+    logs: u64,
+}
+
+fn rules_view<'a>(node: &Node, source: &'a classifier::Source) -> RulesView<'a> {
+    let written = |direction| match &source.what {
+        Written::Policy { policy, .. } => policy.rules(direction).unwrap_or_default(),
+        Written::Profile { profile, .. } => profile.rules(direction),
+    };
+    let mut rules: Vec<RuleView<'a>> = Vec::new();
+    for (part, counter) in source.counters() {
+        let (direction, rule) = match (part, &source.what) {
+            (Part::Rule(direction, rule), _) => (direction, written(direction).get(rule as usize)),
+            (Part::End(direction), Written::Policy { policy, .. }) if policy.rules(direction).is_some() => {
+                (direction, None)
+            }
+            (Part::End(_), _) => continue,
+        };
+        let view = RuleView {
+            direction: if direction == Direction::Ingress { "ingress" } else { "egress" },
+            rule: rule.map(|rule| rule.index + 1),
+            rule_name: rule.and_then(|rule| rule.name.as_deref()),
+            action: rule.map_or("EndOfTier", |rule| action(rule.action)),
+            hits: 0,
+            staged_hits: 0,
+            logs: 0,
+        };
+        let same = |last: &&mut RuleView<'_>| (last.direction, last.rule) == (view.direction, view.rule);
+        // One written rule may be several here, behind each other.
+        if rules.last_mut().filter(same).is_none() {
+            rules.push(view);
+        }
+        if let Some(view) = rules.last_mut() {
+            let counted = node.shared.rule_counters(counter);
+            view.hits += counted.hits;
+            view.staged_hits += counted.staged;
+            view.logs += counted.logs;
+        }
+    }
+    let (tier, kind, namespace, name, staged) = match &source.what {
+        Written::Profile { name, .. } => (None, "Profile", None, name, false),
+        Written::Policy { tier, policy } => {
+            let id = &policy.id;
+            (Some(tier.as_str()), id.kind, id.namespace.as_deref(), &id.name, policy.staged)
+        }
+    };
+    RulesView { tier, kind, namespace, name, staged, rules }
+}
+
+fn action(action: Action) -> &'static str {
+    match action {
+        Action::Allow => "Allow",
+        Action::Deny => "Deny",
+        Action::Log => "Log",
+        Action::Pass => "Pass",
     }
 }
 

@@ -5,6 +5,7 @@ pub mod context;
 pub mod source;
 
 mod apply;
+mod flows;
 mod get;
 mod ipsec;
 mod logs;
@@ -45,6 +46,7 @@ pub fn carry_out(arguments: Cli) -> Result<()> {
         Command::Crash => get::crash(&node(global)?, global.output),
         Command::Top(args) => top::top(&node(global)?, global.output, &args),
         Command::Trace(args) => trace::trace(&node(global)?, global.output, &args),
+        Command::Flows(args) => flows::flows(&node(global)?, global.output, &args),
         Command::Logs(args) => logs::logs(&node(global)?, &args),
         Command::Lb(command) => crate::lb::carry_out(global.output, &command, || node(global)),
         Command::Routes(command) => routes::carry_out(&node(global)?, &command),

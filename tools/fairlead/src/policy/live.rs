@@ -33,6 +33,31 @@ fn row(endpoint: &Value) -> Vec<String> {
     ]
 }
 
+/// Shows policies and what their rules have decided.
+pub fn rules(node: &Node, format: Format, name: Option<&str>) -> Result<()> {
+    let query = name.map(|name| format!("?name={}", percent_encode(name))).unwrap_or_default();
+    let answer = node.get(&format!("/v1/policy/rules{query}"))?;
+    output::show(format, &answer, |answer| {
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let mut rows = Vec::new();
+        for policy in list(&answer["policies"]) {
+            let name = match policy["namespace"].as_str() {
+                Some(namespace) => format!("{namespace}/{}", output::cell(&policy["name"])),
+                None => output::cell(&policy["name"]),
+            };
+            let staged = if policy["staged"] == true { " (staged)" } else { "" };
+            for rule in list(&policy["rules"]) {
+                let number = if rule["rule"].is_null() { "end".to_owned() } else { output::cell(&rule["rule"]) };
+                let mut row = vec![format!("{name}{staged}"), output::cell(&policy["tier"]), output::cell(&rule["direction"]), number];
+                row.extend(["action", "hits", "staged_hits", "logs"].map(|field| output::cell(&rule[field])));
+                rows.push(row);
+            }
+        }
+        let headings = ["policy", "tier", "direction", "rule", "action", "hits", "staged", "logs"];
+        output::table(&headings, &["rule", "hits", "staged", "logs"], rows)
+    })
+}
+
 /// Port and protocol of the command line, as a query.
 fn query(port: &str) -> Result<String> {
     let (port, protocol) = match port.split_once('/') {

@@ -30,6 +30,11 @@ pub enum PolicyCommand {
         /// Only this one: `NAMESPACE/POD`, or a host endpoint
         name: Option<String>,
     },
+    /// Show the node's policies with what each rule has decided
+    Rules {
+        /// Only policies of this name: `NAME` or `NAMESPACE/NAME`
+        name: Option<String>,
+    },
     /// Check policies without a node, and ask which flows they allow
     Test(TestArgs),
     /// Say what policies do with one flow, and why
@@ -84,6 +89,7 @@ pub struct TestArgs {
 pub fn carry_out(command: &PolicyCommand, format: Format, node: impl Fn() -> Result<Node>) -> Result<()> {
     match command {
         PolicyCommand::Endpoints { name } => live::endpoints(&node()?, format, name.as_deref()),
+        PolicyCommand::Rules { name } => live::rules(&node()?, format, name.as_deref()),
         PolicyCommand::Explain(args) if args.files.is_empty() => live::explain(&node()?, format, args),
         PolicyCommand::Matrix(args) if args.files.is_empty() => live::matrix(&node()?, format, args),
         PolicyCommand::Test(args) => test(args, format),

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use config::LogLevel;
 use control::{BlockDevice, BlockError, BootStage, Core, CoreRole, Memory, Platform, SECTOR_BYTES, Sector};
@@ -70,6 +70,11 @@ impl Platform for HostPlatform {
 
     fn reboot(&mut self) {
         self.reboot.store(true, Ordering::Relaxed);
+    }
+
+    fn unix_ns(&mut self) -> Option<u64> {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_nanos()).ok()
     }
 
     fn last_crash(&self) -> Option<String> {

@@ -4,11 +4,15 @@ use super::Family;
 use crate::node::Node;
 use alloc::{string::String, string::ToString, vec::Vec};
 use balancer::Snapshot;
-use dataplane::BackendCounters;
+use dataplane::{BackendCounters, RuleCounters};
 use health::Status;
+use policy::classifier::Written;
 
 /// Memory that the text of one backend takes at most.
 const BYTES_PER_BACKEND: u64 = 2048;
+
+/// Policies that have counters of their own.
+const MAX_POLICIES: usize = 1000;
 
 /// Names and values.
 type Labels = Vec<(&'static str, String)>;
@@ -18,6 +22,7 @@ type Sample = (Labels, f64);
 /// All of them; those of backends only if there is the memory to tell.
 pub(super) fn families(node: &Node) -> Vec<Family> {
     let mut families = Vec::from(object_families(node));
+    families.extend(policy_families(node));
     let services = node.shared.services();
     let Some(snapshot) = services.as_ref() else { return families };
     let count = snapshot.backend_indexes() as u64;
@@ -53,6 +58,61 @@ fn object_families(node: &Node) -> [Family; 3] {
             "fairlead_resources_in_force",
             "Generation of the objects that workers have been given.",
             objects.published_generation(),
+        ),
+    ]
+}
+
+/// Of each policy what it has decided, up to [`MAX_POLICIES`] of them; the others together as one without a name.
+fn policy_families(node: &Node) -> [Family; 4] {
+    let (mut hits, mut staged): (Vec<Sample>, Vec<Sample>) = Default::default();
+    let mut others = RuleCounters::default();
+    for (place, source) in node.objects.policy_sources().enumerate() {
+        let counters = || source.counters().map(|(_, counter)| node.shared.rule_counters(counter));
+        let sum = counters().fold(RuleCounters::default(), |sum, one| sum + one);
+        if place >= MAX_POLICIES {
+            others = others + sum;
+            continue;
+        }
+        let (tier, kind, namespace, name) = match &source.what {
+            Written::Policy { tier, policy } => {
+                let id = &policy.id;
+                (tier.as_str(), id.kind, id.namespace.as_deref().unwrap_or_default(), &id.name)
+            }
+            Written::Profile { name, .. } => ("", "Profile", "", name),
+        };
+        let labels = || -> Labels {
+            [
+                ("tier", tier.into()),
+                ("kind", kind.into()),
+                ("namespace", namespace.into()),
+                ("policy", name.clone()),
+            ]
+            .into()
+        };
+        hits.push((labels(), sum.hits as f64));
+        if sum.staged > 0 {
+            staged.push((labels(), sum.staged as f64));
+        }
+    }
+    if others.hits + others.staged > 0 {
+        hits.push((Labels::from([("policy", String::new())]), others.hits as f64));
+        staged.push((Labels::from([("policy", String::new())]), others.staged as f64));
+    }
+    let family = |name, help, samples| Family { name, kind: "counter", help, samples };
+    let one = |value: u64| Vec::from([(Labels::new(), value as f64)]);
+    let lost = node.shared.lost_flow_events() + node.flow_log.not_summed();
+    [
+        family("fairlead_policy_hits_total", "Flows that a policy has decided about.", hits),
+        family(
+            "fairlead_policy_staged_hits_total",
+            "Flows that it would decide about if staged policies were enforced.",
+            staged,
+        ),
+        family("fairlead_flow_records_total", "Records of the flow log.", one(node.flow_log.next())),
+        family(
+            "fairlead_flow_events_lost_total",
+            "Events of flows that the flow log had no room for.",
+            one(lost),
         ),
     ]
 }
