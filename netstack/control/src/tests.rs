@@ -55,7 +55,11 @@ impl World {
     }
 
     fn step(&mut self) {
-        self.now_ns += MS;
+        self.step_by(MS);
+    }
+
+    fn step_by(&mut self, step_ns: u64) {
+        self.now_ns += step_ns;
         self.host.poll(self.now_ns);
         for frame in self.host.take_sent() {
             assert!(self.wires[0].send(&frame));
@@ -83,6 +87,11 @@ impl World {
 
     pub fn seen(&self) -> &[Vec<u8>] {
         self.seen.as_deref().unwrap_or_default()
+    }
+
+    /// Lets so many seconds pass, in steps that are long for a network.
+    pub fn wait(&mut self, seconds: u64) {
+        (0..seconds * 50).for_each(|_| self.step_by(20 * MS));
     }
 
     pub fn run(&mut self, steps: usize) {

@@ -5,7 +5,7 @@ mod common;
 use buffer::{Buf, BufferPool};
 use common::*;
 use crypto::gcm::Gcm;
-use dataplane::{DropReason, Inject, InjectTo};
+use dataplane::{DropReason, Flows, Inject, InjectTo, Shared};
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
 use ipnet::IpNet;
 use ipsec::{
@@ -570,4 +570,76 @@ fn connections_are_told_what_fits() {
     site.bed.send(1, &frame);
     assert_eq!(told(&site.bed.only_sent(0)[14..]), TUNNEL_MTU - 40);
     site.bed.assert_balanced();
+}
+
+/// Has what passes the tunnel judged: a policy with `applyOnForward` about its interface denies what it is given.
+fn police_tunnel(shared: &Shared, denies: policy::model::Direction) {
+    use policy::model;
+    let config = flow::Config { capacity: 100, secret: [3, 4], timeouts: flow::Timeouts::default() };
+    let flows = Flows::new(&config, &config, 0, 1).expect("memory for a small table");
+    let _ = shared.give_flows(0, flows);
+    let deny = |direction| {
+        let rule = model::Rule {
+            action: model::Action::Deny,
+            matches: model::Match::default(),
+            index: 0,
+            name: None,
+        };
+        (denies == direction).then(|| vec![rule])
+    };
+    let policy = model::Policy {
+        id: model::PolicyId { name: "tunnel".into(), namespace: None, kind: "GlobalNetworkPolicy" },
+        order: model::Order(None),
+        staged: false,
+        subject: policy::Selector::All,
+        hook: model::Hook::Forward,
+        ingress: deny(model::Direction::Ingress),
+        egress: deny(model::Direction::Egress),
+    };
+    let endpoint = model::Endpoint {
+        name: "tunnel".into(),
+        kind: model::EndpointKind::Host,
+        labels: policy::Labels::new(),
+        addresses: Vec::new(),
+        ports: Vec::new(),
+        profiles: Vec::new(),
+        interface: Some("ipsec0".into()),
+        node: None,
+    };
+    let tier = model::Tier {
+        name: "default".into(),
+        order: model::Order(None),
+        default_action: model::DefaultAction::Deny,
+        policies: vec![Arc::new(policy)],
+    };
+    let model =
+        model::Model { tiers: vec![tier], endpoints: vec![Arc::new(endpoint)], ..model::Model::default() };
+    let classifier = policy::classifier::Classifier::new(Arc::new(model)).expect("a small model");
+    let host = classifier.host("node", "ipsec0", &[]).expect("the tunnel is a host endpoint");
+    let _ = shared.publish_policy(Some(dataplane::Policy::new(classifier, [(IPSEC0, host)])));
+}
+
+#[test]
+fn inner_packets_are_judged_by_the_host_endpoint_that_the_tunnel_is() {
+    use policy::model::Direction::{Egress, Ingress};
+    for (ipv6, denies) in [(false, Ingress), (false, Egress), (true, Ingress), (true, Egress)] {
+        let mut site = Site::new(ipv6, |_| {});
+        police_tunnel(&site.bed.shared, denies);
+        site.bed.send(0, &towards_tunnel(ipv6, 100));
+        if denies == Egress {
+            site.bed.assert_nothing_sent();
+        } else {
+            let _ = site.peer_opens(&site.bed.only_sent(1)[14..]).expect("the inner packet, encrypted");
+        }
+        let frame = site.peer_seals(&from_behind(ipv6));
+        site.bed.send(1, &frame);
+        if denies == Ingress {
+            site.bed.assert_nothing_sent();
+        } else {
+            let _ = site.bed.only_sent(0);
+        }
+        // The outer packets are the node's, and none of the tunnel's.
+        assert_eq!(site.bed.drops(), [(DropReason::PolicyDenied, 1)]);
+        site.bed.assert_balanced();
+    }
 }

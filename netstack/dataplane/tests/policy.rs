@@ -4,9 +4,11 @@
 mod common;
 
 use balancer::FlowTallies;
+use buffer::{BufferPool, MemoryPort, PortQueue};
 use common::*;
-use dataplane::{DropReason, End, FlowEventKind, Flows, InterfaceId, Policy, Shared, Traffic};
-use etherparse::{Icmpv4Type, PacketBuilder, icmpv4};
+use dataplane::{DropReason, End, FlowEventKind, Flows, InterfaceId, Policy, Shared, Traffic, Wake, Worker};
+use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, icmpv4};
+use fib::{Fib4Writer, Fib6Writer};
 use flow::{Config, Timeouts};
 use policy::classifier::{Compiler, CounterId};
 use policy::model::{
@@ -14,7 +16,7 @@ use policy::model::{
     Side, Tier, protocol,
 };
 use policy::{Labels, Selector};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 const CLIENT: [u8; 4] = [10, 0, 0, 5];
@@ -24,12 +26,18 @@ const SERVER: [u8; 4] = [10, 1, 0, 7];
 /// Different numbers that verdicts are kept with.
 const GENERATIONS: u32 = 4095;
 
+/// The IPv6 address of who has this IPv4 address.
+fn address6([_, network, _, host]: [u8; 4]) -> Ipv6Addr {
+    let network = if network == 0 { 0 } else { 0x1001 };
+    Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, 0, host.into())
+}
+
 fn endpoint(name: &str, address: [u8; 4]) -> Endpoint {
     Endpoint {
         name: name.into(),
         kind: EndpointKind::Workload,
         labels: Labels::from([("name".to_string(), name.to_string())]),
-        addresses: vec![address.into()],
+        addresses: vec![address.into(), address6(address).into()],
         ports: Vec::new(),
         profiles: vec!["open".into()],
         interface: None,
@@ -94,25 +102,27 @@ fn model(policies: Vec<policy::model::Policy>, hosts: Vec<Endpoint>) -> Arc<Mode
 
 fn give_flows(shared: &Shared) {
     let config = Config { capacity: 1000, secret: [3, 4], timeouts: Timeouts::default() };
-    let flows = Flows::new(&config, &config, 0, 1).expect("memory for a small table");
-    let _ = shared.give_flows(0, flows);
+    for worker in 0..shared.workers() {
+        let flows = Flows::new(&config, &config, worker, shared.workers()).expect("memory for a small table");
+        let _ = shared.give_flows(worker, flows);
+    }
 }
 
-fn publish(bed: &Testbed, compiler: &mut Compiler, model: Arc<Model>) {
+fn publish(shared: &Shared, compiler: &mut Compiler, model: Arc<Model>) {
     let classifier = compiler.update(model).expect("a small model");
     compiler.apply().expect("a small model");
     let names = ["eth0", "eth1"].into_iter().zip(0..);
     let hosts: Vec<_> = names
         .filter_map(|(name, number)| Some((InterfaceId(number), classifier.host("node", name, &[])?)))
         .collect();
-    let _ = bed.shared.publish_policy(Some(Policy::new(classifier, hosts)));
+    let _ = shared.publish_policy(Some(Policy::new(classifier, hosts)));
 }
 
 fn testbed(model: Arc<Model>) -> (Testbed, Compiler) {
     let bed = Testbed::new();
     give_flows(&bed.shared);
     let mut compiler = Compiler::new().expect("nothing is small");
-    publish(&bed, &mut compiler, model);
+    publish(&bed.shared, &mut compiler, model);
     (bed, compiler)
 }
 
@@ -156,7 +166,7 @@ fn an_established_flow_stops_when_policy_forbids_it_and_another_goes_on() {
         bed.send(0, &hello(0, (from, 4000), (SERVER, 80), 16));
         let _ = bed.only_sent(1);
     }
-    publish(&bed, &mut compiler, model(only_to_80("other"), Vec::new()));
+    publish(&bed.shared, &mut compiler, model(only_to_80("other"), Vec::new()));
     // It may be the server whose packet comes first.
     bed.send(1, &hello(1, (SERVER, 80), (CLIENT, 4000), 16));
     bed.assert_nothing_sent();
@@ -175,7 +185,7 @@ fn a_worker_that_slept_through_thousands_of_changes_believes_no_verdict_of_befor
     let (mut bed, mut compiler) = testbed(model(Vec::new(), Vec::new()));
     bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 2));
     let _ = bed.only_sent(1);
-    publish(&bed, &mut compiler, model(only_to_80("other"), Vec::new()));
+    publish(&bed.shared, &mut compiler, model(only_to_80("other"), Vec::new()));
     // Until the number that the flow's verdict is kept with is that of the newest policy again.
     for _ in 1..GENERATIONS {
         let _ = bed.shared.judge_again();
@@ -291,7 +301,7 @@ fn host_endpoints_are_about_their_interface() {
         Hook::Untracked,
         vec![rule(Action::Allow, Some(81), None), rule(Action::Deny, Some(82), None)],
     );
-    publish(&bed, &mut compiler, model(vec![forward(Action::Allow), untracked], vec![host("*")]));
+    publish(&bed.shared, &mut compiler, model(vec![forward(Action::Allow), untracked], vec![host("*")]));
     let live = bed.shared.flow_counters(0).ipv4.live;
     bed.send(0, &hello(0, (CLIENT, 4009), (SERVER, 81), 2));
     let _ = bed.only_sent(1);
@@ -308,15 +318,16 @@ fn flows_are_told_when_they_begin_are_denied_and_end_with_what_they_carried() {
     let config = Config { capacity: 1000, secret: [3, 4], timeouts: Timeouts::default() };
     let tallies = FlowTallies::new((&config, &config)).expect("memory for a small table");
     let _ = bed.shared.give_tallies(0, tallies);
-    let (there, back) = (tcp(0, (CLIENT, 4000), (SERVER, 80), 16), tcp(1, (SERVER, 80), (CLIENT, 4000), 16));
-    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 2));
+    let (there, back) =
+        (hello(0, (CLIENT, 4000), (SERVER, 80), 16), hello(1, (SERVER, 80), (CLIENT, 4000), 16));
+    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 2));
     for _ in 0..3 {
         bed.send(1, &back);
     }
     for _ in 0..66 {
         bed.send(0, &there);
     }
-    bed.send(0, &tcp(0, (OTHER, 4000), (SERVER, 80), 2));
+    bed.send(0, &hello(0, (OTHER, 4000), (SERVER, 80), 2));
     let events = |bed: &Testbed| std::iter::from_fn(|| bed.shared.next_flow_event()).collect::<Vec<_>>();
     let [begun, denied] = events(&bed)[..] else { panic!("two events") };
     let ip_bytes = there.len() as u64 - 14;
@@ -329,10 +340,10 @@ fn flows_are_told_when_they_begin_are_denied_and_end_with_what_they_carried() {
     assert_eq!(reason(&compiler, begun.by), "GlobalNetworkPolicy shop, ingress rule 1, tier default");
     assert!(reason(&compiler, denied.by).starts_with("no rule matches at the end of tier default"));
     // Policy changes and still allows it: that is nothing new.
-    publish(&bed, &mut compiler, model(only_to_80("client"), Vec::new()));
+    publish(&bed.shared, &mut compiler, model(only_to_80("client"), Vec::new()));
     bed.send(0, &there);
     assert!(events(&bed).is_empty());
-    publish(&bed, &mut compiler, model(only_to_80("other"), Vec::new()));
+    publish(&bed.shared, &mut compiler, model(only_to_80("other"), Vec::new()));
     bed.send(0, &there);
     let [denied, ended] = events(&bed)[..] else { panic!("two events") };
     assert_eq!((denied.kind, ended.kind), (FlowEventKind::Denied, FlowEventKind::Ended(End::Forced)));
@@ -354,17 +365,120 @@ fn a_flood_of_denied_packets_leaves_room_for_the_ends_of_flows_and_its_loss_is_c
     let config = Config { capacity: 1000, secret: [3, 4], timeouts: Timeouts::default() };
     let tallies = FlowTallies::new((&config, &config)).expect("memory for a small table");
     let _ = bed.shared.give_tallies(0, tallies);
-    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 2));
-    bed.send(1, &tcp(1, (SERVER, 80), (CLIENT, 4000), 18));
+    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 2));
+    bed.send(1, &hello(1, (SERVER, 80), (CLIENT, 4000), 18));
     for port in 0..3000 {
-        bed.send(0, &tcp(0, (OTHER, 4000), (SERVER, 1000 + port), 2));
+        bed.send(0, &hello(0, (OTHER, 4000), (SERVER, 1000 + port), 2));
     }
     let _ = bed.sent(0);
     let lost = bed.shared.lost_flow_events();
-    publish(&bed, &mut compiler, model(only_to_80("other"), Vec::new()));
-    bed.send(0, &tcp(0, (CLIENT, 4000), (SERVER, 80), 16));
+    publish(&bed.shared, &mut compiler, model(only_to_80("other"), Vec::new()));
+    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 16));
     let events: Vec<_> = std::iter::from_fn(|| bed.shared.next_flow_event()).collect();
     assert_eq!(events.len() as u64 - 1 + lost, 3001);
     assert!(lost > 1000, "{lost} of 3001 lost");
     assert_eq!(events.last().map(|event| event.kind), Some(FlowEventKind::Ended(End::Forced)));
+}
+
+/// [`hello`] over IPv6.
+fn hello6(port: usize, from: ([u8; 4], u16), to: ([u8; 4], u16), flags: u8) -> Vec<u8> {
+    let (host, mac) = [(HOST0, MAC0), (HOST1, MAC1)][port];
+    let (source, destination) = (address6(from.0).octets(), address6(to.0).octets());
+    let mut builder =
+        PacketBuilder::ethernet2(host, mac).ipv6(source, destination, 60).tcp(from.1, to.1, 1, 100);
+    if flags & 2 != 0 {
+        builder = builder.syn();
+    }
+    if flags & 16 != 0 {
+        builder = builder.ack(9);
+    }
+    let mut frame = Vec::new();
+    builder.write(&mut frame, b"hello").expect("a vector takes all");
+    frame
+}
+
+#[test]
+fn ipv6_is_judged_as_ipv4_is() {
+    let (mut bed, mut compiler) = testbed(model(only_to_80("client"), Vec::new()));
+    bed.send(0, &hello6(0, (CLIENT, 4000), (SERVER, 80), 2));
+    let _ = bed.only_sent(1);
+    bed.send(1, &hello6(1, (SERVER, 80), (CLIENT, 4000), 18));
+    let _ = bed.only_sent(0);
+    for (from, port) in [(CLIENT, 81), (OTHER, 80)] {
+        bed.send(0, &hello6(0, (from, 4000), (SERVER, port), 2));
+        bed.assert_nothing_sent();
+    }
+    // An error about the flow belongs to it, and one about another does not.
+    let error_about = |answer: &[u8]| {
+        let source = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 77).octets();
+        let builder = to_router().ipv6(source, address6(SERVER).octets(), 60);
+        let builder = builder.icmpv6(Icmpv6Type::PacketTooBig { mtu: 1280 });
+        let mut error = Vec::new();
+        builder.write(&mut error, &answer[14..]).expect("a vector takes all");
+        error
+    };
+    bed.send(0, &error_about(&hello6(1, (SERVER, 80), (CLIENT, 4000), 16)));
+    let _ = bed.only_sent(1);
+    bed.send(0, &error_about(&hello6(1, (SERVER, 80), (CLIENT, 4999), 16)));
+    bed.assert_nothing_sent();
+    publish(&bed.shared, &mut compiler, model(only_to_80("other"), Vec::new()));
+    bed.send(1, &hello6(1, (SERVER, 80), (CLIENT, 4000), 16));
+    bed.assert_nothing_sent();
+    assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 4)]);
+    assert_eq!(bed.shared.flow_counters(0).ipv6.live, 0);
+    bed.assert_balanced();
+}
+
+struct NoWake;
+
+impl Wake for NoWake {
+    fn wake_worker(&self, _: usize) {}
+    fn wake_control(&self) {}
+}
+
+#[test]
+fn both_directions_of_a_flow_get_one_verdict_whichever_of_two_workers_has_the_port() {
+    let (mut fib4, mut fib6) = (Fib4Writer::new().expect("small"), Fib6Writer::new().expect("small"));
+    add_routes(&mut fib4, &mut fib6);
+    let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 2, [1, 2], Box::new(NoWake));
+    let _ = shared.publish(tables(1500));
+    give_flows(&shared);
+    let mut compiler = Compiler::new().expect("nothing is small");
+    publish(&shared, &mut compiler, model(only_to_80("client"), Vec::new()));
+    let pool = BufferPool::from_heap(BUFFERS);
+    let ((port0, wire0), (port1, wire1)) = (MemoryPort::new(), MemoryPort::new());
+    let ports: [Box<dyn PortQueue>; 2] = [Box::new(port0), Box::new(port1)];
+    let worker =
+        |(id, port)| Worker::new(shared.clone(), id, vec![(InterfaceId(id as u16), port)], pool.cache());
+    let mut workers: Vec<Worker> = ports.into_iter().enumerate().map(worker).collect();
+    let wires = [wire0, wire1];
+    let mut passes = |port: usize, frame: &[u8]| {
+        assert!(wires[port].send(frame));
+        while workers.iter_mut().map(|worker| worker.poll(1)).sum::<usize>() > 0 {}
+        assert!(wires[port].receive().is_none());
+        std::iter::from_fn(|| wires[1 - port].receive()).count() == 1
+    };
+    for port in 4000..4067 {
+        assert!(passes(0, &hello(0, (CLIENT, port), (SERVER, 80), 2)));
+        assert!(passes(1, &hello(1, (SERVER, 80), (CLIENT, port), 18)));
+        assert!(!passes(0, &hello(0, (OTHER, port), (SERVER, 80), 2)));
+    }
+    let live = [0, 1].map(|worker| shared.flow_counters(worker).ipv4.live);
+    assert!(live.iter().sum::<usize>() == 134 && live.iter().all(|live| *live > 20), "{live:?}");
+    let hits = |compiler: &Compiler| -> Vec<u64> {
+        let source = compiler.sources().find(|source| source.what.policy().is_some()).expect("the policy");
+        source.counters().map(|(_, id)| shared.rule_counters(id).hits).collect()
+    };
+    assert_eq!(hits(&compiler), [67, 67, 0]);
+    publish(&shared, &mut compiler, model(only_to_80("other"), Vec::new()));
+    for port in 4000..4067 {
+        assert!(!passes(
+            usize::from(port % 2),
+            &match port % 2 {
+                0 => hello(0, (CLIENT, port), (SERVER, 80), 16),
+                _ => hello(1, (SERVER, 80), (CLIENT, port), 16),
+            }
+        ));
+    }
+    assert_eq!([0, 1].map(|worker| shared.flow_counters(worker).ipv4.live), [0, 0]);
 }

@@ -151,6 +151,17 @@ fn denied(api: &Api) -> Result<u64> {
     Ok(denied.filter_map(|drop| drop["packets"].as_u64()).sum())
 }
 
+/// The first flow that the node tells of, of those that a query asks for, that is as wanted.
+fn told(api: &Api, query: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
+    let mut found = None;
+    wait_until("the flow is told", LIMIT, || {
+        let page = api.json(&format!("/v1/flows?{query}"))?;
+        found = page["flows"].as_array().and_then(|flows| flows.iter().find(|flow| is_it(flow)).cloned());
+        Ok(found.is_some())
+    })?;
+    found.context("no flow")
+}
+
 pub fn decides_between_hosts(experiment: &Experiment) -> Result<()> {
     let mut config = gateway::config();
     config["cluster"] = json!({ "flows_per_worker": load::FLOWS });
@@ -169,8 +180,15 @@ pub fn decides_between_hosts(experiment: &Experiment) -> Result<()> {
         ensure!(is_pinged(&hosts, to)?, "no policy, and {to} answers no ping");
     }
 
+    // From the first question on flows are followed.
+    let _ = api.json("/v1/flows")?;
     check(&hosts, &api, PORTS[0])?;
     ensure!(denied(&api)? > 0, "what was refused is not counted");
+    let refused = told(&api, "verdict=deny&endpoint=shop/api&protocol=udp", |flow| flow["event"] == "deny")?;
+    ensure!(
+        refused["from"] == "shop/front" && refused["policy"] == "KubernetesNetworkPolicy shop/api",
+        "{refused}"
+    );
     let mut connection = hosts.left.command("python3");
     let connection = connection.args(["-c", CONNECTION, &RIGHT.host4.to_string(), &PORTS[0].to_string()]);
     let mut connection = Running(connection.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
@@ -186,6 +204,9 @@ pub fn decides_between_hosts(experiment: &Experiment) -> Result<()> {
     writeln!(input, "?")?;
     let said = line()?;
     ensure!(said == "silent", "a connection that is no longer allowed is {said}");
+    let ended = told(&api, &format!("port={}&protocol=tcp", PORTS[0]), |flow| flow["end"] == "policy")?;
+    let packets = |field: &str| ended[field].as_u64().unwrap_or_default();
+    ensure!(packets("packets") >= 3 && packets("answer_packets") >= 2 && packets("bytes") > 120, "{ended}");
     // Allowed again, it goes on where it was.
     apply(&api, &objects(PORTS[0]))?;
     wait_until("the connection goes on", LIMIT, || {

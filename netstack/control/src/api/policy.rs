@@ -82,43 +82,18 @@ fn endpoint_view<'a>(model: &'a Model, endpoint: &'a Endpoint) -> EndpointView<'
     }
 }
 
-/// `GET /v1/policy/rules`.
+/// `GET /v1/policy/rules`, one policy or profile a piece.
 pub(super) fn rules(node: &mut Node, request: &Request) -> Reply {
     let name = request.query.text("name").map(String::from);
-    let sources = node.objects.policy_sources().cloned().collect();
-    Reply::stream(JSON, Rules { sources, name, next: None, is_first: true })
-}
-
-/// All policies and profiles with their counters, one a piece.
-struct Rules {
-    sources: Vec<Arc<classifier::Source>>,
-    name: Option<String>,
-    /// The next one; None before the first piece.
-    next: Option<usize>,
-    is_first: bool,
-}
-
-impl Source<Node> for Rules {
-    fn pull(&mut self, node: &mut Node, out: &mut Vec<u8>) -> Pull {
-        let Some(number) = self.next else {
-            let generation = node.objects.published_generation();
-            out.extend_from_slice(format!("{{\"generation\":{generation},\"policies\":[").as_bytes());
-            self.next = Some(0);
-            return Pull::More;
-        };
-        let Some(source) = self.sources.get(number) else {
-            out.extend_from_slice(b"]}");
-            return Pull::End;
-        };
-        self.next = Some(number + 1);
-        if self.name.as_ref().is_none_or(|name| is_called(source, name)) {
-            if !core::mem::take(&mut self.is_first) {
-                out.push(b',');
-            }
-            out.extend(serde_json::to_vec(&rules_view(node, source)).unwrap_or_default());
+    let mut sources = node.objects.policy_sources().cloned().collect::<Vec<_>>().into_iter();
+    let head = format!("\"generation\":{},\"policies\":", node.objects.published_generation());
+    list(head, move |node, members| {
+        let Some(source) = sources.next() else { return Pull::End };
+        if name.as_ref().is_none_or(|name| is_called(&source, name)) {
+            members.push(&rules_view(node, &source));
         }
         Pull::More
-    }
+    })
 }
 
 fn is_called(source: &classifier::Source, wanted: &str) -> bool {

@@ -196,7 +196,7 @@ impl Node {
     }
 
     fn record_flow(&mut self, event: FlowEvent) {
-        let model = self.objects.compiled().model.clone();
+        let model = self.objects.compiled().model().clone();
         let log = &mut self.flow_log;
         let unix_ms = |at_ns: u64| (log.unix_offset_ns + at_ns) / 1_000_000;
         let (start_ms, end_ms) = (unix_ms(event.begun_ns), unix_ms(event.last_ns));

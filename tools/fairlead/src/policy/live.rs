@@ -47,8 +47,14 @@ pub fn rules(node: &Node, format: Format, name: Option<&str>) -> Result<()> {
             };
             let staged = if policy["staged"] == true { " (staged)" } else { "" };
             for rule in list(&policy["rules"]) {
-                let number = if rule["rule"].is_null() { "end".to_owned() } else { output::cell(&rule["rule"]) };
-                let mut row = vec![format!("{name}{staged}"), output::cell(&policy["tier"]), output::cell(&rule["direction"]), number];
+                let number =
+                    if rule["rule"].is_null() { "end".to_owned() } else { output::cell(&rule["rule"]) };
+                let mut row = vec![
+                    format!("{name}{staged}"),
+                    output::cell(&policy["tier"]),
+                    output::cell(&rule["direction"]),
+                    number,
+                ];
                 row.extend(["action", "hits", "staged_hits", "logs"].map(|field| output::cell(&rule[field])));
                 rows.push(row);
             }

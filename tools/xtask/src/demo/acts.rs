@@ -9,7 +9,7 @@ use lab::gateway::{self, Hosts, LEFT, RIGHT, Stations};
 use serde_json::Value;
 
 use super::stage::{Ends, Stage};
-use super::{Check, balancing, first_packet, tunnel};
+use super::{Check, balancing, first_packet, policing, tunnel};
 use crate::cargo;
 
 /// One capability, shown and checked.
@@ -26,6 +26,7 @@ pub const ALL: &[Act] = &[
     Act { title: "forwarding", play: forwarding },
     Act { title: "encrypting", play: tunnel::encrypting },
     Act { title: "balancing", play: balancing::balancing },
+    Act { title: "policing", play: policing::policing },
     Act { title: "management", play: management },
     Act { title: "accounting", play: accounting },
 ];

@@ -8,6 +8,7 @@ mod acts;
 mod balancing;
 mod first_packet;
 mod live;
+mod policing;
 mod stage;
 mod tunnel;
 
