@@ -11,7 +11,7 @@ use lab::gateway::{Hosts, RIGHT};
 use qemu_tests::Experiment;
 use serde_json::{Value, json};
 
-use super::{LIMIT, Running, denied, objects};
+use super::{LIMIT, PORTS, Running, denied, objects};
 
 /// Changes of a policy, and how many are asked for at once.
 const CHANGES: usize = 1000;
@@ -29,12 +29,12 @@ for number in range(int(sys.argv[2])):
     raw.sendto(struct.pack("!HHHH", 1024 + number % 50000, 7, 8, 0), (sys.argv[1], 0))
 "#;
 
-/// A policy that lets a stream pass, in one of many versions.
+/// A policy that lets a stream pass, and what the connection of before still has to say, in one of many versions.
 fn version(number: usize) -> Value {
     let mut policy = objects(IPERF_PORT)["items"][2].take();
-    let more =
-        json!([{ "protocol": "TCP", "port": IPERF_PORT }, { "protocol": "TCP", "port": 20_000 + number }]);
-    policy["spec"]["ingress"][0]["ports"] = more;
+    let ports = [IPERF_PORT, PORTS[0], 20_000 + number as u16];
+    policy["spec"]["ingress"][0]["ports"] =
+        ports.iter().map(|port| json!({ "protocol": "TCP", "port": port })).collect();
     policy
 }
 
@@ -64,7 +64,9 @@ fn sent(api: &Api) -> Result<u64> {
 
 /// Changes a policy a thousand times while a stream runs, of which no packet is refused.
 pub fn storm(experiment: &Experiment, hosts: &Hosts, api: &Api) -> Result<()> {
-    apply(api, &objects(IPERF_PORT))?;
+    let mut first = objects(IPERF_PORT);
+    first["items"][2] = version(0);
+    apply(api, &first)?;
     let (_server, mut client) = iperf3(hosts)?;
     let (before, refused) = (sent(api)?, denied(api)?);
     wait_until("the stream runs", LIMIT, || Ok(sent(api)? > before + 1_000_000))?;
