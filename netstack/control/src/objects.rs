@@ -229,8 +229,12 @@ impl Objects {
 
     /// True while there is something to work on.
     fn is_busy(&self) -> bool {
-        let has_pending = self.compiler.as_ref().is_some_and(Compiler::has_pending);
-        self.is_editing() || self.publishing.is_some() || self.waiting.any() || has_pending
+        self.is_editing() || self.publishing.is_some() || self.waiting.any() || self.is_settling()
+    }
+
+    /// True while addresses are where the policy before the newest has them.
+    pub fn is_settling(&self) -> bool {
+        self.compiler.as_ref().is_some_and(Compiler::has_pending)
     }
 
     /// Moves addresses to where the newest policy has them once no worker reads the one before, and frees what nobody reads.
@@ -240,10 +244,12 @@ impl Objects {
         compiler.reclaim(reached);
         if compiler.has_pending() && reached >= self.policy_since {
             match compiler.apply_part(ADDRESSES_PER_TURN) {
+                Ok(()) if compiler.has_pending() => compiler.retire(shared.advance()),
                 Ok(()) => compiler.retire(shared.judge_again()),
                 Err(OutOfMemory) => {
                     log::error!(target: "resources", "no memory for the addresses of policy");
                     self.compiler = None;
+                    let _ = shared.judge_again();
                 }
             }
         }
@@ -303,8 +309,7 @@ impl Node {
 
     fn advance_publishing(&mut self, units: u64) {
         self.objects.settle_policy(&self.shared);
-        let is_settling = self.objects.compiler.as_ref().is_some_and(Compiler::has_pending);
-        if !is_settling && self.objects.publishing.is_none() && self.objects.waiting.any() {
+        if !self.objects.is_settling() && self.objects.publishing.is_none() && self.objects.waiting.any() {
             let parts = core::mem::take(&mut self.objects.waiting);
             let builder = if parts.services { self.balancing.take_builder() } else { None };
             let balanced = builder.map(|builder| (builder, self.settings(), self.health.monitor.clone()));

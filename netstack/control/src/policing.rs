@@ -18,7 +18,12 @@ impl Node {
             Some((interface.id, classifier.host(node, &interface.name, &addresses)?))
         };
         let hosts: Vec<_> = self.router.interfaces().into_iter().filter_map(host).collect();
-        self.shared.publish_policy(Some(Policy::new(classifier, hosts)))
+        let policy = Some(Policy::new(classifier, hosts));
+        if self.objects.is_settling() {
+            self.shared.publish_unsettled_policy(policy)
+        } else {
+            self.shared.publish_policy(policy)
+        }
     }
 
     /// What denies packets under a number, in words.

@@ -230,6 +230,13 @@ impl Shared {
     /// Replaces what decides by policy; none is as if there were no policy. Workers take it at their next poll, and judge
     /// flows that they know again. Returns the new generation.
     pub fn publish_policy(&self, policy: Option<impl Into<Policy>>) -> u64 {
+        let _ = self.publish_unsettled_policy(policy);
+        self.judge_again()
+    }
+
+    /// The same, but flows that are known keep their verdicts until [`Shared::judge_again`]: for a classifier some of whose
+    /// addresses are yet to move, which until then belong to no set. Returns the new generation.
+    pub fn publish_unsettled_policy(&self, policy: Option<impl Into<Policy>>) -> u64 {
         let policy = policy.map(|policy| {
             let policy: Policy = policy.into();
             let counters = policy.classifier.counters() as usize;
@@ -237,7 +244,7 @@ impl Shared {
             policy
         });
         self.policy.replace(policy);
-        let generation = self.judge_again();
+        let generation = self.advance();
         self.free_retired();
         generation
     }

@@ -181,6 +181,22 @@ fn an_established_flow_stops_when_policy_forbids_it_and_another_goes_on() {
 }
 
 #[test]
+fn a_known_flow_keeps_its_verdict_until_addresses_have_moved() {
+    let (mut bed, mut compiler) = testbed(model(Vec::new(), Vec::new()));
+    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 2));
+    let _ = bed.only_sent(1);
+    let classifier = compiler.update(model(only_to_80("other"), Vec::new())).expect("a small model");
+    let _ = bed.shared.publish_unsettled_policy(Some(Policy::new(classifier, [])));
+    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 16));
+    let _ = bed.only_sent(1);
+    compiler.apply().expect("a small model");
+    let _ = bed.shared.judge_again();
+    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 16));
+    bed.assert_nothing_sent();
+    assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 1)]);
+}
+
+#[test]
 fn a_worker_that_slept_through_thousands_of_changes_believes_no_verdict_of_before() {
     let (mut bed, mut compiler) = testbed(model(Vec::new(), Vec::new()));
     bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 2));
