@@ -15,7 +15,7 @@ use packet::protocol;
 
 /// Decrypts each packet, which is in one segment and starts at the IP header of an ESP packet to this node, by the SA of its SPI. A packet
 /// with a result is the inner packet, in one segment, its lengths checked as far as the selectors need them; it has
-/// [`Flags::DECRYPTED`] and its tunnel in [`buffer::Meta::opaque`]. A packet with an error is to be dropped.
+/// [`buffer::Flags::DECRYPTED`] and its tunnel in [`buffer::Meta::opaque`]. A packet with an error is to be dropped.
 ///
 /// `results` has a place for each packet.
 pub fn decapsulate<'s>(

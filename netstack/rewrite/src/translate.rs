@@ -96,6 +96,11 @@ fn retarget(packet: &mut [u8], view: &View, to: &Tuple) -> Result<Delta, Refused
     if view.transport == Transport::Sctp && !keeps_ports && view.fragment == Fragment::First {
         return Err(Refused::SctpPorts);
     }
+    // Before anything is changed: of a packet that an ICMP error sends back nobody has looked at the length.
+    let sctp_length = match view.transport {
+        Transport::Sctp if !keeps_ports => Some(transport_length(packet, view).ok_or(Malformed::Truncated)?),
+        _ => None,
+    };
     let (layout, addresses) = match (view.tuple, to) {
         (Tuple::V4(_), Tuple::V4(key)) => {
             let mut bytes = [0; 8];
@@ -119,11 +124,10 @@ fn retarget(packet: &mut [u8], view: &View, to: &Tuple) -> Result<Delta, Refused
     if view.fragment == Fragment::Later {
         return Ok(all);
     }
-    if view.transport == Transport::Sctp && !keeps_ports {
+    if let Some(length) = sctp_length {
         // The change matters to the checksum of an ICMP error about the packet, and IPv4 headers' lengths are even.
         let header = view.transport_offset..view.transport_offset + 12;
         let before = copy_of(packet, &header);
-        let length = transport_length(packet, view).ok_or(Malformed::Truncated)?;
         sctp::replace_ports(packet, view.transport_offset, length, to.ports()).ok_or(Malformed::Truncated)?;
         let after = copy_of(packet, &header);
         for (old, new) in before.as_chunks::<2>().0.iter().zip(after.as_chunks::<2>().0) {
