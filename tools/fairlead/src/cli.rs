@@ -316,7 +316,7 @@ pub struct FlowsArgs {
     #[arg(long, value_parser = ["allow", "deny"])]
     pub verdict: Option<String>,
     /// Only from or to endpoints of this namespace
-    #[arg(short, long)]
+    #[arg(long)]
     pub namespace: Option<String>,
     /// Only from or to this endpoint: `NAMESPACE/POD`, or a host endpoint
     #[arg(short, long)]
