@@ -12,12 +12,12 @@
 macro_rules! entry {
     ($main:path) => {
         core::arch::global_asm!(
-            // Multiboot header: page-align modules, memory map, a.out-kludge (load the file as one block).
+            // Multiboot header: page-align modules, memory map, a.out-kludge (load the file as one block, to its end: 0).
             ".pushsection .boot.multiboot, \"a\"",
             ".balign 4",
             "boot_multiboot_header:",
             ".long {multiboot_magic}, {multiboot_flags}, -({multiboot_magic} + {multiboot_flags})",
-            ".long boot_multiboot_header, image_start, load_end, image_end, boot_start",
+            ".long boot_multiboot_header, image_start, 0, image_end, boot_start",
             ".popsection",
             // PVH: XEN_ELFNOTE_PHYS32_ENTRY (18).
             ".pushsection .note.Xen, \"a\", @note",

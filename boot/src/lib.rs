@@ -7,15 +7,14 @@
 //! 3. [`BootInfo::read`] turns what the loader handed over, by [`pvh`] or [`multiboot`], into one shape.
 //! 4. [`RangeSet`] keeps the memory that is free to use; the kernel's frame allocator goes on from there.
 //!
-//! Before all that, module `pack` (a feature, for build tools) finished the file: [`symbols`] name the functions of a backtrace.
+//! Before all that, module `pack` (a feature, for build tools) finished the file: what a [`backtrace`] is made of is compressed.
 //!
 //! It parses no ACPI, sets up no memory protection beyond what long mode needs, and starts no other core.
 //!
 //! # Starting the image
 //!
-//! The ELF file that `cargo build -p kernel --release` leaves in `target/release/kernel` is what QEMU,
-//! Firecracker, Cloud Hypervisor and iPXE load. `cargo xtask image` packs it into
-//! `target/image/fairlead.elf`, which is smaller and has the symbol table. With QEMU:
+//! `cargo xtask image` packs the ELF file that `cargo build -p kernel --release` leaves in `target/release/kernel` into
+//! `target/image/fairlead.elf`, which QEMU, Firecracker, Cloud Hypervisor and iPXE load. With QEMU:
 //!
 //! ```text
 //! qemu-system-x86_64 -M q35 -m 64M -smp 2 -kernel target/image/fairlead.elf \
@@ -32,6 +31,7 @@
 #[cfg(feature = "pack")]
 extern crate alloc;
 
+pub mod backtrace;
 mod entry;
 mod info;
 pub mod multiboot;

@@ -1,27 +1,22 @@
 //! The image's symbol table: which function an address lies in.
 //!
-//! `image.ld` reserves room for it; packing (module `pack`) fills it in after the link, when the
-//! addresses are known. Little-endian, packed without gaps:
+//! It is made after the link (module `pack`), when the addresses are known. Little-endian, packed without gaps:
 //!
 //! ```text
-//! "FLSYMTAB"            8 bytes
 //! count                 u32
-//! count times           u32 address of the function, u32 offset of its name from the first name
+//! count times           u32 bytes from the start of the function before, u32 offset of the name from the first name
 //! names                 u8 length, then that many bytes of UTF-8; functions may share one
 //! ```
 //!
-//! The functions are in ascending order of address.
-
-/// What a filled-in table begins with.
-pub const MAGIC: &[u8; 8] = b"FLSYMTAB";
+//! The functions are in ascending order of address; the first one's distance is its address.
 
 /// Longest name, in bytes; the end of a longer one is cut.
 pub const NAME_BYTES: usize = 160;
 
-const HEADER_BYTES: usize = 12;
+const COUNT_BYTES: usize = 4;
 const ENTRY_BYTES: usize = 8;
 
-/// A filled-in symbol table.
+/// A symbol table.
 #[derive(Debug, Clone, Copy)]
 pub struct Symbols<'a> {
     entries: &'a [u8],
@@ -29,36 +24,28 @@ pub struct Symbols<'a> {
 }
 
 impl<'a> Symbols<'a> {
-    /// The table in `bytes`; `None` if the image was not packed.
+    /// The table in `bytes`; `None` if it is cut short.
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        let count = bytes.strip_prefix(MAGIC)?.first_chunk().copied().map(u32::from_le_bytes)?;
-        let entries_len = usize::try_from(count).ok()?.checked_mul(ENTRY_BYTES)?;
-        let (entries, names) = bytes.get(HEADER_BYTES..)?.split_at_checked(entries_len)?;
+        let (count, rest) = bytes.split_first_chunk::<COUNT_BYTES>()?;
+        let entries_len = usize::try_from(u32::from_le_bytes(*count)).ok()?.checked_mul(ENTRY_BYTES)?;
+        let (entries, names) = rest.split_at_checked(entries_len)?;
         Some(Self { entries, names })
     }
 
     /// The function that begins at or last before `address`, and how many bytes before.
     pub fn lookup(&self, address: u64) -> Option<(&'a str, u64)> {
-        let (mut low, mut high) = (0, self.entries.len() / ENTRY_BYTES);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.word(middle, 0)? <= address {
-                low = middle + 1;
-            } else {
-                high = middle;
+        let mut left = address;
+        let mut found = None;
+        for entry in self.entries.chunks_exact(ENTRY_BYTES) {
+            let (distance, name) = entry.split_first_chunk()?;
+            match left.checked_sub(u64::from(u32::from_le_bytes(*distance))) {
+                Some(less) => (left, found) = (less, Some(name)),
+                None => break,
             }
         }
-        let index = low.checked_sub(1)?;
-        let name = usize::try_from(self.word(index, 4)?).ok()?;
-        let (&len, text) = self.names.get(name..)?.split_first()?;
-        let name = core::str::from_utf8(text.get(..usize::from(len))?).ok()?;
-        Some((name, address - self.word(index, 0)?))
-    }
-
-    /// The 32-bit number at `offset` of an entry.
-    fn word(&self, index: usize, offset: usize) -> Option<u64> {
-        let bytes = self.entries.get(index * ENTRY_BYTES + offset..)?.first_chunk()?;
-        Some(u64::from(u32::from_le_bytes(*bytes)))
+        let name = u32::from_le_bytes(found?.try_into().ok()?);
+        let (&len, text) = self.names.get(usize::try_from(name).ok()?..)?.split_first()?;
+        Some((core::str::from_utf8(text.get(..usize::from(len))?).ok()?, left))
     }
 }
 
@@ -67,8 +54,8 @@ mod tests {
     use super::*;
 
     fn table() -> std::vec::Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
-        for word in [2u32, 0x1000, 0, 0x2000, 4] {
+        let mut bytes = std::vec::Vec::new();
+        for word in [2u32, 0x1000, 0, 0x1000, 4] {
             bytes.extend(word.to_le_bytes());
         }
         bytes.extend(b"\x03one\x03two");
@@ -86,13 +73,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unfilled_or_cut_table_is_none() {
-        assert!(Symbols::new(&[0; 64]).is_none());
+    fn a_cut_table_has_no_names() {
         let table = table();
-        for len in 0..28 {
+        for len in 0..20 {
             assert!(Symbols::new(&table[..len]).is_none());
         }
-        for len in 28..table.len() {
+        for len in 20..table.len() {
             assert_eq!(Symbols::new(&table[..len]).unwrap().lookup(0x2000), None);
         }
     }

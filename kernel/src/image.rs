@@ -7,10 +7,8 @@ mod symbol {
         pub static image_start: u8;
         pub static text_end: u8;
         pub static rodata_end: u8;
-        pub static eh_frame_start: u8;
-        pub static eh_frame_end: u8;
-        pub static symbols_start: u8;
-        pub static symbols_end: u8;
+        pub static mut backtrace_start: u8;
+        pub static mut backtrace_end: u8;
         pub static image_end: u8;
         pub static boot_stack_guard: u8;
     }
@@ -40,21 +38,17 @@ pub fn boot_stack_guard() -> u64 {
     address(&raw const symbol::boot_stack_guard)
 }
 
-/// Call frame information.
-pub fn eh_frame() -> &'static [u8] {
-    // SAFETY: the linker script puts the section between these symbols, and nothing writes to it.
-    unsafe { between(&raw const symbol::eh_frame_start, &raw const symbol::eh_frame_end) }
+/// The address for which the linker made call frame information.
+pub fn call_frames() -> u64 {
+    address(&raw const symbol::backtrace_start)
 }
 
-/// The symbol table's room, see `boot::symbols`.
-pub fn symbols() -> &'static [u8] {
-    // SAFETY: the linker script puts the room between these symbols, and nothing writes to it.
-    unsafe { between(&raw const symbol::symbols_start, &raw const symbol::symbols_end) }
-}
-
+/// What backtraces are made of, with the room to unpack it: see `boot::backtrace`.
+///
 /// # Safety
-/// What lies between the two is readable and never written.
-unsafe fn between(start: *const u8, end: *const u8) -> &'static [u8] {
-    // SAFETY: the caller's contract.
-    unsafe { core::slice::from_raw_parts(start, end as usize - start as usize) }
+/// No other reference to it is alive.
+pub unsafe fn backtrace() -> &'static mut [u8] {
+    let (start, end) = (&raw mut symbol::backtrace_start, &raw mut symbol::backtrace_end);
+    // SAFETY: the linker script reserves what is between the symbols for this; the rest is the caller's contract.
+    unsafe { core::slice::from_raw_parts_mut(start, end as usize - start as usize) }
 }

@@ -5,7 +5,7 @@ mod report;
 
 use crate::console::Line;
 use crate::traps::TrapFrame;
-use crate::{apic, cores, cpu, memory, power, time};
+use crate::{apic, cores, cpu, image, memory, power, time};
 use alloc::format;
 use alloc::string::String;
 use core::fmt::Arguments;
@@ -111,6 +111,8 @@ fn crash(registers: &Registers, known: &[usize], cause: Arguments<'_>) -> ! {
     let previous = PREVIOUS.get().map_or(0, |previous| previous.in_a_row);
     let in_a_row = report.recorder.seal(previous, uptime_ns);
     report.registers(registers, known);
+    // SAFETY: as for the record.
+    report.unpack(unsafe { image::backtrace() });
     report.backtrace(registers, registers[register::RIP]);
     report.other_cores(this - 1);
     report.log_before();

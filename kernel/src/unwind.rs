@@ -51,7 +51,7 @@ pub struct CallFrames<'a> {
 }
 
 impl<'a> CallFrames<'a> {
-    /// The content of `.eh_frame` and the address it is loaded at.
+    /// The content of `.eh_frame` and the address that it was linked for.
     pub fn new(section: &'a [u8], address: u64) -> Self {
         Self { section: EhFrame::new(section, LittleEndian), address }
     }

@@ -3,6 +3,7 @@
 use crate::console::{CrashConsole, Line};
 use crate::traps::{TrapFrame, vector};
 use crate::{cores, image, memory, time};
+use boot::backtrace::Unpacked;
 use boot::symbols::Symbols;
 use core::fmt::{self, Arguments, Write};
 use core::sync::atomic::Ordering;
@@ -53,7 +54,8 @@ const EXCEPTION_NAMES: [&str; 22] = [
 pub struct Report {
     /// Where it is kept.
     pub recorder: Recorder<'static>,
-    symbols: Option<Symbols<'static>>,
+    /// Not known until they are unpacked.
+    unpacked: Option<Unpacked<'static>>,
     /// Number of the first line of the report.
     log_end: u64,
 }
@@ -61,7 +63,12 @@ pub struct Report {
 impl Report {
     /// A report that goes to the console and to `recorder`.
     pub fn new(recorder: Recorder<'static>) -> Self {
-        Self { recorder, symbols: Symbols::new(image::symbols()), log_end: CrashConsole.next_line() }
+        Self { recorder, unpacked: None, log_end: CrashConsole.next_line() }
+    }
+
+    /// Unpacks what backtraces are made of. `region` is [`image::backtrace`].
+    pub fn unpack(&mut self, region: &'static mut [u8]) {
+        self.unpacked = boot::backtrace::unpack(region);
     }
 
     /// Writes one line.
@@ -98,10 +105,10 @@ impl Report {
         }
     }
 
-    /// Writes the chain of callers, from the function that `pc` lies in outwards.
+    /// Writes the chain of callers, from the function that `pc` lies in outwards; that one alone if nothing is unpacked.
     pub fn backtrace(&mut self, registers: &Registers, mut pc: u64) {
-        let section = image::eh_frame();
-        let frames = CallFrames::new(section, section.as_ptr() as u64);
+        let section = self.unpacked.map_or(&[][..], |unpacked| unpacked.call_frames);
+        let frames = CallFrames::new(section, image::call_frames());
         let mut registers = *registers;
         let (mut last, mut repeated, mut shown) = (0, 0, 0);
         for depth in 0..MAX_FRAMES {
@@ -112,7 +119,7 @@ impl Report {
                 if shown == MAX_SHOWN {
                     break;
                 }
-                self.line(format_args!("  {depth:3} {}", Location { address: pc, symbols: self.symbols }));
+                self.line(format_args!("  {depth:3} {}", self.location(pc)));
                 last = pc;
                 shown += 1;
             }
@@ -127,6 +134,10 @@ impl Report {
         self.line(format_args!("      and so on"));
     }
 
+    fn location(&self, address: u64) -> Location {
+        Location { address, symbols: self.unpacked.map(|unpacked| unpacked.symbols) }
+    }
+
     fn repeated(&mut self, times: u32) {
         if times > 0 {
             self.line(format_args!("      the same {times} times more"));
@@ -139,7 +150,7 @@ impl Report {
             match core.stopped_at.load(Ordering::Acquire) {
                 0 => self.line(format_args!("core {} did not stop", core.index)),
                 address => {
-                    let location = Location { address, symbols: self.symbols };
+                    let location = self.location(address);
                     self.line(format_args!("core {} was at {location}", core.index));
                 }
             }
