@@ -1,7 +1,7 @@
 //! Where buffers come from: one pool for the node, one cache for each worker.
 
 use crate::buf::Header;
-use crate::{BUFFER_BYTES, Buf, VECTOR_SIZE, Vector};
+use crate::{BUFFER_BYTES, Buf, DATA_ROOM, VECTOR_SIZE, Vector};
 use alloc::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -131,6 +131,19 @@ impl BufferCache {
         }
         // SAFETY: a header on a free list has no other handle.
         self.free.pop().map(|header| unsafe { Buf::from_free(header) })
+    }
+
+    /// A packet of these bytes, in as many buffers as they fill. None when the pool has no more.
+    pub fn copy(&mut self, bytes: &[u8]) -> Option<Buf> {
+        let mut packet = self.allocate()?;
+        let (first, rest) = bytes.split_at(bytes.len().min(DATA_ROOM));
+        packet.append(first).ok()?;
+        for part in rest.chunks(DATA_ROOM) {
+            let mut segment = self.allocate()?;
+            segment.append(part).ok()?;
+            packet.append_segment(segment);
+        }
+        Some(packet)
     }
 
     /// Appends up to `n` fresh buffers to `out` as far as it has room, and returns how many.

@@ -64,6 +64,8 @@ pub(crate) struct Scratch {
     pub(crate) groups: [u32; VECTOR_SIZE],
     pub(crate) lengths: [u32; VECTOR_SIZE],
     pub(crate) interfaces: [u16; VECTOR_SIZE],
+    /// Where packets of several segments are encrypted and decrypted.
+    pub(crate) long: ipsec::Long,
 }
 
 impl Scratch {
@@ -75,6 +77,7 @@ impl Scratch {
             groups: [0; VECTOR_SIZE],
             lengths: [0; VECTOR_SIZE],
             interfaces: [0; VECTOR_SIZE],
+            long: ipsec::Long::new(),
         })
     }
 }

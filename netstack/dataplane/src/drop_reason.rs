@@ -119,7 +119,7 @@ drop_reasons! {
     Unreachable = "unreachable",
     /// An ICMP packet for this node is malformed or its checksum is wrong.
     IcmpMalformed = "icmp-malformed",
-    /// A neighbour discovery packet that crossed a router, or with a wrong code (RFC 4861 §6.1, §7.1).
+    /// A neighbour discovery packet that crossed a router or came in a tunnel, or with a wrong code (RFC 4861 §6.1, §7.1).
     NdMalformed = "nd-malformed",
     /// UDP to a port of this node that nobody listens at.
     LocalPortUnreachable = "local-port-unreachable",
@@ -165,7 +165,7 @@ drop_reasons! {
     EspDummy = "esp-dummy",
     /// A NAT keepalive (RFC 3948 §2.3); not an error.
     EspKeepalive = "esp-keepalive",
-    /// An authentic ESP packet carries what its security association's mode does not.
+    /// An authentic ESP packet carries what its security association's mode does not, or what belongs to a link.
     EspBadInner = "esp-bad-inner",
     /// The decrypted packet is outside the selectors of its security association (RFC 4301 §5.2).
     EspSelectorMismatch = "esp-selector-mismatch",

@@ -2,7 +2,7 @@
 
 use crate::nodes::{Upper, upper_layer};
 use crate::tables::{AdjacencyId, InterfaceId};
-use buffer::{Buf, BufferCache, DATA_ROOM, Flags};
+use buffer::{Buf, BufferCache, Flags};
 use packet::ipv4::Ipv4;
 use packet::protocol;
 use packet::udp::{PORT_DHCP_CLIENT, Udp};
@@ -118,15 +118,8 @@ impl PuntKind {
 impl Inject {
     /// A packet that this node makes, copied into buffers of `cache`. None when these are exhausted.
     pub fn copy(cache: &mut BufferCache, bytes: &[u8], to: InjectTo) -> Option<Self> {
-        let mut packet = cache.allocate()?;
+        let mut packet = cache.copy(bytes)?;
         packet.meta_mut().flags = Flags::ORIGINATED;
-        let (first, rest) = bytes.split_at(bytes.len().min(DATA_ROOM));
-        packet.append(first).ok()?;
-        for part in rest.chunks(DATA_ROOM) {
-            let mut segment = cache.allocate()?;
-            segment.append(part).ok()?;
-            packet.append_segment(segment);
-        }
         Some(Self { packet, to })
     }
 }

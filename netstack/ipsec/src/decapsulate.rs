@@ -13,8 +13,8 @@ use crypto::TAG_BYTES;
 use packet::ipv4::{Ipv4, VERSION_IHL};
 use packet::protocol;
 
-/// Decrypts each packet, which is in one segment and starts at the IP header of an ESP packet to this node, by the SA of its SPI. A packet
-/// with a result is the inner packet, in one segment, its lengths checked as far as the selectors need them; it has
+/// Decrypts each packet, which starts at the IP header of an ESP packet to this node, by the SA of its SPI. A packet of
+/// several segments is [`EspError::TooLong`], which no SA counts: it is for [`Long`](crate::Long). A packet with a result is the inner packet, in one segment, its lengths checked as far as the selectors need them; it has
 /// [`buffer::Flags::DECRYPTED`] and its tunnel in [`buffer::Meta::opaque`]. A packet with an error is to be dropped.
 ///
 /// `results` has a place for each packet.
@@ -69,8 +69,8 @@ fn chunk<'s>(
 
 /// What is known of a packet before its SA is.
 #[derive(Clone, Copy)]
-struct Head {
-    place: Place,
+pub(crate) struct Head {
+    pub(crate) place: Place,
     /// The sequence number on the wire; 0 of what is too short to have one.
     low: u32,
 }
@@ -235,10 +235,11 @@ fn locate_plain(packet: &Buf) -> Option<(u32, u32)> {
 /// The SPI of any packet, and where ESP starts.
 #[inline(never)]
 fn locate(packet: &Buf) -> Result<(u32, Head), EspError> {
-    if packet.is_chained() {
-        return Err(EspError::TooLong);
-    }
-    let bytes = packet.data();
+    if packet.is_chained() { Err(EspError::TooLong) } else { locate_in(packet.data()) }
+}
+
+/// The same of bytes.
+pub(crate) fn locate_in(bytes: &[u8]) -> Result<(u32, Head), EspError> {
     let place = Place::of(bytes)?;
     let esp = bytes.get(usize::from(place.esp)..).unwrap_or_default();
     let word = |at: usize| Some(u32::from_be_bytes(*esp.get(at..)?.first_chunk()?));
@@ -317,15 +318,15 @@ fn push_any<'p>(
     jobs: &mut Jobs<'p>,
     extended: &'p mut ExtendedHeader,
 ) -> Result<u64, EspError> {
-    let number = examine(sa, packet, head, is_usable)?;
+    let number = examine(sa, packet.data(), head, is_usable)?;
     let esp = packet.data_mut().get_mut(usize::from(head.place.esp)..).ok_or(EspError::Malformed)?;
     jobs.push(index, sa, number, esp, extended).ok_or(EspError::Malformed)?;
     Ok(number)
 }
 
 /// What can be refused before a key is used; the extended sequence number.
-fn examine(sa: &Sa, packet: &Buf, head: Head, is_usable: bool) -> Result<u64, EspError> {
-    let (bytes, place) = (packet.data(), head.place);
+pub(crate) fn examine(sa: &Sa, bytes: &[u8], head: Head, is_usable: bool) -> Result<u64, EspError> {
+    let place = head.place;
     let esp = bytes.get(usize::from(place.esp)..).ok_or(EspError::Malformed)?;
     let fixed = ESP_HEADER_BYTES + usize::from(sa.iv_bytes) + usize::from(sa.icv_bytes);
     let text = esp.len().checked_sub(fixed).ok_or(EspError::Malformed)?;

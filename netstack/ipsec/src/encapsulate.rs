@@ -13,15 +13,15 @@ use core::ptr;
 use crypto::cbc_hmac::BLOCK_BYTES;
 use crypto::{Suite, TAG_BYTES};
 use packet::ipv4::Ipv4;
-use packet::ipv6::Ipv6;
 use packet::protocol;
 use packet::udp::Udp;
 
 /// The longest IP packet.
-const MAX_PACKET_BYTES: usize = 65_535;
+pub(crate) const MAX_PACKET_BYTES: usize = 65_535;
 
-/// Encrypts each packet, which is in one segment and starts at its IP header, by the SA at its place. A packet with an
-/// error is to be dropped; a packet without is an outer IP packet, and over IPv6 in UDP one whose checksum is still to be
+/// Encrypts each packet, which starts at its IP header, by the SA at its place. A packet of several segments, or without room
+/// for a trailer in its buffer, is [`EspError::TooLong`], which no SA counts, and as it was: it is for
+/// [`Long`](crate::Long). A packet with another error is to be dropped; a packet without is an outer IP packet, and over IPv6 in UDP one whose checksum is still to be
 /// completed ([`Flags::TX_CSUM`]).
 ///
 /// `results` and `sas` have a place for each packet.
@@ -126,6 +126,7 @@ impl Wrapped {
     fn note(&mut self, sa: &Sa, bytes: usize, result: Result<(), EspError>) -> Result<(), EspError> {
         match result {
             Ok(()) => self.bytes += bytes as u64,
+            Err(EspError::TooLong) => sa.leave_number(),
             Err(error) => sa.refuse_numbered(error),
         }
         result
@@ -218,68 +219,111 @@ fn wrap_any<'p>(
     jobs: &mut Jobs<'p>,
     extended: &'p mut ExtendedHeader,
 ) -> Result<(), EspError> {
-    let esp = if sa.how.tunnel_mode {
-        wrap_tunnel(sa, packet, number)
-    } else {
-        wrap_transport(sa, packet, number)
-    }?;
-    let esp = packet.data_mut().get_mut(usize::from(esp)..).ok_or(EspError::Malformed)?;
+    if packet.is_chained() {
+        return Err(EspError::TooLong);
+    }
+    packet.complete_checksum().map_err(|_| EspError::Malformed)?;
+    let wrapping = Wrapping::new(sa, packet.data())?;
+    let len = packet.len();
+    if packet.headroom() < wrapping.before {
+        return Err(EspError::NoHeadroom);
+    }
+    if wrapping.added > packet.tailroom() {
+        return Err(EspError::TooLong);
+    }
+    packet.set_len(len + wrapping.added).map_err(|_| EspError::TooLong)?;
+    let bytes = packet.push_front(wrapping.before).map_err(|_| EspError::NoHeadroom)?;
+    let esp = wrapping.write(sa, bytes, number)?;
+    if sa.how.udp && sa.how.outer_v6 {
+        leave_checksum(packet, esp - size_of::<Udp>()).ok_or(EspError::Malformed)?;
+    }
+    let esp = packet.data_mut().get_mut(esp..).ok_or(EspError::Malformed)?;
     jobs.push(place, sa, number, esp, extended).ok_or(EspError::Malformed)
 }
 
-/// Puts a packet between outer headers and trailer; returns where ESP starts.
-fn wrap_tunnel(sa: &Sa, packet: &mut Buf, number: u64) -> Result<u16, EspError> {
-    if packet.is_chained() || packet.meta().flags.contains(Flags::TX_CSUM) {
-        make_plain(packet)?;
-    }
-    let inner = Inner::of(packet.data()).ok_or(EspError::BadInner)?;
-    let len = packet.len();
-    let padded = len.max(usize::from(sa.how.pad_to));
-    let outer = usize::from(sa.outer_bytes);
-    let before = outer + ESP_HEADER_BYTES + usize::from(sa.iv_bytes);
-    if packet.headroom() < before {
-        return Err(EspError::NoHeadroom);
-    }
-    append_trailer(sa, packet, len, padded, inner.protocol)?;
-    let total = packet.len() + before;
-    let bytes = packet.push_front(before).map_err(|_| EspError::NoHeadroom)?;
-    sa.write_outer(bytes, inner, number, total).ok_or(EspError::NoHeadroom)?;
-    sa.write_esp(bytes, outer, number).ok_or(EspError::NoHeadroom)?;
-    if sa.how.udp && sa.how.outer_v6 {
-        leave_checksum(packet, size_of::<Ipv6>()).ok_or(EspError::TooLong)?;
-    }
-    Ok(outer as u16)
+/// What is put around a packet, or between its headers and its payload.
+pub(crate) struct Wrapping {
+    /// Bytes before the packet.
+    pub(crate) before: usize,
+    /// Bytes behind it: padding, trailer, room for the ICV.
+    pub(crate) added: usize,
+    /// Bytes of the packet that are encrypted, its last ones; of them with zeroes behind; of the padding then.
+    text: usize,
+    padded: usize,
+    padding: usize,
+    next: u8,
+    way: Way,
 }
 
-/// Puts ESP between a packet's IP headers and its payload.
-#[inline(never)]
-fn wrap_transport(sa: &Sa, packet: &mut Buf, number: u64) -> Result<u16, EspError> {
-    make_plain(packet)?;
-    let (place, next) = payload(packet.data())?;
-    let ip_bytes = usize::from(place.ip_bytes);
-    let udp = if sa.how.udp { size_of::<Udp>() } else { 0 };
-    let before = udp + ESP_HEADER_BYTES + usize::from(sa.iv_bytes);
-    if packet.headroom() < before {
-        return Err(EspError::NoHeadroom);
+enum Way {
+    Tunnel(Inner),
+    Transport(Place),
+}
+
+impl Wrapping {
+    /// Of a packet in one piece whose checksums are complete.
+    pub(crate) fn new(sa: &Sa, packet: &[u8]) -> Result<Self, EspError> {
+        let (outer, text, next, way) = if sa.how.tunnel_mode {
+            let inner = Inner::of(packet).ok_or(EspError::BadInner)?;
+            (usize::from(sa.outer_bytes), packet.len(), inner.protocol, Way::Tunnel(inner))
+        } else {
+            let (place, next) = payload(packet)?;
+            let udp = if sa.how.udp { size_of::<Udp>() } else { 0 };
+            (udp, packet.len() - usize::from(place.ip_bytes), next, Way::Transport(place))
+        };
+        let padded = if sa.how.tunnel_mode { text.max(usize::from(sa.how.pad_to)) } else { text };
+        let block = usize::from(sa.block_bytes);
+        // A block is a power of two of bytes.
+        let end = (padded + TRAILER_BYTES + block - 1) & !(block - 1);
+        let padding = end - padded - TRAILER_BYTES;
+        let added = end - text + usize::from(sa.icv_bytes);
+        let longest = MAX_PACKET_BYTES - usize::from(sa.outer_bytes) - ESP_HEADER_BYTES - BLOCK_BYTES;
+        if packet.len() + added > longest {
+            return Err(EspError::TooLong);
+        }
+        let before = outer + ESP_HEADER_BYTES + usize::from(sa.iv_bytes);
+        Ok(Self { before, added, text, padded, padding, next, way })
     }
-    let len = packet.len();
-    append_trailer(sa, packet, len - ip_bytes, len - ip_bytes, next)?;
-    let bytes = packet.push_front(before).map_err(|_| EspError::NoHeadroom)?;
-    bytes.copy_within(before..before + ip_bytes, 0);
-    let esp = ip_bytes + udp;
-    let carrier = if sa.how.udp { protocol::UDP } else { protocol::ESP };
-    rewrite_ip(bytes, place, carrier)?;
-    if sa.how.udp {
+
+    /// Writes it into what is the packet with `before` and `added` bytes around it. Returns where ESP starts.
+    pub(crate) fn write(&self, sa: &Sa, bytes: &mut [u8], number: u64) -> Result<usize, EspError> {
+        let total = bytes.len();
+        let tail = total.checked_sub(self.added).and_then(|at| bytes.get_mut(at..));
+        let tail = tail.ok_or(EspError::Malformed)?;
+        match (self.padded == self.text, SHORT_TRAILERS.get(self.padding), tail.first_chunk_mut::<8>()) {
+            (true, Some(short), Some(place)) => {
+                // What follows within the eight bytes is the ICV's place.
+                *place = (short | u64::from(self.next) << (8 * (self.padding + 1))).to_le_bytes();
+            }
+            _ => write_long_trailer(tail, self.padded - self.text, self.padding, self.next),
+        }
+        let esp = match self.way {
+            Way::Tunnel(inner) => {
+                sa.write_outer(bytes, inner, number, total).ok_or(EspError::NoHeadroom)?;
+                usize::from(sa.outer_bytes)
+            }
+            Way::Transport(place) => self.write_between(sa, bytes, place)?,
+        };
+        sa.write_esp(bytes, esp, number).ok_or(EspError::NoHeadroom)?;
+        Ok(esp)
+    }
+
+    /// Moves the IP headers of a transport-mode packet to the front, and writes what follows them up to ESP.
+    #[inline(never)]
+    fn write_between(&self, sa: &Sa, bytes: &mut [u8], place: Place) -> Result<usize, EspError> {
+        let ip_bytes = usize::from(place.ip_bytes);
+        bytes.copy_within(self.before..self.before + ip_bytes, 0);
+        let carrier = if sa.how.udp { protocol::UDP } else { protocol::ESP };
+        rewrite_ip(bytes, place, carrier)?;
+        if !sa.how.udp {
+            return Ok(ip_bytes);
+        }
         let length = bytes.len() - ip_bytes;
         let port = if sa.how.outer_v6 { sa.peer.ipv6().1 } else { sa.peer.ipv4().1 };
         let rest = bytes.get_mut(ip_bytes..);
         rest.and_then(|rest| sa.write_udp(rest, port, length)).ok_or(EspError::Malformed)?;
+        Ok(ip_bytes + size_of::<Udp>())
     }
-    sa.write_esp(bytes, esp, number).ok_or(EspError::NoHeadroom)?;
-    if sa.how.udp && sa.how.outer_v6 {
-        leave_checksum(packet, ip_bytes).ok_or(EspError::TooLong)?;
-    }
-    Ok(esp as u16)
 }
 
 /// Where the payload of a packet of this node starts, and its protocol. Destination options stay outside of ESP.
@@ -292,44 +336,9 @@ fn payload(bytes: &[u8]) -> Result<(Place, u8), EspError> {
     Ok((place, next))
 }
 
-/// Completes a packet's checksum. It must be in one segment.
-#[cold]
-fn make_plain(packet: &mut Buf) -> Result<(), EspError> {
-    if packet.is_chained() {
-        return Err(EspError::TooLong);
-    }
-    packet.complete_checksum().map_err(|_| EspError::Malformed)
-}
-
 /// Padding bytes, as the end of a longer packet has them, with the padding's length behind: by number of them, the first
 /// byte in the lowest place.
 const SHORT_TRAILERS: [u64; 4] = [0, 0x01_01, 0x02_02_01, 0x03_03_02_01];
-
-/// Appends padding, trailer, and room for the ICV to a packet whose last `text` bytes are to be encrypted, padded to
-/// `padded` first.
-#[inline(always)]
-fn append_trailer(sa: &Sa, packet: &mut Buf, text: usize, padded: usize, next: u8) -> Result<(), EspError> {
-    let block = usize::from(sa.block_bytes);
-    // A block is a power of two of bytes.
-    let end = (padded + TRAILER_BYTES + block - 1) & !(block - 1);
-    let padding = end - padded - TRAILER_BYTES;
-    let len = packet.len();
-    let added = end - text + usize::from(sa.icv_bytes);
-    let longest = MAX_PACKET_BYTES - usize::from(sa.outer_bytes) - ESP_HEADER_BYTES - BLOCK_BYTES;
-    if added > packet.tailroom() || len + added > longest {
-        return Err(EspError::TooLong);
-    }
-    packet.set_len(len + added).map_err(|_| EspError::TooLong)?;
-    let tail = packet.data_mut().get_mut(len..).ok_or(EspError::TooLong)?;
-    match (padded == text, SHORT_TRAILERS.get(padding), tail.first_chunk_mut::<8>()) {
-        (true, Some(short), Some(place)) => {
-            // What follows within the eight bytes is the ICV's place.
-            *place = (short | u64::from(next) << (8 * (padding + 1))).to_le_bytes();
-        }
-        _ => write_long_trailer(tail, padded - text, padding, next),
-    }
-    Ok(())
-}
 
 /// Any trailer: zeroes for traffic flow confidentiality, padding 1, 2, 3, ..., its length, next header.
 #[inline(never)]

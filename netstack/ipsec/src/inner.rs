@@ -6,6 +6,7 @@ use crate::sa::{ESP_HEADER_BYTES, TRAILER_BYTES};
 use crate::{EspError, PacketFacts, Sa};
 use buffer::{Buf, Flags};
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::ops::Range;
 use crypto::TAG_BYTES;
 use packet::ipv4::Ipv4;
 use packet::ipv6::Ipv6;
@@ -18,6 +19,7 @@ pub(crate) struct Unwrapped<'a> {
     is_usual: bool,
     copies_ecn: bool,
     tunnel: u32,
+    flags: Flags,
     packets: u64,
     bytes: u64,
 }
@@ -31,6 +33,7 @@ impl<'a> Unwrapped<'a> {
             is_usual: how.is_usual && !how.has_selectors,
             copies_ecn: how.ecn == EcnPolicy::Copy,
             tunnel: sa.tunnel.0,
+            flags: flags(sa),
             packets: 0,
             bytes: 0,
         }
@@ -40,11 +43,10 @@ impl<'a> Unwrapped<'a> {
     #[inline(always)]
     pub(crate) fn unwrap(&mut self, packet: &mut Buf, place: Place, number: u64) -> Result<(), EspError> {
         if !(self.is_usual && place == Place::PLAIN && self.unwrap_usual(packet)?) {
-            accept(self.sa, number, packet, place)?;
+            let inner = accept(self.sa, number, packet.data_mut(), place)?;
+            packet.narrow(inner.start, inner.len()).map_err(|_| EspError::Malformed)?;
         }
-        let meta = packet.meta_mut();
-        meta.flags = (meta.flags & Flags::TRACED) | Flags::DECRYPTED;
-        meta.opaque[1] = u64::from(self.tunnel);
+        mark(packet, self.flags, self.tunnel);
         self.packets += 1;
         self.bytes += packet.len() as u64;
         Ok(())
@@ -92,34 +94,49 @@ impl<'a> Unwrapped<'a> {
     }
 }
 
-/// What is left to do with an authentic packet whose number is new: trailer, inner packet.
+/// What is true of packets that an SA decrypts.
+#[inline(always)]
+pub(crate) fn flags(sa: &Sa) -> Flags {
+    if sa.how.tunnel_mode { Flags::DECRYPTED | Flags::INNER } else { Flags::DECRYPTED }
+}
+
+/// Notes that a packet came out of a tunnel.
+#[inline(always)]
+pub(crate) fn mark(packet: &mut Buf, flags: Flags, tunnel: u32) {
+    let meta = packet.meta_mut();
+    meta.flags = (meta.flags & Flags::TRACED) | flags;
+    meta.opaque[1] = u64::from(tunnel);
+}
+
+/// What is left to do with an authentic packet whose number is new: trailer, inner packet. Returns where that is.
 #[inline(never)]
-fn accept(sa: &Sa, number: u64, packet: &mut Buf, place: Place) -> Result<(), EspError> {
+pub(crate) fn accept(sa: &Sa, number: u64, bytes: &mut [u8], place: Place) -> Result<Range<usize>, EspError> {
     if sa.how.udp {
-        follow_peer(sa, packet.data(), place, number);
+        follow_peer(sa, bytes, place, number);
     }
-    let outer_class = class_of(packet.data());
-    let end = packet.len() - usize::from(sa.icv_bytes);
+    let outer_class = class_of(bytes);
+    let end = bytes.len() - usize::from(sa.icv_bytes);
     let start = usize::from(place.esp) + ESP_HEADER_BYTES + usize::from(sa.iv_bytes);
-    let text = packet.data().get(start..end).ok_or(EspError::Malformed)?;
+    let text = bytes.get(start..end).ok_or(EspError::Malformed)?;
     let (payload, next) = payload(text)?;
-    packet.shorten(start + payload);
-    match next {
+    let bytes = bytes.get_mut(..start + payload).ok_or(EspError::Malformed)?;
+    let range = match next {
         protocol::NO_NEXT_HEADER => return Err(EspError::Dummy),
         PROTOCOL_IPV4 | PROTOCOL_IPV6 if sa.how.tunnel_mode => {
-            packet.pull_front(start).map_err(|_| EspError::Malformed)?;
-            cut_to_inner(packet, next)?;
+            let inner = bytes.get_mut(start..).ok_or(EspError::Malformed)?;
+            let length = inner_length(inner, next)?;
             if sa.how.ecn == EcnPolicy::Copy {
-                combine_ecn(packet.data_mut(), outer_class)?;
+                combine_ecn(inner, outer_class)?;
             }
+            start..start + length
         }
-        _ if !sa.how.tunnel_mode => unwrap_transport(sa, packet, place, start, next)?,
+        _ if !sa.how.tunnel_mode => unwrap_transport(sa, bytes, place, start, next)?,
         _ => return Err(EspError::BadInner),
-    }
-    if sa.how.has_selectors && !is_selected(sa, packet.data()) {
+    };
+    if sa.how.has_selectors && !is_selected(sa, bytes.get(range.clone()).unwrap_or_default()) {
         return Err(EspError::SelectorMismatch);
     }
-    Ok(())
+    Ok(range)
 }
 
 /// DSCP and ECN of an outer header.
@@ -156,9 +173,8 @@ fn has_right_padding(tail: u64, padding: u8) -> bool {
     end >> (48 - bits) == expected
 }
 
-/// Cuts what follows the inner packet (RFC 4303 §2.7), whose version must be what the trailer says.
-fn cut_to_inner(packet: &mut Buf, next: u8) -> Result<(), EspError> {
-    let bytes = packet.data();
+/// Bytes of an inner packet, whose version must be what the trailer says. More may follow it (RFC 4303 §2.7).
+fn inner_length(bytes: &[u8], next: u8) -> Result<usize, EspError> {
     let length = if next == PROTOCOL_IPV4 {
         let (header, _) = Ipv4::ref_from_prefix(bytes).map_err(|_| EspError::BadInner)?;
         let length = usize::from(header.total_length.get());
@@ -167,27 +183,32 @@ fn cut_to_inner(packet: &mut Buf, next: u8) -> Result<(), EspError> {
         let (header, _) = Ipv6::ref_from_prefix(bytes).map_err(|_| EspError::BadInner)?;
         (header.version() == 6).then(|| size_of::<Ipv6>() + usize::from(header.payload_length.get()))
     };
-    let length = length.filter(|length| *length <= packet.len()).ok_or(EspError::BadInner)?;
-    packet.shorten(length);
-    Ok(())
+    length.filter(|length| *length <= bytes.len()).ok_or(EspError::BadInner)
 }
 
-/// Takes ESP out from between a packet's IP headers and its payload, which starts at `start`.
+/// Takes ESP out from between a packet's IP headers and its payload, which starts at `start`. Returns where the packet is.
 #[inline(never)]
-fn unwrap_transport(sa: &Sa, packet: &mut Buf, place: Place, start: usize, next: u8) -> Result<(), EspError> {
+fn unwrap_transport(
+    sa: &Sa,
+    bytes: &mut [u8],
+    place: Place,
+    start: usize,
+    next: u8,
+) -> Result<Range<usize>, EspError> {
     let ip_bytes = usize::from(place.ip_bytes);
-    let bytes = packet.data_mut();
-    if start > bytes.len() || ip_bytes > start {
+    let front = start.checked_sub(ip_bytes).ok_or(EspError::Malformed)?;
+    let end = bytes.len();
+    if start > end {
         return Err(EspError::Malformed);
     }
-    bytes.copy_within(..ip_bytes, start - ip_bytes);
-    packet.pull_front(start - ip_bytes).map_err(|_| EspError::Malformed)?;
-    rewrite_ip(packet.data_mut(), place, next)?;
+    bytes.copy_within(..ip_bytes, front);
+    let packet = bytes.get_mut(front..).ok_or(EspError::Malformed)?;
+    rewrite_ip(packet, place, next)?;
     if sa.how.udp {
         // None: there is no checksum to renew.
-        let _ = renew_checksum(packet.data_mut(), ip_bytes, next);
+        let _ = renew_checksum(packet, ip_bytes, next);
     }
-    Ok(())
+    Ok(front..end)
 }
 
 /// True if an inner packet is one that the SA is for.

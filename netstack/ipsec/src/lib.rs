@@ -4,6 +4,7 @@
 //! 1. control describes a security association ([`SaParameters`]), and [`Sa::new`] checks it and makes its keys ready;
 //! 2. it keeps them in a [`Database`] with tunnels and policies, and publishes a [`Snapshot`] of it after each change;
 //! 3. workers find the SA of a packet in the snapshot and hand whole vectors to [`encapsulate`] and [`decapsulate`];
+//!    Packets that fill several buffers go one by one through a worker's [`Long`];
 //! 4. control asks [`Database::poll`] what expired, and reads each SA's [`SaCounters`].
 //!
 //! An [`Sa`] is shared by all workers and by successive snapshots: its sequence numbers and its anti-replay window are
@@ -24,6 +25,7 @@ mod encapsulate;
 mod error;
 mod inner;
 mod jobs;
+mod long;
 mod mss;
 mod outer;
 mod params;
@@ -43,6 +45,7 @@ pub use database::{Database, DatabaseError, Event, EventKind};
 pub use decapsulate::decapsulate;
 pub use encapsulate::encapsulate;
 pub use error::EspError;
+pub use long::Long;
 pub use mss::clamp_mss;
 pub use params::{
     Algorithm, DfPolicy, Direction, DscpPolicy, EcnPolicy, Lifetimes, Limits, MAX_REPLAY_WINDOW,

@@ -360,6 +360,13 @@ pub(crate) fn leave_checksum(packet: &mut Buf, ip_bytes: usize) -> Option<()> {
 /// that a NAT has changed since (RFC 3948 §3.1.2). The ICV has vouched for the text. A UDP checksum that was left out
 /// stays out.
 pub(crate) fn renew_checksum(packet: &mut [u8], ip_bytes: usize, next: u8) -> Option<()> {
+    const UDP_CHECKSUM: usize = core::mem::offset_of!(Udp, checksum);
+    let was_left_out = next == protocol::UDP && packet.get(ip_bytes + UDP_CHECKSUM..)?.starts_with(&[0; 2]);
+    if was_left_out { None } else { fill_checksum(packet, ip_bytes, next) }
+}
+
+/// Computes it whatever was there.
+pub(crate) fn fill_checksum(packet: &mut [u8], ip_bytes: usize, next: u8) -> Option<()> {
     let (header, text) = packet.split_at_mut_checked(ip_bytes)?;
     let place = match next {
         protocol::TCP => 16,
@@ -367,10 +374,6 @@ pub(crate) fn renew_checksum(packet: &mut [u8], ip_bytes: usize, next: u8) -> Op
         protocol::ICMPV6 => 2,
         _ => return None,
     };
-    let before = *text.get(place..)?.first_chunk::<2>()?;
-    if next == protocol::UDP && before == [0; 2] {
-        return None;
-    }
     let is_v6 = header.first()? >> 4 == 6;
     let (source, destination) = if is_v6 { (8..24, 24..40) } else { (12..16, 16..20) };
     text.get_mut(place..)?.first_chunk_mut::<2>()?.fill(0);

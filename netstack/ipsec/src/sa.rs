@@ -1,10 +1,11 @@
 //! A security association as workers share it.
 
 use crate::cipher::Cipher;
+use crate::inner::{flags, mark};
 use crate::params::{DfPolicy, DscpPolicy, EcnPolicy, Limits, TtlPolicy};
 use crate::peer::Peer;
 use crate::{Direction, EspError, Mode, SaError, SaId, SaParameters, Sequence, TunnelId, Window};
-use buffer::{prefetch_read, prefetch_write};
+use buffer::{Buf, prefetch_read, prefetch_write};
 use core::array;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
@@ -237,6 +238,12 @@ impl Sa {
         self.tunnel
     }
 
+    /// Notes that a packet is what this SA decrypted, as [`decapsulate`](crate::decapsulate()) does: in its flags, and its tunnel
+    /// in [`buffer::Meta::opaque`].
+    pub fn mark(&self, packet: &mut Buf) {
+        mark(packet, flags(self), self.tunnel.0);
+    }
+
     /// What control said of it, without the key.
     pub fn parameters(&self) -> &SaParameters {
         &self.parameters
@@ -419,8 +426,14 @@ impl Sa {
     /// Refuses a packet that has its sequence number already.
     #[cold]
     pub(crate) fn refuse_numbered(&self, error: EspError) {
-        let _ = self.use_.packets_less_sequence.fetch_sub(1, Relaxed);
+        self.leave_number();
         self.refuse(error);
+    }
+
+    /// Counts no packet with a sequence number that was taken: it will not be used.
+    #[cold]
+    pub(crate) fn leave_number(&self) {
+        let _ = self.use_.packets_less_sequence.fetch_sub(1, Relaxed);
     }
 
     /// Leaves a message to control.

@@ -5,8 +5,8 @@ mod common;
 use common::*;
 use ipnet::IpNet;
 use ipsec::{
-    Algorithm, DfPolicy, Direction, DscpPolicy, EcnPolicy, EspError, EventKind, Lifetimes, Limits, Mode,
-    NatT, SaParameters, Selector, TtlPolicy,
+    Algorithm, DfPolicy, Direction, DscpPolicy, EcnPolicy, EspError, EventKind, Lifetimes, Limits, Long,
+    Mode, NatT, SaParameters, Selector, TtlPolicy,
 };
 use proptest::prelude::*;
 
@@ -54,6 +54,77 @@ fn everything_comes_back_and_is_as_long_as_announced() {
                 assert_eq!(pair.open(&outer), Err(EspError::Replayed), "{what}");
             }
         }
+    }
+}
+
+/// A packet in segments of this many bytes.
+fn in_segments(pair: &Pair, bytes: &[u8], each: usize) -> buffer::Buf {
+    let mut segments = bytes.chunks(each).map(|part| pair.packet(part));
+    let mut packet = segments.next().expect("it has bytes");
+    segments.for_each(|segment| packet.append_segment(segment));
+    packet
+}
+
+/// What fits into a buffer passes by either way, and what does not by its own; both take sequence numbers, windows and counts
+/// from the same place.
+#[test]
+fn packets_longer_than_a_buffer_are_treated_like_others() {
+    for parameters in every_kind() {
+        let (transport, outer6) = (parameters.mode == Mode::Transport, parameters.local.is_ipv6());
+        let is_udp6 = outer6 && parameters.nat_t.is_some();
+        let what = format!("{parameters:?}");
+        let (pair, mut long) = (Pair::new(parameters), Long::new());
+        let suite = pair.snapshot.suite();
+        let (mut passed, mut passed_bytes) = (0, 0);
+        for payload in [0, 63, 1400, 2010, 3000, 9001] {
+            let packet = if transport { between_ends(outer6, payload) } else { inner(false, payload) };
+            let mut given = in_segments(&pair, &packet, 1500);
+            let outer = long.encapsulate(suite, &mut given, pair.outbound(), 0).expect(&what).to_vec();
+            assert_eq!(outer.len(), packet.len() + pair.outbound().overhead(packet.len()), "{what}");
+            assert!(!is_udp6 || has_checksum(&outer), "{what}");
+            let chain = in_segments(&pair, &outer, 1499);
+            let (sa, opened) = long.decapsulate(&pair.snapshot, &chain, 0).expect(&what);
+            assert_eq!((sa.parameters().spi, opened), (SPI, &packet[..]), "{what}");
+            let again = long.decapsulate(&pair.snapshot, &chain, 0).map(drop);
+            assert_eq!(again, Err(EspError::Replayed), "{what}");
+            (passed, passed_bytes) = (passed + 1, passed_bytes + packet.len() as u64);
+            if outer.len() < 2000 {
+                // The two ways open what the other has sealed.
+                let plain = pair.seal(&packet).expect(&what);
+                let mut changed = plain.clone();
+                *changed.last_mut().expect("not empty") ^= 1;
+                let forged = long.decapsulate(&pair.snapshot, &pair.packet(&changed), 0).map(drop);
+                assert_eq!(forged, Err(EspError::AuthenticationFailed), "{what}");
+                let opened = long.decapsulate(&pair.snapshot, &pair.packet(&plain), 0);
+                assert_eq!(opened.expect(&what).1, packet, "{what}");
+                let sealed = long.encapsulate(suite, &mut pair.packet(&packet), pair.outbound(), 0);
+                assert_eq!(pair.open(sealed.expect(&what)), Ok(packet.clone()), "{what}");
+                (passed, passed_bytes) = (passed + 2, passed_bytes + 2 * packet.len() as u64);
+            } else {
+                let mut packets = [in_segments(&pair, &packet, 1500)];
+                let mut results = [Ok(())];
+                ipsec::encapsulate(suite, &mut packets, &[Some(pair.outbound())], 0, &mut results);
+                let mut opened = [Err(EspError::Malformed)];
+                ipsec::decapsulate(&pair.snapshot, &mut [chain], 0, &mut opened);
+                let refused = (results[0], opened[0].map(drop));
+                assert_eq!(refused, (Err(EspError::TooLong), Err(EspError::TooLong)), "{what}");
+            }
+        }
+        for (sa, is_inbound) in [(pair.outbound(), false), (pair.inbound(), true)] {
+            let counters = sa.counters();
+            assert_eq!((counters.packets, counters.bytes), (passed, passed_bytes), "{what}");
+            let errors = [EspError::Replayed, EspError::AuthenticationFailed, EspError::TooLong];
+            let counted = errors.map(|error| counters.errors[error as usize]);
+            assert_eq!(counted, if is_inbound { [6, 3, 0] } else { [0; 3] }, "{what}");
+        }
+        let mut hopeless = [0; 65_530];
+        hopeless[0] = 0x45;
+        let mut hopeless = in_segments(&pair, &hopeless, 2000);
+        assert_eq!(
+            long.encapsulate(suite, &mut hopeless, pair.outbound(), 0),
+            Err(EspError::TooLong),
+            "{what}"
+        );
     }
 }
 
@@ -214,6 +285,13 @@ fn outer_headers_follow_their_policies() {
 }
 
 /// In UDP over IPv6 a packet has a checksum, which is right once whoever sends it completes it (RFC 8200 §8.1).
+/// Whether UDP over IPv6 has one, and it is right.
+fn has_checksum(outer: &[u8]) -> bool {
+    let sum = packet::checksum::Sum::new();
+    let sum = sum.pseudo_header(&outer[8..24], &outer[24..40], 17, outer.len() as u32 - 40);
+    outer[46..48] != [0; 2] && sum.bytes(&outer[40..]).is_valid()
+}
+
 #[test]
 fn udp_over_ipv6_has_a_checksum() {
     for mode in [Mode::Tunnel, Mode::Transport] {
@@ -226,14 +304,7 @@ fn udp_over_ipv6_has_a_checksum() {
                 ipsec::encapsulate(pair.snapshot.suite(), &mut packets, &sas, 0, &mut results);
                 packets[0].complete_checksum().expect("there is a place for it");
                 let outer = packets[0].data();
-                let sum = packet::checksum::Sum::new().pseudo_header(
-                    &outer[8..24],
-                    &outer[24..40],
-                    17,
-                    outer.len() as u32 - 40,
-                );
-                assert_ne!(outer[46..48], [0; 2]);
-                assert!(sum.bytes(&outer[40..]).is_valid(), "{mode:?} {algorithm:?} {length}");
+                assert!(has_checksum(outer), "{mode:?} {algorithm:?} {length}");
                 assert_eq!(pair.open(outer), Ok(between_ends(true, length)));
             }
         }

@@ -1,14 +1,16 @@
 //! Decrypts ESP packets to this node, a vector at a time; what comes out came in by the tunnel's interface.
+//!
+//! What does not fit into one buffer goes one by one by way of the worker's [`ipsec::Long`].
 
 use super::esp_encrypt::{clamp_mss, reason};
-use super::{drop_for, linearise};
+use super::{drop_for, linearise, replace};
 use crate::DropReason;
 use crate::context::Context;
 use crate::counters::CountRun;
 use crate::graph::{Nexts, Node};
 use crate::tables::InterfaceId;
-use buffer::{Buf, Vector};
-use ipsec::{EspError, Sa, TunnelId};
+use buffer::{Buf, BufferCache, Vector};
+use ipsec::{EspError, Long, Sa, Snapshot, TunnelId};
 
 /// Packets that go through all steps together: few enough that they stay in the first-level cache meanwhile.
 const CHUNK: usize = 64;
@@ -36,10 +38,16 @@ fn decrypt<'a>(
     ipsec::decapsulate(cx.ipsec, packets, cx.now_ns, &mut results[..count]);
     let mut counted = CountRun::new(|id| cx.counters.tunnels.get(id as usize).map(|counter| &counter.rx));
     for ((packet, next), result) in packets.iter_mut().zip(nexts).zip(results) {
-        let sa = match result {
+        let opened = match *result {
+            Err(EspError::TooLong) if packet.is_chained() => {
+                decrypt_long(&mut cx.scratch.long, cx.cache, cx.ipsec, packet, cx.now_ns)
+            }
+            result => result.map_err(reason),
+        };
+        let sa = match opened {
             Ok(sa) => sa,
-            Err(error) => {
-                *next = drop_for(packet, reason(*error));
+            Err(reason) => {
+                *next = drop_for(packet, reason);
                 continue;
             }
         };
@@ -56,13 +64,28 @@ fn decrypt<'a>(
         }
         if let Some(interface) = way.interface {
             packet.meta_mut().rx_interface = interface;
-            counted.add(interface.into(), packet.len());
+            counted.add(interface.into(), packet.total_len());
             if !way.is_up {
                 *next = drop_for(packet, DropReason::InterfaceDown);
             }
         }
     }
     counted.finish();
+}
+
+/// Decrypts a packet that does not fit into one buffer.
+#[cold]
+fn decrypt_long<'a>(
+    long: &mut Long,
+    cache: &mut BufferCache,
+    snapshot: &'a Snapshot,
+    packet: &mut Buf,
+    now_ns: u64,
+) -> Result<&'a Sa, DropReason> {
+    let (sa, inner) = long.decapsulate(snapshot, packet, now_ns).map_err(reason)?;
+    replace(cache, packet, inner)?;
+    sa.mark(packet);
+    Ok(sa)
 }
 
 /// What there is to know of a tunnel.

@@ -3,10 +3,13 @@
 //! An outer packet that a neighbour takes as it is gets its Ethernet header here: its header was just written, so that there is
 //! nothing to be checked or changed in it, and a vector usually has one destination. All others go to lookup.
 //!
+//! A packet that does not fit into one buffer with what ESP adds goes by way of the worker's [`ipsec::Long`], after the others
+//! of its vector, and its outer packet through lookup.
+//!
 //! The tunnel is in `opaque[1]`, and [`CUT`] with it if the packet is a piece that was made for the tunnel. A packet that
 //! the path of the outer packets is known not to take is cut or refused here, as the tunnel's own MTU was kept before.
 
-use super::{drop_for, icmp4_error, icmp6_error, linearise};
+use super::{drop_for, icmp4_error, icmp6_error, linearise, replace};
 use crate::DropReason;
 use crate::context::Context;
 use crate::counters::CountRun;
@@ -62,22 +65,60 @@ fn encrypt<'a>(cx: &mut Context<'a>, way: &mut Option<Way<'a>>, packets: &mut [B
     let count = packets.len();
     let mut sas = [None; CHUNK];
     let mut results = [Ok(()); CHUNK];
+    let mut long = 0;
     if find(cx, way, packets, &mut sas, nexts) {
         linearise(cx.cache, packets);
+        long = set_aside(packets, &mut sas);
     }
     ipsec::encapsulate(cx.ipsec.suite(), packets, &sas[..count], cx.now_ns, &mut results[..count]);
     let columns = nexts.iter_mut().zip(&mut cx.scratch.destinations4);
-    for ((packet, (next, destination)), result) in packets.iter_mut().zip(columns).zip(&results) {
+    for (index, ((packet, (next, destination)), result)) in
+        packets.iter_mut().zip(columns).zip(&results).enumerate()
+    {
         match result {
             Ok(()) => (*next, *destination) = sent(packet),
             Err(EspError::NoSa) if *next != Node::EspEncrypt => {}
-            Err(error) => *next = drop_for(packet, reason(*error)),
+            Err(error) => {
+                long |= u64::from(*error == EspError::TooLong) << index;
+                *next = drop_for(packet, reason(*error));
+            }
         }
     }
     if is_one_way(&cx.scratch.destinations4[..count]) {
         route_alike(cx, packets, nexts);
     } else {
         route(cx, packets, nexts);
+    }
+    if long != 0 {
+        encrypt_long(cx, long, packets, nexts);
+    }
+}
+
+/// Keeps packets of several segments from the others of their SAs. A bit for each.
+#[cold]
+fn set_aside(packets: &[Buf], sas: &mut [Option<&Sa>; CHUNK]) -> u64 {
+    let columns = packets.iter().zip(sas).enumerate();
+    columns.fold(0, |long, (index, (packet, sa))| {
+        let is_long = packet.is_chained() && sa.is_some();
+        if is_long {
+            *sa = None;
+        }
+        long | u64::from(is_long) << index
+    })
+}
+
+/// Encrypts packets that do not fit into one buffer with what ESP adds; their outer packets are looked up like any.
+#[cold]
+fn encrypt_long(cx: &mut Context<'_>, long: u64, packets: &mut [Buf], nexts: &mut [Node]) {
+    let columns = packets.iter_mut().zip(nexts).enumerate();
+    for (_, (packet, next)) in columns.filter(|(index, _)| long >> index & 1 == 1) {
+        let sa = cx.ipsec.outbound(TunnelId(packet.meta().opaque[1] as u32)).ok_or(EspError::NoSa);
+        let scratch = &mut cx.scratch.long;
+        let sealed = sa.and_then(|sa| scratch.encapsulate(cx.ipsec.suite(), packet, sa, cx.now_ns));
+        *next = match sealed.map_err(reason).and_then(|outer| replace(cx.cache, packet, outer)) {
+            Ok(()) => sent(packet).0,
+            Err(reason) => drop_for(packet, reason),
+        };
     }
 }
 

@@ -151,7 +151,10 @@ fn examine(shared: &Shared, tables: &Tables, cache: &mut BufferCache, packet: &m
         }
     }
     // Offers are sent to an address that is not one of this node's yet (RFC 2131 §4.1).
-    if interface.description.dhcp_client && is_dhcp_reply(packet, &header) {
+    if interface.description.dhcp_client
+        && !packet.meta().flags.contains(Flags::INNER)
+        && is_dhcp_reply(packet, &header)
+    {
         return Node::Ip4Local;
     }
     match by_destination(shared, tables, &interface.description, packet, &header) {
@@ -189,13 +192,18 @@ fn by_destination(
     packet: &Buf,
     header: &Ipv4,
 ) -> Result<Node, DropReason> {
+    // No link brought what was in a tunnel: nothing in it is of a link's scope.
+    let is_of_link = header.destination[0] >= 224 || is_link_local(header);
+    if is_of_link && packet.meta().flags.contains(Flags::INNER) {
+        return Err(DropReason::EspBadInner);
+    }
     match header.destination {
         [255, 255, 255, 255] => Ok(Node::Ip4Local),
         [224..=239, ..] if interface.groups4.contains(&header.destination.into()) => Ok(Node::Ip4Local),
         [224..=239, ..] => Err(DropReason::Ip4MulticastNotJoined),
         [octet, ..] if !is_host(octet) => Err(DropReason::Ip4MartianDestination),
         _ if packet.meta().flags.contains(Flags::LINK_MULTICAST) => Err(DropReason::UnicastInLinkGroup),
-        [a, b, ..] if [a, b] == LINK_LOCAL || header.source[..2] == LINK_LOCAL => {
+        _ if is_link_local(header) => {
             // It must not leave its link: only this node itself may be meant.
             let group = tables.group(shared.fib4().lookup(u32::from_be_bytes(header.destination)));
             let ours = tables.adjacency(group.first).next4 == Node::Ip4Local && group.mask == 0;
@@ -203,6 +211,11 @@ fn by_destination(
         }
         _ => Ok(Node::Ip4Lookup),
     }
+}
+
+/// True for a packet from or to an address of a link.
+fn is_link_local(header: &Ipv4) -> bool {
+    [header.source, header.destination].iter().any(|address| address[..2] == LINK_LOCAL)
 }
 
 enum OptionProblem {

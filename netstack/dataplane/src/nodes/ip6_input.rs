@@ -146,6 +146,11 @@ fn by_scope(
     let interface =
         cx.tables.row(InterfaceId(packet.meta().rx_interface)).ok_or(DropReason::InterfaceDown)?;
     let interface = &interface.description;
+    // No link brought what was in a tunnel: nothing in it is of a link's scope.
+    let is_of_link = |address: Ipv6Addr| address.is_multicast() || address.is_unicast_link_local();
+    if packet.meta().flags.contains(Flags::INNER) && (is_of_link(source) || is_of_link(destination)) {
+        return Err(DropReason::EspBadInner);
+    }
     if destination.is_multicast() {
         // Interface-local scope never is on a wire, and 0 is reserved (RFC 4291 §2.7).
         return match destination.octets()[1] & 0xf {

@@ -69,10 +69,16 @@ fn deliver_icmp(cx: &Context<'_>, packet: &mut Buf, at: usize) -> Node {
         ECHO_REQUEST if at == size_of::<Ipv6>() && !Ipv6Addr::from(header.destination).is_multicast() => {
             reply(cx.tables, packet, icmp)
         }
-        nd::ROUTER_SOLICITATION..=nd::REDIRECT if header.hop_limit != nd::HOP_LIMIT || icmp.code != 0 => {
-            drop_for(packet, DropReason::NdMalformed)
+        nd::ROUTER_SOLICITATION..=nd::REDIRECT => {
+            // A tunnel has no neighbours, and what was in it is about no link, whatever its hop limit says.
+            let is_inner = packet.meta().flags.contains(Flags::INNER);
+            let is_wrong = header.hop_limit != nd::HOP_LIMIT || icmp.code != 0 || is_inner;
+            if is_wrong {
+                drop_for(packet, DropReason::NdMalformed)
+            } else {
+                punt_for(packet, PuntReason::Nd)
+            }
         }
-        nd::ROUTER_SOLICITATION..=nd::REDIRECT => punt_for(packet, PuntReason::Nd),
         _ => punt_for(packet, PuntReason::Local6),
     }
 }

@@ -67,6 +67,14 @@ fn linearise(cache: &mut BufferCache, packets: &mut [Buf]) {
     }
 }
 
+/// Gives a packet other bytes, in buffers of their own.
+fn replace(cache: &mut BufferCache, packet: &mut Buf, bytes: &[u8]) -> Result<(), DropReason> {
+    let mut copy = cache.copy(bytes).ok_or(DropReason::NoBuffer)?;
+    *copy.meta_mut() = *packet.meta();
+    cache.free_one(core::mem::replace(packet, copy));
+    Ok(())
+}
+
 /// An ICMP or ICMPv6 error: type, code, and the second word of its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct IcmpError {

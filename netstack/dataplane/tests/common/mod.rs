@@ -109,14 +109,16 @@ fn interface(attachment: Attachment, mac: [u8; 6], number: u16, mtu: u16) -> Int
 }
 
 /// Interfaces: eth0 (10.0.0.1/24), eth1 (10.0.1.1/24), eth1.100 (10.0.100.1/24), ipsec0 (10.0.7.1/24), and the like in `2001:db8:N::/64`.
+/// The tunnel takes more than [`TUNNEL_MTU`] where eth1 takes jumbo frames.
 pub fn interfaces(mtu1: u16) -> Vec<Option<Interface>> {
+    let tunnel_mtu = if mtu1 > 1500 { mtu1 - 100 } else { TUNNEL_MTU };
     let vlan = Attachment::Vlan { parent: ETH1, vlan_id: VLAN_ID };
     let tunnel = Attachment::Ipsec { tunnel: TUNNEL };
     vec![
         Some(interface(Attachment::Port, MAC0, 0, 1500)),
         Some(interface(Attachment::Port, MAC1, 1, mtu1)),
         Some(interface(vlan, MAC1, VLAN_ID, mtu1)),
-        Some(interface(tunnel, [0; 6], 7, TUNNEL_MTU)),
+        Some(interface(tunnel, [0; 6], 7, tunnel_mtu)),
     ]
 }
 

@@ -60,9 +60,8 @@ pub(crate) struct KnownTunnel {
     pub(crate) id: TunnelId,
     /// None: only its number was given yet.
     settings: Option<config::Tunnel>,
-    keepalive_ns: u64,
-    /// Packets of its outbound association when a keepalive was last due.
-    sent_packets: u64,
+    /// When the last keepalive was sent.
+    keepalive_ns: Option<u64>,
     /// Where the peer was seen to be, if not where the settings say. Associations that follow begin there.
     moved_to: Option<SocketAddr>,
 }
@@ -203,7 +202,7 @@ impl Ipsec {
                 TunnelId(self.next_tunnel - 1)
             }
         };
-        let known = KnownTunnel { id, settings: None, keepalive_ns: 0, sent_packets: 0, moved_to: None };
+        let known = KnownTunnel { id, settings: None, keepalive_ns: None, moved_to: None };
         let _ = self.tunnels.insert(name.into(), known);
         id
     }

@@ -110,16 +110,18 @@ impl Router {
             let Some(nat) = settings.nat_traversal.as_ref().filter(|nat| nat.keepalive_seconds > 0) else {
                 continue;
             };
-            if now_ns < known.keepalive_ns {
-                continue;
-            }
             let Some(sa) = ipsec.database.outbound(known.id) else { continue };
             let Some(peer) = sa.peer() else { continue };
-            let sent_packets = sa.counters().packets;
-            if core::mem::replace(&mut known.sent_packets, sent_packets) == sent_packets {
+            let interval_ns = u64::from(nat.keepalive_seconds) * NS_PER_SECOND;
+            let is_due = |keepalive_ns: u64| {
+                let sent_ns = sa.counters().last_used_ns.max(keepalive_ns);
+                now_ns.saturating_sub(sent_ns) >= interval_ns
+            };
+            // The first one has the NAT know the tunnel before the peer sends anything.
+            if known.keepalive_ns.is_none_or(is_due) {
+                known.keepalive_ns = Some(now_ns);
                 due.push(keepalive(settings.local, nat.local_port, peer));
             }
-            known.keepalive_ns = now_ns + u64::from(nat.keepalive_seconds) * NS_PER_SECOND;
         }
         due.into_iter().for_each(|packet| self.output(Output::Send(packet)));
     }

@@ -87,16 +87,21 @@ impl Router {
         let is_incomplete = routes.len() == MAX_ROUTES;
         let mut findings = Vec::new();
         let inside = routes.into_iter().filter(|route| route.active);
-        let covers_all = |route: &RouteStatus| route.prefix == network;
         let inside: Vec<RouteStatus> = inside.collect();
-        if !inside.iter().any(covers_all) {
+        let prefixes: Vec<IpNet> = inside.iter().map(|route| route.prefix).collect();
+        if !is_covered(network, &prefixes) {
             match self.covering(network) {
                 Some(route) => self.judge_route(network, &route, now_ns, &mut findings),
                 None => findings.push(dropped(network, "no route", "no route")),
             }
         }
         for route in &inside {
-            self.judge_route(route.prefix, route, now_ns, &mut findings);
+            // Longer routes take what is theirs.
+            let is_longer = |prefix: &&IpNet| **prefix != route.prefix && route.prefix.contains(*prefix);
+            let longer: Vec<IpNet> = prefixes.iter().filter(is_longer).copied().collect();
+            if !is_covered(route.prefix, &longer) {
+                self.judge_route(route.prefix, route, now_ns, &mut findings);
+            }
         }
         Verification { findings, is_incomplete }
     }
@@ -135,12 +140,17 @@ impl Router {
             let verdict = self.judge_tunnel(tunnel.id, now_ns);
             return findings.push(Finding { prefix: part, by: by.into(), verdict });
         }
+        // What earlier policies leave nothing of for later ones.
+        let mut decided = Vec::new();
         for (place, policy) in self.ipsec.database.policies().iter().enumerate() {
             let to = policy.selector.destination;
             if policy.direction != Direction::Outbound || !overlap(to, part) {
                 continue;
             }
             let meet = if part.contains(&to) { to } else { part };
+            if is_covered(meet, &decided) {
+                continue;
+            }
             let by = format!("outbound policy {}", self.name_of_policy(place));
             match policy.action {
                 Action::Protect(tunnel) => {
@@ -149,17 +159,19 @@ impl Router {
                 Action::Discard => findings.push(dropped(meet, &by, "policy")),
                 Action::Bypass => self.judge_clear(meet, &by, interface, findings),
             }
-            if is_for_all(policy, part) {
-                return;
+            if is_for_all(policy) {
+                decided.push(meet);
             }
         }
-        self.judge_clear(part, by, interface, findings);
+        if !is_covered(part, &decided) {
+            self.judge_clear(part, by, interface, findings);
+        }
     }
 
     /// What would leave in the clear must not be for a must-encrypt network.
     fn judge_clear(&self, part: IpNet, by: &str, interface: &str, findings: &mut Vec<Finding>) {
         let marked = self.ipsec.database.must_encrypt();
-        if marked.iter().any(|marked| marked.contains(&part)) {
+        if is_covered(part, marked) {
             return findings.push(dropped(part, by, "must-encrypt"));
         }
         for inner in marked.iter().filter(|marked| part.contains(*marked)) {
@@ -203,13 +215,33 @@ fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
 }
 
-/// Whether every packet to the network meets the policy.
-fn is_for_all(policy: &Policy, network: IpNet) -> bool {
+/// Whether every packet to the policy's destinations meets it.
+fn is_for_all(policy: &Policy) -> bool {
     const ANY: (u16, u16) = (0, u16::MAX);
     let selector = &policy.selector;
-    selector.destination.contains(&network)
-        && selector.source.prefix_len() == 0
+    selector.source.prefix_len() == 0
         && selector.protocol.is_none()
         && selector.source_ports == ANY
         && selector.destination_ports == ANY
+}
+
+/// Whether every address of a network is in some of the others.
+fn is_covered(network: IpNet, by: &[IpNet]) -> bool {
+    let (mut next, last) = bounds(network);
+    loop {
+        let reaching = by.iter().filter(|other| overlap(**other, network)).map(|other| bounds(*other));
+        match reaching.filter(|(first, _)| *first <= next).map(|(_, end)| end).max() {
+            Some(end) if end >= last => return true,
+            Some(end) if end >= next => next = end + 1,
+            _ => return false,
+        }
+    }
+}
+
+/// First and last address, as numbers of their family.
+fn bounds(network: IpNet) -> (u128, u128) {
+    match network {
+        IpNet::V4(net) => (u32::from(net.network()).into(), u32::from(net.broadcast()).into()),
+        IpNet::V6(net) => (net.network().into(), net.broadcast().into()),
+    }
 }

@@ -1,6 +1,7 @@
 //! IPsec over the API.
 
 use super::*;
+use dataplane::InterfaceId;
 use std::collections::BTreeSet;
 
 const JSON: &str = "Content-Type: application/json\r\n";
@@ -217,4 +218,91 @@ fn ten_thousand_associations() {
     let answer = api.ask_with("PUT", "/v1/config", JSON, &two_ports().to_string());
     assert_eq!(answer.status, 200);
     assert_eq!(api.get(PATH)["associations"], json!([]));
+}
+
+/// Destination, what happens, and by which association or why, of each finding.
+fn findings(api: &mut Api, prefix: &str) -> Vec<String> {
+    let answer = api.get(&format!("/v1/ipsec/verify?prefix={prefix}"));
+    let (mut clear, mut encrypted) = (false, false);
+    let text = |finding: &Value, member: &str| finding[member].as_str().unwrap_or_default().to_owned();
+    let all = answer["findings"].as_array().unwrap().iter().map(|finding| {
+        let verdict = text(finding, "verdict");
+        (clear, encrypted) = (clear | (verdict == "clear"), encrypted | (verdict == "encrypted"));
+        let how = ["association", "interface", "reason"].map(|member| text(finding, member)).concat();
+        format!("{} {verdict} {how}", text(finding, "prefix"))
+    });
+    let all = all.collect();
+    assert_eq!(answer["never_clear"], !clear, "{answer}");
+    assert_eq!(answer["encrypted"], encrypted && !clear, "{answer}");
+    all
+}
+
+#[test]
+fn a_network_of_many_fates_is_told_of_part_by_part() {
+    let mut api = Api::new();
+    let mut config = two_ports();
+    let tunnel = |name: &str, remote: &str, route_based: bool| json!({"name": name, "local": "10.0.0.1", "remote": remote, "route_based": route_based});
+    let out = |tunnel: &str, spi: u32| {
+        let mut association = association(spi);
+        association["name"] = json!(format!("out-{tunnel}"));
+        association["tunnel"] = json!(tunnel);
+        association["direction"] = json!("out");
+        association
+    };
+    config["routes"] = json!([
+        {"prefix": "10.9.0.0/16", "via": [{"address": "10.0.0.2"}]},
+        {"prefix": "10.9.128.0/17", "via": [{"interface": "t3"}]},
+        {"prefix": "10.8.0.0/16", "via": [{"address": "10.0.0.2"}]},
+        {"prefix": "10.8.0.0/17", "via": [{"interface": "t3"}]},
+        {"prefix": "10.8.128.0/17", "blackhole": true},
+    ]);
+    let policy = |destination: &str, action: &str, tunnel: Value| {
+        let name = format!("{action} {destination}").replace(['.', '/', ' '], "-");
+        let mut policy = json!({"name": name, "direction": "out", "action": action, "source": "0.0.0.0/0", "destination": destination});
+        if tunnel != Value::Null {
+            policy["tunnel"] = tunnel;
+        }
+        policy
+    };
+    let mut some = policy("10.9.4.0/24", "protect", json!("t1"));
+    some["protocol"] = json!(6);
+    config["ipsec"] = json!({
+        "tunnels": [tunnel("t1", "10.0.0.3", false), tunnel("t2", "10.0.0.4", false), tunnel("t3", "10.0.0.5", true)],
+        "associations": [out("t1", 4097), out("t2", 4098), out("t3", 4099)],
+        "policies": [
+            policy("10.9.0.0/24", "protect", json!("t1")),
+            policy("10.9.1.0/24", "protect", json!("t2")),
+            policy("10.9.2.0/24", "discard", Value::Null),
+            policy("10.9.3.0/24", "bypass", Value::Null),
+            // None of its packets is left by the ones before.
+            policy("10.9.0.0/23", "bypass", Value::Null),
+            some,
+        ],
+        "must_encrypt": ["10.9.5.0/24"],
+    });
+    let answer = api.ask_with("PUT", "/v1/config", JSON, &config.to_string());
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let now_ns = api.node.now_ns;
+    api.node.router.set_link(InterfaceId(0), true, now_ns);
+    api.node.router.poll(now_ns);
+    let [first, second, discarded, passed] = [
+        "10.9.0.0/24 encrypted out-t1",
+        "10.9.1.0/24 encrypted out-t2",
+        "10.9.2.0/24 dropped policy",
+        "10.9.3.0/24 clear eth0",
+    ];
+    assert_eq!(findings(&mut api, "10.9.0.0/23"), [first, second]);
+    assert_eq!(findings(&mut api, "10.9.0.0/22"), [first, second, discarded, passed]);
+    let (some, rest) = ("10.9.4.0/24 encrypted out-t1", "10.9.4.0/24 clear eth0");
+    assert_eq!(findings(&mut api, "10.9.4.0/24"), [some, rest]);
+    assert_eq!(findings(&mut api, "10.9.5.128/25"), ["10.9.5.128/25 dropped must-encrypt"]);
+    let marked = "10.9.5.0/24 dropped must-encrypt";
+    let (all, longer) = ("10.9.0.0/16 clear eth0", "10.9.128.0/17 encrypted out-t3");
+    assert_eq!(
+        findings(&mut api, "10.9.0.0/16"),
+        [first, second, discarded, passed, some, marked, all, longer]
+    );
+    // A route of which longer ones leave nothing is nobody's.
+    let halves = ["10.8.0.0/17 encrypted out-t3", "10.8.128.0/17 dropped blackhole"];
+    assert_eq!(findings(&mut api, "10.8.0.0/16"), halves);
 }
