@@ -158,8 +158,13 @@ pub fn scan(space: &impl ConfigSpace, segment: u16, buses: RangeInclusive<u8>) -
                 if space.read8(at, register::HEADER_TYPE) & 0x7f == 0 {
                     tree.functions.push(function(space, at));
                 } else if let Some(bridge) = bridge(space, at) {
-                    waiting.push(*bridge.buses.start());
-                    tree.bridges.push(bridge);
+                    let behind = *bridge.buses.start();
+                    let is_known = seen[usize::from(behind)] || waiting.contains(&behind);
+                    // The way to a bus is one: what leads back, or where another bridge leads, leads nowhere.
+                    if !is_known {
+                        waiting.push(behind);
+                        tree.bridges.push(bridge);
+                    }
                 }
             }
         }
@@ -454,6 +459,28 @@ mod tests {
         assert_eq!(nic.bars, [None, Some(bar_1), None, None, Some(bar_4), None]);
         assert_eq!(nic.msix, Some(Msix { capability: 0x50, entries: 5, bar: 1, offset: 0x800 }));
         assert_eq!(functions[1].bars, [None; 6]);
+    }
+
+    #[test]
+    fn a_bus_has_one_way_to_it() {
+        let bridge = |buses: [u8; 2]| {
+            let mut bridge = Model::new(1);
+            bridge.bytes[0x19..0x1b].copy_from_slice(&buses);
+            bridge
+        };
+        let space = Space::default();
+        space.0.borrow_mut().extend([
+            (at(0, 2, 0), bridge([1, 9])),
+            (at(0, 3, 0), bridge([1, 9])),
+            (at(1, 0, 0), bridge([2, 9])),
+            (at(2, 0, 0), bridge([1, 9])),
+            (at(2, 1, 0), nic()),
+        ]);
+        let mut tree = scan(&space, 0, 0..=255);
+        let bridges: Vec<_> = tree.bridges.iter().map(|bridge| (bridge.at, *bridge.buses.start())).collect();
+        assert_eq!(bridges, [(at(0, 2, 0), 1), (at(1, 0, 0), 2)]);
+        tree.functions[0].bars[1].as_mut().unwrap().address = 0;
+        assert_eq!(assign(&space, &mut tree, &mut boot::RangeSet::<8>::new()), 1);
     }
 
     /// The NIC with its structures in BAR 4 as QEMU has them; BAR 1 has the MSI-X table and, behind it, what is pending.

@@ -15,6 +15,9 @@ const WINDOW_BYTES: u64 = 1 << 20;
 /// Pieces of free addresses behind a bridge.
 const PIECES: usize = 64;
 
+/// Bridges one behind the other, as far as addresses are given out: each takes some KiB of stack.
+const MAX_DEPTH: usize = 10;
+
 /// A BAR that is not used because of its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
@@ -83,7 +86,7 @@ pub fn refuse_conflicts(functions: &mut [Function], taken: &[Range<u64>], limit:
 /// known. Returns how many BARs got no address.
 pub fn assign<const N: usize>(space: &impl ConfigSpace, tree: &mut Tree, free: &mut RangeSet<N>) -> usize {
     if let Some(&root) = tree.roots.first() {
-        place(space, tree, root, free);
+        place(space, tree, root, free, 0);
     }
     missing(&tree.functions, |_| true).count()
 }
@@ -136,8 +139,8 @@ impl Source for Behind {
     }
 }
 
-/// Places what has no address on `bus` and behind its bridges, largest first.
-fn place(space: &impl ConfigSpace, tree: &mut Tree, bus: u8, source: &mut dyn Source) {
+/// Places what has no address on `bus`, so many bridges away, and behind its bridges, largest first.
+fn place(space: &impl ConfigSpace, tree: &mut Tree, bus: u8, source: &mut dyn Source, depth: usize) {
     enum Want {
         Bar(usize, usize),
         Window(usize),
@@ -170,9 +173,10 @@ fn place(space: &impl ConfigSpace, tree: &mut Tree, bus: u8, source: &mut dyn So
     }
     for index in bridges {
         let bridge = tree.bridges[index].clone();
-        if missing(&tree.functions, |bus| bridge.buses.contains(&bus)).next().is_some() {
+        let is_wanted = missing(&tree.functions, |bus| bridge.buses.contains(&bus)).next().is_some();
+        if is_wanted && depth < MAX_DEPTH {
             let mut behind = behind(space, tree, &bridge);
-            place(space, tree, *bridge.buses.start(), &mut behind);
+            place(space, tree, *bridge.buses.start(), &mut behind, depth + 1);
         }
     }
 }
@@ -378,6 +382,19 @@ mod tests {
             inside(&ranges[2], &inner[0]) && inside(&ranges[3], &inner[1]) && inside(&ranges[4], &inner[1])
         );
         assert!(!inside(&ranges[0], &outer[0]), "a neighbour of the bridge is not behind it");
+    }
+
+    #[test]
+    fn bridges_without_end_do_not_take_the_stack() {
+        let space = Space::default();
+        let bridges: Vec<_> = (0..255).map(|bus| Bridge { at: at(bus, 2), buses: bus + 1..=255 }).collect();
+        let function = |bus| function(at(bus, 0), &[(0, 0x1000, false)]);
+        let functions = vec![function(2), function(255)];
+        let mut tree = Tree { functions, bridges, roots: vec![0] };
+        let mut free = RangeSet::<8>::new();
+        free.insert(0xc000_0000..0xf000_0000).unwrap();
+        assert_eq!(assign(&space, &mut tree, &mut free), 1);
+        assert_eq!(ranges(&tree.functions).len(), 1, "{tree:?}");
     }
 
     #[test]
