@@ -441,12 +441,13 @@ impl<S: Service> Connection<S> {
         n
     }
 
-    /// What happens next when nothing can be done before `wake_ns` unless the peer acts.
+    /// What happens next when nothing can be done before `wake_ns` unless the peer acts; with `u64::MAX` it is its turn.
     fn next(&mut self, wire: &dyn Wire, wake_ns: u64, now_ns: u64) -> Next {
         let stall_ns =
             if self.output.is_empty() { u64::MAX } else { self.taken_ns.saturating_add(STALL_TIMEOUT_NS) };
         // A peer that closed its side may still wait for a reply, but will not send the rest of a request.
-        let is_over = self.output.is_empty() && !matches!(self.state, State::Send(_) | State::Flush);
+        let is_its_turn = wake_ns == u64::MAX && !matches!(self.state, State::Send(_) | State::Flush);
+        let is_over = self.output.is_empty() && is_its_turn;
         if now_ns >= stall_ns || (is_over && wire.read_closed()) {
             return Next::Gone;
         }

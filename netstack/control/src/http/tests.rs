@@ -7,7 +7,8 @@ use std::net::Ipv4Addr;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// `GET /hello`, `POST /echo`, `GET /count` (1000 lines as a stream), `POST /refuse` (refuses after 10 bytes).
+/// `GET /hello`, `POST /echo`, `GET /count` (1000 lines as a stream), `POST /refuse` (refuses after 10 bytes), `POST /slow`
+/// (an echo after some turns).
 #[derive(Default)]
 struct Toy {
     requests: usize,
@@ -23,6 +24,26 @@ impl Sink<Toy> for Echo {
 
     fn end(self: Box<Self>, _: &mut Toy) -> Reply<Toy> {
         Reply::new(200, "text/plain", self.0)
+    }
+}
+
+struct Slow {
+    echo: Echo,
+    turns: usize,
+}
+
+impl Sink<Toy> for Slow {
+    fn push(&mut self, toy: &mut Toy, data: &[u8]) -> Result<(), Reply<Toy>> {
+        self.echo.push(toy, data)
+    }
+
+    fn is_done(&mut self, _: &mut Toy) -> bool {
+        self.turns = self.turns.saturating_sub(1);
+        self.turns == 0
+    }
+
+    fn end(self: Box<Self>, toy: &mut Toy) -> Reply<Toy> {
+        Box::new(self.echo).end(toy)
     }
 }
 
@@ -43,6 +64,7 @@ impl Service for Toy {
             "/hello" => Start::Reply(Reply::new(200, "text/plain", "hello").with("X-Toy", "1")),
             "/count" => Start::Reply(Reply::stream("text/plain", Count(0))),
             "/echo" => Start::Read(Box::new(Echo(Vec::new(), usize::MAX))),
+            "/slow" => Start::Read(Box::new(Slow { echo: Echo(Vec::new(), usize::MAX), turns: 5 })),
             "/refuse" => Start::Read(Box::new(Echo(Vec::new(), 10))),
             _ => Start::Reply(self.refuse(404, "no")),
         }
@@ -280,4 +302,22 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
         Just(b"5\r\n".to_vec()),
         Just(b"\r\n".to_vec()),
     ]
+}
+
+#[test]
+fn a_client_that_only_reads_any_more_gets_its_answer_when_it_is_made() {
+    for text in [ECHO, CHUNKED].map(|text| text.replace("/echo", "/slow")) {
+        let mut session = Session::new(usize::MAX);
+        session.wire.closed = true;
+        let mut next = session.send(&text);
+        while let Next::At(at_ns) = next
+            && session.now_ns < SECOND_NS
+        {
+            session.now_ns = at_ns;
+            next = session.run();
+        }
+        let said = replies(&session.output());
+        assert_eq!((said.len(), said[0].0, said[0].1.len()), (1, 200, 5), "{text}");
+        assert!(matches!(next, Next::Gone));
+    }
 }
