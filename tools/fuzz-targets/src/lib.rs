@@ -16,7 +16,10 @@ pub mod mutate;
 pub mod acpi;
 mod books;
 pub mod boot_info;
+pub mod command_line;
 pub mod config_json;
+pub mod conversation;
+pub mod crash_record;
 pub mod dhcp;
 pub mod discovery;
 pub mod esp;
@@ -26,6 +29,7 @@ pub mod http;
 mod input;
 pub mod node;
 pub mod object;
+pub mod pci;
 pub mod resources;
 pub mod rewrite;
 mod rig;
@@ -33,6 +37,7 @@ pub mod route_line;
 pub mod selector;
 pub mod store_slots;
 mod transport;
+pub mod tunnels;
 pub mod virtio_net;
 
 #[allow(unsafe_code, dead_code, unused_imports, reason = "the model is that of the drivers' own tests")]
@@ -60,7 +65,10 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "acpi", run: acpi::run },
     Target { name: "boot_info", run: boot_info::run },
+    Target { name: "command_line", run: command_line::run },
     Target { name: "config_json", run: config_json::run },
+    Target { name: "conversation", run: conversation::run },
+    Target { name: "crash_record", run: crash_record::run },
     Target { name: "dhcp", run: dhcp::run },
     Target { name: "discovery", run: discovery::run },
     Target { name: "esp", run: esp::run },
@@ -69,11 +77,13 @@ pub const TARGETS: &[Target] = &[
     Target { name: "http", run: http::run },
     Target { name: "node", run: node::run },
     Target { name: "object", run: object::run },
+    Target { name: "pci", run: pci::run },
     Target { name: "resources", run: resources::run },
     Target { name: "rewrite", run: rewrite::run },
     Target { name: "route_line", run: route_line::run },
     Target { name: "selector", run: selector::run },
     Target { name: "store_slots", run: store_slots::run },
+    Target { name: "tunnels", run: tunnels::run },
     Target { name: "virtio_net", run: virtio_net::run },
 ];
 

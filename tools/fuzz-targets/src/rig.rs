@@ -26,7 +26,8 @@ const CONFIG: &[u8] = br#"{
         {"name": "eth1.100", "parent": "eth1", "vlan": 100, "addresses": ["10.0.100.1/24"]}],
     "routes": [{"prefix": "10.1.0.0/16", "via": [{"address": "10.0.0.9"}, {"address": "10.0.100.9"}]},
         {"prefix": "2001:db8:1001::/48", "via": [{"address": "2001:db8:2::9"}]}],
-    "neighbours": [{"interface": "eth0", "address": "10.0.0.9", "mac": "02:00:00:00:01:01"}]}"#;
+    "neighbours": [{"interface": "eth0", "address": "10.0.0.9", "mac": "02:00:00:00:01:01"},
+        {"interface": "eth0", "address": "2001:db8:1::9", "mac": "02:00:00:00:01:01"}]}"#;
 
 /// The node.
 pub struct Rig {
@@ -172,8 +173,8 @@ impl Platform for Machine {
     }
 
     fn memory(&self) -> Memory {
-        // As much as makes no request fail for want of it.
-        Memory { total_bytes: 1 << 30, free_bytes: 1 << 30, heap_used_bytes: 0 }
+        // As much as makes no request fail for want of it, and little for flows: their tables are cleared.
+        Memory { total_bytes: 1 << 30, free_bytes: 1 << 26, heap_used_bytes: 0 }
     }
 
     fn cores(&self) -> Vec<Core> {

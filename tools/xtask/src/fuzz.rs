@@ -1,6 +1,7 @@
 //! Fuzz targets: the kept inputs and some seconds of mutations on the stable toolchain, libFuzzer on a nightly one.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -69,6 +70,7 @@ fn libfuzzer(target: &str, runs: u64, seconds: Option<u64>) -> Result<Command> {
     let _ = command.args(["+nightly", "fuzz", "run"]).args(options).arg(target);
     let _ = command.arg(found).arg("--").arg(format!("-runs={runs}")).args(["-timeout=20", "-entropic=0"]);
     let _ = command.arg(format!("-max_len={}", max_bytes(target)));
+    let _ = command.args(dictionary(target).map(|file| format!("-dict={}", file.display())));
     let _ = command.args(seconds.map(|seconds| format!("-max_total_time={seconds}")));
     // The toolchain that runs xtask must not be inherited by the one that is asked for.
     let _ = command.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").current_dir(cargo::workspace());
@@ -76,12 +78,21 @@ fn libfuzzer(target: &str, runs: u64, seconds: Option<u64>) -> Result<Command> {
     Ok(command)
 }
 
+/// Words that inputs of a target are made of, if they are made of words.
+fn dictionary(target: &str) -> Option<PathBuf> {
+    let name = match target {
+        "object" | "resources" => "objects",
+        other => other,
+    };
+    Some(cargo::workspace().join("fuzz/dictionaries").join(name)).filter(|file| file.exists())
+}
+
 /// The longest input: what is longer says nothing new, but takes longer.
 fn max_bytes(target: &str) -> usize {
     match target {
-        "frame" | "node" | "discovery" | "esp" | "object" | "resources" => 2048,
-        "flows" | "rewrite" => 512,
-        "selector" => 256,
+        "frame" | "node" | "discovery" | "esp" | "object" | "resources" | "tunnels" => 2048,
+        "flows" | "rewrite" | "pci" | "conversation" => 512,
+        "selector" | "command_line" | "crash_record" => 256,
         "http" | "config_json" | "store_slots" => 4096,
         _ => 1024,
     }
