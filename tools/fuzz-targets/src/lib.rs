@@ -45,7 +45,7 @@ pub mod virtio_net;
 mod model;
 
 // The router with two ports is that of the dataplane's own tests.
-#[path = "../../../netstack/dataplane/tests/common/mod.rs"]
+#[path = "../../../netstack/dataplane/tests/dataplane/common/mod.rs"]
 mod testbed;
 
 // The node with its router is that of the router's own tests.

@@ -1,8 +1,6 @@
 //! What the router answers itself: echo, errors, and when it keeps silent.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use dataplane::DropReason;
 use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice, icmpv4, icmpv6};
 

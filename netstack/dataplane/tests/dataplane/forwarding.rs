@@ -1,8 +1,6 @@
 //! Packets that are forwarded: both families, VLANs, equal paths, vectors of several sizes.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use dataplane::{AdjacencyId, DropReason};
 use etherparse::{NetSlice, SlicedPacket, VlanSlice};
 

@@ -1,9 +1,7 @@
 //! What neighbours, virtual machines and strangers may try: places of checksums, frames to everybody, fragments beyond
 //! the end of a packet, link-local addresses, offers of addresses, errors about what no error may be about.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use dataplane::{DropReason, PuntReason, Tables};
 use packet::checksum::Sum;
 

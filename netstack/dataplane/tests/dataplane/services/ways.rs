@@ -1,7 +1,7 @@
 //! Every way to a backend, in both families and across them; every transport.
 
+use super::support::*;
 use crate::common::*;
-use crate::support::*;
 use dataplane::DropReason;
 use services::Forwarding;
 

@@ -1,14 +1,11 @@
 //! Policy on packets through a whole worker: new flows are judged, answers belong to them, and a change of policy stops what is
 //! no longer allowed.
 
-mod common;
-
+use crate::common::*;
+use crate::pair::Pair;
 use balancer::FlowTallies;
-use buffer::{BufferPool, MemoryPort, PortQueue};
-use common::*;
-use dataplane::{DropReason, End, FlowEventKind, Flows, InterfaceId, Policy, Shared, Traffic, Wake, Worker};
+use dataplane::{DropReason, End, FlowEventKind, InterfaceId, Policy, Shared, Traffic};
 use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, icmpv4};
-use fib::{Fib4Writer, Fib6Writer};
 use flow::{Config, Timeouts};
 use policy::classifier::{Compiler, CounterId};
 use policy::model::{
@@ -100,14 +97,6 @@ fn model(policies: Vec<policy::model::Policy>, hosts: Vec<Endpoint>) -> Arc<Mode
     })
 }
 
-fn give_flows(shared: &Shared) {
-    let config = Config { capacity: 1000, secret: [3, 4], timeouts: Timeouts::default() };
-    for worker in 0..shared.workers() {
-        let flows = Flows::new(&config, &config, worker, shared.workers()).expect("memory for a small table");
-        let _ = shared.give_flows(worker, flows);
-    }
-}
-
 fn publish(shared: &Shared, compiler: &mut Compiler, model: Arc<Model>) {
     let classifier = compiler.update(model).expect("a small model");
     compiler.apply().expect("a small model");
@@ -120,7 +109,7 @@ fn publish(shared: &Shared, compiler: &mut Compiler, model: Arc<Model>) {
 
 fn testbed(model: Arc<Model>) -> (Testbed, Compiler) {
     let bed = Testbed::new();
-    give_flows(&bed.shared);
+    give_flows(&bed.shared, 1000);
     let mut compiler = Compiler::new().expect("nothing is small");
     publish(&bed.shared, &mut compiler, model);
     (bed, compiler)
@@ -445,34 +434,17 @@ fn ipv6_is_judged_as_ipv4_is() {
     bed.assert_balanced();
 }
 
-struct NoWake;
-
-impl Wake for NoWake {
-    fn wake_worker(&self, _: usize) {}
-    fn wake_control(&self) {}
-}
-
 #[test]
 fn both_directions_of_a_flow_get_one_verdict_whichever_of_two_workers_has_the_port() {
-    let (mut fib4, mut fib6) = (Fib4Writer::new().expect("small"), Fib6Writer::new().expect("small"));
-    add_routes(&mut fib4, &mut fib6);
-    let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 2, [1, 2], Box::new(NoWake));
-    let _ = shared.publish(tables(1500));
-    give_flows(&shared);
+    let mut pair = Pair::new(1500);
+    let shared = pair.shared.clone();
+    give_flows(&shared, 1000);
     let mut compiler = Compiler::new().expect("nothing is small");
     publish(&shared, &mut compiler, model(only_to_80("client"), Vec::new()));
-    let pool = BufferPool::from_heap(BUFFERS);
-    let ((port0, wire0), (port1, wire1)) = (MemoryPort::new(), MemoryPort::new());
-    let ports: [Box<dyn PortQueue>; 2] = [Box::new(port0), Box::new(port1)];
-    let worker =
-        |(id, port)| Worker::new(shared.clone(), id, vec![(InterfaceId(id as u16), port)], pool.cache());
-    let mut workers: Vec<Worker> = ports.into_iter().enumerate().map(worker).collect();
-    let wires = [wire0, wire1];
     let mut passes = |port: usize, frame: &[u8]| {
-        assert!(wires[port].send(frame));
-        while workers.iter_mut().map(|worker| worker.poll(1)).sum::<usize>() > 0 {}
-        assert!(wires[port].receive().is_none());
-        std::iter::from_fn(|| wires[1 - port].receive()).count() == 1
+        pair.send(port, frame);
+        assert!(pair.sent(port).is_empty());
+        pair.sent(1 - port).len() == 1
     };
     for port in 4000..4067 {
         assert!(passes(0, &hello(0, (CLIENT, port), (SERVER, 80), 2)));

@@ -1,7 +1,7 @@
 //! Fragments of packets to services and of their answers.
 
+use super::support::*;
 use crate::common::*;
-use crate::support::*;
 use dataplane::DropReason;
 use services::Forwarding;
 use std::net::SocketAddr;

@@ -1,8 +1,6 @@
 //! IPv4 packets that are longer than the MTU of the way out.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use dataplane::DropReason;
 use etherparse::{NetSlice, SlicedPacket};
 use proptest::prelude::*;

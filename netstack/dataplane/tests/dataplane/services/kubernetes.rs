@@ -1,7 +1,7 @@
 //! What users of Kubernetes expect of a Service, from its YAML's fields to the packets.
 
+use super::support::*;
 use crate::common::*;
-use crate::support::*;
 use balancer::Builder;
 use dataplane::DropReason;
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! ICMP errors about the packets of flows reach who sent those, as that knows them: "too big" above all.
 
+use super::support::*;
 use crate::common::*;
-use crate::support::*;
 use services::Forwarding;
 
 const SYN: What = What::Tcp(2);

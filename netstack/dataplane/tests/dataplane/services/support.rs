@@ -2,9 +2,8 @@
 
 use crate::common::*;
 use balancer::{Builder, Settings};
-use dataplane::{Flows, Shared};
+use dataplane::Shared;
 use etherparse::{Icmpv4Type, Icmpv6Type, NetHeaders, PacketBuilder, PacketHeaders, TransportHeader, icmpv4};
-use flow::{Config, Timeouts};
 use maglev::TableSize;
 use rewrite::{Tuple, View};
 use services::object::IpFamily;
@@ -58,17 +57,6 @@ pub fn settings() -> Settings {
 pub fn publish(shared: &Shared, compiled: &Compiled) {
     give_flows(shared, 1000);
     let _ = shared.publish_services(Some(Builder::new(settings()).build(compiled)));
-}
-
-/// Gives each worker empty tables for so many flows.
-pub fn give_flows(shared: &Shared, capacity: usize) {
-    // A worker gives back what it had, and takes no more before that is freed.
-    shared.free_retired();
-    for worker in 0..shared.workers() {
-        let config = Config { capacity, secret: [3, 4], timeouts: Timeouts::default() };
-        let flows = Flows::new(&config, &config, worker, shared.workers()).expect("memory for a table");
-        let _ = shared.give_flows(worker, flows);
-    }
 }
 
 /// Source and destination of a frame's packet.

@@ -1,7 +1,7 @@
 //! Services change, and strangers attack, while packets come.
 
+use super::support::*;
 use crate::common::*;
-use crate::support::*;
 use balancer::Builder;
 use maglev::TableSize;
 use services::{Compiled, Forwarding};

@@ -1,8 +1,6 @@
 //! What passes between workers and control: punted and injected packets, new tables, sleep, the trace.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use dataplane::{
     AdjacencyId, DropReason, Inject, InjectTo, InterfaceId, Node, PuntReason, Refusal, TraceRecord,
     TraceRequest, TracedDrops,

@@ -1,14 +1,12 @@
 //! Packets through IPsec tunnels: by route and by policy, against a peer made of the crate `ipsec` alone.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod long;
 mod policies;
 
+use crate::common::*;
 use buffer::{Buf, BufferPool};
-use common::*;
 use crypto::gcm::Gcm;
-use dataplane::{DropReason, Flows, Inject, InjectTo, Shared};
+use dataplane::{DropReason, Inject, InjectTo, Shared};
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
 use ipnet::IpNet;
 use ipsec::{
@@ -428,9 +426,7 @@ fn connections_are_told_what_fits() {
 /// Has what passes the tunnel judged: a policy with `applyOnForward` about its interface denies what it is given.
 fn police_tunnel(shared: &Shared, denies: policy::model::Direction) {
     use policy::model;
-    let config = flow::Config { capacity: 100, secret: [3, 4], timeouts: flow::Timeouts::default() };
-    let flows = Flows::new(&config, &config, 0, 1).expect("memory for a small table");
-    let _ = shared.give_flows(0, flows);
+    give_flows(shared, 100);
     let deny = |direction| {
         let rule = model::Rule {
             action: model::Action::Deny,

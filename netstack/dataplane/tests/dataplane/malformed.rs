@@ -1,13 +1,11 @@
 //! Frames that nobody should send: each is dropped for its reason, and none is lost, doubled or leaked.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use dataplane::DropReason;
 use proptest::prelude::*;
 
 /// tcpdump's regression captures; see tests/data/README.md.
-const CAPTURE: &[u8] = include_bytes!("data/malformed-frames.pcap");
+const CAPTURE: &[u8] = include_bytes!("../data/malformed-frames.pcap");
 
 /// The frames of a little-endian pcap file.
 fn frames() -> Vec<&'static [u8]> {

@@ -1,13 +1,14 @@
 //! A router with two ports whose wires are memory, and frames to send through it.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, reason = "the fuzz targets use a part")]
 
 use buffer::{BufferCache, BufferPool, Flags, MemoryPort, MemoryWire, PortQueue, Vector};
 use dataplane::{
-    Adjacency, AdjacencyId, Attachment, DropReason, Interface, InterfaceId, NextHopGroup, Punt, Shared,
-    Tables, Wake, Worker,
+    Adjacency, AdjacencyId, Attachment, DropReason, Flows, Interface, InterfaceId, NextHopGroup, Punt,
+    Shared, Tables, Wake, Worker,
 };
 use etherparse::{PacketBuilder, PacketBuilderStep, VlanId};
 use fib::{Fib4Writer, Fib6Writer, Prefix};
+use flow::{Config, Timeouts};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 
@@ -264,6 +265,17 @@ impl Testbed {
         drop(self.punts());
         drop(self.worker);
         assert_eq!(self.pool.available(), BUFFERS, "buffers leaked");
+    }
+}
+
+/// Gives each worker empty tables for so many flows.
+pub fn give_flows(shared: &Shared, capacity: usize) {
+    // A worker gives back what it had, and takes no more before that is freed.
+    shared.free_retired();
+    for worker in 0..shared.workers() {
+        let config = Config { capacity, secret: [3, 4], timeouts: Timeouts::default() };
+        let flows = Flows::new(&config, &config, worker, shared.workers()).expect("memory for a table");
+        let _ = shared.give_flows(worker, flows);
     }
 }
 

@@ -1,77 +1,17 @@
 //! Packets to services, and their answers, through a whole worker.
 
-mod common;
-
-use balancer::{Builder, Settings};
-use buffer::{BufferPool, MemoryPort, MemoryWire, PortQueue};
-use common::*;
-use dataplane::{DropReason, Flows, InterfaceId, Shared, Wake, Worker};
+use super::support::*;
+use crate::common::*;
+use crate::pair::Pair;
+use balancer::Builder;
+use dataplane::DropReason;
 use etherparse::{Icmpv4Type, PacketBuilder, icmpv4};
-use fib::{Fib4Writer, Fib6Writer};
-use flow::{Config, Timeouts};
-use maglev::TableSize;
-use rewrite::{Tuple, View};
-use services::object::IpFamily;
-use services::{Backend, Compiled, Exposure, Forwarding, Frontend, Pool, PoolKey, Protocol, Scope, State};
+use services::Forwarding;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 const VIP: [u8; 4] = [10, 96, 0, 10];
 const VIP6: &str = "2001:db8:96::10";
 const CLIENT: [u8; 4] = [10, 0, 0, 5];
-
-/// A service on the VIP over these backends, and the settings of a node that has it.
-fn compiled(forwarding: Forwarding, vip: &str, backends: &[&str]) -> Compiled {
-    let vip: IpAddr = vip.parse().expect("a literal address");
-    let key = PoolKey {
-        namespace: "default".into(),
-        service: "web".into(),
-        port: 80,
-        protocol: Protocol::Tcp,
-        family: if vip.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 },
-        scope: Scope::Cluster,
-    };
-    let backend = |address: &&str| Backend {
-        address: address.parse().expect("a literal address and port"),
-        weight: 1,
-        state: State::Active,
-        node: None,
-    };
-    let pool = Pool {
-        key,
-        port_name: String::new(),
-        backends: backends.iter().map(backend).collect(),
-        table_size: TableSize::default(),
-        affinity: None,
-        server_id_bytes: None,
-        health_check: Default::default(),
-        forwarding,
-    };
-    let exposure = Exposure::LoadBalancer;
-    let frontend = Frontend { exposure, address: Some(vip), port: 80, pool: 0, source_ranges: Vec::new() };
-    Compiled { pools: vec![pool], frontends: vec![frontend] }
-}
-
-fn settings() -> Settings {
-    let address = |text: &str| text.parse().expect("a literal address");
-    Settings {
-        node_addresses: vec![address("10.0.0.1"), address("10.0.1.1")],
-        source_addresses: vec![address("10.0.1.1"), address("2001:db8:1::1")],
-        tunnel4: Some([10, 0, 1, 1].into()),
-        tunnel6: None,
-        gue_port: 6080,
-        ..Settings::default()
-    }
-}
-
-fn publish(shared: &Shared, compiled: &Compiled) {
-    for worker in 0..shared.workers() {
-        let config = Config { capacity: 1000, secret: [3, 4], timeouts: Timeouts::default() };
-        let flows = Flows::new(&config, &config, worker, shared.workers()).expect("memory for a small table");
-        let _ = shared.give_flows(worker, flows);
-    }
-    let _ = shared.publish_services(Some(Builder::new(settings()).build(compiled)));
-}
 
 fn with_service(forwarding: Forwarding, backends: &[&str]) -> Testbed {
     let bed = Testbed::new();
@@ -79,23 +19,8 @@ fn with_service(forwarding: Forwarding, backends: &[&str]) -> Testbed {
     bed
 }
 
-fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
-    let tuple: Tuple = View::parse(&frame[14..]).expect("a packet").tuple;
-    (tuple.source(), tuple.destination())
-}
-
 fn at(address: [u8; 4], port: u16) -> SocketAddr {
     SocketAddr::from((address, port))
-}
-
-fn assert_checksums(frame: &[u8]) {
-    let packet = etherparse::PacketHeaders::from_ethernet_slice(frame).expect("a packet");
-    let Some(etherparse::NetHeaders::Ipv4(ip, _)) = packet.net else { panic!("no IPv4") };
-    assert_eq!(ip.calc_header_checksum(), ip.header_checksum);
-    if let Some(etherparse::TransportHeader::Tcp(tcp)) = packet.transport {
-        let sum = tcp.calc_checksum_ipv4(&ip, packet.payload.slice()).expect("it is short");
-        assert_eq!(sum, tcp.checksum);
-    }
 }
 
 #[test]
@@ -325,70 +250,30 @@ fn ipv6_likewise() {
     bed.assert_balanced();
 }
 
-struct NoWake;
-
-impl Wake for NoWake {
-    fn wake_worker(&self, _: usize) {}
-    fn wake_control(&self) {}
-}
-
-/// Two workers, each with the only queue pair of one port.
-struct Two {
-    shared: Arc<Shared>,
-    workers: Vec<Worker>,
-    wires: [MemoryWire; 2],
-}
-
-impl Two {
-    fn new(compiled: &Compiled) -> Self {
-        let mut fib4 = Fib4Writer::new().expect("an empty table is small");
-        let mut fib6 = Fib6Writer::new().expect("an empty table is small");
-        add_routes(&mut fib4, &mut fib6);
-        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 2, [1, 2], Box::new(NoWake));
-        let _ = shared.publish(tables(1500));
-        publish(&shared, compiled);
-        let pool = BufferPool::from_heap(BUFFERS);
-        let ((port0, wire0), (port1, wire1)) = (MemoryPort::new(), MemoryPort::new());
-        let ports: [Box<dyn PortQueue>; 2] = [Box::new(port0), Box::new(port1)];
-        let worker =
-            |(id, port)| Worker::new(shared.clone(), id, vec![(InterfaceId(id as u16), port)], pool.cache());
-        let workers = ports.into_iter().enumerate().map(worker).collect();
-        Self { shared, workers, wires: [wire0, wire1] }
-    }
-
-    fn send(&mut self, port: usize, frame: &[u8]) -> Vec<u8> {
-        assert!(self.wires[port].send(frame));
-        while self.workers.iter_mut().map(|worker| worker.poll(1)).sum::<usize>() > 0 {}
-        let mut sent: Vec<_> = (0..2).filter_map(|port| self.wires[port].receive()).collect();
-        assert_eq!(
-            sent.len(),
-            1,
-            "{:?}",
-            self.shared.drop_counters().filter(|drop| drop.1 > 0).collect::<Vec<_>>()
-        );
-        sent.remove(0)
-    }
-
-    fn live(&self, worker: usize) -> usize {
-        self.shared.flow_counters(worker).ipv4.live
-    }
-}
-
 #[test]
 fn both_directions_of_a_flow_meet_the_same_worker() {
     for forwarding in [Forwarding::Nat, Forwarding::FullNat] {
-        let mut two = Two::new(&compiled(forwarding, "10.96.0.10", &["10.1.0.7:8080", "10.1.0.8:8080"]));
-        for client in 0..100 {
-            let client = ([10, 0, 0, 5], 4000 + client);
-            let (source, backend) = ends(&two.send(0, &tcp(0, client, (VIP, 80), 2, &[])));
+        let mut two = Pair::new(1500);
+        publish(&two.shared, &compiled(forwarding, "10.96.0.10", &["10.1.0.7:8080", "10.1.0.8:8080"]));
+        let mut through = |port: usize, frame: &[u8]| {
+            two.send(port, frame);
+            let mut sent = [two.sent(0), two.sent(1)].concat();
+            assert_eq!(sent.len(), 1, "drops: {:?}", two.drops());
+            ends(&sent.remove(0))
+        };
+        for port in 4000..4100 {
+            let client = ([10, 0, 0, 5], port);
+            let (source, backend) = through(0, &tcp(0, client, (VIP, 80), 2, &[]));
             let (IpAddr::V4(from), IpAddr::V4(to)) = (backend.ip(), source.ip()) else { panic!("{backend}") };
             let answer = tcp(1, (from.octets(), 8080), (to.octets(), source.port()), 18, &[]);
-            assert_eq!(ends(&two.send(1, &answer)), (at(VIP, 80), at(client.0, client.1)));
+            assert_eq!(through(1, &answer), (at(VIP, 80), at(client.0, client.1)));
         }
         // A pair of entries for each flow, and none twice.
-        assert_eq!(two.live(0) + two.live(1), 200);
-        assert!(two.live(0) > 40 && two.live(1) > 40, "{} and {}", two.live(0), two.live(1));
-        let handed = two.shared.flow_counters(0).handed_over + two.shared.flow_counters(1).handed_over;
+        let counters = [0, 1].map(|worker| two.shared.flow_counters(worker));
+        let live = counters.map(|counters| counters.ipv4.live);
+        assert_eq!(live[0] + live[1], 200);
+        assert!(live[0] > 40 && live[1] > 40, "{live:?}");
+        let handed = counters[0].handed_over + counters[1].handed_over;
         assert!((60..140).contains(&handed), "{handed} of 200");
     }
 }

@@ -1,0 +1,9 @@
+//! Packets to services, and their answers.
+
+mod changes;
+mod errors;
+mod fragments;
+mod kubernetes;
+mod support;
+mod there_and_back;
+mod ways;
