@@ -2,15 +2,15 @@
 //! way round.
 
 use crate::measure::Clock;
-use crate::rig::NoWake;
+use crate::port::{Feed, Sink, Source};
+use crate::rig::{NoWake, interface};
 use crate::routes::Random;
 use anyhow::{Context, Result, anyhow, ensure};
 use buffer::{Buf, BufferCache, BufferPool, PortQueue, VECTOR_SIZE, Vector, clocks};
 use crypto::cbc_hmac::Hash;
 use crypto::gcm::Gcm;
 use dataplane::{
-    Adjacency, AdjacencyId, Attachment, Interface, InterfaceId, NextHopGroup, Node, NodeCounters, Shared,
-    Tables, Worker,
+    Adjacency, AdjacencyId, Attachment, InterfaceId, NextHopGroup, Node, NodeCounters, Shared, Tables, Worker,
 };
 use fib::{Fib4Writer, Fib6Writer, Prefix};
 use ipnet::IpNet;
@@ -223,17 +223,18 @@ impl Rig {
         // Two routers share it, so that buffers come back as warm as they do in one.
         let pool = BufferPool::from_heap(8 * VECTOR_SIZE);
         let generator = Generator::new(workload, peers);
-        let clocks = generator.clocks.clone();
+        let clocks = Arc::default();
+        let generator = Feed::new(generator, &clocks);
         if workload.way != Way::Loop {
-            let out = Box::new(crate::generator::Sink);
-            return Self::with(workload, LOCAL, ours, pool, (Box::new(generator), out), clocks);
+            let out = Box::new(Sink);
+            return Self::with(workload, LOCAL, ours, pool, (generator, out), clocks);
         }
         let wire = Wire::default();
         let (theirs, _) = databases(workload)?;
-        let out = Box::new(crate::generator::Sink);
+        let out = Box::new(Sink);
         let next =
             Self::with(workload, PEER, theirs, pool, (Box::new(wire.clone()), out), wire.clocks.clone())?;
-        let near = Self::with(workload, LOCAL, ours, pool, (Box::new(generator), Box::new(wire)), clocks)?;
+        let near = Self::with(workload, LOCAL, ours, pool, (generator, Box::new(wire)), clocks)?;
         Ok(Self { next: Some(Box::new(next)), ..near })
     }
 
@@ -351,20 +352,9 @@ impl PortQueue for Wire {
 
 /// Group 1 is the node itself, group 2 the neighbour, those from 3 on are the tunnels.
 fn tables(tunnels: usize) -> Result<Tables> {
-    let interface = |attachment, number| Interface {
-        attachment,
-        mac: MAC,
-        mtu: 1500,
-        up: true,
-        dhcp_client: false,
-        ipv4: vec![(Ipv4Addr::new(10, 0, number, 1), 24)],
-        ipv6: Vec::new(),
-        groups4: Vec::new(),
-        groups6: Vec::new(),
-    };
     let tunnel = Attachment::Ipsec { tunnel: TunnelId(0) };
     let interfaces = [(Attachment::Port, 0), (Attachment::Port, 1), (tunnel, 2)];
-    let interfaces = interfaces.map(|(attachment, number)| Some(interface(attachment, number)));
+    let interfaces = interfaces.map(|(attachment, number)| Some(interface(attachment, MAC, number)));
     let mut adjacencies = vec![Adjacency::Local, Adjacency::Neighbour { interface: OUT, mac: HOST }];
     let peer = |n| Adjacency::IpsecPeer { interface: IPSEC, tunnel: TunnelId(n) };
     adjacencies.extend((0..tunnels as u32).map(peer));
@@ -416,7 +406,6 @@ struct Generator {
     order: Vec<u32>,
     next: usize,
     peers: Snapshot,
-    clocks: Arc<AtomicU64>,
 }
 
 impl Generator {
@@ -441,15 +430,7 @@ impl Generator {
         for at in (1..order.len()).rev() {
             order.swap(at, random.bits() as usize % (at + 1));
         }
-        Self {
-            way: workload.way,
-            has_policies: workload.policies > 0,
-            packet,
-            order,
-            next: 0,
-            peers,
-            clocks: Arc::default(),
-        }
+        Self { way: workload.way, has_policies: workload.policies > 0, packet, order, next: 0, peers }
     }
 
     fn frame(&mut self, cache: &mut BufferCache, tunnel: u32) -> Option<Buf> {
@@ -485,9 +466,8 @@ impl Generator {
     }
 }
 
-impl PortQueue for Generator {
-    fn receive(&mut self, cache: &mut BufferCache, out: &mut Vector) -> usize {
-        let start = clocks();
+impl Source for Generator {
+    fn fill(&mut self, cache: &mut BufferCache, out: &mut Vector) {
         let before = out.len();
         let mut tunnels = [0; VECTOR_SIZE];
         for tunnel in &mut tunnels {
@@ -499,18 +479,5 @@ impl PortQueue for Generator {
         if self.way == Way::Decrypt {
             let _ = self.encrypt(&mut out[before..], &tunnels[..]);
         }
-        let spent = clocks().wrapping_sub(start);
-        self.clocks.store(self.clocks.load(Relaxed).wrapping_add(spent), Relaxed);
-        out.len() - before
     }
-
-    fn transmit(&mut self, cache: &mut BufferCache, packets: &mut Vector) {
-        cache.free(packets);
-    }
-
-    fn arm(&mut self) -> bool {
-        true
-    }
-
-    fn disarm(&mut self) {}
 }

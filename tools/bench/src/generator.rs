@@ -1,14 +1,13 @@
-//! Both ports of a measurement: makes frames out of a template and a list of destinations, and takes back what is sent.
+//! Makes frames out of a template and a list of destinations.
 
+use crate::port::Source;
 use crate::workload::{FRAME_BYTES, Workload};
-use buffer::{Buf, BufferCache, PortQueue, Vector, clocks};
+use buffer::{Buf, BufferCache, Vector};
 use packet::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet};
 use packet::ipv4::{Ipv4, VERSION_IHL};
 use packet::ipv6::Ipv6;
 use packet::protocol;
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use zerocopy::network_endian::{U16, U32};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -26,8 +25,6 @@ pub struct Generator {
     /// Source address and ports differ from frame to frame.
     many_flows: bool,
     flow: u64,
-    /// Clocks spent here.
-    clocks: Arc<AtomicU64>,
     /// Frames that wait to be received, where buffers are to be cold.
     ahead: Option<VecDeque<Buf>>,
 }
@@ -39,9 +36,6 @@ pub enum Destinations {
     /// By IPv6.
     V6(Vec<u128>),
 }
-
-/// Takes frames back. Its queue never fills.
-pub struct Sink;
 
 impl Generator {
     /// A generator of a workload's frames from `host` to `router`.
@@ -84,14 +78,8 @@ impl Generator {
             vector: workload.vector,
             many_flows: workload.many_flows,
             flow: 1,
-            clocks: Arc::default(),
             ahead,
         }
-    }
-
-    /// Clocks that it has spent so far.
-    pub fn clocks(&self) -> Arc<AtomicU64> {
-        self.clocks.clone()
     }
 
     /// Buffers that a workload's generator keeps, beside what is under way.
@@ -138,9 +126,8 @@ impl Generator {
     }
 }
 
-impl PortQueue for Generator {
-    fn receive(&mut self, cache: &mut BufferCache, out: &mut Vector) -> usize {
-        let (before, start) = (out.len(), clocks());
+impl Source for Generator {
+    fn fill(&mut self, cache: &mut BufferCache, out: &mut Vector) {
         for _ in 0..self.vector {
             let Some(packet) = self.frame(cache) else { break };
             let packet = match &mut self.ahead {
@@ -157,34 +144,5 @@ impl PortQueue for Generator {
             // A vector holds all that a workload asks for.
             let _ = out.push(packet);
         }
-        let spent = clocks().wrapping_sub(start);
-        self.clocks.store(self.clocks.load(Relaxed).wrapping_add(spent), Relaxed);
-        out.len() - before
     }
-
-    fn transmit(&mut self, cache: &mut BufferCache, packets: &mut Vector) {
-        cache.free(packets);
-    }
-
-    fn arm(&mut self) -> bool {
-        true
-    }
-
-    fn disarm(&mut self) {}
-}
-
-impl PortQueue for Sink {
-    fn receive(&mut self, _: &mut BufferCache, _: &mut Vector) -> usize {
-        0
-    }
-
-    fn transmit(&mut self, cache: &mut BufferCache, packets: &mut Vector) {
-        cache.free(packets);
-    }
-
-    fn arm(&mut self) -> bool {
-        false
-    }
-
-    fn disarm(&mut self) {}
 }

@@ -3,7 +3,8 @@
 //! Main path:
 //! 1. [`workload::all`] lists what can be measured;
 //! 2. [`rig::Rig`] builds a router of two ports for one of them: route tables, adjacencies, a worker;
-//! 3. [`generator::Generator`] makes frames of the table and destinations in [`routes`], [`generator::Sink`] takes them back;
+//! 3. [`generator::Generator`] makes frames of the table and destinations in [`routes`]; the ports in `port` feed them to the
+//!    router, and take back what it sends;
 //! 4. [`measure::measure`] polls the worker in many short rounds and keeps the best;
 //! 5. [`report`] prints a table, and JSON.
 //!
@@ -27,6 +28,7 @@ pub mod generator;
 pub mod lb;
 pub mod measure;
 pub mod policy;
+mod port;
 pub mod report;
 pub mod rig;
 pub mod routes;

@@ -1,6 +1,7 @@
 //! A router of two ports, built for one workload.
 
-use crate::generator::{Destinations, Generator, Sink};
+use crate::generator::{Destinations, Generator};
+use crate::port::{Feed, Sink};
 use crate::routes::{Plan, Random};
 use crate::workload::Workload;
 use anyhow::{Context, Result, anyhow, ensure};
@@ -64,17 +65,18 @@ impl Rig {
         let _ = shared.publish(tables(workload.next_hops)?);
         let pool = BufferPool::from_heap(8 * VECTOR_SIZE + Generator::buffers(workload));
         let generator = Generator::new(workload, HOST, MAC_IN, destinations);
-        let generator_clocks = generator.clocks();
+        let generator_clocks = Arc::default();
         let ports: Vec<(InterfaceId, Box<dyn PortQueue>)> =
-            vec![(IN, Box::new(generator)), (OUT, Box::new(Sink))];
+            vec![(IN, Feed::new(generator, &generator_clocks)), (OUT, Box::new(Sink))];
         let worker = Worker::new(shared.clone(), 0, ports, pool.cache());
         Ok(Self { shared, worker, r#in: IN, out: OUT, generator_clocks, table_bytes: table.used_bytes })
     }
 }
 
-pub(crate) fn tables(next_hops: u32) -> Result<Tables> {
-    let interface = |mac, number| Interface {
-        attachment: Attachment::Port,
+/// The interface of a port: of 10.0.`number`.0/24 and `2001:db8:number::/64`.
+pub(crate) fn interface(attachment: Attachment, mac: [u8; 6], number: u8) -> Interface {
+    Interface {
+        attachment,
         mac,
         mtu: 1500,
         up: true,
@@ -83,8 +85,13 @@ pub(crate) fn tables(next_hops: u32) -> Result<Tables> {
         ipv6: vec![(Ipv6Addr::new(0x2001, 0xdb8, number.into(), 0, 0, 0, 0, 1), 64)],
         groups4: Vec::new(),
         groups6: Vec::new(),
-    };
-    let interfaces = vec![Some(interface(MAC_IN, 0)), Some(interface(MAC_OUT, 1))];
+    }
+}
+
+/// Group n leads to so many neighbours from the n-th on.
+pub(crate) fn tables(next_hops: u32) -> Result<Tables> {
+    let interfaces =
+        [(MAC_IN, 0), (MAC_OUT, 1)].map(|(mac, number)| Some(interface(Attachment::Port, mac, number)));
     let neighbour = |index| Adjacency::Neighbour { interface: OUT, mac: [2, 0, 0, 0, 2, index as u8] };
     let adjacencies: Vec<_> = (0..NEIGHBOURS).map(neighbour).collect();
     let mut groups = vec![NextHopGroup::default()];
@@ -92,7 +99,7 @@ pub(crate) fn tables(next_hops: u32) -> Result<Tables> {
         let member = |index| (AdjacencyId((first + index) % NEIGHBOURS), 1);
         NextHopGroup { next_hops: (0..next_hops).map(member).collect() }
     }));
-    Tables::new(interfaces, &adjacencies, &groups).map_err(|error| anyhow!("tables: {error}"))
+    Tables::new(interfaces.into(), &adjacencies, &groups).map_err(|error| anyhow!("tables: {error}"))
 }
 
 /// Inserts routes. They lead to the groups in turn.

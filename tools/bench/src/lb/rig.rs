@@ -3,20 +3,21 @@
 use super::Workload;
 use super::traffic::{ACK, Backends, Clients, Flows, SYN, Script};
 use crate::measure::Clock;
-use crate::rig::NoWake;
+use crate::port::Feed;
+use crate::rig::{NoWake, interface};
 use anyhow::{Context, Result, anyhow, ensure};
 use balancer::{Builder, Settings};
 use buffer::{BufferPool, PortQueue, VECTOR_SIZE, clocks};
 use dataplane::{
-    Adjacency, AdjacencyId, Attachment, Interface, InterfaceId, NextHopGroup, Node, NodeCounters, Shared,
-    Tables, Worker,
+    Adjacency, AdjacencyId, Attachment, InterfaceId, NextHopGroup, Node, NodeCounters, Shared, Tables, Worker,
 };
 use fib::{Fib4Writer, Fib6Writer, Prefix};
 use flow::{Config, Timeouts};
 use services::object::IpFamily;
 use services::{Backend, Compiled, Exposure, Forwarding, Frontend, Pool, PoolKey, Protocol, Scope, State};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const IN: InterfaceId = InterfaceId(0);
 const OUT: InterfaceId = InterfaceId(1);
@@ -40,6 +41,7 @@ pub(super) struct Rig {
     shared: Arc<Shared>,
     worker: Worker,
     script: Script,
+    generator_clocks: Arc<AtomicU64>,
     pub(super) table_bytes: usize,
     now_ns: u64,
     next_new: u32,
@@ -79,13 +81,22 @@ impl Rig {
         };
         let _ = shared.publish_services(Some(Builder::new(settings).build(&service(workload))));
         let script = Script::new();
+        let generator_clocks = Arc::default();
         let ports: Vec<(InterfaceId, Box<dyn PortQueue>)> = vec![
-            (IN, Box::new(Clients::new(&script, workload.ipv6))),
+            (IN, Feed::new(Clients::new(&script, workload.ipv6), &generator_clocks)),
             (OUT, Box::new(Backends::new(&script))),
         ];
         let worker = Worker::new(shared.clone(), 0, ports, BufferPool::from_heap(8 * VECTOR_SIZE).cache());
-        let mut rig =
-            Self { workload: *workload, shared, worker, script, table_bytes, now_ns: 0, next_new: 1 << 31 };
+        let mut rig = Self {
+            workload: *workload,
+            shared,
+            worker,
+            script,
+            generator_clocks,
+            table_bytes,
+            now_ns: 0,
+            next_new: 1 << 31,
+        };
         rig.establish();
         Ok(rig)
     }
@@ -137,17 +148,18 @@ impl Rig {
         let flows = if established { Flows::Below(self.workload.flows) } else { Flows::Each(first, end) };
         self.next_new = end;
         self.script.with(|orders| {
-            (orders.flags, orders.flows, orders.clocks) = (if established { ACK } else { SYN }, flows, 0);
+            (orders.flags, orders.flows) = (if established { ACK } else { SYN }, flows);
         });
         let before: Vec<(Node, NodeCounters)> = self.shared.node_counters(0).collect();
         let sent = self.shared.interface_counters(OUT).tx.packets;
         let polls = ROUND_PACKETS / VECTOR_SIZE;
+        let generator = self.generator_clocks.load(Relaxed);
         let start = clocks();
         for _ in 0..polls {
             self.poll();
         }
         let all = clocks() - start;
-        let spent = all.saturating_sub(self.script.with(|orders| orders.clocks)) as f64;
+        let spent = all.saturating_sub(self.generator_clocks.load(Relaxed) - generator) as f64;
         let packets = (self.shared.interface_counters(OUT).tx.packets - sent) as f64;
         ensure!(packets == ROUND_PACKETS as f64, "{packets} packets left: {:?}", self.drops());
         let nodes = self.shared.node_counters(0).zip(before);
@@ -181,21 +193,11 @@ impl Rig {
 
 /// Group 1 leads back to the clients, group 2 to the backends.
 fn tables() -> Result<Tables> {
-    let interface = |number| Interface {
-        attachment: Attachment::Port,
-        mac: MAC,
-        mtu: 1500,
-        up: true,
-        dhcp_client: false,
-        ipv4: vec![(Ipv4Addr::new(10, 0, number, 1), 24)],
-        ipv6: vec![(Ipv6Addr::new(0x2001, 0xdb8, number.into(), 0, 0, 0, 0, 1), 64)],
-        groups4: Vec::new(),
-        groups6: Vec::new(),
-    };
+    let interface = |number| Some(interface(Attachment::Port, MAC, number));
     let adjacencies = [IN, OUT].map(|interface| Adjacency::Neighbour { interface, mac: HOST });
     let groups = [0, 1].map(|id| NextHopGroup::single(AdjacencyId(id)));
     let groups: Vec<_> = [NextHopGroup::default()].into_iter().chain(groups).collect();
-    Tables::new(vec![Some(interface(0)), Some(interface(1))], &adjacencies, &groups)
+    Tables::new(vec![interface(0), interface(1)], &adjacencies, &groups)
         .map_err(|error| anyhow!("tables: {error}"))
 }
 

@@ -1,8 +1,9 @@
 //! Clients and backends of a service, on ports of memory.
 
 use super::rig::{HOST, MAC, VIP, VIP6};
+use crate::port::Source;
 use crate::routes::Random;
-use buffer::{Buf, BufferCache, PortQueue, VECTOR_SIZE, Vector, clocks};
+use buffer::{Buf, BufferCache, PortQueue, VECTOR_SIZE, Vector};
 use packet::checksum;
 use packet::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,8 +27,6 @@ pub(super) struct Orders {
     pub(super) flows: Flows,
     /// Backends answer, each packet that reaches them with an ACK.
     pub(super) answers: bool,
-    /// Clocks that making frames took.
-    pub(super) clocks: u64,
 }
 
 /// Whose packets come.
@@ -43,7 +42,7 @@ pub(super) enum Flows {
 
 impl Script {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Orders { flags: SYN, flows: Flows::None, answers: false, clocks: 0 })))
+        Self(Arc::new(Mutex::new(Orders { flags: SYN, flows: Flows::None, answers: false })))
     }
 
     /// Looks at the orders or changes them.
@@ -65,10 +64,8 @@ impl Clients {
     }
 }
 
-impl PortQueue for Clients {
-    fn receive(&mut self, cache: &mut BufferCache, out: &mut Vector) -> usize {
-        let start = clocks();
-        let before = out.len();
+impl Source for Clients {
+    fn fill(&mut self, cache: &mut BufferCache, out: &mut Vector) {
         let Self { script, ipv6, random } = self;
         script.with(|orders| {
             for _ in 0..VECTOR_SIZE {
@@ -88,20 +85,8 @@ impl PortQueue for Clients {
                 let Some(packet) = made else { break };
                 let _ = out.push(packet);
             }
-            orders.clocks += clocks().wrapping_sub(start);
         });
-        out.len() - before
     }
-
-    fn transmit(&mut self, cache: &mut BufferCache, packets: &mut Vector) {
-        cache.free(packets);
-    }
-
-    fn arm(&mut self) -> bool {
-        true
-    }
-
-    fn disarm(&mut self) {}
 }
 
 /// Written at once as a device does: a load of bytes from two stores that are under way would wait for both.

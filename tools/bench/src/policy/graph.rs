@@ -6,6 +6,7 @@
 
 use super::{Row, compile, one_endpoint, place};
 use crate::measure::Clock;
+use crate::port::{Feed, Source};
 use crate::rig::{IN, NoWake, OUT, tables};
 use anyhow::{Context, Result, ensure};
 use buffer::{BufferCache, BufferPool, PortQueue, VECTOR_SIZE, Vector, clocks};
@@ -50,7 +51,6 @@ struct Stage {
     /// TCP flags.
     flags: AtomicUsize,
     next: AtomicUsize,
-    clocks: AtomicU64,
 }
 
 /// One port, on which packets of all flows come in, or answers of all flows.
@@ -98,12 +98,11 @@ impl Traffic {
     }
 }
 
-impl PortQueue for Traffic {
-    fn receive(&mut self, cache: &mut BufferCache, out: &mut Vector) -> usize {
+impl Source for Traffic {
+    fn fill(&mut self, cache: &mut BufferCache, out: &mut Vector) {
         if self.stage.port.load(Relaxed) != self.port {
-            return 0;
+            return;
         }
-        let (before, start) = (out.len(), clocks());
         let next = self.stage.next.load(Relaxed);
         for number in next..next + VECTOR_SIZE {
             let Some(mut packet) = cache.allocate() else { break };
@@ -112,25 +111,14 @@ impl PortQueue for Traffic {
             let _ = out.push(packet);
         }
         self.stage.next.store(next + VECTOR_SIZE, Relaxed);
-        let _ = self.stage.clocks.fetch_add(clocks().wrapping_sub(start), Relaxed);
-        out.len() - before
     }
-
-    fn transmit(&mut self, cache: &mut BufferCache, packets: &mut Vector) {
-        cache.free(packets);
-    }
-
-    fn arm(&mut self) -> bool {
-        true
-    }
-
-    fn disarm(&mut self) {}
 }
 
 struct Rig {
     shared: Arc<Shared>,
     worker: Worker,
     stage: Arc<Stage>,
+    generator_clocks: Arc<AtomicU64>,
 }
 
 impl Rig {
@@ -152,15 +140,14 @@ impl Rig {
         }
         let _ = shared.publish_policy(Some(Policy::from(compile(model)?)));
         let stage = Arc::new(Stage::default());
-        let port = |port| Traffic { port, flows: flows.unwrap_or(1 << 24), rules, stage: stage.clone() };
+        let generator_clocks = Arc::default();
+        let port = |port| -> Box<dyn PortQueue> {
+            let traffic = Traffic { port, flows: flows.unwrap_or(1 << 24), rules, stage: stage.clone() };
+            Feed::new(traffic, &generator_clocks)
+        };
         let pool = BufferPool::from_heap(8 * VECTOR_SIZE);
-        let worker = Worker::new(
-            shared.clone(),
-            0,
-            vec![(IN, Box::new(port(0))), (OUT, Box::new(port(1)))],
-            pool.cache(),
-        );
-        Ok(Self { shared, worker, stage })
+        let worker = Worker::new(shared.clone(), 0, vec![(IN, port(0)), (OUT, port(1))], pool.cache());
+        Ok(Self { shared, worker, stage, generator_clocks })
     }
 
     /// Lets packets come in by a port; clocks per packet without the generator's.
@@ -168,13 +155,14 @@ impl Rig {
         self.stage.port.store(port, Relaxed);
         self.stage.flags.store(usize::from(flags), Relaxed);
         let polls = packets.div_ceil(VECTOR_SIZE);
-        let generators = self.stage.clocks.load(Relaxed);
+        let generators = self.generator_clocks.load(Relaxed);
         let start = clocks();
         for poll in 0..polls {
             let _ = self.worker.poll(poll as u64);
         }
-        let own = self.stage.clocks.load(Relaxed) - generators;
-        ((clocks() - start - own) as f64 - polls as f64 * clock.read) / (polls * VECTOR_SIZE) as f64
+        let own = self.generator_clocks.load(Relaxed) - generators;
+        // Both ports' sources read the clock.
+        ((clocks() - start - own) as f64 - 2.0 * polls as f64 * clock.read) / (polls * VECTOR_SIZE) as f64
     }
 
     fn begin(&mut self) {
