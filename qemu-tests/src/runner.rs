@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use lab::host;
@@ -15,18 +15,24 @@ use crate::Experiment;
 pub struct Test {
     name: &'static str,
     needs_namespaces: bool,
+    mostly_waits: bool,
     body: fn(&Experiment) -> Result<()>,
 }
 
 impl Test {
     /// A test that any user can run.
     pub const fn new(name: &'static str, body: fn(&Experiment) -> Result<()>) -> Self {
-        Self { name, needs_namespaces: false, body }
+        Self { name, needs_namespaces: false, mostly_waits: false, body }
     }
 
     /// A test with network namespaces and TAP devices: it needs root, or user namespaces that allow them.
     pub const fn with_hosts(name: &'static str, body: fn(&Experiment) -> Result<()>) -> Self {
-        Self { name, needs_namespaces: true, body }
+        Self { name, needs_namespaces: true, mostly_waits: false, body }
+    }
+
+    /// A test that any user can run and that waits for time to pass: others are run beside it.
+    pub const fn waiting(name: &'static str, body: fn(&Experiment) -> Result<()>) -> Self {
+        Self { name, needs_namespaces: false, mostly_waits: true, body }
     }
 
     fn run(&self, target: &Path) -> (Result<(), Failed>, Vec<String>) {
@@ -68,23 +74,27 @@ fn run(target: &Path, tests: &'static [Test]) -> Result<ExitCode> {
     if !arguments.list && hosts_can_be_made {
         lab::Netns::sweep().context("cannot look for leftovers of earlier runs")?;
     }
-    // One after the other: machines that share two processors spoil each other's figures.
-    arguments.test_threads = arguments.test_threads.or(Some(1));
+    // One works at a time, for machines that share two processors spoil each other's figures; and one waits beside it.
+    arguments.test_threads = arguments.test_threads.or(Some(2));
+    let working = Arc::new(Mutex::new(()));
     let figures = Arc::new(Mutex::new(Vec::new()));
     let trials = tests.iter().map(|test| {
-        let (target, figures) = (target.to_owned(), Arc::clone(&figures));
+        let (target, figures, working) = (target.to_owned(), Arc::clone(&figures), Arc::clone(&working));
         let body = move || {
             if test.needs_namespaces && !hosts_can_be_made {
                 return Ok(Completion::ignored_with("needs root, or user namespaces with TAP devices"));
             }
+            let working =
+                (!test.mostly_waits).then(|| working.lock().unwrap_or_else(PoisonError::into_inner));
             let (result, measured) = test.run(&target);
-            figures.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(measured);
+            drop(working);
+            figures.lock().unwrap_or_else(PoisonError::into_inner).extend(measured);
             result.map(|()| Completion::Completed)
         };
         Trial::ignorable_test(test.name, body)
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    for figure in figures.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
+    for figure in figures.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         println!("measured {figure}");
     }
     Ok(conclusion.exit_code())

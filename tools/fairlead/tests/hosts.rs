@@ -154,7 +154,7 @@ impl Hosts {
     }
 
     fn iperf_client(&self, address: &str, reverse: bool) -> Result<f64> {
-        let mut words = vec!["iperf3", "-c", address, "-t", "2", "-J", "--connect-timeout", "3000"];
+        let mut words = vec!["iperf3", "-c", address, "-t", "1", "-J", "--connect-timeout", "3000"];
         words.extend(reverse.then_some("-R"));
         let start = Instant::now();
         loop {

@@ -27,10 +27,11 @@ pub struct Fuzz {
 
 /// The commands of the stable toolchain: everything kept, then mutations of it.
 pub fn stable_commands() -> [Command; 2] {
-    let run = ["run", "--quiet", "--package", "fuzz-targets", "--"];
-    let seconds = MUTATE_SECONDS.to_string();
-    let replay = cargo::command(run.into_iter().chain(["replay"]));
-    [replay, cargo::command(run.into_iter().chain(["mutate", &seconds]))]
+    // A test of the whole workspace, so that crates have the features that they have been compiled with before.
+    let kept = ["test", "--quiet", "--workspace", "--exclude", "qemu-tests", "--test", "kept"];
+    let mut mutate = Command::new(cargo::target_directory().join("debug/fuzz-targets"));
+    let _ = mutate.arg("mutate").arg(MUTATE_SECONDS.to_string()).current_dir(cargo::workspace());
+    [cargo::command(kept), mutate]
 }
 
 impl Fuzz {

@@ -32,7 +32,8 @@ pub fn build_by(profile: Profile, run: impl FnOnce(Command) -> Result<bool>) -> 
         Profile::Dev => ("image-dev", "image-dev"),
     };
     // By itself: a workspace build would unify the features of its dependencies with those of the tools.
-    if !run(cargo::command(["build", "--package", "kernel", "--profile", name]))? {
+    let build = ["build", "--package", "kernel", "--features", "image", "--profile", name];
+    if !run(cargo::command(build))? {
         bail!("the image does not build");
     }
     let built = cargo::target_directory().join(directory).join("kernel");

@@ -10,7 +10,7 @@ use crate::steps::Step;
 
 /// The longest that all steps together may take, on a machine that has built nothing yet. A step that is under way
 /// then is ended, and those after it are not begun: each is a failure.
-const RUN_LIMIT: Duration = Duration::from_secs(45 * 60);
+const RUN_LIMIT: Duration = Duration::from_secs(80 * 60);
 
 /// Runs these steps, or all, and prints the summary; whether all passed.
 pub fn run(chosen: &[Step]) -> Result<bool> {
