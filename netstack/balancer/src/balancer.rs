@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use buffer::VECTOR_SIZE;
-use flow::{Config, Ended, Error, FlowTable, Tallies, Tally, V4, V6};
+use flow::{Config, Ended, Error, FlowTable, Observed, Tallies, Tally, V4, V6};
 use rewrite::{Malformed, Tunnel, Tuple, View};
 
 use crate::decide::{Context, Reason};
@@ -125,6 +125,21 @@ impl EndedFlow {
     }
 }
 
+/// A packet of an established flow that what is kept with the flow lets pass.
+#[derive(Debug)]
+pub struct Passed<'a> {
+    /// Its place in the vector.
+    pub index: usize,
+    /// What it says about its flow.
+    pub observed: Observed,
+    /// Number of the backend that it goes to or comes from.
+    pub backend: Option<u32>,
+    /// It goes to whoever began the flow.
+    pub is_answer: bool,
+    /// Where it is to be counted, if somebody wants to know.
+    pub tally: Option<&'a mut Tally>,
+}
+
 /// Who looks at packets once their flow has been found: counters, policy. So one lookup serves all.
 pub trait Observer {
     /// True if flows that are not for services are to be kept too.
@@ -137,12 +152,26 @@ pub trait Observer {
         true
     }
 
+    /// True if a word that is kept with a flow says that its packets pass. Those of an established flow are then told to
+    /// [`Observer::passed`], which needs less to be put together than [`Observer::decided`].
+    fn knows(&self, _kept: u32) -> bool {
+        false
+    }
+
+    /// A packet passes.
+    fn passed(&mut self, _: Passed<'_>) {}
+
     /// A packet has been decided about. False: it is dropped as [`Reason::Refused`], and its flow ends.
     fn decided(&mut self, packet: Decided<'_>) -> bool;
 }
 
 /// Nobody looks.
 impl Observer for () {
+    #[inline(always)]
+    fn knows(&self, _: u32) -> bool {
+        true
+    }
+
     #[inline(always)]
     fn decided(&mut self, _: Decided<'_>) -> bool {
         true

@@ -110,13 +110,31 @@ pub(crate) struct Seen<'a, K> {
     pub(crate) home: Home,
 }
 
-/// A flow that begins in the usual way: with the backend that its service's table has for it.
+/// A flow that begins in the usual way: with the backend that its service's table has for it, or for no service.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Plan<K> {
-    /// Number of the backend.
+    /// Number of the backend, or [`NOBODY`].
     pub(crate) number: u32,
-    /// The backend's packets are translated: the answers' key, and where it is looked for.
-    pub(crate) answer: Option<(Home, K)>,
+    pub(crate) keeps: Keeps<K>,
+}
+
+/// What the table is to keep of a flow.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Keeps<K> {
+    #[default]
+    Nothing,
+    /// The flow itself.
+    One,
+    /// The flow, and its answers: their key, and where it is looked for.
+    Pair(Home, K),
+}
+
+impl<K: Family> Plan<K> {
+    /// Asks for the line of the answers. The key is written in place.
+    #[inline(always)]
+    fn keep_pair(&mut self, flows: &FlowTable<K>, answer: K) {
+        self.keeps = Keeps::Pair(flows.prefetch(&answer), answer);
+    }
 }
 
 impl Context<'_> {
@@ -155,10 +173,7 @@ impl Context<'_> {
     #[inline(always)]
     pub(crate) fn plan<K: Family>(&self, flows: &FlowTable<K>, key: &K, plan: &mut Plan<K>) -> bool {
         let Some(frontend) = self.snapshot.frontend(key.destination(), key.protocol()) else {
-            if self.keeps_all {
-                let _ = flows.prefetch(&key.reversed());
-            }
-            return false;
+            return self.plan_for_nobody(flows, key, plan);
         };
         let service = self.snapshot.services.get(frontend.service);
         let Some(service) = service.filter(|service| !service.by_client && service.server_ids.is_none())
@@ -176,11 +191,26 @@ impl Context<'_> {
             Forwarding::Nat if key.source_address() == backend.address.ip() => return false,
             Forwarding::Nat => {
                 let Some(to) = key.with_destination(backend.address) else { return false };
-                let (home, answer) = plan.answer.get_or_insert_default();
-                *answer = to.reversed();
-                *home = flows.prefetch(answer);
+                plan.keep_pair(flows, to.reversed());
             }
-            Forwarding::Direct | Forwarding::Ipip | Forwarding::Gue => plan.answer = None,
+            Forwarding::Direct | Forwarding::Ipip | Forwarding::Gue => plan.keeps = Keeps::One,
+        }
+        true
+    }
+
+    /// The same of a flow that is for no service's port.
+    #[inline(always)]
+    fn plan_for_nobody<K: Family>(&self, flows: &FlowTable<K>, key: &K, plan: &mut Plan<K>) -> bool {
+        let (source, destination) = (key.reversed().destination(), key.destination());
+        let is_backend = |end| self.snapshot.is_backend(end, key.protocol());
+        if is_backend(source) || self.snapshot.has_address(destination.ip()) {
+            return false;
+        }
+        plan.number = NOBODY;
+        if self.keeps_all || is_backend(destination) {
+            plan.keep_pair(flows, key.reversed());
+        } else {
+            plan.keeps = Keeps::Nothing;
         }
         true
     }

@@ -23,7 +23,7 @@ mod passes;
 mod quic;
 mod snapshot;
 
-pub use balancer::{Balancer, Decided, Encapsulation, EndedFlow, FlowTallies, Observer, Verdict};
+pub use balancer::{Balancer, Decided, Encapsulation, EndedFlow, FlowTallies, Observer, Passed, Verdict};
 pub use builder::{Builder, Settings};
 pub use decide::Reason;
 pub use snapshot::{Backend, Choice, Snapshot};

@@ -1,12 +1,13 @@
 //! A vector's way through the balancer, in passes, so that cache misses overlap:
 //!
 //! 1. every packet's key is read and hashed, and the line asked for in which its flow would be;
-//! 2. packets of established flows whose entry says all are done with. For the others the next line is asked for: that of the
-//!    flow's other direction, or for a flow that is not there that which its answers will be in;
+//! 2. packets whose flow's entry says all, of established flows and of those that they prove nothing about, are done with. For the
+//!    others the next line is asked for: that of the flow's other direction, or for a flow that is not there that which its
+//!    answers will be in;
 //! 3. those others are decided about, in the order in which they came.
 //!
-//! Packets of one flow stay in order: once one of them has been left to the third pass the flow is not established, or not
-//! one that the second pass ends.
+//! Packets of one flow stay in order: once one of them has been left to the third pass, the second one leaves the others too, as
+//! only the third makes another flow of it.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -16,8 +17,8 @@ use flow::{FlowTable, Home, Observed, Refused, Slot, V4, V6};
 use rewrite::{Fragment, Plain, Transport, Tuple, View, translate, translate_error};
 use services::Forwarding;
 
-use crate::balancer::{Decided, Encapsulation, Observer, Verdict};
-use crate::decide::{Action, Context, Decision, Family, Plan, Reason, Seen, subject};
+use crate::balancer::{Decided, Encapsulation, Observer, Passed, Verdict};
+use crate::decide::{Action, Context, Decision, Family, Keeps, Plan, Reason, Seen, subject, translates};
 use crate::snapshot::{Backend, NOBODY, Snapshot};
 
 /// What is known of the packets of a vector between passes.
@@ -99,11 +100,11 @@ impl Lanes {
         let columns = columns.zip(packets.iter_mut().zip(verdicts.iter_mut()));
         for ((((kind, lane4), lane6), (packet, verdict)), index) in columns.zip(0..) {
             let observer = (first + index, &mut *observer);
-            let plans = (self.plans4.get_mut(deferred), self.plans6.get_mut(deferred));
-            let done = match (kind, plans) {
-                (Kind::V4, (Some(plan), _)) => swift(context, flows4, packet, (lane4, plan), observer),
-                (Kind::V6, (_, Some(plan))) => swift(context, flows6, packet, (lane6, plan), observer),
-                _ => Err(Next::Decide),
+            let (plans4, plans6) = ((&mut self.plans4[..], deferred), (&mut self.plans6[..], deferred));
+            let done = match kind {
+                Kind::V4 => swift(context, flows4, packet, (lane4, plans4), observer),
+                Kind::V6 => swift(context, flows6, packet, (lane6, plans6), observer),
+                Kind::Other => Err(Next::Decide),
             };
             match done {
                 Ok(done) => *verdict = done,
@@ -159,64 +160,40 @@ fn swift<K: Family, O: Observer>(
     context: &Context<'_>,
     flows: &mut FlowTable<K>,
     packet: &mut [u8],
-    (lane, plan): (&Lane<K>, &mut Plan<K>),
+    (lane, (plans, place)): (&Lane<K>, (&mut [Plan<K>], usize)),
     (index, observer): (usize, &mut O),
 ) -> Result<Verdict, Next> {
-    let Some(slot) = flows.find_at(lane.home, &lane.key) else {
-        let is_usual = context.plan(flows, &lane.key, plan);
+    let Some(mut found) = flows.find_mut(lane.home, &lane.key) else {
+        let is_usual = plans.get_mut(place).is_some_and(|plan| context.plan(flows, &lane.key, plan));
         return Err(if is_usual { Next::Begin } else { Next::Decide });
     };
-    let entry = flows.entry(slot).ok_or(Next::Decide)?;
-    let (binding, is_answer, peer) = (entry.binding, entry.is_answer(), entry.peer());
-    let keeps_source = entry.keeps_source();
-    let by_peer = |flows: &FlowTable<K>| match peer {
-        Some(peer) => {
-            flows.prefetch_slot(peer);
-            Next::ByPeer(slot)
-        }
-        None => Next::Decide,
-    };
-    if is_answer {
-        return Err(by_peer(flows));
+    let (binding, is_answer) = (found.entry.binding, found.entry.is_answer());
+    let is_bound = binding != NOBODY;
+    let needs_peer = is_bound && (is_answer || !found.entry.keeps_source());
+    if needs_peer || !observer.knows(found.entry.verdict) {
+        let (slot, Some(peer)) = (found.slot, found.entry.peer()) else { return Err(Next::Decide) };
+        flows.prefetch_slot(peer);
+        return Err(Next::ByPeer(slot));
     }
     let mut to = None;
-    let (verdict, backend) = if binding == NOBODY {
-        (Verdict::NotOurs, None)
-    } else {
+    let mut verdict = Verdict::NotOurs;
+    if is_bound {
         let backend = context.snapshot.backend(binding).ok_or(Next::Decide)?;
-        let verdict = match backend.forwarding {
-            Forwarding::Nat | Forwarding::FullNat if keeps_source => {
-                if lane.key.with_destination(backend.address).is_none() {
-                    return Err(Next::Decide);
-                }
-                to = Some(backend.address);
-                Verdict::Route
+        verdict = if translates(backend) {
+            if lane.key.with_destination(backend.address).is_none() {
+                return Err(Next::Decide);
             }
-            Forwarding::Nat | Forwarding::FullNat => return Err(by_peer(flows)),
-            _ => bring(context.snapshot, lane.home.hash(), (binding, backend)),
+            to = Some(backend.address);
+            Verdict::Route
+        } else {
+            bring(context.snapshot, lane.home.hash(), (binding, backend))
         };
-        (verdict, Some(binding))
-    };
-    if !flows.follow_established(slot, lane.observed, context.now_ns) {
+    }
+    if !found.follow_usual(lane.observed, context.now_ns) {
         return Err(Next::Decide);
     }
-    let view = lane.key.view(lane.observed);
-    let translated: Option<Tuple> = to.and_then(|to| lane.key.with_destination(to)).map(Into::into);
-    let (kept, tally) = flows.kept_mut(slot, slot);
-    let decided = Decided {
-        index,
-        view: &view,
-        translated: translated.as_ref(),
-        backend,
-        is_answer: false,
-        is_new: false,
-        verdict: kept,
-        tally,
-    };
-    if !observer.decided(decided) {
-        flows.remove(slot);
-        return Ok(Verdict::Drop(Reason::Refused));
-    }
+    let backend = is_bound.then_some(binding);
+    observer.passed(Passed { index, observed: lane.observed, backend, is_answer, tally: found.tally });
     if let Some(to) = to {
         let _ = lane.key.redirect(to, packet);
     }
@@ -257,25 +234,30 @@ fn begin<K: Family, O: Observer>(
     if flows.find_at(lane.home, &lane.key).is_some() {
         return None;
     }
-    let Plan { number, answer } = plan;
-    let backend = context.snapshot.backend(*number)?;
-    let (first, now_ns) = (lane.observed, context.now_ns);
-    let (to, flow, verdict) = match answer {
-        Some((home, answer)) => {
-            let (asks, answers) = ((lane.home, &lane.key), (*home, answer));
-            let flow = flows.insert_absent_pair(asks, answers, first, *number, now_ns);
-            (Some(backend.address), flow, Verdict::Route)
+    let is_bound = plan.number != NOBODY;
+    let (to, verdict) = if is_bound {
+        let backend = context.snapshot.backend(plan.number)?;
+        match translates(backend) {
+            true => (Some(backend.address), Verdict::Route),
+            false => (None, bring(context.snapshot, lane.home.hash(), (plan.number, backend))),
         }
-        None => {
-            let flow = flows.insert_absent(lane.home, &lane.key, first, *number, now_ns);
-            (None, flow, bring(context.snapshot, lane.home.hash(), (*number, backend)))
-        }
+    } else {
+        (None, Verdict::NotOurs)
     };
-    if let Err(Refused::AnswerTaken) = flow {
+    let (first, now_ns) = (lane.observed, context.now_ns);
+    let flow = match &plan.keeps {
+        Keeps::Pair(home, answer) => {
+            let (asks, answers) = ((lane.home, &lane.key), (*home, answer));
+            Some(flows.insert_absent_pair(asks, answers, first, plan.number, now_ns))
+        }
+        Keeps::One => Some(flows.insert_absent(lane.home, &lane.key, first, plan.number, now_ns)),
+        Keeps::Nothing => None,
+    };
+    if let Some(Err(Refused::AnswerTaken)) = flow {
         return None;
     }
     // A flow that is not taken is served all the same, by the service's table alone.
-    let flow = flow.ok();
+    let flow = flow.and_then(Result::ok);
     let view = lane.key.view(lane.observed);
     let translated: Option<Tuple> = to.and_then(|to| lane.key.with_destination(to)).map(Into::into);
     let (kept, tally) = flow.map_or((None, None), |slot| flows.kept_mut(slot, slot));
@@ -283,7 +265,7 @@ fn begin<K: Family, O: Observer>(
         index,
         view: &view,
         translated: translated.as_ref(),
-        backend: Some(*number),
+        backend: is_bound.then_some(plan.number),
         is_answer: false,
         is_new: true,
         verdict: kept,
@@ -301,7 +283,7 @@ fn begin<K: Family, O: Observer>(
     Some(verdict)
 }
 
-/// A packet of an established flow whose other direction says how it leaves: an answer, and what has another source too.
+/// A packet of an established flow whose other direction says how it leaves, or what was found about the flow.
 #[inline(always)]
 fn by_peer<K: Family, O: Observer>(
     context: &Context<'_>,
@@ -315,29 +297,30 @@ fn by_peer<K: Family, O: Observer>(
     let to = flows.entry(peer)?.key().reversed();
     let is_bound = binding != NOBODY;
     // Answers of a backend that is gone still reach their clients.
-    let is_whole = is_answer || context.snapshot.backend(binding).is_some();
-    if !is_whole || !flows.follow_established(slot, lane.observed, context.now_ns) {
+    let is_whole = is_answer || !is_bound || context.snapshot.backend(binding).is_some();
+    if !is_whole || !flows.follow_usual(slot, lane.observed, context.now_ns) {
         return None;
     }
-    let view = lane.key.view(lane.observed);
-    let translated: Option<Tuple> = is_bound.then(|| to.into());
+    let backend = is_bound.then_some(binding);
     let asks = if is_answer { peer } else { slot };
     let (verdict, tally) = flows.kept_mut(asks, slot);
-    let decided = Decided {
-        index,
-        view: &view,
-        translated: translated.as_ref(),
-        backend: is_bound.then_some(binding),
-        is_answer,
-        is_new: false,
-        verdict,
-        tally,
-    };
-    if !observer.decided(decided) {
-        flows.remove(slot);
-        return Some(Verdict::Drop(Reason::Refused));
+    if verdict.as_deref().is_some_and(|kept| observer.knows(*kept)) {
+        observer.passed(Passed { index, observed: lane.observed, backend, is_answer, tally });
+    } else {
+        let view = lane.key.view(lane.observed);
+        let translated: Option<Tuple> = is_bound.then(|| to.into());
+        let translated = translated.as_ref();
+        let decided =
+            Decided { index, view: &view, translated, backend, is_answer, is_new: false, verdict, tally };
+        if !observer.decided(decided) {
+            flows.remove(slot);
+            return Some(Verdict::Drop(Reason::Refused));
+        }
     }
     if !is_bound {
+        if is_answer {
+            flows.copy_verdict(asks, slot);
+        }
         return Some(Verdict::NotOurs);
     }
     to.write(&lane.key, packet);

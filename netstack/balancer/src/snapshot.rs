@@ -219,21 +219,33 @@ impl Snapshot {
 
     #[inline(always)]
     pub(crate) fn frontend(&self, at: SocketAddr, protocol: u8) -> Option<&Frontend> {
+        if self.frontends.is_empty() {
+            return None;
+        }
         let found = |frontend: &Frontend| frontend.at == at && frontend.protocol == protocol;
         self.frontends.find(self.place(at, protocol), found)
     }
 
     /// True if some service has this address.
+    #[inline]
     pub(crate) fn has_address(&self, address: IpAddr) -> bool {
+        if self.addresses.is_empty() {
+            return false;
+        }
         let place = self.place(SocketAddr::new(address, 0), 0);
         self.addresses.find(place, |known| *known == address).is_some()
     }
 
+    #[inline]
     fn end(&self, at: SocketAddr, protocol: u8) -> Option<&End> {
+        if self.ends.is_empty() {
+            return None;
+        }
         self.ends.find(self.place(at, protocol), |end| end.at == at && end.protocol == protocol)
     }
 
     /// True if a backend listens here.
+    #[inline]
     pub(crate) fn is_backend(&self, at: SocketAddr, protocol: u8) -> bool {
         self.end(at, protocol).is_some()
     }

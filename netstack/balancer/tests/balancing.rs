@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
-use balancer::{Balancer, Builder, Reason, Settings, Snapshot, Verdict};
+use balancer::{Balancer, Builder, Decided, Observer, Passed, Reason, Settings, Snapshot, Verdict};
 use etherparse::{Icmpv4Type, PacketBuilder, icmpv4};
 use flow::{Config, Timeouts};
 use rewrite::View;
@@ -384,6 +384,74 @@ fn vectors_of_any_length_are_balanced_as_single_packets_are() {
         }
         assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Route));
         assert_eq!(packets, singles);
+    }
+}
+
+/// Keeps the generation in which it has let a flow pass.
+struct Judge {
+    generation: u32,
+    allows: bool,
+    decided: usize,
+    passed: usize,
+}
+
+impl Observer for Judge {
+    fn keeps_all(&self) -> bool {
+        true
+    }
+
+    fn knows(&self, kept: u32) -> bool {
+        kept == self.generation
+    }
+
+    fn passed(&mut self, _: Passed<'_>) {
+        self.passed += 1;
+    }
+
+    fn decided(&mut self, packet: Decided<'_>) -> bool {
+        self.decided += 1;
+        *packet.verdict.unwrap() = if self.allows { self.generation } else { 0 };
+        self.allows
+    }
+}
+
+#[test]
+fn what_is_kept_with_a_flow_is_for_both_directions_until_it_is_out_of_date() {
+    let (mut balancer, mut builder) = (balancer(), builder());
+    let snapshot = snapshot(&mut builder, &json!({}), "nat", &[1]);
+    let mut judge = Judge { generation: 1, allows: true, decided: 0, passed: 0 };
+    for (to, count) in [(([192, 0, 2, 77], 80), 67), ((VIP, 80), 256)] {
+        let backend = if to.0 == VIP { ([10, 1, 0, 1], 8080) } else { to };
+        let passes = if to.0 == VIP { Verdict::Route } else { Verdict::NotOurs };
+        let mut send = |judge: &mut Judge, asks: bool, flags: u8, verdict: Verdict| {
+            let packet = if asks { tcp(client(1), to, flags) } else { tcp(backend, client(1), flags) };
+            let mut packets = vec![packet; if flags == 16 { count } else { 1 }];
+            let mut bytes: Vec<&mut [u8]> = packets.iter_mut().map(Vec::as_mut_slice).collect();
+            let mut verdicts = vec![Verdict::Local; bytes.len()];
+            let before = (judge.decided, judge.passed);
+            balancer.process_observed(&snapshot, &mut bytes, 0, &mut verdicts, judge);
+            assert!(verdicts.iter().all(|found| *found == verdict), "{verdicts:?}");
+            let expected = if asks { tcp(client(1), backend, flags) } else { tcp(to, client(1), flags) };
+            assert!(verdict != passes || packets.iter().all(|packet| *packet == expected));
+            (judge.decided - before.0, judge.passed - before.1)
+        };
+        (judge.generation, judge.allows) = (1, true);
+        let _ = [(true, 2), (false, 18), (true, 16), (false, 16)]
+            .map(|(asks, flags)| send(&mut judge, asks, flags, passes));
+        for asks in [true, false, true, false] {
+            assert_eq!(send(&mut judge, asks, 16, passes), (0, count));
+        }
+        judge.generation = 2;
+        assert_eq!(send(&mut judge, false, 16, passes), (1, count - 1));
+        assert_eq!(send(&mut judge, true, 16, passes), (0, count));
+        judge.generation = 3;
+        assert_eq!(send(&mut judge, true, 16, passes), (1, count - 1));
+        assert_eq!(send(&mut judge, false, 16, passes), (0, count));
+        (judge.generation, judge.allows) = (4, false);
+        let (decided, passed) = send(&mut judge, false, 16, Verdict::Drop(Reason::Refused));
+        assert!(decided > 0 && passed == 0, "{decided} decided, {passed} passed");
+        let (decided, passed) = send(&mut judge, true, 16, Verdict::Drop(Reason::Refused));
+        assert!(decided > 0 && passed == 0, "{decided} decided, {passed} passed");
     }
 }
 

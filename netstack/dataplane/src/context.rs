@@ -13,6 +13,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use buffer::{Buf, BufferCache, PortQueue, VECTOR_SIZE, Vector};
 use core::array;
+use policy::classifier::Judged;
 
 /// What a node has at hand while it runs.
 pub(crate) struct Context<'a> {
@@ -66,6 +67,8 @@ pub(crate) struct Scratch {
     pub(crate) interfaces: [u16; VECTOR_SIZE],
     /// Where packets of several segments are encrypted and decrypted.
     pub(crate) long: ipsec::Long,
+    /// What is done with before flows are looked for.
+    pub(crate) untracked: [Option<Judged>; VECTOR_SIZE],
 }
 
 impl Scratch {
@@ -78,6 +81,7 @@ impl Scratch {
             lengths: [0; VECTOR_SIZE],
             interfaces: [0; VECTOR_SIZE],
             long: ipsec::Long::new(),
+            untracked: [None; VECTOR_SIZE],
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
 use alloc::vec::Vec;
 use balancer::Decided;
-use buffer::{Flags, Vector};
+use buffer::{Buf, Flags, Vector};
 use core::net::IpAddr;
 use policy::classifier::{Classifier, CounterId, Ends, HostId, Judged, Record, Way};
 use policy::model::{Direction, Packet, protocol};
@@ -143,12 +143,11 @@ pub(crate) struct Judge<'a> {
     now_ns: u64,
 }
 
-/// Notes in a column where packets came from.
-pub(crate) fn note_interfaces(packets: &Vector, interfaces: &mut [u16]) {
-    for (packet, interface) in packets.iter().zip(interfaces) {
-        let meta = packet.meta();
-        *interface = if meta.flags.contains(Flags::ORIGINATED) { OWN } else { meta.rx_interface };
-    }
+/// Where a packet came from, as the column of interfaces has it.
+#[inline(always)]
+pub(crate) fn interface_of(packet: &Buf) -> u16 {
+    let meta = packet.meta();
+    if meta.flags.contains(Flags::ORIGINATED) { OWN } else { meta.rx_interface }
 }
 
 impl<'a> Judge<'a> {
@@ -164,10 +163,13 @@ impl<'a> Judge<'a> {
     /// True if a packet passes. Of a flow that has been judged by this policy that is all there is to see.
     #[inline(always)]
     pub(crate) fn allows(&mut self, packet: &mut Decided<'_>, bytes: u64) -> bool {
-        if packet.verdict.as_deref().is_some_and(|kept| self.generation.has(*kept)) {
-            return true;
-        }
-        self.judge(packet, bytes)
+        packet.verdict.as_deref().is_some_and(|kept| self.has_allowed(*kept)) || self.judge(packet, bytes)
+    }
+
+    /// True if what is kept with a flow says that this policy lets it pass.
+    #[inline(always)]
+    pub(crate) fn has_allowed(&self, kept: u32) -> bool {
+        self.generation.has(kept)
     }
 
     /// A packet that ends within its headers, or has more of them than anybody needs, is none that a rule could allow.
@@ -270,9 +272,19 @@ fn note(counters: &WorkerCounters, record: &Record) {
     record.logs.as_slice().iter().filter_map(rule).for_each(|rule| rule.logs.add(1));
 }
 
-/// Which packets policies with `doNotTrack` are about: true if they let a packet pass without a flow. What they deny is
-/// in `denied`.
-pub(crate) fn untracked(cx: &Context<'_>, bytes: &[u8], interface: u16) -> Option<Judged> {
+/// Notes in `scratch.untracked` what policies with `doNotTrack` say of packets.
+#[cold]
+pub(crate) fn judge_untracked(cx: &mut Context<'_>, packets: &Vector) {
+    for (index, packet) in packets.iter().enumerate() {
+        let judged = untracked(cx, packet.data(), interface_of(packet));
+        if let Some(place) = cx.scratch.untracked.get_mut(index) {
+            *place = judged;
+        }
+    }
+}
+
+/// What policies with `doNotTrack` say of a packet.
+fn untracked(cx: &Context<'_>, bytes: &[u8], interface: u16) -> Option<Judged> {
     let policy = cx.policy.filter(|policy| policy.has_untracked)?;
     let view = View::parse(bytes).ok()?;
     let packet = as_packet(&view.tuple, view.icmp);
@@ -316,26 +328,48 @@ fn route(shared: &Shared, tables: &Tables, destination: IpAddr) -> (u16, bool) {
 }
 
 /// A packet's flow from who began it, with the receiver that it really has.
+#[inline(always)]
 fn flow_of(packet: &Decided<'_>, as_it_is: bool) -> Packet {
     let seen = &packet.view.tuple;
     let to = packet.translated.unwrap_or(seen);
-    let (source, destination) = if packet.is_answer && !as_it_is {
-        (to.destination(), seen.source())
-    } else {
-        (seen.source(), to.destination())
-    };
+    let turns = packet.is_answer && !as_it_is;
     let icmp = match packet.view.transport {
         // Whichever came first, a flow of echoes is asked for.
-        Transport::Echo if packet.is_answer => (if source.is_ipv4() { 8 } else { 128 }, 0),
+        Transport::Echo if packet.is_answer => (if matches!(seen, Tuple::V4(_)) { 8 } else { 128 }, 0),
         _ => packet.view.icmp,
     };
-    let ports = has_ports(seen.protocol());
+    // Neither ends nor addresses are moved as a whole: what has just been put together makes the processor wait.
+    match (seen, to) {
+        (Tuple::V4(seen), Tuple::V4(to)) if turns => {
+            let (from, to) = ((to.destination, to.destination_port), (seen.source, seen.source_port));
+            between(from, to, seen.protocol, icmp)
+        }
+        (Tuple::V4(seen), Tuple::V4(to)) => {
+            let (from, to) = ((seen.source, seen.source_port), (to.destination, to.destination_port));
+            between(from, to, seen.protocol, icmp)
+        }
+        (Tuple::V6(seen), Tuple::V6(to)) if turns => {
+            let (from, to) = ((to.destination, to.destination_port), (seen.source, seen.source_port));
+            between(from, to, seen.protocol, icmp)
+        }
+        (Tuple::V6(seen), Tuple::V6(to)) => {
+            let (from, to) = ((seen.source, seen.source_port), (to.destination, to.destination_port));
+            between(from, to, seen.protocol, icmp)
+        }
+        // Nothing is translated to the other family.
+        _ => as_packet(seen, icmp),
+    }
+}
+
+#[inline(always)]
+fn between<A: Into<IpAddr>>(from: (A, u16), to: (A, u16), protocol: u8, icmp: (u8, u8)) -> Packet {
+    let ports = has_ports(protocol);
     Packet {
-        source: source.ip(),
-        destination: destination.ip(),
-        protocol: seen.protocol(),
-        source_port: if ports { source.port() } else { 0 },
-        destination_port: if ports { destination.port() } else { 0 },
+        source: from.0.into(),
+        destination: to.0.into(),
+        protocol,
+        source_port: if ports { from.1 } else { 0 },
+        destination_port: if ports { to.1 } else { 0 },
         icmp,
     }
 }

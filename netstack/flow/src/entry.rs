@@ -1,7 +1,7 @@
 //! A flow's entry and the cache line it lives in.
 
 use crate::key::{Key, V4, V6};
-use crate::state::State;
+use crate::state::{Observed, State, TimeoutTicks};
 use crate::table::Slot;
 
 /// What the table keeps of a flow.
@@ -63,6 +63,30 @@ impl<K: Key> Entry<K> {
         self.state == State::Free
     }
 
+    /// True if it is this flow's. Free entries have the default key.
+    #[inline(always)]
+    pub(crate) fn is_of(&self, key: &K) -> bool {
+        self.key.is(key) & !self.is_free()
+    }
+
+    /// Follows the flow by nearly every packet: one of an established flow, or of the asking direction of one that is still
+    /// to be answered, which proves nothing. False if there is more to do: then it is as it was.
+    #[inline(always)]
+    pub(crate) fn follow_usual(&mut self, observed: Observed, now: u32, timeouts: &TimeoutTicks) -> bool {
+        let is_established = matches!(self.state, State::TcpEstablished | State::Established);
+        let waits = self.state.is_unproven() && !self.is_answer() && self.peer().is_some();
+        if !(is_established || waits) || self.has_expired(now) {
+            return false;
+        }
+        let state = self.state.after(observed, is_established);
+        if state == State::TcpClosed {
+            return false;
+        }
+        self.state = state;
+        self.expires = now.wrapping_add(timeouts.of(state));
+        true
+    }
+
     /// True if nothing has come for too long. Ticks wrap around.
     #[inline(always)]
     pub(crate) fn has_expired(&self, now: u32) -> bool {
@@ -104,6 +128,14 @@ impl<K: Key> Line<K> {
     #[inline(always)]
     pub(crate) fn ways_mut(&mut self) -> &mut [Entry<K>] {
         self.0.as_mut()
+    }
+
+    /// Which way is a flow's, found without a branch for each: they would be guessed wrong.
+    #[inline(always)]
+    pub(crate) fn way_of(&self, key: &K) -> Option<usize> {
+        let ways = self.ways().iter().zip(0..);
+        let way = ways.fold(K::WAYS, |found, (entry, way)| if entry.is_of(key) { way } else { found });
+        (way < K::WAYS).then_some(way)
     }
 
     /// Flows that passed this line.

@@ -102,7 +102,7 @@ impl Key for V4 {
 impl V4 {
     #[inline(always)]
     fn addresses(&self) -> u64 {
-        u64::from(u32::from_ne_bytes(self.source)) << 32 | u64::from(u32::from_ne_bytes(self.destination))
+        u64::from(u32::from_ne_bytes(self.source)) | u64::from(u32::from_ne_bytes(self.destination)) << 32
     }
 }
 
@@ -141,5 +141,5 @@ impl Key for V6 {
 
 #[inline(always)]
 fn tail(source_port: u16, destination_port: u16, protocol: u8) -> u64 {
-    u64::from(source_port) << 32 | u64::from(destination_port) << 16 | u64::from(protocol)
+    u64::from(source_port) | u64::from(destination_port) << 16 | u64::from(protocol) << 32
 }

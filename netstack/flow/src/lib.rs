@@ -47,5 +47,5 @@ mod unproven;
 pub use entry::Entry;
 pub use key::{Key, V4, V6};
 pub use state::{Observed, State, Timeouts};
-pub use table::{Config, Counts, Error, FlowTable, Home, Refused, Slot};
+pub use table::{Config, Counts, Error, FlowTable, Found, Home, Refused, Slot};
 pub use tally::{End, Ended, Tallies, Tally};

@@ -27,12 +27,21 @@ pub(crate) struct Place {
 /// Finds a flow's slot. Expired flows are found too.
 #[inline(always)]
 pub(crate) fn find<K: Key>(lines: &[Line<K>], home: usize, key: &K) -> Option<Place> {
-    let window = lines.get(home..)?;
-    for (line, index) in window.iter().zip(home..).take(window_lines::<K>()) {
-        for (entry, way) in line.ways().iter().zip(0..) {
-            if entry.key.is(key) && !entry.is_free() {
-                return Some(Place { line: index, way });
-            }
+    let line = lines.get(home)?;
+    match line.way_of(key) {
+        Some(way) => Some(Place { line: home, way }),
+        None if line.passed() == 0 => None,
+        None => find_beyond(lines, home, key),
+    }
+}
+
+/// The same in the lines after the flow's home.
+#[inline(never)]
+fn find_beyond<K: Key>(lines: &[Line<K>], home: usize, key: &K) -> Option<Place> {
+    let window = lines.get(home + 1..)?;
+    for (line, index) in window.iter().zip(home + 1..).take(window_lines::<K>() - 1) {
+        if let Some(way) = line.way_of(key) {
+            return Some(Place { line: index, way });
         }
         if line.passed() == 0 {
             return None;

@@ -7,7 +7,7 @@ use crate::entry::{Entry, Line, OTHER_SOURCE};
 use crate::key::Key;
 use crate::probe::{self, Place};
 use crate::state::{MAX_TIMEOUT_MS, Observed, State, TimeoutTicks, Timeouts, ticks};
-use crate::tally::{End, Tallies};
+use crate::tally::{End, Tallies, Tally};
 use crate::unproven::Unproven;
 
 mod insert;
@@ -85,6 +85,26 @@ impl Slot {
     /// The slot of a number that was kept. Whose it is now, the key of its entry tells.
     pub fn from_number(number: u32) -> Slot {
         Slot(number)
+    }
+}
+
+/// A flow that has been found, to work with.
+pub struct Found<'a, K> {
+    /// Where it is.
+    pub slot: Slot,
+    /// What is kept of it.
+    pub entry: &'a mut Entry<K>,
+    /// What it has carried, while somebody wants to know.
+    pub tally: Option<&'a mut Tally>,
+    timeouts: &'a TimeoutTicks,
+}
+
+impl<K: Key> Found<'_, K> {
+    /// Follows the flow as a lookup would if it is established, or if that leaves it as unproven as it was. False if not, or
+    /// if it has been quiet for too long: then it is as it was.
+    #[inline(always)]
+    pub fn follow_usual(&mut self, observed: Observed, now_ns: u64) -> bool {
+        self.entry.follow_usual(observed, ticks(now_ns), self.timeouts)
     }
 }
 
@@ -192,11 +212,22 @@ impl<K: Key> FlowTable<K> {
         probe::find(&self.lines, self.line(home), key).map(slot::<K>)
     }
 
-    /// Follows a flow that is established, as a lookup would. False if it is not, or has been quiet for too long: then it is as
-    /// it was.
+    /// Finds the flow of a key, whether it is alive or not, with all that there is of it.
     #[inline(always)]
-    pub fn follow_established(&mut self, slot: Slot, observed: Observed, now_ns: u64) -> bool {
-        self.follow_usual(place::<K>(slot), observed, ticks(now_ns)).is_some()
+    pub fn find_mut(&mut self, home: Home, key: &K) -> Option<Found<'_, K>> {
+        let place = probe::find(&self.lines, self.line(home), key)?;
+        let slot = slot::<K>(place);
+        let entry = probe::at_mut(&mut self.lines, place)?;
+        let tally = self.tallies.as_mut().and_then(|tallies| tallies.of(slot));
+        Some(Found { slot, entry, tally, timeouts: &self.timeouts })
+    }
+
+    /// [`Found::follow_usual`] of the flow in a slot.
+    #[inline(always)]
+    pub fn follow_usual(&mut self, slot: Slot, observed: Observed, now_ns: u64) -> bool {
+        let Self { lines, timeouts, .. } = self;
+        let entry = probe::at_mut(lines, place::<K>(slot));
+        entry.is_some_and(|entry| entry.follow_usual(observed, ticks(now_ns), timeouts))
     }
 
     /// Asks for the line of a slot.
@@ -350,30 +381,14 @@ impl<K: Key> FlowTable<K> {
     #[inline(always)]
     fn lookup_from(&mut self, home: usize, key: &K, observed: Observed, now: u32) -> Option<Slot> {
         let place = probe::find(&self.lines, home, key)?;
-        match self.follow_usual(place, observed, now) {
-            Some(slot) => Some(slot),
-            None => self.follow(place, observed, now),
-        }
-    }
-
-    /// Nearly every packet: nothing to prove, nobody else to look at.
-    #[inline(always)]
-    fn follow_usual(&mut self, place: Place, observed: Observed, now: u32) -> Option<Slot> {
         let entry = probe::at_mut(&mut self.lines, place)?;
-        let is_established = matches!(entry.state, State::TcpEstablished | State::Established);
-        if !is_established || entry.has_expired(now) {
-            return None;
+        match entry.follow_usual(observed, now, &self.timeouts) {
+            true => Some(slot::<K>(place)),
+            false => self.follow(place, observed, now),
         }
-        let state = entry.state.after(observed, true);
-        if state == State::TcpClosed {
-            return None;
-        }
-        entry.state = state;
-        entry.expires = now.wrapping_add(self.timeouts.of(state));
-        Some(slot::<K>(place))
     }
 
-    /// The rest of a lookup: flows that are not established, or have expired.
+    /// The rest of a lookup: flows that packets prove or end, or that have expired.
     fn follow(&mut self, at: Place, observed: Observed, now: u32) -> Option<Slot> {
         let entry = probe::at(&self.lines, at)?;
         if entry.state.is_over(observed) || !self.is_alive(entry, now) {

@@ -108,6 +108,11 @@ impl<K: Key> Tallies<K> {
         }
     }
 
+    #[inline(always)]
+    pub(crate) fn of(&mut self, slot: Slot) -> Option<&mut Tally> {
+        self.slots.get_mut(slot.0 as usize)
+    }
+
     fn side<'a>(&self, slot: Slot, entry: &'a Entry<K>, timeout: u32) -> Side<'a, K> {
         let tally = self.slots.get(slot.0 as usize).copied().unwrap_or_default();
         Side { entry, tally, last: entry.expires.wrapping_sub(timeout) }
@@ -182,8 +187,18 @@ impl<K: Key> FlowTable<K> {
     #[inline(always)]
     pub fn kept_mut(&mut self, asks: Slot, slot: Slot) -> (Option<&mut u32>, Option<&mut Tally>) {
         let entry = probe::at_mut(&mut self.lines, place::<K>(asks)).filter(|entry| !entry.is_free());
-        let tally = self.tallies.as_mut().and_then(|tallies| tallies.slots.get_mut(slot.0 as usize));
+        let tally = self.tallies.as_mut().and_then(|tallies| tallies.of(slot));
         (entry.map(|entry| &mut entry.verdict), tally)
+    }
+
+    /// Gives the answering direction in `answers` the verdict of the asking one in `asks`, so that its packets need not look
+    /// there. What counts is that of `asks`.
+    #[inline(always)]
+    pub fn copy_verdict(&mut self, asks: Slot, answers: Slot) {
+        let verdict = probe::at(&self.lines, place::<K>(asks)).map(|entry| entry.verdict);
+        if let Some((verdict, entry)) = verdict.zip(probe::at_mut(&mut self.lines, place::<K>(answers))) {
+            entry.verdict = verdict;
+        }
     }
 
     /// Takes the flows that have ended since, if they are counted; returns how many more there were than room for.

@@ -141,7 +141,10 @@ impl Plain for V4 {
 
     #[inline(always)]
     fn view(&self, observed: Observed) -> View {
-        view(Tuple::V4(*self), observed, Self::TRANSPORT_OFFSET)
+        // Field by field: a part of a key that was copied in two overlapping moves is waited for.
+        let V4 { source, destination, source_port, destination_port, protocol } = *self;
+        let tuple = Tuple::V4(V4 { source, destination, source_port, destination_port, protocol });
+        view(tuple, observed, Self::TRANSPORT_OFFSET)
     }
 }
 
@@ -229,7 +232,9 @@ impl Plain for V6 {
 
     #[inline(always)]
     fn view(&self, observed: Observed) -> View {
-        view(Tuple::V6(*self), observed, Self::TRANSPORT_OFFSET)
+        let V6 { source, destination, source_port, destination_port, protocol } = *self;
+        let tuple = Tuple::V6(V6 { source, destination, source_port, destination_port, protocol });
+        view(tuple, observed, Self::TRANSPORT_OFFSET)
     }
 }
 

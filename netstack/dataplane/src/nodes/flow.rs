@@ -8,20 +8,19 @@
 use super::tunnel_error::Trouble;
 use super::{IcmpError, drop_for, icmp4_error, icmp6_error, ipsec_policy};
 use crate::DropReason;
-use crate::context::Context;
+use crate::context::{Context, Scratch};
 use crate::counters::WorkerCounters;
 use crate::flow_events::{self, FlowEvent, FlowEventKind};
 use crate::graph::{Nexts, Node};
 use crate::policing::{self, Judge, Policy};
 use crate::shared::Shared;
-use balancer::{Decided, Encapsulation, Observer, Reason, Snapshot, Verdict};
+use balancer::{Decided, Encapsulation, Observer, Passed, Reason, Snapshot, Verdict};
 use buffer::{Buf, Flags, VECTOR_SIZE, Vector};
 use core::net::IpAddr;
 use core::{array, mem};
 use packet::ipv4::Ipv4;
 use packet::ipv6::Ipv6;
 use packet::{icmpv4, icmpv6};
-use rewrite::Transport;
 use zerocopy::FromBytes;
 
 /// Has flows looked at before packets are routed.
@@ -48,21 +47,16 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     let refused = if cx.shared.workers() > 1 { hand_over(cx, packets) } else { 0 };
     let Some(flows) = cx.flows.take() else { return };
     let count = packets.len() - refused;
-    let (balancer, verdicts) = flows.parts();
-    let mut lengths = [0; VECTOR_SIZE];
-    // What is done with before flows are looked for.
-    let mut untracked = [const { None }; VECTOR_SIZE];
-    if cx.policy.is_some() {
-        policing::note_interfaces(packets, &mut cx.scratch.interfaces);
-        if cx.policy.is_some_and(Policy::has_untracked) {
-            for ((packet, interface), judged) in packets.iter().zip(cx.scratch.interfaces).zip(&mut untracked)
-            {
-                *judged = policing::untracked(cx, packet.data(), interface);
-            }
-        }
+    let has_untracked = cx.policy.is_some_and(Policy::has_untracked);
+    if has_untracked {
+        policing::judge_untracked(cx, packets);
     }
+    let (balancer, verdicts) = flows.parts();
     let mut bytes: [&mut [u8]; VECTOR_SIZE] = array::from_fn(|_| Default::default());
-    for ((packet, length), bytes) in packets.iter_mut().zip(&mut lengths).zip(&mut bytes).take(count) {
+    let Scratch { lengths, interfaces, untracked, .. } = &mut *cx.scratch;
+    let columns = lengths.iter_mut().zip(interfaces).zip(&mut bytes);
+    for (packet, ((length, interface), bytes)) in packets.iter_mut().zip(columns).take(count) {
+        *interface = policing::interface_of(packet);
         if packet.meta().flags.contains(Flags::TX_CSUM) {
             // What the sender left of it is of the addresses as they are.
             let _ = packet.complete_checksum();
@@ -70,35 +64,33 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         *length = packet.total_len() as u32;
         *bytes = packet.data_mut();
     }
-    for (bytes, judged) in bytes.iter_mut().zip(&untracked) {
-        if judged.is_some() {
-            *bytes = Default::default();
-        }
+    if has_untracked {
+        let judged = bytes.iter_mut().zip(&*untracked).filter(|(_, judged)| judged.is_some());
+        judged.for_each(|(bytes, _)| *bytes = Default::default());
     }
-    let columns = (&cx.scratch.interfaces[..], &mut cx.scratch.groups[..]);
+    let Scratch { lengths, interfaces, groups, .. } = &mut *cx.scratch;
     let ground = (cx.shared, cx.tables, cx.counters);
     let when = (cx.policy_generation, cx.now_ns);
+    let columns = (&interfaces[..], &mut groups[..]);
     let judge = cx.policy.map(|policy| Judge::new(policy, ground, columns, when));
     let (shared, counters, now_ns) = (cx.shared, cx.counters, cx.now_ns);
-    let mut observer = Observed { shared, counters, lengths: &lengths, now_ns, judge };
+    let mut observer = Observed { shared, counters, lengths: &lengths[..], now_ns, judge };
     balancer.process_observed(cx.services, &mut bytes[..count], cx.now_ns, verdicts, &mut observer);
     cx.counters.flows.note(balancer);
-    for ((packet, verdict), next) in packets.iter_mut().zip(&*verdicts).zip(&mut *nexts).take(count) {
+    for (index, ((packet, verdict), next)) in
+        packets.iter_mut().zip(&*verdicts).zip(&mut *nexts).take(count).enumerate()
+    {
         *next = match verdict {
             Verdict::NotOurs | Verdict::Route => lookup(packet),
-            verdict => unusual(cx, packet, verdict),
+            verdict => unusual(cx, packet, verdict, index),
         };
     }
-    if cx.policy.is_some() {
-        let columns = packets.iter_mut().zip(nexts.iter_mut()).zip(&cx.scratch.groups).zip(&untracked);
-        for (((packet, next), denied), judged) in columns.take(count) {
-            if let Some(judged) = judged {
-                *next =
-                    if judged.allow { lookup(packet) } else { drop_for(packet, DropReason::PolicyDenied) };
-                packet.meta_mut().opaque[0] = u64::from(judged.by.0);
-            } else if *next == Node::Drop && packet.meta().drop_reason == DropReason::PolicyDenied as u8 {
-                packet.meta_mut().opaque[0] = u64::from(*denied);
-            }
+    if has_untracked {
+        let columns = packets.iter_mut().zip(nexts.iter_mut()).zip(&cx.scratch.untracked);
+        for ((packet, next), judged) in columns.take(count) {
+            let Some(judged) = judged else { continue };
+            *next = if judged.allow { lookup(packet) } else { drop_for(packet, DropReason::PolicyDenied) };
+            packet.meta_mut().opaque[0] = u64::from(judged.by.0);
         }
     }
     nexts[count..packets.len()].fill(Node::Drop);
@@ -126,9 +118,26 @@ impl Observer for Observed<'_> {
     }
 
     #[inline(always)]
+    fn knows(&self, kept: u32) -> bool {
+        self.judge.as_ref().is_none_or(|judge| judge.has_allowed(kept))
+    }
+
+    #[inline(always)]
+    fn passed(&mut self, packet: Passed<'_>) {
+        if let Some(number) = packet.backend {
+            self.count(number, (packet.is_answer, false), packet.observed, self.bytes(packet.index));
+        }
+        if let Some(tally) = packet.tally {
+            tally.add(self.bytes(packet.index), self.now_ns);
+        }
+    }
+
+    #[inline(always)]
     fn decided(&mut self, mut packet: Decided<'_>) -> bool {
-        let bytes = self.lengths.get(packet.index).map_or(0, |length| u64::from(*length));
-        self.count(&packet, bytes);
+        let bytes = self.bytes(packet.index);
+        if let Some(number) = packet.backend {
+            self.count(number, (packet.is_answer, packet.is_new), packet.view.observed(), bytes);
+        }
         let passes = match &mut self.judge {
             Some(judge) => judge.allows(&mut packet, bytes),
             None => true,
@@ -144,6 +153,11 @@ impl Observer for Observed<'_> {
 }
 
 impl Observed<'_> {
+    #[inline(always)]
+    fn bytes(&self, index: usize) -> u64 {
+        self.lengths.get(index).map_or(0, |length| u64::from(*length))
+    }
+
     /// A flow begins that policy is not asked about.
     #[cold]
     fn tell(&self, packet: &Decided<'_>, bytes: u64) {
@@ -153,20 +167,21 @@ impl Observed<'_> {
 
     /// What a backend had.
     #[inline(always)]
-    fn count(&self, packet: &Decided<'_>, bytes: u64) {
+    fn count(&self, number: u32, (is_answer, is_new): (bool, bool), observed: flow::Observed, bytes: u64) {
         const RST: u8 = 4;
-        let Some(number) = packet.backend else { return };
         let counter = self.counters.backends.get(Snapshot::index_of(number));
         let Some(counter) = counter.and_then(|counter| counter.of(number)) else { return };
-        if packet.is_answer {
+        if is_answer {
             counter.from.add(1, bytes);
-            if matches!(packet.view.transport, Transport::Tcp(flags) if flags & RST != 0) {
+            if matches!(observed, flow::Observed::Tcp(flags) if flags & RST != 0) {
                 counter.resets.add(1);
             }
         } else {
             counter.to.add(1, bytes);
         }
-        counter.flows.add(u64::from(packet.is_new));
+        if is_new {
+            counter.flows.add(1);
+        }
     }
 }
 
@@ -216,7 +231,7 @@ fn hand_over(cx: &mut Context<'_>, packets: &mut Vector) -> usize {
 
 /// Where a packet goes that is not simply routed.
 #[inline(never)]
-fn unusual(cx: &mut Context<'_>, packet: &mut Buf, verdict: &Verdict) -> Node {
+fn unusual(cx: &mut Context<'_>, packet: &mut Buf, verdict: &Verdict, index: usize) -> Node {
     let is_v6 = packet.data().first().is_some_and(|first| first >> 4 == 6);
     match verdict {
         Verdict::NotOurs | Verdict::Route => lookup(packet),
@@ -224,22 +239,27 @@ fn unusual(cx: &mut Context<'_>, packet: &mut Buf, verdict: &Verdict) -> Node {
         Verdict::Local => Node::Ip4Local,
         Verdict::SendTo(address) => send_to(cx, packet, *address),
         Verdict::Encapsulate(tunnel) => encapsulate(cx.services, packet, is_v6, tunnel),
+        Verdict::Drop(Reason::Refused) => {
+            // What has denied it.
+            packet.meta_mut().opaque[0] = cx.scratch.groups.get(index).map_or(0, |by| u64::from(*by));
+            drop_for(packet, DropReason::PolicyDenied)
+        }
         Verdict::Drop(reason) => refuse(packet, is_v6, *reason),
     }
 }
 
 /// Sends a packet as it is to a neighbour, who takes it for its own.
 fn send_to(cx: &Context<'_>, packet: &mut Buf, neighbour: IpAddr) -> Node {
-    let (group, hash) = match neighbour {
-        IpAddr::V4(address) => {
-            (cx.shared.fib4().lookup(address.to_bits()), cx.shared.flow_key().ipv4(packet))
-        }
-        IpAddr::V6(address) => {
-            (cx.shared.fib6().lookup(address.to_bits()), cx.shared.flow_key().ipv6(packet))
-        }
+    let group = cx.tables.group(match neighbour {
+        IpAddr::V4(address) => cx.shared.fib4().lookup(address.to_bits()),
+        IpAddr::V6(address) => cx.shared.fib6().lookup(address.to_bits()),
+    });
+    let key = cx.shared.flow_key();
+    let id = match neighbour {
+        _ if group.mask == 0 => group.first,
+        IpAddr::V4(_) => cx.tables.bucket(group, key.ipv4(packet)),
+        IpAddr::V6(_) => cx.tables.bucket(group, key.ipv6(packet)),
     };
-    let group = cx.tables.group(group);
-    let id = if group.mask == 0 { group.first } else { cx.tables.bucket(group, hash) };
     let row = cx.tables.adjacency(id);
     let mut next = if neighbour.is_ipv4() { row.next4 } else { row.next6 };
     if !matches!(next, Node::Ip4Rewrite | Node::Ip6Rewrite) || row.tunnel().is_some() {

@@ -127,7 +127,8 @@ impl Classifier {
             (host(ends.to), Direction::Egress, at_host, true),
             (receiver, Direction::Ingress, Stage::Normal, false),
         ];
-        for (identity, direction, stage, is_host) in points {
+        // Looked at in place: moved as a whole right after they were put together they would make the processor wait.
+        for &(identity, direction, stage, is_host) in &points {
             if identity == NONE {
                 continue;
             }

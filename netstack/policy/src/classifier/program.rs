@@ -213,7 +213,7 @@ impl Program {
         let row = self.row_of_class.get(&peer).and_then(|row| self.rows.get(*row as usize));
         let find =
             |tables: &[Table; SLOTS]| tables.get(slot).map_or(&[][..], |table| self.pool.find(*table, key));
-        let mut heads = [find(any), row.map_or(&[][..], find)].map(Cursor);
+        let mut heads = [Cursor(find(any)), Cursor(row.map_or(&[][..], find))];
         let mut behind = 0;
         loop {
             let [first, second] = &mut heads;
