@@ -7,7 +7,6 @@
 use crate::{cpu, memory, time};
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use kernel::clock::Clock;
 use kernel::page_table::Access;
 use x86_64::registers::model_specific::Msr;
 
@@ -54,8 +53,8 @@ static TIMER: spin::Once<Timer> = spin::Once::new();
 enum Timer {
     /// With the counter value at which to fire.
     Deadline,
-    /// With a count of its own clock.
-    OneShot(Clock),
+    /// With a count of its own clock, of which so many ticks, times 2^32, pass in each of the time-stamp counter's.
+    OneShot(u64),
 }
 
 /// Finds out how the APIC is accessed, before any core switches its own on, with the kernel's page tables in use.
@@ -85,8 +84,7 @@ pub fn init_first() {
     }
 }
 
-/// Measures the timer on the first core, by the time since [`init_first`], with the counter's rate settled. Until then
-/// nobody can sleep for a time.
+/// Measures the timer on the first core, by the time since [`init_first`]. Until then nobody can sleep for a time.
 pub fn finish() {
     let _ =
         TIMER.call_once(|| if has_deadline() { Timer::Deadline } else { Timer::OneShot(measure_timer()) });
@@ -131,8 +129,9 @@ pub fn set_timer(at_ns: u64) {
                 Msr::new(IA32_TSC_DEADLINE).write(time::clock().at(at_ns).max(1));
             }
         }
-        Some(Timer::OneShot(clock)) => {
-            let ticks = clock.ticks(at_ns.saturating_sub(time::now_ns()));
+        Some(Timer::OneShot(rate)) => {
+            let wait = time::clock().at(at_ns).saturating_sub(time::tsc());
+            let ticks = (u128::from(wait) * u128::from(*rate)) >> 32;
             write(register::TIMER, u32::from(WAKE_VECTOR));
             write(register::INITIAL_COUNT, u32::try_from(ticks).unwrap_or(u32::MAX).max(1));
         }
@@ -215,8 +214,9 @@ fn command(apic_id: u32, low: u32) {
     }
 }
 
-/// The rate of the timer's own clock, against the time-stamp counter, over a millisecond or longer.
-fn measure_timer() -> Clock {
+/// The rate of the timer's own clock, against the time-stamp counter, over a millisecond or longer; see
+/// [`Timer::OneShot`].
+fn measure_timer() -> u64 {
     const SHORTEST_NS: u64 = 1_000_000;
     // Delays between the readings of the two clocks make the rate too low: the core then wakes early.
     let start = TIMER_BEGAN_TSC.load(Ordering::Relaxed);
@@ -234,8 +234,7 @@ fn measure_timer() -> Clock {
         elapsed_tsc = time::tsc() - start;
     }
     write(register::INITIAL_COUNT, 0);
-    let hz = u128::from(u32::MAX - left) * u128::from(time::clock().hz()) / u128::from(elapsed_tsc.max(1));
-    Clock::new(0, u64::try_from(hz).unwrap_or(u64::MAX))
+    (u64::from(u32::MAX - left) << 32) / elapsed_tsc.max(1)
 }
 
 fn is_x2() -> bool {

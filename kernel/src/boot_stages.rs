@@ -11,13 +11,15 @@ static STAGES: spin::Mutex<heapless::Vec<(&'static str, u64), MOST>> = spin::Mut
 
 /// Notes that `stage` is reached now.
 pub fn reached(stage: &'static str) {
+    let mut stages = STAGES.lock();
+    // With the lock taken: another core may reach the next stage.
     let tsc = time::tsc();
-    let _ = STAGES.lock().push((stage, tsc));
-    info!(target: "boot", "{stage} after {} us", time::clock().ns(tsc) / 1000);
+    let _ = stages.push((stage, tsc));
+    drop(stages);
+    info!(target: "boot", "{stage} after {} us", time::since_entry_ns(tsc) / 1000);
 }
 
 /// The stages reached so far, with the time since the image was entered in nanoseconds, by the clock as it is known now.
 pub fn all() -> heapless::Vec<(&'static str, u64), MOST> {
-    let clock = time::clock();
-    STAGES.lock().iter().map(|&(stage, tsc)| (stage, clock.ns(tsc))).collect()
+    STAGES.lock().iter().map(|&(stage, tsc)| (stage, time::since_entry_ns(tsc))).collect()
 }

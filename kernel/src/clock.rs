@@ -19,6 +19,14 @@ impl Clock {
         Self { zero, hz, ns_per_tick: u64::try_from(ns_per_tick).unwrap_or(u64::MAX) }
     }
 
+    /// This clock with another rate from the moment on at which the counter shows `ticks`. It goes on a microsecond ahead,
+    /// so that no core that reads the clock as it was sees time go back.
+    pub fn corrected(&self, hz: u64, ticks: u64) -> Self {
+        const AHEAD_NS: u64 = 1000;
+        let elapsed = Self::new(0, hz).ticks(self.ns(ticks) + AHEAD_NS);
+        Self::new(ticks.saturating_sub(elapsed), hz)
+    }
+
     /// The counter's value at time zero.
     pub fn zero(&self) -> u64 {
         self.zero
@@ -83,6 +91,18 @@ mod tests {
         assert_eq!(clock.at(500), 2000);
         assert_eq!(clock.at(u64::MAX), u64::MAX);
         assert_eq!(Clock::new(0, 0).hz(), 1);
+    }
+
+    #[test]
+    fn a_corrected_rate_does_not_change_the_time() {
+        let rough = Clock::new(5_000_000, 2_000_000_000);
+        for hz in [1_950_000_000, 2_000_000_000, 2_050_000_000] {
+            let switch = 5_000_000 + 40_000_000;
+            let clock = rough.corrected(hz, switch);
+            let ahead = clock.ns(switch) - rough.ns(switch);
+            assert!((900..1100).contains(&ahead), "{ahead}");
+            assert!(clock.ns(switch + hz).abs_diff(rough.ns(switch) + 1_000_000_000) < 1100);
+        }
     }
 
     #[test]

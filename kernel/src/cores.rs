@@ -5,6 +5,7 @@ mod startup;
 
 use crate::{apic, cpu, memory, time, traps};
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kernel::page_table::Access;
@@ -33,8 +34,8 @@ pub struct Core {
     asleep: AtomicBool,
     /// Where the core was when a crash elsewhere stopped it; 0 while it runs.
     pub stopped_at: AtomicU64,
-    /// What the core is to do next.
-    job: spin::Mutex<Option<Job>>,
+    /// What the core is to do, in this order.
+    jobs: spin::Mutex<VecDeque<Job>>,
 }
 
 /// What a core is given to do.
@@ -55,7 +56,7 @@ impl Core {
             segments: Segments::new(stacks),
             asleep: AtomicBool::new(false),
             stopped_at: AtomicU64::new(0),
-            job: spin::Mutex::new(None),
+            jobs: spin::Mutex::default(),
         }))
     }
 
@@ -80,18 +81,9 @@ impl Core {
         self.apic_id
     }
 
-    /// Has the core run `job`, once it has begun with what it was given before.
+    /// Has the core run `job`, once it is through with what it was given before.
     pub fn run(&self, job: Job) {
-        let mut next = loop {
-            let next = self.job.lock();
-            if next.is_none() {
-                break next;
-            }
-            drop(next);
-            core::hint::spin_loop();
-        };
-        *next = Some(job);
-        drop(next);
+        self.jobs.lock().push_back(job);
         self.wake();
     }
 }

@@ -6,11 +6,13 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use buffer::{PortControl, PortQueue};
+use buffer::{PortControl, PortInfo, PortQueue, PortStats};
+use control::PortAtStart;
 use drivers::virtio::blk::BlockDevice;
-use drivers::virtio::net::{self, NetOptions, Opening};
+use drivers::virtio::net::{self, Found, NetOptions};
 use drivers::virtio::rng::EntropySource;
 use drivers::virtio::{self, DeviceKind};
+use kernel::pci;
 use kernel::sizing::{self, Plan};
 use log::{info, warn};
 
@@ -40,85 +42,101 @@ pub fn disk(devices: &[Arc<PciDevice>]) -> Option<BlockDevice> {
     Some(disk)
 }
 
-/// Network cards that are being opened.
-pub struct OpeningPorts<'a> {
+/// Network cards that said what they are, and are not set up yet.
+pub struct FoundPorts {
     /// What was planned for.
     pub plan: Plan,
-    cards: Vec<&'a Arc<PciDevice>>,
-    begun: Vec<Result<Opening, virtio::Error>>,
-    packed: bool,
+    cards: Vec<(pci::Address, Found)>,
 }
 
-/// Begins to open every network card with a queue pair for each of up to `workers` workers, or as many as it has, and plans
-/// for fewer workers where memory does not suffice for their queues.
-pub fn begin_ports(
-    devices: &[Arc<PciDevice>],
-    workers: u16,
-    free_bytes: u64,
-    packed: bool,
-) -> OpeningPorts<'_> {
-    let cards: Vec<_> = of_kind(devices, DeviceKind::Net).take(MAX_PORTS).collect();
-    let plan = sizing::plan(free_bytes, cards.len() as u16, workers);
+/// Finds every network card, to be opened with a queue pair for each of up to `workers` workers, or as many as it has, and
+/// plans for fewer workers where memory does not suffice for their queues. What is no card that can be used is left out.
+pub fn find_ports(devices: &[Arc<PciDevice>], workers: u16, free_bytes: u64, packed: bool) -> FoundPorts {
+    let devices: Vec<_> = of_kind(devices, DeviceKind::Net).take(MAX_PORTS).collect();
+    let plan = sizing::plan(free_bytes, devices.len() as u16, workers);
     if plan.workers < workers {
-        info!(target: "devices", "memory suffices for {} workers on {} cards", plan.workers, cards.len());
+        info!(target: "devices", "memory suffices for {} workers on {} cards", plan.workers, devices.len());
     }
-    let mut opening = OpeningPorts { plan, cards, begun: Vec::new(), packed };
-    opening.begin_from(0, 0);
-    opening
-}
-
-impl OpeningPorts<'_> {
-    /// Begins with the cards from number `from` on; those before them have `dealt` queue pairs.
-    fn begin_from(&mut self, from: usize, mut dealt: usize) {
-        let workers = self.plan.workers;
-        // A second beginning would disturb the first: that is dropped before.
-        self.begun.clear();
-        for (index, card) in self.cards.iter().enumerate().skip(from) {
-            let options = NetOptions {
-                name: format!("eth{index}"),
-                queue_pairs: workers,
-                // Pairs are dealt to the workers in this order, see `dataplane::deal`.
-                first_worker: (dealt % usize::from(workers)) as u16,
-                workers,
-                queue_size: self.plan.ring,
-                packed: self.packed,
-                fallback_mac: random_mac(),
-            };
-            let opening = net::begin((*card).clone(), &options);
-            dealt += opening.as_ref().map_or(0, |opening| usize::from(opening.queue_pairs()));
-            self.begun.push(opening);
+    let mut cards = Vec::with_capacity(devices.len());
+    for (index, device) in devices.into_iter().enumerate() {
+        let options = NetOptions {
+            name: format!("eth{index}"),
+            queue_pairs: plan.workers,
+            first_worker: 0,
+            workers: plan.workers,
+            queue_size: plan.ring,
+            packed,
+            fallback_mac: random_mac(),
+        };
+        match net::find(device.clone(), &options) {
+            Ok(found) => cards.push((device.address(), found)),
+            Err(error) => warn!(target: "devices", "{}, eth{index}: {error}", device.address()),
         }
     }
+    FoundPorts { plan, cards }
+}
 
-    /// Waits until the cards run, and says what was opened.
-    pub fn finish(mut self) -> Ports {
+impl FoundPorts {
+    /// The ports that there will be.
+    pub fn ports(&self) -> Vec<PortAtStart> {
+        let port = |(_, found): &(_, Found)| {
+            let info = found.info();
+            let (name, mac, max_mtu) = (info.name.clone(), info.mac, info.max_mtu);
+            PortAtStart { name, mac, max_mtu, is_up: found.link_up() }
+        };
+        self.cards.iter().map(port).collect()
+    }
+
+    /// Opens them all. A card that does not let itself be set up is a port out of use.
+    pub fn open(self) -> Ports {
+        let Plan { workers, ring, .. } = self.plan;
+        let mut dealt = 0;
+        let mut begun = Vec::with_capacity(self.cards.len());
+        for (address, found) in self.cards {
+            let info = found.info().clone();
+            // Pairs are dealt to the workers in this order, see `dataplane::deal`.
+            let opening = found.begin(dealt);
+            if opening.is_ok() {
+                dealt = (dealt + info.queues) % workers;
+            }
+            begun.push((address, info, opening));
+        }
         let mut ports = Ports { controls: Vec::new(), queues: Vec::new() };
-        let mut done = 0;
-        while done < self.cards.len() {
-            let (first, begun) = (done, core::mem::take(&mut self.begun));
-            for (card, opening) in self.cards.iter().skip(first).zip(begun) {
-                done += 1;
-                let begins = opening.is_ok();
-                match opening.and_then(Opening::finish) {
-                    Ok((control, queues)) => {
-                        say_opened(&*control, self.plan.ring);
-                        ports.controls.push(control);
-                        ports.queues.push(queues);
-                    }
-                    Err(error) => {
-                        warn!(target: "devices", "{}, eth{}: {error}", card.address(), done - 1);
-                        if begins {
-                            // The pairs of those after it are not the workers' that were thought.
-                            break;
-                        }
-                    }
-                }
+        for (address, info, opening) in begun {
+            let name = info.name.clone();
+            let ((control, queues), told) = match opening {
+                Ok(opening) => opening.finish(),
+                Err(error) => ((Box::new(Unusable(info)) as _, Vec::new()), Err(error)),
+            };
+            match told {
+                Ok(()) => say_opened(&*control, ring),
+                Err(error) => warn!(target: "devices", "{address}, {name}: {error}"),
             }
-            if done < self.cards.len() {
-                self.begin_from(done, ports.queues.iter().map(Vec::len).sum());
-            }
+            ports.controls.push(control);
+            ports.queues.push(queues);
         }
         ports
+    }
+}
+
+/// A card that did not let itself be set up.
+struct Unusable(PortInfo);
+
+impl PortControl for Unusable {
+    fn info(&self) -> &PortInfo {
+        &self.0
+    }
+
+    fn link_up(&mut self, _: u64) -> bool {
+        false
+    }
+
+    fn fault(&self) -> Option<&'static str> {
+        Some("it does not let itself be set up")
+    }
+
+    fn stats(&self) -> PortStats {
+        PortStats::default()
     }
 }
 

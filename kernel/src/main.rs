@@ -93,13 +93,13 @@ extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
         crypto: command_line.crypto,
         ..Boot::default()
     };
-    let preparing = node::prepare(boot);
+    let reading = node::read_ahead(boot);
     let devices = bus::init(&acpi, &boot_info);
-    time::finish();
+    let _ = time::finish();
     apic::finish();
     info!(target: "boot", "time: {} MHz by {clock_source}", time::clock().hz() / 1_000_000);
     boot_stages::reached("bus");
-    node::run(&devices, preparing, command_line.log, command_line.packed_rings)
+    node::run(&devices, reading, command_line.log, command_line.packed_rings)
 }
 
 /// Has a core crash, as the command line wants it.

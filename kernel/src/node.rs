@@ -9,7 +9,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use buffer::{BUFFER_BYTES, BufferPool};
-use control::{Boot, Control, Parts};
+use control::{Boot, Control};
 use core::mem::ManuallyDrop;
 use dataplane::{MAX_WORKERS, Shared, Worker};
 use fib::{Fib4Writer, Fib6Writer};
@@ -21,53 +21,50 @@ const LARGE_PAGE_BYTES: u64 = 2 << 20;
 /// An entropy device that nobody waited for is asked so long after the node is ready.
 const ENTROPY_AFTER_NS: u64 = 1_000_000_000;
 
+/// The clock is settled so long after the node is ready, if it was not before, and what failed is tried again so much later.
+const CLOCK_AFTER_NS: u64 = 100_000_000;
+const CLOCK_AGAIN_NS: u64 = 20_000_000;
+
 /// What boot has to say is printed when a packet was forwarded, or so long after the node is ready.
 const SILENT_NS: u64 = 20_000_000;
 
-/// What needs no devices: the boot module read, the route tables made.
-pub struct Prepared {
-    boot: Boot,
-    fib4: Fib4Writer,
-    fib6: Fib6Writer,
-}
-
-impl Prepared {
-    fn new(mut boot: Boot) -> Self {
+/// Reads the boot module while this core looks for devices.
+pub fn read_ahead(mut boot: Boot) -> Awaited<Boot> {
+    let read = Awaited::new();
+    elsewhere(move || {
         boot.read_ahead();
-        match (Fib4Writer::new(), Fib6Writer::new()) {
-            (Ok(fib4), Ok(fib6)) => Self { boot, fib4, fib6 },
-            (Err(error), _) | (_, Err(error)) => panic!("no memory for route tables: {error}"),
-        }
-    }
-}
-
-/// Prepares what needs no devices while this core looks for them.
-pub fn prepare(boot: Boot) -> Awaited<Prepared> {
-    elsewhere(move || Prepared::new(boot))
+        read.give(boot);
+    });
+    read
 }
 
 /// What is being made on another core. The place stays for ever, and what is made is never dropped there: the code that
 /// would drop a router is nowhere else.
 pub struct Awaited<T: 'static>(&'static spin::Mutex<Option<ManuallyDrop<T>>>);
 
-/// Has the first worker's core make something before it does what it is given next; this one if there is no other.
-fn elsewhere<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Awaited<T> {
-    let place: &spin::Mutex<_> = Box::leak(Box::new(spin::Mutex::new(None)));
-    match cores::worker(0).filter(|core| core.index != 0) {
-        Some(core) => core.run(Box::new(move || {
-            let made = ManuallyDrop::new(make());
-            *place.lock() = Some(made);
-            if let Some(control) = cores::control() {
-                control.wake();
-            }
-        })),
-        None => *place.lock() = Some(ManuallyDrop::new(make())),
+impl<T> Clone for Awaited<T> {
+    fn clone(&self) -> Self {
+        *self
     }
-    Awaited(place)
 }
 
+impl<T> Copy for Awaited<T> {}
+
 impl<T> Awaited<T> {
-    /// Sleeps until it is made: a core that spins takes time from its sibling, and a virtual one from all others.
+    fn new() -> Self {
+        Self(Box::leak(Box::new(spin::Mutex::new(None))))
+    }
+
+    /// It is made.
+    fn give(self, made: T) {
+        *self.0.lock() = Some(ManuallyDrop::new(made));
+        if let Some(control) = cores::control() {
+            control.wake();
+        }
+    }
+
+    /// Sleeps until it is made: a core that spins takes time from its sibling, and a virtual one from all others. To be
+    /// called once, by control's core or by the one that makes it.
     fn take(self) -> T {
         loop {
             if let Some(made) = self.0.lock().take() {
@@ -78,31 +75,36 @@ impl<T> Awaited<T> {
     }
 }
 
+/// Has the first worker's core do something before it does what it is given next; this one if there is no other.
+fn elsewhere(job: impl FnOnce() + Send + 'static) {
+    match cores::worker(0).filter(|core| core.index != 0) {
+        Some(core) => core.run(Box::new(job)),
+        None => job(),
+    }
+}
+
 /// Runs the node on these devices, as it was asked to at boot; `log` is the level that the command line wants, and
 /// `packed` whether it wants packed rings.
-pub fn run(
-    pci: &[Arc<PciDevice>],
-    preparing: Awaited<Prepared>,
-    log: Option<LevelFilter>,
-    packed: bool,
-) -> ! {
+pub fn run(pci: &[Arc<PciDevice>], reading: Awaited<Boot>, log: Option<LevelFilter>, packed: bool) -> ! {
     let ask_entropy = random::init(|| devices::entropy(pci));
     let (free_bytes, _) = memory::usage();
     let wanted = cores::workers().min(MAX_WORKERS) as u16;
-    let opening = devices::begin_ports(pci, wanted, free_bytes, packed);
-    let plan = opening.plan;
+    let found = devices::find_ports(pci, wanted, free_bytes, packed);
+    let plan = found.plan;
     let count = usize::from(plan.workers);
-    // While the cards do what they were told.
-    let pool = buffer_pool(plan.buffers);
-    let Prepared { boot, fib4, fib6 } = preparing.take();
+    let (Ok(fib4), Ok(fib6)) = (Fib4Writer::new(), Fib6Writer::new()) else {
+        panic!("no memory for route tables")
+    };
     let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), count, hash_seed(), Box::new(CoreWake));
     let platform = Box::new(Machine::new(devices::disk(pci), log, count));
-    let Ports { controls, queues } = opening.finish();
+    let (beginning, remainder) =
+        Control::begin(platform, shared.clone(), (fib4, fib6), found.ports(), time::now_ns());
+    let begun = Awaited::new();
+    elsewhere(move || begun.give(beginning.run(reading.take())));
+    // While the router is made.
+    let Ports { controls, queues } = found.open();
+    let pool = buffer_pool(plan.buffers);
     boot_stages::reached("devices");
-    let parts =
-        Parts { platform, shared: shared.clone(), fib4, fib6, ports: controls, cache: pool.cache(), boot };
-    let (beginning, remainder) = Control::begin(parts, time::now_ns());
-    let begun = elsewhere(move || beginning.run());
     let worker = |(index, ports)| {
         let worker = Worker::new(shared.clone(), index, ports, pool.cache());
         Sleeper::new(worker, shared.clone(), index)
@@ -112,9 +114,10 @@ pub fn run(
     let only_worker = if cores::all().len() == 1 { workers.pop() } else { None };
     workers.into_iter().for_each(workers::start);
     boot_stages::reached("workers");
-    let mut control = Box::new(remainder.finish(|| begun.take(), time::now_ns()));
+    let mut control =
+        Box::new(remainder.finish(controls, pool.cache(), Box::new(|| begun.take()), time::now_ns()));
     boot_stages::reached("ready");
-    let mut later = Later { ready_ns: time::now_ns(), pci, ask_entropy, silent: true };
+    let mut later = Later { ready_ns: time::now_ns(), pci, ask_entropy, clock_settled: false, silent: true };
     let poll = move |now_ns| control.poll(now_ns).min(later.poll(now_ns));
     match only_worker {
         Some(worker) => workers::run_both(worker, poll),
@@ -127,6 +130,7 @@ struct Later<'a> {
     ready_ns: u64,
     pci: &'a [Arc<PciDevice>],
     ask_entropy: bool,
+    clock_settled: bool,
     silent: bool,
 }
 
@@ -142,6 +146,11 @@ impl Later<'_> {
                     random::add(device, &workers::waiting);
                 }
             }
+        }
+        if !self.clock_settled {
+            let settle_ns = self.ready_ns + CLOCK_AFTER_NS;
+            self.clock_settled = now_ns >= settle_ns && time::finish();
+            due_ns = due_ns.min(settle_ns.max(now_ns + CLOCK_AGAIN_NS));
         }
         if self.silent {
             let speak_ns = self.ready_ns + SILENT_NS;

@@ -14,7 +14,7 @@ static CLOCK: spin::Once<Clock> = spin::Once::new();
 static EARLY: spin::Once<Clock> = spin::Once::new();
 
 /// What the interval timer showed when it was started; only where the rate comes from it.
-static INTERVAL_BEGAN: spin::Once<interval::Reading> = spin::Once::new();
+static INTERVAL_BEGAN: spin::Mutex<Option<interval::Reading>> = spin::Mutex::new(None);
 
 /// What is assumed where nothing tells.
 const ASSUMED_HZ: u64 = 1_000_000_000;
@@ -71,21 +71,34 @@ pub fn settle(source: Source, timer: Option<Timer>) -> Source {
     let guess = matches!(source, Source::Nominal | Source::Assumed);
     match timer.filter(|_| guess).and_then(hz_from_acpi_timer) {
         Some(hz) => {
-            let _ = CLOCK.call_once(|| Clock::new(clock().zero(), hz));
+            let _ = CLOCK.call_once(|| clock().corrected(hz, tsc()));
             Source::AcpiTimer
         }
         None => source,
     }
 }
 
-/// Settles the counter's rate for good: where it comes from the interval timer, by all the time since [`init`].
-pub fn finish() {
-    let _ = CLOCK.call_once(|| {
-        let rough = clock();
-        INTERVAL_BEGAN
-            .get()
-            .map_or(rough, |&began| Clock::new(rough.zero(), interval::settle(rough.hz(), began)))
-    });
+/// Settles the counter's rate for good, if that needs no waiting: where it comes from the interval timer, by all the time
+/// since [`init`], which makes it the surer the longer it is. False: to be called again later.
+pub fn finish() -> bool {
+    if CLOCK.is_completed() {
+        return true;
+    }
+    let rough = clock();
+    let hz = match &mut *INTERVAL_BEGAN.lock() {
+        None => Some(rough.hz()),
+        Some(began) => interval::settle(rough.hz(), began),
+    };
+    if let Some(hz) = hz {
+        let _ = CLOCK.call_once(|| rough.corrected(hz, tsc()));
+    }
+    hz.is_some()
+}
+
+/// When the counter showed `tsc`, in nanoseconds since the image was entered, by the rate as it is known now.
+pub fn since_entry_ns(tsc: u64) -> u64 {
+    let zero = EARLY.get().map_or(0, Clock::zero);
+    Clock::new(zero, clock().hz()).ns(tsc)
 }
 
 /// The clock as far as it is known. [`init`] comes first.
@@ -93,7 +106,8 @@ pub fn clock() -> Clock {
     CLOCK.get().or_else(|| EARLY.get()).copied().unwrap_or_else(|| Clock::new(0, ASSUMED_HZ))
 }
 
-/// Nanoseconds since the image was entered; 0 before [`init`].
+/// Nanoseconds since the image was entered, and what the first guess of the rate made of them; 0 before [`init`].
+/// Never less than before.
 pub fn now_ns() -> u64 {
     CLOCK.get().or_else(|| EARLY.get()).map_or(0, |clock| clock.ns(tsc()))
 }
@@ -185,7 +199,7 @@ fn hz_from_kvm_clock() -> Option<u64> {
 /// By channel 2 of the interval timer, roughly. `None` when it does not run.
 fn hz_from_interval_timer() -> Option<u64> {
     let (hz, began) = interval::begin()?;
-    let _ = INTERVAL_BEGAN.call_once(|| began);
+    *INTERVAL_BEGAN.lock() = Some(began);
     Some(hz)
 }
 

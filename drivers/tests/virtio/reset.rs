@@ -1,8 +1,8 @@
 //! Cards that fail and are reset: they come back as they were, or not at all, and nothing is lost either way.
 
-use drivers::virtio::{Fault, feature};
+use drivers::virtio::{Fault, feature, net};
 
-use crate::model::{Card, HEADER_BYTES, Memory, RINGS, common, model, offer};
+use crate::model::{Card, HEADER_BYTES, Memory, RINGS, common, model, offer, options};
 
 const PLAIN: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
 const SECOND_NS: u64 = 1_000_000_000;
@@ -131,4 +131,28 @@ fn a_card_that_fails_again_and_again_is_given_up() {
         assert!(resets < 100);
     }
     assert_eq!(card.control.stats().resets, 8);
+}
+
+#[test]
+fn a_card_that_refuses_its_first_command_is_a_port_that_is_reset_later() {
+    for rings in RINGS {
+        let pool = Memory::get().pool(BUFFERS);
+        let model = model(offer::USUAL | rings, 64, true);
+        model.state().answer = Some(1);
+        let found = net::find(model.clone(), &options(2)).expect("nothing is wrong so far");
+        assert!(found.link_up());
+        let info = found.info().clone();
+        let ((control, queues), told) = found.begin(0).expect("nothing is wrong so far").finish();
+        assert!(told.is_err());
+        let mut card = Card { model: model.clone(), control, queues, cache: pool.cache() };
+        let mut now_ns = SECOND_NS;
+        assert!(!card.control.link_up(now_ns));
+        assert_eq!(card.control.fault(), Some(Fault::ControlCommand.as_str()));
+        model.state().answer = None;
+        assert!(comes_back(&mut card, 2, &mut now_ns));
+        assert_eq!((card.control.info(), card.control.fault()), (&info, None));
+        (0..2).for_each(|pair| forwards(&mut card, pair));
+        drop(card);
+        assert_eq!((pool.available(), model.live_regions()), (BUFFERS, 0));
+    }
 }

@@ -219,7 +219,7 @@ extern "C" fn started() -> ! {
         cpu::halt();
     }
     loop {
-        let job = core.job.lock().take();
+        let job = core.jobs.lock().pop_front();
         match job {
             Some(job) => {
                 // The page tables have changed since this core was started: the trampoline is no longer code, and
@@ -227,7 +227,7 @@ extern "C" fn started() -> ! {
                 x86_64::instructions::tlb::flush_all();
                 job();
             }
-            None => super::sleep(None, || core.job.lock().is_some()),
+            None => super::sleep(None, || !core.jobs.lock().is_empty()),
         }
     }
 }

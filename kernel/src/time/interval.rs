@@ -1,5 +1,5 @@
-//! The counter's rate by the legacy interval timer (Intel 8254), without waiting for it: a short look at once, and when
-//! boot is through a second one over all the time that it took.
+//! The counter's rate by the legacy interval timer (Intel 8254), without waiting for it: a short look at once, and a second
+//! one over all the time since, when that is long enough.
 
 use super::{plausible, tsc};
 use kernel::clock::{INTERVAL_TIMER_HZ, count_passed};
@@ -50,33 +50,26 @@ pub fn begin() -> Option<(u64, Reading)> {
     None
 }
 
-/// The rate over the time since `first`, of which `rough_hz` is known to be about right.
-pub fn settle(rough_hz: u64, mut first: Reading) -> u64 {
+/// The rate over the time since `first`, of which `rough_hz` is known to be about right; `None` as long as that time is too
+/// short to be sure. Nothing is waited for.
+pub fn settle(rough_hz: u64, first: &mut Reading) -> Option<u64> {
     /// On a host with more to do than it has cores, most readings are spoilt.
-    const ATTEMPTS: usize = 10_000;
-    let mut best = (0, rough_hz);
+    const ATTEMPTS: usize = 4;
     for _ in 0..ATTEMPTS {
         let now = read();
         let ticks = now.tsc - first.tsc;
         let expected = (u128::from(ticks) * u128::from(INTERVAL_TIMER_HZ) / u128::from(rough_hz)) as u64;
         if expected > LONGEST_TICKS {
-            first = now;
-            continue;
+            *first = now;
+            return None;
         }
         let passed = count_passed(first.count, now.count, expected);
-        if passed < SETTLED_TICKS {
-            continue;
-        }
-        let hz = (u128::from(ticks) * u128::from(INTERVAL_TIMER_HZ) / u128::from(passed)) as u64;
         let sureness = ticks / (first.doubt + now.doubt).max(1);
-        if sureness > best.0 {
-            best = (sureness, hz);
-        }
-        if sureness > SETTLED {
-            break;
+        if passed >= SETTLED_TICKS && sureness > SETTLED {
+            return Some((u128::from(ticks) * u128::from(INTERVAL_TIMER_HZ) / u128::from(passed)) as u64);
         }
     }
-    best.1
+    None
 }
 
 const CONTROL: u16 = 0x61;

@@ -14,22 +14,25 @@ use core::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-/// Adds to `problems` whatever in `value`, which is at `pointer`, is not as `schema` says.
-pub(crate) fn check(value: &Value, schema: &Schema, pointer: &str, problems: &mut Problems) {
+/// Adds to `problems` whatever in `value` is not as `schema` says. Pointers begin at `value`: they are put together on the
+/// way up, so that what is right pays nothing for them.
+pub(crate) fn check(value: &Value, schema: &Schema, problems: &mut Problems) {
     match (schema, value) {
-        (Schema::Object(fields), Value::Object(members)) => check_object(members, fields, pointer, problems),
+        (Schema::Object(fields), Value::Object(members)) => check_object(members, fields, problems),
         (Schema::List { items, max, .. }, Value::Array(values)) => {
             if values.len() > *max {
-                problems.add(pointer, format!("has {} items; at most {max} are allowed", values.len()));
+                problems.add("", format!("has {} items; at most {max} are allowed", values.len()));
                 return;
             }
             for (index, item) in values.iter().enumerate() {
-                check(item, items, &element(pointer, index), problems);
+                let before = problems.len();
+                check(item, items, problems);
+                problems.put_below(before, || element("", index));
             }
         }
         (Schema::Text(format), Value::String(text)) => {
             if let Err(message) = check_text(text, *format) {
-                problems.add(pointer, message);
+                problems.add("", message);
             }
         }
         (Schema::Choice(names), Value::String(text)) if names.contains(&text.as_str()) => {}
@@ -38,21 +41,25 @@ pub(crate) fn check(value: &Value, schema: &Schema, pointer: &str, problems: &mu
         (Schema::Count, Value::Number(number))
             if number.as_u64().is_some_and(|n| (1..=MAX_COUNT).contains(&n)) => {}
         (Schema::Boolean, Value::Bool(_)) => {}
-        _ => problems.add(pointer, format!("must be {}, not {}", expectation(schema), kind(value))),
+        _ => problems.add("", format!("must be {}, not {}", expectation(schema), kind(value))),
     }
 }
 
-fn check_object(members: &Map<String, Value>, fields: &[Field], pointer: &str, problems: &mut Problems) {
+fn check_object(members: &Map<String, Value>, fields: &[Field], problems: &mut Problems) {
     for name in members.keys().filter(|name| fields.iter().all(|field| field.name != name.as_str())) {
         let known: Vec<&str> = fields.iter().map(|field| field.name).collect();
-        problems
-            .add(member(pointer, name), format!("is not a known field; known here are {}", known.join(", ")));
+        let message = format!("is not a known field; known here are {}", known.join(", "));
+        problems.add(member("", name), message);
     }
     for field in fields {
         match members.get(field.name) {
-            Some(value) => check(value, field.schema, &member(pointer, field.name), problems),
+            Some(value) => {
+                let before = problems.len();
+                check(value, field.schema, problems);
+                problems.put_below(before, || member("", field.name));
+            }
             None if field.presence == Presence::Required => {
-                problems.add(member(pointer, field.name), "is required and missing");
+                problems.add(member("", field.name), "is required and missing");
             }
             None => {}
         }

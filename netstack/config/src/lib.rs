@@ -115,7 +115,7 @@ fn parse_shape<T: DeserializeOwned>(json: &[u8], schema: &Schema) -> Result<T, V
     };
     let tree = Tree(serde_json::from_slice(json).map_err(whole)?);
     let mut problems = Problems::default();
-    check::check(&tree.0, schema, "", &mut problems);
+    check::check(&tree.0, schema, &mut problems);
     if !problems.is_empty() {
         return Err(problems.into_vec());
     }

@@ -38,6 +38,19 @@ impl Problems {
         self.0.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Puts what was found since there were `before`, with pointers that begin at a value, below the pointer `above` to it.
+    pub fn put_below(&mut self, before: usize, above: impl FnOnce() -> String) {
+        let found = self.0.get_mut(before..).unwrap_or_default();
+        if !found.is_empty() {
+            let above = above();
+            found.iter_mut().for_each(|problem| problem.pointer.insert_str(0, &above));
+        }
+    }
+
     pub fn into_vec(self) -> Vec<Problem> {
         self.0
     }

@@ -2,7 +2,7 @@
 //! of it on whichever core has nothing else to do ([`Beginning::run`]), all else on control's own ([`Remainder::finish`]).
 
 use crate::boot::{self, Start};
-use crate::control::{Control, Parts};
+use crate::control::Control;
 use crate::net::{Stack, server::Server};
 use crate::node::{self, Node};
 use crate::platform::{Boot, Platform};
@@ -10,30 +10,41 @@ use crate::store::Saved;
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use buffer::{BufferCache, PortControl};
 use config::PortFacts;
+use core::mem::ManuallyDrop;
 use crypto::gcm::Gcm;
 use dataplane::Shared;
 use fib::{Fib4Writer, Fib6Writer};
 use router::{Limits, Port, Router};
 
-/// What a configuration is chosen and the router made of. It knows no platform.
+/// A router without configuration, and what one is chosen of. It knows no platform.
 pub struct Beginning {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) fib4: Fib4Writer,
-    pub(crate) fib6: Fib6Writer,
-    pub(crate) boot: Boot,
+    /// Whoever leaves this behind leaves the router too: nothing drops one, and the code that would is large.
+    pub(crate) router: ManuallyDrop<Router>,
     /// The newest document of the store.
     pub(crate) saved: Option<Saved>,
     pub(crate) ports: Vec<PortAtStart>,
-    pub(crate) router_seed: u64,
     pub(crate) now_ns: u64,
 }
 
 /// A port as it is when control begins.
-pub(crate) struct PortAtStart {
-    pub(crate) name: String,
-    pub(crate) mac: [u8; 6],
-    pub(crate) max_mtu: u16,
-    pub(crate) is_up: bool,
+pub struct PortAtStart {
+    /// Its name, such as `eth0`.
+    pub name: String,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// The longest IP packet that it can carry, in bytes.
+    pub max_mtu: u16,
+    /// Whether its link is up.
+    pub is_up: bool,
+}
+
+impl PortAtStart {
+    /// A port that is open already.
+    pub(crate) fn of(port: &mut dyn PortControl, now_ns: u64) -> Self {
+        let is_up = port.link_up(now_ns);
+        let info = port.info();
+        Self { name: info.name.clone(), mac: info.mac, max_mtu: info.max_mtu, is_up }
+    }
 }
 
 /// A router with the configuration that was chosen. Nothing of it is published yet.
@@ -47,42 +58,43 @@ pub struct Begun {
 pub struct Remainder {
     platform: Box<dyn Platform>,
     shared: Arc<Shared>,
-    ports: Vec<Box<dyn PortControl>>,
-    cache: BufferCache,
     links: Vec<bool>,
     stack_seed: u64,
 }
 
-/// Divides what control is made of, and reads the store. `now_ns` is monotonic.
-pub(crate) fn divide(parts: Parts, now_ns: u64) -> (Beginning, Remainder) {
-    let Parts { mut platform, shared, fib4, fib6, mut ports, cache, boot } = parts;
+/// Divides what control is made of, and reads the store. `now_ns` is monotonic. As what is below it is done once a start, and
+/// is not to be part of what calls it, which is built for speed.
+#[inline(never)]
+pub(crate) fn divide(
+    mut platform: Box<dyn Platform>,
+    shared: Arc<Shared>,
+    (fib4, fib6): (Fib4Writer, Fib6Writer),
+    ports: Vec<PortAtStart>,
+    now_ns: u64,
+) -> (Beginning, Remainder) {
     let mut seed = [[0; 8]; 2];
     seed.iter_mut().for_each(|bytes| platform.random(bytes));
     let [router_seed, stack_seed] = seed.map(u64::from_le_bytes);
-    let at_start = |port: &mut Box<dyn PortControl>| {
-        let is_up = port.link_up(now_ns);
-        let info = port.info();
-        PortAtStart { name: info.name.clone(), mac: info.mac, max_mtu: info.max_mtu, is_up }
-    };
-    let at_start: Vec<_> = ports.iter_mut().map(at_start).collect();
-    let links = at_start.iter().map(|port| port.is_up).collect();
+    let links: Vec<_> = ports.iter().map(|port| port.is_up).collect();
+    let router_ports: Vec<_> =
+        ports.iter().map(|port| Port { name: port.name.clone(), mac: port.mac }).collect();
+    let mut router = Router::new(shared.clone(), fib4, fib6, &router_ports, Limits::default(), router_seed);
+    router.begin_with_links(&links);
     let saved = node::load(&mut *platform);
-    let beginning =
-        Beginning { shared: shared.clone(), fib4, fib6, boot, saved, ports: at_start, router_seed, now_ns };
-    (beginning, Remainder { platform, shared, ports, cache, links, stack_seed })
+    let router = ManuallyDrop::new(router);
+    (Beginning { router, saved, ports, now_ns }, Remainder { platform, shared, links, stack_seed })
 }
 
 impl Beginning {
     /// Chooses a configuration and makes the router of it.
     #[must_use]
-    pub fn run(self) -> Begun {
-        let Self { shared, fib4, fib6, boot, saved, ports, router_seed, now_ns } = self;
+    #[inline(never)]
+    pub fn run(self, mut boot: Boot) -> Begun {
+        let Self { router, saved, ports, now_ns } = self;
+        let mut router = ManuallyDrop::into_inner(router);
         let facts: Vec<_> =
             ports.iter().map(|port| PortFacts { name: &port.name, max_mtu: port.max_mtu }).collect();
-        let start = boot::choose(&boot, saved.as_ref(), &facts);
-        let router_ports: Vec<_> =
-            ports.iter().map(|port| Port { name: port.name.clone(), mac: port.mac }).collect();
-        let mut router = Router::new(shared, fib4, fib6, &router_ports, Limits::default(), router_seed);
+        let start = boot::choose(&mut boot, saved.as_ref(), &facts);
         match boot.crypto.map(|kernel| (kernel, Gcm::with_kernel(kernel))) {
             Some((_, Some(gcm))) => router.set_crypto(gcm),
             Some((kernel, None)) => {
@@ -90,17 +102,22 @@ impl Beginning {
             }
             None => {}
         }
-        let links: Vec<_> = ports.iter().map(|port| port.is_up).collect();
-        router.begin_with_links(&links);
         router.configure(&start.config, now_ns);
         Begun { router, start, boot }
     }
 }
 
 impl Remainder {
-    /// Puts in force what was begun, and listens. `begun` waits for it if need be.
-    pub fn finish(self, begun: impl FnOnce() -> Begun, now_ns: u64) -> Control {
-        let Self { platform, shared, ports, cache, links, stack_seed } = self;
+    /// Puts in force what was begun, and listens. The `ports` are those that were told of, in that order; `begun` waits for
+    /// what was begun if need be.
+    pub fn finish(
+        self,
+        ports: Vec<Box<dyn PortControl>>,
+        cache: BufferCache,
+        begun: Box<dyn FnOnce() -> Begun + '_>,
+        now_ns: u64,
+    ) -> Control {
+        let Self { platform, shared, links, stack_seed } = self;
         let mut stack = Stack::new(stack_seed, now_ns);
         // It learns its port when the stack learns its addresses.
         let server = Server::new(&mut stack, 0, now_ns);

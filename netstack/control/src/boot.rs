@@ -21,37 +21,25 @@ pub(crate) struct Start {
 }
 
 /// A boot module that was read: what needs no ports is checked.
-pub struct ModuleRead {
-    checksum: Checksum,
-    config: Result<Config, Vec<Problem>>,
-}
+pub struct ModuleRead(Result<Config, Vec<Problem>>);
 
 impl Boot {
     /// Reads the module now, on whichever core this runs, so that [`Control::new`](crate::Control::new) need not.
+    #[inline(never)]
     pub fn read_ahead(&mut self) {
-        self.module_read = self
-            .module
-            .as_ref()
-            .map(|module| ModuleRead { checksum: checksum(module), config: config::parse(module) });
+        self.module_read = self.module.as_ref().map(|module| ModuleRead(config::parse(module)));
     }
 }
 
 /// The checksum that stands for a boot module in the store; zero for none.
 pub(crate) fn module_checksum(boot: &Boot) -> Checksum {
-    match (&boot.module_read, &boot.module) {
-        (Some(read), _) => read.checksum,
-        (None, Some(module)) => checksum(module),
-        (None, None) => [0; 32],
-    }
+    boot.module.as_ref().map_or([0; 32], |module| Sha256::digest(module).into())
 }
 
-fn checksum(module: &[u8]) -> Checksum {
-    Sha256::digest(module).into()
-}
-
-/// Decides. `saved` is the newest document of the store.
-pub(crate) fn choose(boot: &Boot, saved: Option<&Saved>, ports: &[PortFacts<'_>]) -> Start {
+/// Decides. `saved` is the newest document of the store. A module that was read ahead is taken out of `boot`.
+pub(crate) fn choose(boot: &mut Boot, saved: Option<&Saved>, ports: &[PortFacts<'_>]) -> Start {
     let mut reasons = Vec::new();
+    let mut module_read = boot.module_read.take();
     let store = saved.map(|saved| (Source::Store, saved.generation, &saved.document[..]));
     let module = boot.module.as_ref().map(|module| (Source::Module, 1, &module[..]));
     let order = match (saved, &module) {
@@ -68,10 +56,8 @@ pub(crate) fn choose(boot: &Boot, saved: Option<&Saved>, ports: &[PortFacts<'_>]
         _ => vec![store, module],
     };
     for (source, generation, document) in order.into_iter().flatten() {
-        let read = match &boot.module_read {
-            Some(read) if source == Source::Module => read.config.clone(),
-            _ => config::parse(document),
-        };
+        let ahead = if source == Source::Module { module_read.take() } else { None };
+        let read = ahead.map_or_else(|| config::parse(document), |ModuleRead(read)| read);
         match read.and_then(|config| fitting(config, ports)) {
             Ok(config) => {
                 reasons.push(format!("from the {}, generation {generation}", name(source)));
@@ -123,23 +109,24 @@ mod tests {
 
     /// What is chosen, whether or not the module was read ahead.
     fn chosen(boot: &Boot, saved: Option<&Saved>) -> (String, u64, Source) {
-        let mut ahead =
-            Boot { module: boot.module.clone(), prefer_module: boot.prefer_module, ..Boot::default() };
+        let again =
+            || Boot { module: boot.module.clone(), prefer_module: boot.prefer_module, ..Boot::default() };
+        let mut ahead = again();
         ahead.read_ahead();
-        let [start, same] = [boot, &ahead].map(|boot| choose(boot, saved, &PORTS));
+        let start = choose(&mut again(), saved, &PORTS);
+        let same = choose(&mut ahead, saved, &PORTS);
         assert_eq!(
             (&start.config, start.generation, &start.reasons),
             (&same.config, same.generation, &same.reasons)
         );
-        assert_eq!(module_checksum(boot), module_checksum(&ahead));
         (start.config.hostname, start.generation, start.source)
     }
 
     #[test]
     fn nothing_given() {
-        let start = choose(&boot(None), None, &PORTS);
+        let start = choose(&mut boot(None), None, &PORTS);
         assert_eq!((start.source, start.config.interfaces[0].dhcp4), (Source::Default, true));
-        assert_eq!(choose(&boot(None), None, &[]).config.interfaces, []);
+        assert_eq!(choose(&mut boot(None), None, &[]).config.interfaces, []);
     }
 
     #[test]
@@ -157,17 +144,17 @@ mod tests {
 
     #[test]
     fn what_is_not_valid_is_not_taken() {
-        let broken = boot(Some(b"{\"hostname\":1}"));
+        let mut broken = boot(Some(b"{\"hostname\":1}"));
         let store = saved("store", &boot(None));
-        let start = choose(&broken, Some(&store), &PORTS);
+        let start = choose(&mut broken, Some(&store), &PORTS);
         assert_eq!(start.source, Source::Store);
         assert!(
             start.reasons.iter().any(|line| line.contains("/hostname: must be a string")),
             "{:?}",
             start.reasons
         );
-        let elsewhere = boot(Some(b"{\"interfaces\":[{\"name\":\"eth7\"}]}"));
-        let start = choose(&elsewhere, None, &PORTS);
+        let mut elsewhere = boot(Some(b"{\"interfaces\":[{\"name\":\"eth7\"}]}"));
+        let start = choose(&mut elsewhere, None, &PORTS);
         assert_eq!(start.source, Source::Default);
         assert!(
             start.reasons.iter().any(|line| line.contains("eth7") || line.contains("eth0")),

@@ -1,6 +1,6 @@
 //! Control's turn: everything that is not forwarding, in order, a bounded amount of each.
 
-use crate::beginning::{self, Beginning, Remainder};
+use crate::beginning::{self, Beginning, PortAtStart, Remainder};
 use crate::dhcp;
 use crate::drops::ControlDrop;
 use crate::net::{
@@ -73,13 +73,22 @@ pub struct Control {
 impl Control {
     /// Chooses a configuration, puts it in force and listens. `now_ns` is monotonic.
     pub fn new(parts: Parts, now_ns: u64) -> Self {
-        let (beginning, remainder) = Self::begin(parts, now_ns);
-        remainder.finish(|| beginning.run(), now_ns)
+        let Parts { platform, shared, fib4, fib6, mut ports, cache, boot } = parts;
+        let at_start = ports.iter_mut().map(|port| PortAtStart::of(&mut **port, now_ns)).collect();
+        let (beginning, remainder) = Self::begin(platform, shared, (fib4, fib6), at_start, now_ns);
+        remainder.finish(ports, cache, Box::new(|| beginning.run(boot)), now_ns)
     }
 
-    /// [`Control::new`] in two parts: the first may run on another core while the second is prepared.
-    pub fn begin(parts: Parts, now_ns: u64) -> (Beginning, Remainder) {
-        beginning::divide(parts, now_ns)
+    /// [`Control::new`] in two parts: the first may run on another core while the second is prepared and ports are opened,
+    /// of which no more has to be known yet than a [`PortAtStart`] says.
+    pub fn begin(
+        platform: Box<dyn Platform>,
+        shared: Arc<Shared>,
+        fibs: (Fib4Writer, Fib6Writer),
+        ports: Vec<PortAtStart>,
+        now_ns: u64,
+    ) -> (Beginning, Remainder) {
+        beginning::divide(platform, shared, fibs, ports, now_ns)
     }
 
     pub(crate) fn made_of(

@@ -39,7 +39,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use beginning::{Beginning, Begun, Remainder};
+pub use beginning::{Beginning, Begun, PortAtStart, Remainder};
 pub use boot::ModuleRead;
 pub use control::{Control, Parts};
 pub use net::direct::Stream;

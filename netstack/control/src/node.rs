@@ -78,7 +78,10 @@ impl Node {
             log::info!(target: "config", "{reason}");
         }
         let config = start.config;
-        configure_ipsec(&mut router, &mut *platform, &config, now_ns);
+        // Workers begin with no IPsec.
+        if config.ipsec != config::Ipsec::default() {
+            configure_ipsec(&mut router, &mut *platform, &config, now_ns);
+        }
         if platform.store().is_none() {
             // No objects to wait for: the first tables, which workers take while the rest is made.
             router.apply_changes(now_ns);

@@ -7,6 +7,7 @@ use crate::platform::{
 use buffer::{PortControl, PortInfo, PortStats};
 use dataplane::{Shared, Wake};
 use fib::{Fib4Writer, Fib6Writer};
+use router::{Limits, Port, Router};
 use std::sync::{Arc, Mutex};
 
 pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -58,24 +59,15 @@ impl Machine {
         let (fib4, fib6) = (Fib4Writer::new().unwrap(), Fib6Writer::new().unwrap());
         let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(Sleepless));
         let mut platform = self.platform();
-        let ports = vec![port(0), port(1)];
-        let at_start = |info: &PortInfo| PortAtStart {
-            name: info.name.clone(),
-            mac: info.mac,
-            max_mtu: info.max_mtu,
-            is_up: false,
-        };
-        let beginning = Beginning {
-            shared: shared.clone(),
-            fib4,
-            fib6,
-            boot,
-            saved: crate::node::load(&mut *platform),
-            ports: ports.iter().map(|port| at_start(port.info())).collect(),
-            router_seed: 1,
-            now_ns: 0,
-        };
-        crate::node::Node::new(platform, shared, beginning.run(), ports, 0)
+        let saved = crate::node::load(&mut *platform);
+        let mut ports = vec![port(0), port(1)];
+        let router_port = |info: &PortInfo| Port { name: info.name.clone(), mac: info.mac };
+        let router_ports: Vec<_> = ports.iter().map(|port| router_port(port.info())).collect();
+        let router = Router::new(shared.clone(), fib4, fib6, &router_ports, Limits::default(), 1);
+        let router = core::mem::ManuallyDrop::new(router);
+        let at_start = ports.iter_mut().map(|port| PortAtStart::of(&mut **port, 0)).collect();
+        let beginning = Beginning { router, saved, ports: at_start, now_ns: 0 };
+        crate::node::Node::new(platform, shared, beginning.run(boot), ports, 0)
     }
 }
 

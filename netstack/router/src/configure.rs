@@ -210,6 +210,8 @@ impl Router {
         }
         let came_up = is_up(self).difference(&were_up).next().is_some();
         self.links_due_ns = self.links.due_ns();
+        // Before the networks they are in: so their own routes do not come after those of all networks.
+        self.refresh_static_neighbours(now_ns);
         let routes = self.connected_routes();
         self.replace_routes(Source::Connected, routes);
         let routes = self.static_routes();
@@ -219,7 +221,6 @@ impl Router {
         let groups: Vec<_> = self.groups.ids().collect();
         groups.into_iter().for_each(|id| self.resolve_group(id));
         self.forget_unreachable();
-        self.refresh_static_neighbours(now_ns);
         self.select_again();
         self.reconsider_neighbours();
         self.refresh_services(came_up, now_ns);

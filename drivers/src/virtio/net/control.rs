@@ -11,7 +11,7 @@ use buffer::{Buf, PortControl, PortInfo, PortStats};
 
 use super::counters::Counters;
 use super::exchange::Exchange;
-use super::{Card, Format, NetOptions, config, net_feature, start};
+use super::{Card, Format, NetOptions, read_link, start};
 use crate::virtio::pci::{Doorbell, QUICK};
 use crate::virtio::{Error, Fault};
 
@@ -83,10 +83,8 @@ impl<F: Format> NetControl<F> {
     }
 
     fn read_link(&self) -> bool {
-        let transport = &self.card.transport;
-        transport.check_status();
-        !transport.has(net_feature::STATUS)
-            || transport.config(|config| config.read16(config::STATUS)) & config::STATUS_LINK_UP != 0
+        self.card.transport.check_status();
+        read_link(&self.card.transport)
     }
 
     /// The link of a card that runs.

@@ -36,8 +36,8 @@ use self::exchange::{Exchange, Rings};
 use self::header::HEADER_BYTES;
 use self::pair::{Agreed, Pair};
 use super::packed::Packed;
-use super::pci::{Doorbell, NO_VECTOR, PATIENT, Transport};
-use super::ring::Ring;
+use super::pci::{Config, Doorbell, NO_VECTOR, PATIENT, Transport};
+use super::ring::{Fault, Ring};
 use super::split::Split;
 use super::{Error, feature};
 use crate::bus::{Device, Interrupt, InterruptTarget};
@@ -129,42 +129,85 @@ pub type Net = (Box<dyn PortControl>, Vec<Box<dyn PortQueue>>);
 /// # Errors
 /// The device is not a network card that follows the specification; it is left reset.
 pub fn open(device: Arc<dyn Device>, options: &NetOptions) -> Result<Net, Error> {
-    begin(device, options)?.finish()
+    let (net, told) = find(device, options)?.begin(options.first_worker)?.finish();
+    told.map(|()| net)
 }
 
-/// As [`open`], up to where a device that keeps to the specification has only to do what it was told: meanwhile others
-/// can be opened.
+/// The first step of [`open`]: asks a card what port it is going to be, and agrees on features.
 ///
 /// # Errors
 /// As [`open`].
-pub fn begin(device: Arc<dyn Device>, options: &NetOptions) -> Result<Opening, Error> {
+pub fn find(device: Arc<dyn Device>, options: &NetOptions) -> Result<Found, Error> {
     let transport = start(device, options, PATIENT)?;
-    if transport.has(feature::RING_PACKED) {
-        begin_with::<PackedFormat>(transport, options)
-    } else {
-        begin_with::<SplitFormat>(transport, options)
-    }
+    let facts = Facts::read(&transport, options)?;
+    let info = PortInfo {
+        name: options.name.clone(),
+        mac: facts.mac,
+        max_mtu: facts.max_mtu,
+        offloads: Offloads {
+            tx_csum: transport.has(net_feature::CSUM),
+            rx_csum: transport.has(net_feature::GUEST_CSUM),
+        },
+        queues: facts.pairs,
+    };
+    Ok(Found { link_up: read_link(&transport), transport, facts, info, options: options.clone() })
 }
 
-/// A card that is being opened. Dropped, it is left reset.
-pub struct Opening {
-    pairs: u16,
-    finish: Box<dyn FnOnce() -> Result<Net, Error>>,
+/// A card that nothing is set up of yet. Dropped, it is left reset.
+pub struct Found {
+    transport: Transport,
+    facts: Facts,
+    info: PortInfo,
+    link_up: bool,
+    options: NetOptions,
 }
 
-impl Opening {
-    /// How many queue pairs it will have.
+impl Found {
+    /// What the port is going to be.
     #[must_use]
-    pub fn queue_pairs(&self) -> u16 {
-        self.pairs
+    pub fn info(&self) -> &PortInfo {
+        &self.info
     }
 
-    /// Waits until the card runs.
+    /// Whether its link is up.
+    #[must_use]
+    pub fn link_up(&self) -> bool {
+        self.link_up
+    }
+
+    /// Sets the card up, with `first_worker` in place of [`NetOptions::first_worker`], to where one that keeps to the
+    /// specification has only to do what it was told: meanwhile others can be set up.
     ///
     /// # Errors
-    /// The device did not do what it was told.
-    pub fn finish(self) -> Result<Net, Error> {
-        (self.finish)()
+    /// As [`open`].
+    pub fn begin(self, first_worker: u16) -> Result<Opening, Error> {
+        if self.transport.has(feature::RING_PACKED) {
+            self.begin_with::<PackedFormat>(first_worker)
+        } else {
+            self.begin_with::<SplitFormat>(first_worker)
+        }
+    }
+
+    fn begin_with<F: Format>(self, first_worker: u16) -> Result<Opening, Error> {
+        let Self { transport, facts, info, mut options, .. } = self;
+        options.first_worker = first_worker;
+        let mut card = Card::<F>::begin(&Arc::new(transport), &facts, &options)?;
+        let options = NetOptions { queue_pairs: info.queues, fallback_mac: info.mac, ..options };
+        Ok(Opening(Box::new(move || {
+            let told = card.finish();
+            (run(card, info, options), told)
+        })))
+    }
+}
+
+/// A card that does what it was told. Dropped, it is left reset.
+pub struct Opening(Box<dyn FnOnce() -> (Net, Result<(), Error>)>);
+
+impl Opening {
+    /// Waits until the card has done what it was told. One that does not is a port all the same, out of use until control
+    /// has reset it, as if it had broken the rules later; the error says what it did.
+    pub fn finish(self) -> (Net, Result<(), Error>) {
+        (self.0)()
     }
 }
 
@@ -190,22 +233,9 @@ impl Format for PackedFormat {
     type Ring<T: Send + 'static> = Packed<T>;
 }
 
-fn begin_with<F: Format>(transport: Transport, options: &NetOptions) -> Result<Opening, Error> {
-    let card = Card::<F>::begin(&Arc::new(transport), options)?;
-    let options = options.clone();
-    Ok(Opening { pairs: card.rings.len() as u16, finish: Box::new(move || run(card.finish()?, &options)) })
-}
-
-/// Makes the handles of a card that runs.
-fn run<F: Format>(mut card: Card<F>, options: &NetOptions) -> Result<Net, Error> {
+/// Makes the handles of a card.
+fn run<F: Format>(mut card: Card<F>, info: PortInfo, options: NetOptions) -> Net {
     card.transport.set_quick();
-    let info = PortInfo {
-        name: options.name.clone(),
-        mac: card.mac,
-        max_mtu: card.max_mtu,
-        offloads: Offloads { tx_csum: card.agreed.tx_csum, rx_csum: card.agreed.rx_csum },
-        queues: card.rings.len() as u16,
-    };
     let counters: Vec<Arc<Counters>> = card.rings.iter().map(|_| Arc::default()).collect();
     let exchanges: Vec<_> = card.rings.iter().map(|_| Arc::new(Exchange::new())).collect();
     let pairs = card.rings.drain(..).zip(&exchanges).zip(&counters);
@@ -215,8 +245,7 @@ fn run<F: Format>(mut card: Card<F>, options: &NetOptions) -> Result<Net, Error>
             Box::new(pair) as Box<dyn PortQueue>
         })
         .collect();
-    let options = NetOptions { queue_pairs: info.queues, fallback_mac: info.mac, ..options.clone() };
-    Ok((Box::new(NetControl::new(info, options, card, exchanges, counters)), queues))
+    (Box::new(NetControl::new(info, options, card, exchanges, counters)), queues)
 }
 
 /// A card that runs, but for what the workers have of it.
@@ -236,14 +265,15 @@ struct Card<F: Format> {
 impl<F: Format> Card<F> {
     /// Sets the queues of a started device up and lets it run.
     fn bring_up(transport: &Arc<Transport>, options: &NetOptions) -> Result<Self, Error> {
-        Self::begin(transport, options)?.finish()
+        let mut card = Self::begin(transport, &Facts::read(transport, options)?, options)?;
+        card.finish()?;
+        Ok(card)
     }
 
     /// Sets the queues of a started device up and gives it its first command.
-    fn begin(transport: &Arc<Transport>, options: &NetOptions) -> Result<Self, Error> {
+    fn begin(transport: &Arc<Transport>, facts: &Facts, options: &NetOptions) -> Result<Self, Error> {
         let has = |bits| transport.has(bits);
-        let device_pairs = device_pairs(transport)?;
-        let pairs = pairs_to_use(transport, options.queue_pairs.clamp(1, device_pairs));
+        let &Facts { device_pairs, pairs, mac, max_mtu } = facts;
         let (config_interrupt, mut interrupts) = enable_interrupts(transport, pairs, options)?;
         let mut rings = Vec::new();
         let mut tx_doorbells = Vec::new();
@@ -263,7 +293,6 @@ impl<F: Format> Card<F> {
         } else {
             None
         };
-        let (mac, max_mtu) = (read_mac(transport, options.fallback_mac)?, read_mtu(transport)?);
         transport.driver_ok();
         if let Some(commands) = &mut commands
             && let Some(command) = commands_for(transport, pairs).next()
@@ -286,20 +315,47 @@ impl<F: Format> Card<F> {
         })
     }
 
-    /// Waits until the card has done what it was told, and tells it the rest.
-    fn finish(mut self) -> Result<Self, Error> {
-        let Some(commands) = &mut self.commands else { return Ok(self) };
+    /// Waits until the card has done what it was told, and tells it the rest. One that does not is stopped.
+    fn finish(&mut self) -> Result<(), Error> {
+        let Some(commands) = &mut self.commands else { return Ok(()) };
         for (index, command) in commands_for(&self.transport, self.rings.len() as u16).enumerate() {
             if index > 0 {
                 commands.begin(&command)?;
             }
             // A card that refuses filters does so on its own terms; what matters is that nothing wanted is kept out.
             if !commands.finish()? && matches!(command, Command::QueuePairs(_)) {
+                self.transport.report(Fault::ControlCommand);
                 return Err(Error::Config("device refuses its own number of queue pairs"));
             }
         }
-        Ok(self)
+        Ok(())
     }
+}
+
+/// What a started device says of itself.
+struct Facts {
+    device_pairs: u16,
+    /// Pairs to use.
+    pairs: u16,
+    mac: [u8; 6],
+    max_mtu: u16,
+}
+
+impl Facts {
+    fn read(transport: &Transport, options: &NetOptions) -> Result<Self, Error> {
+        let device_pairs = device_pairs(transport)?;
+        Ok(Self {
+            device_pairs,
+            pairs: pairs_to_use(transport, options.queue_pairs.clamp(1, device_pairs)),
+            mac: read_mac(transport, options.fallback_mac)?,
+            max_mtu: read_mtu(transport)?,
+        })
+    }
+}
+
+fn read_link(transport: &Transport) -> bool {
+    let up = |config: &Config<'_>| config.read16(config::STATUS) & config::STATUS_LINK_UP != 0;
+    !transport.has(net_feature::STATUS) || transport.config(up)
 }
 
 /// How many queue pairs the device has.
