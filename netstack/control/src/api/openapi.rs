@@ -148,14 +148,16 @@ fn refusals(endpoint: &Endpoint) -> Vec<u16> {
 
 fn parameter(param: &Param) -> Value {
     let schema = match param.kind {
-        Kind::Integer(min, u64::MAX) => json!({"type": "integer", "minimum": min}),
         Kind::Integer(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
         Kind::Boolean => json!({"type": "boolean"}),
         Kind::Address => json!({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
         Kind::Cursor => json!({"type": "string", "maxLength": 64}),
         Kind::Name => json!({"type": "string", "maxLength": 64}),
         Kind::Text(max_bytes) => json!({"type": "string", "maxLength": max_bytes}),
-        Kind::Network => json!({"type": "string", "examples": ["192.0.2.0/24", "2001:db8::1"]}),
+        Kind::Network => {
+            let examples = ["192.0.2.0/24", "2001:db8::1"];
+            json!({"type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$", "examples": examples})
+        }
         Kind::Choice(words) => json!({"type": "string", "enum": words}),
     };
     json!({"name": param.name, "in": "query", "required": param.is_required, "description": param.doc, "schema": schema})
