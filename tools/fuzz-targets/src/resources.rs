@@ -185,6 +185,10 @@ impl Node {
     /// What workers would be given decides as the documents say.
     fn publish(&mut self) {
         self.balance();
+        // There is no model yet. To go there and back again would make all tables anew, which takes longer than most inputs.
+        if self.compiled.model().tiers.is_empty() {
+            return;
+        }
         let Ok(classifier) = self.compiler.update(self.compiled.model().clone()) else {
             panic!("a few objects need little memory")
         };
