@@ -1,4 +1,5 @@
-//! Workload `aead`: AES-GCM alone, each kernel, packets of one size in batches, under 1 and under 10,000 keys.
+//! Workload `aead`: AES-GCM and ChaCha20-Poly1305 alone, each kernel, packets of one size in batches, under 1 and under 10,000
+//! keys.
 //!
 //! With feature `peers` other people's ciphers are measured in the same run.
 
@@ -7,7 +8,8 @@ mod peers;
 mod ports;
 
 use core::arch::x86_64::{_mm_lfence, _rdtsc};
-use crypto::gcm::{Gcm, Kernel, Key};
+use crypto::chacha::{self, ChaChaPoly};
+use crypto::gcm::{self, Gcm};
 use crypto::{Aead, Job};
 use ports::Ports;
 use serde::Serialize;
@@ -77,15 +79,16 @@ trait Contender {
     fn run(&self, packets: &mut Packets) -> u64;
 }
 
-struct Own {
-    gcm: Gcm,
-    keys: Vec<Key>,
+struct Own<A: Aead> {
+    cipher: A,
+    keys: Vec<A::Key>,
     /// To open: the same keys in another place, so that sealing does not warm the ones that are measured.
-    sealing_keys: Option<Vec<Key>>,
+    sealing_keys: Option<Vec<A::Key>>,
+    name: String,
 }
 
-impl Own {
-    fn jobs<'a>(keys: &'a [Key], packets: &'a mut Packets) -> Vec<Job<'a, Key>> {
+impl<A: Aead> Own<A> {
+    fn jobs<'a>(keys: &'a [A::Key], packets: &'a mut Packets) -> Vec<Job<'a, A::Key>> {
         Packets::parts(&mut packets.frames, packets.stride, packets.text_bytes)
             .zip(packets.nonces.iter().zip(&packets.keys))
             .map(|((aad, text, tag), (nonce, &key))| Job::new(&keys[key], nonce, aad, text, tag))
@@ -93,32 +96,76 @@ impl Own {
     }
 }
 
-impl Contender for Own {
+impl<A: Aead> Contender for Own<A> {
     fn name(&self) -> String {
-        own_name(self.gcm, self.sealing_keys.is_some())
+        self.name.clone()
     }
 
     fn run(&self, packets: &mut Packets) -> u64 {
         if let Some(keys) = &self.sealing_keys {
-            self.gcm.seal(&mut Self::jobs(keys, packets));
+            self.cipher.seal(&mut Self::jobs(keys, packets));
             let mut jobs = Self::jobs(&self.keys, packets);
             let mut rejected = 0;
-            let clocks = time(|| rejected = self.gcm.open(&mut jobs));
+            let clocks = time(|| rejected = self.cipher.open(&mut jobs));
             assert_eq!(rejected, 0);
             return clocks;
         }
         let mut jobs = Self::jobs(&self.keys, packets);
-        time(|| self.gcm.seal(&mut jobs))
+        time(|| self.cipher.seal(&mut jobs))
+    }
+}
+
+/// A cipher with its length of key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cipher {
+    Aes128Gcm,
+    Aes256Gcm,
+    ChaCha20Poly1305,
+}
+
+impl Cipher {
+    const ALL: [Self; 3] = [Self::Aes128Gcm, Self::Aes256Gcm, Self::ChaCha20Poly1305];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Aes128Gcm => "AES-128-GCM",
+            Self::Aes256Gcm => "AES-256-GCM",
+            Self::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+        }
+    }
+
+    fn key_bytes(self) -> usize {
+        if self == Self::Aes128Gcm { 16 } else { 32 }
+    }
+
+    /// What the execution ports allow a 512-bit kernel of AES-GCM, in clocks per four blocks.
+    fn port_limit(self, ports: &Ports) -> Option<f64> {
+        match self {
+            Self::Aes128Gcm => Some(ports.gcm128),
+            Self::Aes256Gcm => Some(ports.gcm256),
+            Self::ChaCha20Poly1305 => None,
+        }
+    }
+
+    /// In TSC clocks a byte.
+    fn aim(self, text_bytes: usize) -> Option<f64> {
+        let aim = AIMS.iter().find(|aim| aim.0 == text_bytes)?;
+        let aim = match self {
+            Self::Aes128Gcm => aim.1,
+            Self::Aes256Gcm => aim.2,
+            Self::ChaCha20Poly1305 => 0.0,
+        };
+        (aim > 0.0).then_some(aim)
     }
 }
 
 /// What one contender costs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Whose cipher, and whether it opens instead of seals.
+    /// Which.
+    pub cipher: &'static str,
+    /// Whose, and whether it opens instead of seals.
     pub contender: String,
-    /// Bits of the key.
-    pub key_bits: usize,
     /// Keys in random order.
     pub keys: usize,
     /// Bytes of text in a packet.
@@ -140,11 +187,14 @@ pub fn run(wanted: impl Fn(&str) -> bool) -> Vec<Row> {
         None => println!("aead: no port limit, this CPU has no AVX-512 VAES"),
     }
     let mut rows = Vec::new();
-    for key_bytes in [16, 32] {
+    for cipher in Cipher::ALL {
         for keys in [1, MANY_KEYS] {
-            let contenders = contenders(key_bytes, keys, &wanted);
+            let contenders = contenders(cipher, keys, &wanted);
+            if contenders.is_empty() {
+                continue;
+            }
             for text_bytes in TEXT_BYTES {
-                let shape = Shape { key_bytes, keys, text_bytes };
+                let shape = Shape { cipher, keys, text_bytes };
                 rows.extend(measure(&contenders, shape, ports));
             }
         }
@@ -155,40 +205,68 @@ pub fn run(wanted: impl Fn(&str) -> bool) -> Vec<Row> {
 /// What the packets of a measurement have in common.
 #[derive(Clone, Copy)]
 struct Shape {
-    key_bytes: usize,
+    cipher: Cipher,
     keys: usize,
     text_bytes: usize,
 }
 
 /// The names of all contenders that this machine and build have.
 pub fn names() -> Vec<String> {
-    contenders(16, 1, &|_| true).iter().map(|contender| contender.name()).collect()
+    let ciphers = [Cipher::Aes128Gcm, Cipher::ChaCha20Poly1305];
+    let all = ciphers.into_iter().flat_map(|cipher| contenders(cipher, 1, &|_| true));
+    let mut names: Vec<String> = Vec::new();
+    for name in all.map(|contender| contender.name()) {
+        // Other people's have one name for both.
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
-fn contenders(key_bytes: usize, keys: usize, wanted: &impl Fn(&str) -> bool) -> Vec<Box<dyn Contender>> {
+fn contenders(cipher: Cipher, keys: usize, wanted: &impl Fn(&str) -> bool) -> Vec<Box<dyn Contender>> {
     let byte = |i: usize, j: usize| (i.wrapping_mul(2_654_435_761) >> (j % 24)) as u8 ^ j as u8;
-    let bytes: Vec<Vec<u8>> = (0..keys).map(|i| (0..key_bytes).map(|j| byte(i, j)).collect()).collect();
+    let key = |i: usize| (0..cipher.key_bytes()).map(|j| byte(i, j)).collect();
+    let bytes: Vec<Vec<u8>> = (0..keys).map(key).collect();
     let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
-    for gcm in Kernel::ALL.into_iter().rev().filter_map(Gcm::with_kernel) {
-        for open in [false, true] {
-            if wanted(&own_name(gcm, open)) {
-                let keys = || bytes.iter().filter_map(|key| Key::new(key).ok()).collect();
-                contenders.push(Box::new(Own { gcm, keys: keys(), sealing_keys: open.then(keys) }));
-            }
+    if cipher == Cipher::ChaCha20Poly1305 {
+        let key = |key: &Vec<u8>| chacha::Key::new(key.first_chunk().expect("32 bytes"));
+        for own in chacha::Kernel::ALL.into_iter().rev().filter_map(ChaChaPoly::with_kernel) {
+            let name = format!("chacha-{}", own.kernel_name());
+            contenders.extend(own_contenders(own, &name, || bytes.iter().map(key).collect(), wanted));
+        }
+    } else {
+        let key = |key: &Vec<u8>| gcm::Key::new(key).expect("16 or 32 bytes");
+        for own in gcm::Kernel::ALL.into_iter().rev().filter_map(Gcm::with_kernel) {
+            let keys = || bytes.iter().map(key).collect();
+            contenders.extend(own_contenders(own, own.kernel_name(), keys, wanted));
         }
     }
     #[cfg(feature = "peers")]
-    contenders.extend(peers::all(&bytes).into_iter().filter(|peer| wanted(&peer.name())));
+    contenders.extend(peers::all(cipher, &bytes).into_iter().filter(|peer| wanted(&peer.name())));
     contenders
 }
 
-fn own_name(gcm: Gcm, open: bool) -> String {
-    format!("{}{}", gcm.kernel(), if open { "-open" } else { "" })
+/// A kernel that seals, and that opens.
+fn own_contenders<A: Aead + Copy + 'static>(
+    cipher: A,
+    name: &str,
+    keys: impl Fn() -> Vec<A::Key>,
+    wanted: &impl Fn(&str) -> bool,
+) -> Vec<Box<dyn Contender>> {
+    let mut all: Vec<Box<dyn Contender>> = Vec::new();
+    for open in [false, true] {
+        let name = format!("{name}{}", if open { "-open" } else { "" });
+        if wanted(&name) {
+            all.push(Box::new(Own { cipher, keys: keys(), sealing_keys: open.then(&keys), name }));
+        }
+    }
+    all
 }
 
 /// Measures all contenders in turn, so that a disturbance hits all alike, and prints a line for each.
 fn measure(contenders: &[Box<dyn Contender>], shape: Shape, ports: Option<Ports>) -> Vec<Row> {
-    let Shape { key_bytes, keys, text_bytes } = shape;
+    let Shape { cipher, keys, text_bytes } = shape;
     let batch = (BATCH_BYTES / text_bytes).clamp(4, MOST_PACKETS);
     let batches = ROUND_PACKETS.div_ceil(batch);
     // So many in a row that a contender has been through its keys, which the one before put out of the cache.
@@ -206,22 +284,20 @@ fn measure(contenders: &[Box<dyn Contender>], shape: Shape, ports: Option<Ports>
     }
     // Blocks of the longer of the two: the text and the tag's mask, or the text, AAD and lengths.
     let quarters = (text_bytes.div_ceil(16) + 2) as f64 / 4.0;
-    let limit = ports.map(|ports| quarters * if key_bytes == 16 { ports.gcm128 } else { ports.gcm256 });
-    let aim = AIMS.iter().find(|aim| aim.0 == text_bytes);
-    let aim = aim.map(|aim| if key_bytes == 16 { aim.1 } else { aim.2 }).filter(|aim| *aim > 0.0);
+    let limit = ports.and_then(|ports| Some(quarters * cipher.port_limit(&ports)?));
     let per_byte = |clocks: Option<f64>| clocks.map_or("-".to_owned(), |clocks| format!("{clocks:.3}"));
     println!(
-        "aead AES-{} {text_bytes} B, {keys} keys: port limit {}, aim {} clocks per byte",
-        8 * key_bytes,
+        "aead {} {text_bytes} B, {keys} keys: port limit {}, aim {} clocks per byte",
+        cipher.name(),
         per_byte(limit.map(|limit| limit / text_bytes as f64)),
-        per_byte(aim),
+        per_byte(cipher.aim(text_bytes)),
     );
     let row = |(contender, clocks): (String, u64)| {
         let clocks_per_packet = clocks as f64 / (batches * batch) as f64;
         let per_byte = clocks_per_packet / text_bytes as f64;
         println!("   {contender:20} {per_byte:7.3} clocks per byte {clocks_per_packet:9.1} per packet");
-        let (key_bits, port_limit_clocks_per_packet) = (8 * key_bytes, limit);
-        Row { contender, key_bits, keys, text_bytes, clocks_per_packet, port_limit_clocks_per_packet }
+        let (cipher, port_limit_clocks_per_packet) = (cipher.name(), limit);
+        Row { cipher, contender, keys, text_bytes, clocks_per_packet, port_limit_clocks_per_packet }
     };
     contenders.iter().map(|contender| contender.name()).zip(best).map(row).collect()
 }

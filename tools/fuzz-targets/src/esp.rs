@@ -1,7 +1,7 @@
 //! ESP: what an SA makes of a packet comes back whole, changed bits and forged packets do not, and nothing panics.
 //!
 //! The input describes an SA, which may be impossible, then packets: to be encrypted, to be decrypted as they are, and
-//! encrypted ones with bits changed.
+//! encrypted ones with bits changed. The way of packets that are longer than a buffer says the same as the usual one.
 
 use crate::input::Input;
 use buffer::{Buf, BufferPool};
@@ -9,8 +9,9 @@ use crypto::cbc_hmac::Hash;
 use crypto::gcm::Gcm;
 use ipsec::{
     Algorithm, Database, DfPolicy, Direction, DscpPolicy, EcnPolicy, Entropy, EspError, Lifetimes, Limits,
-    Mode, NatT, SaParameters, Snapshot, TtlPolicy, Tunnel, TunnelId,
+    Long, Mode, NatT, SaParameters, Snapshot, TtlPolicy, Tunnel, TunnelId,
 };
+use std::cell::RefCell;
 use std::net::IpAddr;
 
 const ALGORITHMS: [Algorithm; 5] = [
@@ -25,6 +26,7 @@ const MAX_PACKETS: usize = 8;
 
 thread_local! {
     static POOL: &'static BufferPool = BufferPool::from_heap(4);
+    static LONG: RefCell<Long> = RefCell::default();
 }
 
 fn parameters(input: &mut Input<'_>) -> SaParameters {
@@ -84,6 +86,30 @@ fn seal(snapshot: &Snapshot, bytes: &[u8]) -> Option<Vec<u8>> {
     results[0].is_ok().then(|| packets[0].data().to_vec())
 }
 
+/// A packet in two segments.
+fn chain(bytes: &[u8], at: usize) -> Option<Buf> {
+    let (first, second) = bytes.split_at(at.min(bytes.len()));
+    let mut first = packet(first)?;
+    first.append_segment(packet(second)?);
+    Some(first)
+}
+
+fn seal_long(snapshot: &Snapshot, bytes: &[u8], at: usize) -> Option<Vec<u8>> {
+    let (mut packet, sa) = (chain(bytes, at)?, snapshot.outbound(TUNNEL)?);
+    LONG.with_borrow_mut(|long| {
+        let sealed = long.encapsulate(snapshot.suite(), &mut packet, sa, 0);
+        sealed.map(<[u8]>::to_vec).ok()
+    })
+}
+
+fn open_long(snapshot: &Snapshot, bytes: &[u8], at: usize) -> Result<Vec<u8>, EspError> {
+    let packet = chain(bytes, at).ok_or(EspError::TooLong)?;
+    LONG.with_borrow_mut(|long| {
+        let opened = long.decapsulate(snapshot, &packet, 0);
+        opened.map(|(_, inner)| inner.to_vec())
+    })
+}
+
 fn open(snapshot: &Snapshot, bytes: &[u8]) -> Result<Vec<u8>, EspError> {
     let (mut packets, mut results) = ([packet(bytes).ok_or(EspError::TooLong)?], [Err(EspError::Malformed)]);
     ipsec::decapsulate(snapshot, &mut packets, 0, &mut results);
@@ -104,11 +130,16 @@ pub fn run(data: &[u8]) {
         let (what, length, place) =
             (input.byte(), usize::from(input.word()) % 2100, usize::from(input.word()));
         let bytes = input.bytes(length);
-        assert!(open(&snapshot, bytes).is_err(), "a forged packet was accepted");
+        let forged = open(&snapshot, bytes);
+        assert!(forged.is_err(), "a forged packet was accepted");
+        if forged != Err(EspError::TooLong) {
+            assert_eq!(open_long(&snapshot, bytes, place), forged, "the ways differ");
+        }
         let _ = snapshot.learn_path_mtu(bytes, place as u32, 0);
         let mut clamped = bytes.to_vec();
         ipsec::clamp_mss(&mut clamped, place);
-        let Some(sealed) = seal(&snapshot, bytes) else { continue };
+        let sealed = if what & 2 == 0 { seal(&snapshot, bytes) } else { seal_long(&snapshot, bytes, place) };
+        let Some(sealed) = sealed else { continue };
         if what & 1 == 1 {
             let mut changed = sealed.clone();
             // Behind the outer headers, which nobody vouches for: SPI, number, IV, text, ICV.
@@ -119,8 +150,10 @@ pub fn run(data: &[u8]) {
                 assert!(open(&snapshot, &changed).is_err(), "a changed packet was accepted");
             }
         }
-        let opened = open(&snapshot, &sealed);
+        let opened =
+            if what & 4 == 0 { open(&snapshot, &sealed) } else { open_long(&snapshot, &sealed, place) };
         assert!(open(&snapshot, &sealed).is_err(), "a packet was accepted twice");
+        assert!(open_long(&snapshot, &sealed, place).is_err(), "a packet was accepted twice");
         // Inner packets whose lengths lie are cut or refused.
         if let Ok(opened) = opened
             && opened.len() == bytes.len()

@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::graph::{Nexts, Node};
 use crate::tables::AdjacencyRow;
 use buffer::{Buf, Flags, Vector};
-use ipsec::{Action, Direction, PacketFacts, TunnelId};
+use ipsec::{Action, Direction, Mode, PacketFacts, TunnelId};
 use packet::ipv4::{DONT_FRAGMENT, Ipv4};
 use packet::ipv6::Ipv6;
 use packet::udp::PORT_IKE;
@@ -131,7 +131,8 @@ fn protect(cx: &Context<'_>, packet: &mut Buf, tunnel: TunnelId, row: &Adjacency
     if !originated {
         header.decrement_ttl();
     }
-    if too_long {
+    // Transport mode encrypts whole packets; what comes of them is cut like any (RFC 4303 §3.3.4).
+    if too_long && sa.parameters().mode == Mode::Tunnel {
         packet.meta_mut().opaque[0] = mtu as u64;
         return Node::TunnelFragment;
     }

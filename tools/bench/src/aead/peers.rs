@@ -1,24 +1,29 @@
-//! Other people's AES-GCM.
+//! Other people's AES-GCM and ChaCha20-Poly1305.
 
-use super::Contender;
+use super::{Cipher, Contender};
 
 /// A contender of a crate with the interface of `ring`.
 macro_rules! peer {
     ($name:ident, $shown:literal) => {
         pub mod $name {
-            use super::super::{Contender, Packets, time};
-            use ::$name::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+            use super::super::{Cipher, Contender, Packets, time};
+            use ::$name::aead::{
+                AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+            };
 
             /// Its keys.
             pub struct Peer(Vec<LessSafeKey>);
 
             impl Peer {
                 /// Makes the keys ready.
-                pub fn new(keys: &[Vec<u8>]) -> Self {
-                    let key = |key: &Vec<u8>| {
-                        let algorithm = if key.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
-                        LessSafeKey::new(UnboundKey::new(algorithm, key).expect("length"))
+                pub fn new(cipher: Cipher, keys: &[Vec<u8>]) -> Self {
+                    let algorithm = match cipher {
+                        Cipher::Aes128Gcm => &AES_128_GCM,
+                        Cipher::Aes256Gcm => &AES_256_GCM,
+                        Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
                     };
+                    let key =
+                        |key: &Vec<u8>| LessSafeKey::new(UnboundKey::new(algorithm, key).expect("length"));
                     Self(keys.iter().map(key).collect())
                 }
             }
@@ -49,6 +54,6 @@ peer!(ring, "ring");
 peer!(aws_lc_rs, "aws-lc-rs");
 
 /// All of them, with these keys.
-pub fn all(keys: &[Vec<u8>]) -> Vec<Box<dyn Contender>> {
-    vec![Box::new(ring::Peer::new(keys)), Box::new(aws_lc_rs::Peer::new(keys))]
+pub fn all(cipher: Cipher, keys: &[Vec<u8>]) -> Vec<Box<dyn Contender>> {
+    vec![Box::new(ring::Peer::new(cipher, keys)), Box::new(aws_lc_rs::Peer::new(cipher, keys))]
 }
