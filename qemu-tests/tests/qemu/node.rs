@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::Vm;
 use lab::gateway::{self, Stations};
+use lab::{Api, Vm};
 use qemu_tests::Experiment;
+use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -99,5 +100,58 @@ pub fn crash_record_is_told_after_the_restart(experiment: &Experiment) -> Result
     let record = api.json("/v1/crash")?;
     let text = record["crash"].as_str().unwrap_or_default();
     ensure!(text.contains("on purpose") && text.contains("went well since: 1"), "the record is {record}");
-    super::forwarding::datagrams_cross(&stations)
+    super::forwarding::datagrams_cross(&stations)?;
+    no_key_is_told(vm, &api)
+}
+
+/// Keys, in hexadecimal, of as many bytes as their algorithms want.
+fn keys() -> [String; 2] {
+    [20u32, 48].map(|bytes| {
+        let byte = |at: u32| (at * 0x9e37 + bytes).wrapping_mul(0x85eb_ca6b) >> 24;
+        (0..bytes).map(|at| format!("{:02x}", byte(at))).collect()
+    })
+}
+
+/// The node is ended by an operator while security associations are in force: not four bytes in a row of a key are on the
+/// console, in the log, in the crash record or in what the API tells, before and after.
+fn no_key_is_told(mut vm: Vm, api: &Api) -> Result<()> {
+    let [gcm, cbc] = keys();
+    let association = |name: &str, direction: &str, algorithm: &str, key: &str| {
+        let spi = 4096 + key.len();
+        json!({"name": name, "tunnel": "t", "direction": direction, "spi": spi, "algorithm": algorithm, "key": key})
+    };
+    let mut config = gateway::config();
+    config["ipsec"] = json!({
+        "tunnels": [{"name": "t", "local": gateway::RIGHT.node4, "remote": gateway::RIGHT.host4}],
+        "associations": [
+            association("in", "in", "aes128gcm16", &gcm),
+            association("out", "out", "aes128-sha256", &cbc),
+        ],
+    });
+    let mut told = vec![api.put("/v1/config", &config)?.accepted()?.body];
+    let tell = |told: &mut Vec<String>| -> Result<()> {
+        for path in
+            ["/v1/config", "/v1/ipsec/associations", "/v1/ipsec/events", "/v1/log", "/v1/crash", "/metrics"]
+        {
+            told.push(api.get(path)?.accepted()?.body);
+        }
+        Ok(())
+    };
+    tell(&mut told)?;
+    let _ = vm.qmp().execute("inject-nmi", &json!({}))?;
+    let _ = vm.console().wait_for("the run before crashed", LIMIT)?;
+    api.wait_until_healthy(LIMIT)?;
+    tell(&mut told)?;
+    ensure!(told.iter().any(|text| text.contains("non-maskable")), "no record of the operator's interrupt");
+    told.push(vm.console().text());
+    let told = told.concat().to_lowercase();
+    for key in [gcm, cbc] {
+        // As it is written, and as a register shows it.
+        let bytes: Vec<&str> = (0..key.len()).step_by(2).map(|at| &key[at..at + 2]).collect();
+        for four in bytes.windows(4) {
+            let reversed: String = four.iter().rev().copied().collect();
+            ensure!(!told.contains(&four.concat()) && !told.contains(&reversed), "{} is told", four.concat());
+        }
+    }
+    Ok(())
 }

@@ -65,6 +65,7 @@ pub fn a_moved_peer_is_followed(experiment: &Experiment) -> Result<()> {
         .post("/v1/ipsec/associations", "application/json", rekeyed.to_string().as_bytes())?
         .accepted()?;
     sends_to(&mut site, (there, 40_001)).context("after a rekey")?;
+    keepalives_are_sent(&mut site).context("keepalives")?;
     checksums_are_renewed(&mut site).context("transport mode")
 }
 
@@ -126,4 +127,40 @@ fn checksums_are_renewed(site: &mut Site) -> Result<()> {
     let flags = answer.get(33).copied().unwrap_or_default();
     ensure!(answer.get(9) == Some(&6) && flags == 0x12, "no SYN and ACK: {answer:02x?}");
     Ok(())
+}
+
+/// At their interval while nothing else is sent, and none while something is (RFC 3948 §4).
+fn keepalives_are_sent(site: &mut Site) -> Result<()> {
+    const INTERVAL: Duration = Duration::from_secs(2);
+    /// The node looks this often; the rest is the emulation's.
+    const TOLERANCE: Duration = Duration::from_millis(500);
+    let mut config = site.api.json("/v1/config")?;
+    config["ipsec"]["tunnels"][0]["nat_traversal"]["keepalive_seconds"] = json!(INTERVAL.as_secs());
+    let _ = site.api.put("/v1/config", &config)?.accepted()?;
+    let mut times = Vec::new();
+    while times.len() < 3 {
+        ensure!(is_keepalive_seen(site, LIMIT)?, "{} keepalives come", times.len());
+        times.push(Instant::now());
+    }
+    let gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    ensure!(gaps.iter().all(|gap| *gap + TOLERANCE >= INTERVAL), "after {gaps:?}");
+    let until = Instant::now() + 2 * INTERVAL;
+    while Instant::now() < until {
+        let _ = site.outbound(&TUNNEL, 60)?;
+        ensure!(!is_keepalive_seen(site, INTERVAL / 8)?, "a keepalive beside other packets");
+    }
+    Ok(())
+}
+
+/// Waits for one from the tunnel's port to where the peer is now.
+fn is_keepalive_seen(site: &Site, limit: Duration) -> Result<bool> {
+    let ports = [14_500u16.to_be_bytes(), 40_001u16.to_be_bytes()].concat();
+    let seen = site.stations.right.receive_frame(limit, |frame| {
+        let is_one = frame.get(23) == Some(&17)
+            && frame.get(34..38) == Some(&ports)
+            && frame.get(38..40) == Some(&[0, 9])
+            && frame.get(42) == Some(&0xff);
+        is_one.then_some(())
+    })?;
+    Ok(seen.is_some())
 }
