@@ -127,7 +127,8 @@ impl Platform for HostPlatform {
     }
 }
 
-/// Has every panic leave a record in the state directory, for the next process to show.
+/// Has every panic leave a record in the state directory, for the next process to show, and end this one: a thread
+/// is of no use without the others.
 pub fn record_crashes(state: Option<PathBuf>) {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -138,6 +139,7 @@ pub fn record_crashes(state: Option<PathBuf>) {
             let record = format!("{info}\nthread {}\n{trace}", thread.name().unwrap_or("unnamed"));
             let _ = fs::write(directory.join(CRASH_FILE), record);
         }
+        std::process::abort();
     }));
 }
 
