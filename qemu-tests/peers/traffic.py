@@ -1,7 +1,9 @@
-"""Asks echo servers at these addresses and holds what comes back against what was sent: datagrams at port 7002, and so many
-bytes over a TCP connection at port 7001, both ways at once.
+"""Asks echo servers at these addresses and holds what comes back against what was sent: datagrams at port 7002, one of LONG
+bytes, and so many bytes over a TCP connection at port 7001, both ways at once.
 
-  traffic.py BYTES ADDRESS...
+LONG is more than any path here takes in one piece: the first such datagram may be lost while the sender learns that.
+
+  traffic.py BYTES LONG ADDRESS...
 """
 
 import hashlib
@@ -11,12 +13,10 @@ import sys
 import threading
 
 DATAGRAM_BYTES = [1, 64, 500, 1300]
-# Longer than any path here: the first may be lost while the sender learns that.
-LONG_BYTES = 1600
 LIMIT_SECONDS = 30
 
 
-def datagrams(address):
+def datagrams(address, long):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as own:
         own.settimeout(LIMIT_SECONDS)
@@ -29,13 +29,13 @@ def datagrams(address):
         own.settimeout(2)
         for _ in range(10):
             try:
-                own.send(sent := os.urandom(LONG_BYTES))
+                own.send(sent := os.urandom(long))
                 if own.recv(65535) == sent:
                     return
             except OSError:
                 # Nothing came, or a router tells that it is too long.
                 pass
-        sys.exit(f"a datagram of {LONG_BYTES} bytes does not come back from {address}")
+        sys.exit(f"a datagram of {long} bytes does not come back from {address}")
 
 
 def stream(address, length):
@@ -58,9 +58,9 @@ def stream(address, length):
 
 
 def main():
-    length = int(sys.argv[1])
-    for address in sys.argv[2:]:
-        datagrams(address)
+    length, long = int(sys.argv[1]), int(sys.argv[2])
+    for address in sys.argv[3:]:
+        datagrams(address, long)
         if length:
             stream(address, length)
 

@@ -9,8 +9,10 @@
 
 mod arrangements;
 mod case;
+mod large;
 mod modes;
 mod sequences;
+mod several;
 mod site;
 
 use anyhow::{Context, Result};
@@ -21,6 +23,8 @@ use site::Site;
 /// Everything that is tried with Linux.
 pub fn everything_with_linux(experiment: &Experiment) -> Result<()> {
     let mut site = Site::new(experiment)?;
+    large::longer_than_a_buffer(&mut site).context("packets longer than a buffer")?;
+    several::tunnels_share_a_route(&mut site).context("a route into two tunnels")?;
     let count = arrangements::all(&mut site)?;
     modes::a_port_that_changes(&mut site).context("a port that changes")?;
     modes::the_tunnels_mtu(&mut site).context("the tunnel's MTU")?;

@@ -19,8 +19,10 @@ pub const BEHIND4: &str = "10.9.0.1";
 pub const BEHIND6: &str = "2001:db8:9::1";
 /// Lines of a bulk change of routes, 80 bytes each, which the guest has in a file.
 pub const LINES: u32 = 2000;
+/// Of a datagram that no path here takes in one piece.
+const LONG_BYTES: u32 = 1600;
 /// Debian's own Python, whatever else is on PATH.
-const PYTHON: &str = "/usr/bin/python3";
+pub const PYTHON: &str = "/usr/bin/python3";
 
 /// Echo by TCP at port 7001 and by UDP at 7002, of both families. Perl comes without modules: numbers are Linux's.
 const ECHO: &str = r#"
@@ -155,9 +157,14 @@ END
     /// Datagrams, and so many bytes by TCP both ways, between the host and echo servers behind the tunnel: what comes back
     /// is what was sent.
     pub fn echo(&self, bytes: u32, addresses: &[&str]) -> Result<()> {
+        self.echo_long(bytes, LONG_BYTES, addresses)
+    }
+
+    /// The same, with a datagram of so many bytes among the others.
+    pub fn echo_long(&self, bytes: u32, long_bytes: u32, addresses: &[&str]) -> Result<()> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/traffic.py");
-        let (script, bytes) = (script.display().to_string(), bytes.to_string());
-        let words = [&[PYTHON, &script, &bytes], addresses].concat();
+        let (script, bytes, long) = (script.display().to_string(), bytes.to_string(), long_bytes.to_string());
+        let words = [&[PYTHON, &script, &bytes, &long], addresses].concat();
         self.host.run(&words, LIMIT)?.succeeded().map(drop)
     }
 
