@@ -102,18 +102,15 @@ impl Lanes {
             let observer = (first + index, &mut *observer);
             let (plans4, plans6) = ((&mut self.plans4[..], deferred), (&mut self.plans6[..], deferred));
             let done = match kind {
-                Kind::V4 => swift(context, flows4, packet, (lane4, plans4), observer),
-                Kind::V6 => swift(context, flows6, packet, (lane6, plans6), observer),
+                Kind::V4 => swift(context, flows4, (packet, verdict), (lane4, plans4), observer),
+                Kind::V6 => swift(context, flows6, (packet, verdict), (lane6, plans6), observer),
                 Kind::Other => Err(Next::Decide),
             };
-            match done {
-                Ok(done) => *verdict = done,
-                Err(next) => {
-                    if let Some(place) = self.deferred.get_mut(deferred) {
-                        *place = Deferred { index, next };
-                        deferred += 1;
-                    }
-                }
+            if let Err(next) = done
+                && let Some(place) = self.deferred.get_mut(deferred)
+            {
+                *place = Deferred { index, next };
+                deferred += 1;
             }
         }
         let plans = self.plans4.iter().zip(&self.plans6);
@@ -154,15 +151,15 @@ impl Lanes {
     }
 }
 
-/// The second pass: the verdict, or what is left to do.
+/// The second pass: gives the packet its verdict, or says what is left to do.
 #[inline(always)]
 fn swift<K: Family, O: Observer>(
     context: &Context<'_>,
     flows: &mut FlowTable<K>,
-    packet: &mut [u8],
+    (packet, verdict): (&mut [u8], &mut Verdict),
     (lane, (plans, place)): (&Lane<K>, (&mut [Plan<K>], usize)),
     (index, observer): (usize, &mut O),
-) -> Result<Verdict, Next> {
+) -> Result<(), Next> {
     let Some(mut found) = flows.find_mut(lane.home, &lane.key) else {
         let is_usual = plans.get_mut(place).is_some_and(|plan| context.plan(flows, &lane.key, plan));
         return Err(if is_usual { Next::Begin } else { Next::Decide });
@@ -175,29 +172,33 @@ fn swift<K: Family, O: Observer>(
         flows.prefetch_slot(peer);
         return Err(Next::ByPeer(slot));
     }
-    let mut to = None;
-    let mut verdict = Verdict::NotOurs;
-    if is_bound {
-        let backend = context.snapshot.backend(binding).ok_or(Next::Decide)?;
-        verdict = if translates(backend) {
-            if lane.key.with_destination(backend.address).is_none() {
-                return Err(Next::Decide);
-            }
-            to = Some(backend.address);
-            Verdict::Route
-        } else {
-            bring(context.snapshot, lane.home.hash(), (binding, backend))
-        };
-    }
-    if !found.follow_usual(lane.observed, context.now_ns) {
+    let backend = match is_bound {
+        true => Some(context.snapshot.backend(binding).ok_or(Next::Decide)?),
+        false => None,
+    };
+    let leads_elsewhere = |backend: &Backend| lane.key.with_destination(backend.address).is_none();
+    if backend.is_some_and(|backend| translates(backend) && leads_elsewhere(backend))
+        || !found.follow_usual(lane.observed, context.now_ns)
+    {
         return Err(Next::Decide);
     }
-    let backend = is_bound.then_some(binding);
-    observer.passed(Passed { index, observed: lane.observed, backend, is_answer, tally: found.tally });
-    if let Some(to) = to {
-        let _ = lane.key.redirect(to, packet);
-    }
-    Ok(verdict)
+    let number = is_bound.then_some(binding);
+    observer.passed(Passed {
+        index,
+        observed: lane.observed,
+        backend: number,
+        is_answer,
+        tally: found.tally,
+    });
+    *verdict = match backend {
+        None => Verdict::NotOurs,
+        Some(backend) if translates(backend) => {
+            let _ = lane.key.redirect(backend.address, packet);
+            Verdict::Route
+        }
+        Some(backend) => bring(context.snapshot, lane.home.hash(), (binding, backend)),
+    };
+    Ok(())
 }
 
 /// The third pass, for a plain packet.

@@ -55,7 +55,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     let mut bytes: [&mut [u8]; VECTOR_SIZE] = array::from_fn(|_| Default::default());
     let Scratch { lengths, interfaces, untracked, .. } = &mut *cx.scratch;
     let columns = lengths.iter_mut().zip(interfaces).zip(&mut bytes);
-    for (packet, ((length, interface), bytes)) in packets.iter_mut().zip(columns).take(count) {
+    for (packet, ((length, interface), bytes)) in packets[..count].iter_mut().zip(columns) {
         *interface = policing::interface_of(packet);
         if packet.meta().flags.contains(Flags::TX_CSUM) {
             // What the sender left of it is of the addresses as they are.
@@ -77,9 +77,8 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     let mut observer = Observed { shared, counters, lengths: &lengths[..], now_ns, judge };
     balancer.process_observed(cx.services, &mut bytes[..count], cx.now_ns, verdicts, &mut observer);
     cx.counters.flows.note(balancer);
-    for (index, ((packet, verdict), next)) in
-        packets.iter_mut().zip(&*verdicts).zip(&mut *nexts).take(count).enumerate()
-    {
+    let columns = packets[..count].iter_mut().zip(&*verdicts).zip(&mut *nexts);
+    for (index, ((packet, verdict), next)) in columns.enumerate() {
         *next = match verdict {
             Verdict::NotOurs | Verdict::Route => lookup(packet),
             verdict => unusual(cx, packet, verdict, index),
