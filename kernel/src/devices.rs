@@ -34,12 +34,10 @@ pub fn entropy(devices: &[Arc<PciDevice>]) -> Option<EntropySource> {
 
 /// The first disk that works and can be written.
 pub fn disk(devices: &[Arc<PciDevice>]) -> Option<BlockDevice> {
-    let disk = open_first(devices, DeviceKind::Block, BlockDevice::open)?;
-    if disk.is_read_only() {
-        warn!(target: "devices", "the disk is read-only: the configuration cannot be stored");
-        return None;
-    }
-    Some(disk)
+    open_first(devices, DeviceKind::Block, |device| {
+        let disk = BlockDevice::open(device)?;
+        if disk.is_read_only() { Err(virtio::Error::ReadOnly) } else { Ok(disk) }
+    })
 }
 
 /// Network cards that said what they are, and are not set up yet.
@@ -52,7 +50,10 @@ pub struct FoundPorts {
 /// Finds every network card, to be opened with a queue pair for each of up to `workers` workers, or as many as it has, and
 /// plans for fewer workers where memory does not suffice for their queues. What is no card that can be used is left out.
 pub fn find_ports(devices: &[Arc<PciDevice>], workers: u16, free_bytes: u64, packed: bool) -> FoundPorts {
-    let devices: Vec<_> = of_kind(devices, DeviceKind::Net).take(MAX_PORTS).collect();
+    let mut devices: Vec<_> = of_kind(devices, DeviceKind::Net).collect();
+    for left_out in devices.drain(devices.len().min(MAX_PORTS)..) {
+        warn!(target: "devices", "{} is not used: there are {MAX_PORTS} cards before it", left_out.address());
+    }
     let plan = sizing::plan(free_bytes, devices.len() as u16, workers);
     if plan.workers < workers {
         info!(target: "devices", "memory suffices for {} workers on {} cards", plan.workers, devices.len());

@@ -136,7 +136,7 @@ impl BlockDevice {
     pub fn write(&mut self, sector: u64, data: &[u8], clock: &dyn Fn() -> u64) -> Result<(), Error> {
         self.check_range(sector, data.len())?;
         if self.read_only {
-            return Err(Error::Unsupported);
+            return Err(Error::ReadOnly);
         }
         let (mut at, mut rest) = (sector, data);
         while !rest.is_empty() {

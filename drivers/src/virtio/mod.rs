@@ -87,6 +87,8 @@ pub enum Error {
     Config(&'static str),
     /// A request lies outside the device or is not a whole number of sectors.
     OutOfRange,
+    /// The device cannot be written.
+    ReadOnly,
     /// Another request is under way.
     Busy,
     /// The device failed the request.
@@ -118,6 +120,7 @@ impl fmt::Display for Error {
             }
             Self::Config(what) => write!(f, "device configuration: {what}"),
             Self::OutOfRange => f.write_str("request out of range"),
+            Self::ReadOnly => f.write_str("read-only"),
             Self::Busy => f.write_str("another request is under way"),
             Self::Io => f.write_str("input/output error"),
             Self::Unsupported => f.write_str("request not supported by the device"),

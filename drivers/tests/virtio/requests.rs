@@ -114,7 +114,7 @@ fn requests_outside_the_disk_are_refused() {
 fn a_read_only_disk_is_only_read() {
     let mut disk = BlockDevice::open(disk(RO)).expect("a correct disk");
     assert!(disk.is_read_only());
-    assert_eq!(disk.write(0, &[0; 512], &clock()), Err(Error::Unsupported));
+    assert_eq!(disk.write(0, &[0; 512], &clock()), Err(Error::ReadOnly));
     assert_eq!(disk.read(0, &mut [0; 512], &clock()), Ok(()));
 }
 

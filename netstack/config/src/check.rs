@@ -159,7 +159,11 @@ fn check_interface_name(text: &str) -> Result<(), String> {
 }
 
 /// RFC 6750 §2.1 `b64token`, with a length that makes guessing hopeless and copying bearable.
-fn check_token(text: &str) -> Result<(), String> {
+/// Whether `text` can be the token of the API.
+///
+/// # Errors
+/// What it has that a token cannot have: `has a character ...`.
+pub fn check_token(text: &str) -> Result<(), String> {
     if !(16..=128).contains(&text.len()) {
         return Err(format!("has {} characters; a token has 16 to 128", text.len()));
     }

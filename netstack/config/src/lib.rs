@@ -34,6 +34,7 @@ pub mod table;
 mod validate;
 mod value;
 
+pub use check::check_token;
 pub use cluster::Cluster;
 pub use diff::{Change, ChangeKind, diff};
 pub use flow_log::{Collector, FlowLog};

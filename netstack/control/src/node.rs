@@ -28,6 +28,13 @@ const REBOOT_DELAY_NS: u64 = 500_000_000;
 /// Free memory that no request may take: what the node itself needs at its busiest.
 const RESERVED_BYTES: u64 = 6 << 20;
 
+/// What came of saving.
+pub(crate) struct Kept {
+    pub config: Result<(), StoreError>,
+    /// Good if there are none.
+    pub objects: Result<(), StoreError>,
+}
+
 /// The state of the management plane, its connections apart.
 pub(crate) struct Node {
     pub platform: Box<dyn Platform>,
@@ -107,7 +114,7 @@ impl Node {
             reboot_at_ns: None,
             listen_changed: true,
             boot_module: boot::module_checksum(&boot),
-            boot_token: boot.token,
+            boot_token: boot.token.filter(is_token),
             made_token: None,
         };
         node.follow(&config);
@@ -145,14 +152,16 @@ impl Node {
         if self.objects.saved_generation == Some(generation) {
             return Ok(());
         }
-        let mut document = Vec::with_capacity(self.objects.set().bytes() + self.objects.set().len());
+        let mut part = Behind::new(device);
+        let mut store = Store::open_objects(&mut part)?;
+        let document_bytes = self.objects.set().bytes() + self.objects.set().len();
+        store.check_length(document_bytes)?;
+        let mut document = Vec::with_capacity(document_bytes);
         for object in self.objects.set().iter() {
             document.extend_from_slice(object.text().as_bytes());
             document.push(b'\n');
         }
-        let mut part = Behind::new(device);
-        let saved = Saved { generation, module: self.boot_module, document };
-        Store::open_objects(&mut part)?.save(&saved)?;
+        store.save(&Saved { generation, module: self.boot_module, document })?;
         self.objects.saved_generation = Some(generation);
         log::info!(target: "resources", "generation {generation} is in the store");
         Ok(())
@@ -188,8 +197,9 @@ impl Node {
         }
     }
 
-    /// Writes the running configuration and the objects to the store; None if there is no store.
-    pub fn save_config(&mut self) -> Option<Result<(), StoreError>> {
+    /// Writes the running configuration and the objects to the store, each whether or not the other can be kept; None if
+    /// there is no store.
+    pub fn save_config(&mut self) -> Option<Kept> {
         let mut config = self.running.config().clone();
         if config.api.token.is_none() {
             // Whoever saved can still get in after a restart.
@@ -202,18 +212,19 @@ impl Node {
         };
         let _ = self.platform.store()?;
         // Whoever reads the configuration finds the objects that were there with it.
-        let mut result = self.save_objects();
-        if let (Ok(()), Some(device)) = (&result, self.platform.store()) {
-            result = Store::open(device).and_then(|mut store| store.save(&saved));
+        let objects = self.save_objects();
+        if let Err(error) = &objects {
+            log::error!(target: "resources", "not saved: {error}");
         }
-        match &result {
+        let config = Store::open(self.platform.store()?).and_then(|mut store| store.save(&saved));
+        match &config {
             Ok(()) => {
                 self.running.saved_generation = Some(saved.generation);
                 log::info!(target: "config", "generation {} is in the store", saved.generation);
             }
             Err(error) => log::error!(target: "config", "not saved: {error}"),
         }
-        Some(result)
+        Some(Kept { config, objects })
     }
 
     /// Has the node restart as soon as the answer is on its way.
@@ -383,6 +394,17 @@ impl Node {
             self.router.set_lease(id, None, self.now_ns);
         }
     }
+}
+
+/// Whether a token of the command line can be one: who guesses it must not have it easier than with one of the configuration.
+#[expect(clippy::ptr_arg, reason = "the shape that filter wants")]
+fn is_token(token: &String) -> bool {
+    let fault = config::check_token(token).err();
+    if let Some(fault) = &fault {
+        // An error, as it must be read whatever the level of the log is.
+        log::error!(target: "api", "the token of the command line is not in force, it {fault}");
+    }
+    fault.is_none()
 }
 
 fn configure_ipsec(router: &mut Router, platform: &mut dyn Platform, config: &Config, now_ns: u64) {

@@ -86,11 +86,19 @@ pub fn survives_a_kill_at_any_moment(experiment: &Experiment) -> Result<()> {
 
 pub fn on_a_disk_of_4_kib_blocks(experiment: &Experiment) -> Result<()> {
     let file = empty_disk(experiment)?;
+    // A disk that comes first and cannot be written is passed over.
+    let fixed = experiment.logs().join("fixed");
+    fs::File::create(&fixed)?.set_len(4 << 20)?;
+    let fixed = format!("if=none,id=fixed,format=raw,readonly=on,file={}", fixed.display());
     let disk = |machine: lab::VmBuilder| {
         let drive = format!("if=none,id=large,format=raw,file={}", file.display());
         let device = "virtio-blk-pci,drive=large,logical_block_size=4096,physical_block_size=4096";
         let machine = machine.nic(Nic::user(0).without_capture());
-        ["-drive", &drive, "-device", device].into_iter().fold(machine, lab::VmBuilder::qemu_argument)
+        let before = ["-drive", &fixed, "-device", "virtio-blk-pci,drive=fixed"];
+        before
+            .into_iter()
+            .chain(["-drive", &drive, "-device", device])
+            .fold(machine, lab::VmBuilder::qemu_argument)
     };
     let vm = experiment.start(disk(experiment.machine("stores").config(named("large-blocks"))))?;
     store(&vm.api(TOKEN)?)?;

@@ -164,9 +164,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             configuration::rollback,
         )
     },
-    Endpoint { refusals: &[503], ..get("/v1/store", "Store", "What the store holds", storage::get) },
+    Endpoint { refusals: &[503, 507], ..get("/v1/store", "Store", "What the store holds", storage::get) },
     Endpoint {
-        refusals: &[409, 503],
+        refusals: &[409, 503, 507],
         ..post("/v1/store", "Store", "Write the running configuration to the store", storage::save)
     },
     get("/v1/interfaces", "Interfaces", "Interfaces with addresses, link and counters", interfaces::list),

@@ -157,7 +157,39 @@ fn a_disk_without_room_for_objects_keeps_none() {
     let mut api = Api::new();
     assert_eq!(api.ask("POST", "/v1/store", "").status, 200);
     let _ = api.ask("POST", "/v1/resources", &pod("a", "10.0.0.1").to_string());
-    assert_eq!(api.ask("POST", "/v1/store", "").status, 503);
+    assert_eq!(api.ask("PUT", "/v1/config", &json!({"hostname": "gw9"}).to_string()).status, 200);
+    let answer = api.ask("POST", "/v1/store", "");
+    let detail = "the configuration is kept; the objects are not kept: the disk has 0 bytes for it, and 32768 are needed";
+    assert_eq!((answer.status, &answer.json()["detail"]), (507, &json!(detail)));
+    assert_eq!(api.get("/v1/store")["saved"], true);
+    let mut api = Api::start(&api.machine);
+    assert_eq!(api.get("/v1/config")["hostname"], "gw9");
+    assert_eq!(names(&api.get("/v1/resources")), Vec::<&str>::new());
+}
+
+#[test]
+fn objects_that_do_not_fit_leave_room_for_the_configuration() {
+    let machine = Machine::with_large_store();
+    let mut api = Api::start(&machine);
+    let mut long = pod("a", "10.0.0.1");
+    long["metadata"]["annotations"] = json!({"note": "x".repeat(64 << 10)});
+    assert_eq!(api.ask("POST", "/v1/resources", &long.to_string()).status, 200);
+    let answer = api.ask("POST", "/v1/store", "");
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert_eq!(answer.status, 507);
+    assert!(detail.starts_with("the configuration is kept; the objects are not kept: it has 65"), "{detail}");
+    // Something else behind the configuration.
+    let _ = api.ask("PUT", "/v1/resources", &pod("a", "10.0.0.1").to_string());
+    machine.inside().disk.as_mut().unwrap()[8192 + 9][0] = 1;
+    let answer = api.ask("POST", "/v1/store", "");
+    let detail = "the configuration is kept; the objects are not kept: the disk holds something else behind its first 4096 KiB: clear the 128 KiB after them, and nothing before";
+    assert_eq!((answer.status, &answer.json()["detail"]), (409, &json!(detail)));
+    // And in the configuration's part alone.
+    machine.inside().disk.as_mut().unwrap().fill([0; 512]);
+    machine.inside().disk.as_mut().unwrap()[9][0] = 1;
+    let answer = api.ask("POST", "/v1/store", "");
+    let detail = "the configuration is not kept: the disk holds something else: clear its first 4096 KiB to give them to the node; the objects are kept";
+    assert_eq!((answer.status, &answer.json()["detail"]), (409, &json!(detail)));
 }
 
 #[test]

@@ -360,12 +360,24 @@ fn what_is_saved_survives_a_restart() {
 fn a_made_token_is_saved_with_the_configuration() {
     let machine = Machine::with_store();
     let mut node = machine.start(Boot::default());
-    assert!(node.save_config().unwrap().is_ok());
+    assert!(node.save_config().unwrap().config.is_ok());
     let again = machine.start(Boot::default());
     let token = again.running.config().api.token.clone().unwrap();
     assert_eq!(token.len(), 64);
     let mut auth = again.auth;
     assert_eq!(auth.check([10, 0, 0, 1].into(), Some(&format!("Bearer {token}")), 0), Ok(()));
+}
+
+#[test]
+fn a_token_of_the_command_line_is_held_to_the_rule_of_tokens() {
+    for (given, is_taken) in
+        [("a", false), ("0123456789abcde", false), ("0123456789 abcdef", false), (TOKEN, true)]
+    {
+        let boot = Boot { token: Some(given.into()), ..Boot::default() };
+        let mut auth = Machine::default().start(boot).auth;
+        let entered = auth.check([10, 0, 0, 1].into(), Some(&format!("Bearer {given}")), 0);
+        assert_eq!(entered.is_ok(), is_taken, "{given}");
+    }
 }
 
 #[test]

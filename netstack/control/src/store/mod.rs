@@ -84,10 +84,17 @@ pub enum StoreError {
         /// Bytes the device has.
         device_bytes: u64,
     },
-    /// The device holds something that is no store.
-    Foreign,
+    /// The part of the device for a store holds something else.
+    Foreign {
+        /// Where the part begins, in KiB.
+        start_kib: u64,
+        /// Its length.
+        length_kib: u64,
+    },
     /// The document does not fit a slot.
     TooLong {
+        /// Bytes of the document.
+        document_bytes: usize,
         /// Bytes a slot takes.
         capacity_bytes: usize,
     },
@@ -100,16 +107,21 @@ impl fmt::Display for StoreError {
         match self {
             StoreError::TooSmall { device_bytes } => write!(
                 f,
-                "the device has {device_bytes} bytes; a store needs {}",
+                "the disk has {device_bytes} bytes for it, and {} are needed",
                 2 * MIN_SLOT_SECTORS * SECTOR_BYTES as u64
             ),
-            StoreError::Foreign => write!(
+            StoreError::Foreign { start_kib: 0, length_kib } => {
+                write!(
+                    f,
+                    "the disk holds something else: clear its first {length_kib} KiB to give them to the node"
+                )
+            }
+            StoreError::Foreign { start_kib, length_kib } => write!(
                 f,
-                "the disk holds something else: clear its first {} KiB to give it to the node",
-                2 * MAX_SLOT_SECTORS * SECTOR_BYTES as u64 / 1024
+                "the disk holds something else behind its first {start_kib} KiB: clear the {length_kib} KiB after them, and nothing before"
             ),
-            StoreError::TooLong { capacity_bytes } => {
-                write!(f, "what is to be kept is longer than the {capacity_bytes} bytes a slot takes")
+            StoreError::TooLong { document_bytes, capacity_bytes } => {
+                write!(f, "it has {document_bytes} bytes, and the disk has room for {capacity_bytes}")
             }
             StoreError::Device(error) => error.fmt(f),
         }
@@ -134,6 +146,8 @@ const BLOCK_SECTORS: u64 = 8;
 pub struct Store<'a> {
     device: &'a mut dyn BlockDevice,
     slot_sectors: u64,
+    /// Where on the whole device this part begins: for people.
+    start_kib: u64,
 }
 
 /// What of a device is behind the store of the configuration: the store of objects is there, of the same make.
@@ -176,7 +190,7 @@ impl<'a> Store<'a> {
     /// # Errors
     /// [`StoreError::TooSmall`].
     pub fn open(device: &'a mut dyn BlockDevice) -> Result<Self, StoreError> {
-        Self::open_slots(device, MAX_SLOT_SECTORS)
+        Self::open_slots(device, MAX_SLOT_SECTORS, 0)
     }
 
     /// The store of objects on the part of a device for it.
@@ -184,17 +198,21 @@ impl<'a> Store<'a> {
     /// # Errors
     /// [`StoreError::TooSmall`].
     pub fn open_objects(part: &'a mut Behind<'_>) -> Result<Self, StoreError> {
-        Self::open_slots(part, MAX_OBJECT_SECTORS)
+        Self::open_slots(part, MAX_OBJECT_SECTORS, Behind::FIRST * SECTOR_BYTES as u64 / 1024)
     }
 
-    fn open_slots(device: &'a mut dyn BlockDevice, max_sectors: u64) -> Result<Self, StoreError> {
+    fn open_slots(
+        device: &'a mut dyn BlockDevice,
+        max_sectors: u64,
+        start_kib: u64,
+    ) -> Result<Self, StoreError> {
         // No block of a disk may belong to both slots.
         let slot_sectors = (device.sectors() / 2).min(max_sectors) / BLOCK_SECTORS * BLOCK_SECTORS;
         if slot_sectors < MIN_SLOT_SECTORS {
             let device_bytes = device.sectors().saturating_mul(SECTOR_BYTES as u64);
             return Err(StoreError::TooSmall { device_bytes });
         }
-        Ok(Self { device, slot_sectors })
+        Ok(Self { device, slot_sectors, start_kib })
     }
 
     /// What both slots hold.
@@ -235,10 +253,7 @@ impl<'a> Store<'a> {
     /// # Errors
     /// The document is too long, the device holds something else or failed.
     pub fn save(&mut self, saved: &Saved) -> Result<(), StoreError> {
-        let capacity_bytes = self.capacity_bytes();
-        if saved.document.len() > capacity_bytes {
-            return Err(StoreError::TooLong { capacity_bytes });
-        }
+        self.check_length(saved.document.len())?;
         self.claim()?;
         let sequences = self.slots()?.map(|slot| slot.sequence());
         let newest = newest(sequences);
@@ -265,6 +280,16 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
+    /// Whether a document of so many bytes fits a slot.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLong`].
+    pub fn check_length(&self, document_bytes: usize) -> Result<(), StoreError> {
+        let capacity_bytes = self.capacity_bytes();
+        let fits = document_bytes <= capacity_bytes;
+        if fits { Ok(()) } else { Err(StoreError::TooLong { document_bytes, capacity_bytes }) }
+    }
+
     /// Makes sure that the device is a store: one already, or blank and now claimed.
     fn claim(&mut self) -> Result<(), StoreError> {
         let mut sector: Sector = [0; SECTOR_BYTES];
@@ -289,7 +314,8 @@ impl<'a> Store<'a> {
                 sector.iter().all(|&byte| byte == 0) || number == 0 && slot::is_torn_claim(sector)
             };
             if !(first..).zip(&run).all(blank) {
-                return Err(StoreError::Foreign);
+                let length_kib = end * SECTOR_BYTES as u64 / 1024;
+                return Err(StoreError::Foreign { start_kib: self.start_kib, length_kib });
             }
         }
         self.device.write(0, &slot::claim())?;

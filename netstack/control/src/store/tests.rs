@@ -200,12 +200,28 @@ fn a_disk_that_holds_something_else_is_left_alone() {
         let mut disk = Disk::new(300);
         disk.stable[sector][at..at + bytes.len()].copy_from_slice(bytes);
         let before = disk.stable.clone();
-        assert!(matches!(save(&mut disk, &saved(1, 100)), Err(StoreError::Foreign)));
+        assert!(matches!(
+            save(&mut disk, &saved(1, 100)),
+            Err(StoreError::Foreign { start_kib: 0, length_kib: 144 })
+        ));
         assert!(disk.stable == before && disk.cached.is_empty());
         disk.stable[sector] = [0; SECTOR_BYTES];
         save(&mut disk, &saved(1, 100)).unwrap();
         assert!(load(&mut disk) == Some(saved(1, 100)));
     }
+}
+
+#[test]
+fn what_is_to_be_cleared_for_objects_leaves_the_configuration() {
+    let mut disk = Disk::new(8192 + 300);
+    save(&mut disk, &saved(1, 100)).unwrap();
+    disk.stable[8192 + 5][7] = 1;
+    let error = Store::open_objects(&mut Behind::new(&mut disk)).unwrap().save(&saved(1, 100)).unwrap_err();
+    assert!(matches!(error, StoreError::Foreign { start_kib: 4096, length_kib: 144 }));
+    // Who does what it says has not lost the configuration, and gets the objects kept.
+    disk.stable[8192..8192 + 288].fill([0; SECTOR_BYTES]);
+    Store::open_objects(&mut Behind::new(&mut disk)).unwrap().save(&saved(2, 200)).unwrap();
+    assert!(load(&mut disk) == Some(saved(1, 100)));
 }
 
 #[test]
@@ -215,7 +231,7 @@ fn refuses_what_does_not_fit() {
     let mut disk = Disk::new(64);
     assert!(matches!(
         save(&mut disk, &saved(1, 31 * 512 + 1)),
-        Err(StoreError::TooLong { capacity_bytes: 15872 })
+        Err(StoreError::TooLong { document_bytes: 15873, capacity_bytes: 15872 })
     ));
     save(&mut disk, &saved(1, 31 * 512)).unwrap();
     assert!(load(&mut disk) == Some(saved(1, 31 * 512)));

@@ -14,8 +14,9 @@ use log::LevelFilter;
 
 use super::log_ring::LogRing;
 
-/// Size of a new store: room for two configurations of a megabyte each.
-const STORE_BYTES: u64 = 4 << 20;
+/// Size of a store: all that the node makes use of, 4 MiB for configurations and 32 MiB for objects. What was not written
+/// takes no room in most file systems.
+const STORE_BYTES: u64 = (4 + 32) << 20;
 
 /// Names of files in the state directory.
 const STORE_FILE: &str = "store";
@@ -206,6 +207,12 @@ mod tests {
         assert!(store.read(u64::MAX, &mut [0; SECTOR_BYTES]).is_err());
         let mut sector = [0; SECTOR_BYTES];
         FileStore::open(&path).expect("it exists").read(last, &mut sector).expect("the sector exists");
+        assert_eq!(sector, [7; SECTOR_BYTES]);
+        // One from before there were objects grows.
+        fs::write(&path, vec![7; 4 << 20]).expect("it can be written");
+        let mut store = FileStore::open(&path).expect("it exists");
+        assert_eq!(store.sectors(), last + 1);
+        store.read(8191, &mut sector).expect("the sector exists");
         assert_eq!(sector, [7; SECTOR_BYTES]);
         fs::remove_file(&path).expect("it exists");
     }
