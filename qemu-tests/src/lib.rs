@@ -11,4 +11,4 @@ mod experiment;
 mod runner;
 
 pub use experiment::Experiment;
-pub use runner::{Test, main};
+pub use runner::{NotRun, Test, main};

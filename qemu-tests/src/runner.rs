@@ -35,7 +35,7 @@ impl Test {
         Self { name, needs_namespaces: false, mostly_waits: true, body }
     }
 
-    fn run(&self, target: &Path) -> (Result<(), Failed>, Vec<String>) {
+    fn run(&self, target: &Path) -> (Result<Completion, Failed>, Vec<String>) {
         let image =
             std::env::var_os("FAIRLEAD_IMAGE").map_or_else(|| target.join("image/fairlead.elf"), Into::into);
         let logs = target.join("qemu-tests").join(self.name);
@@ -44,10 +44,28 @@ impl Test {
             Err(error) => return (Err(format!("{error:#}").into()), Vec::new()),
         };
         let result = present(&image).and_then(|()| (self.body)(&experiment));
-        let result = result.map_err(|error| format!("{error:#}\n{}", experiment.evidence()).into());
+        let result = match result {
+            Ok(()) => Ok(Completion::Completed),
+            Err(error) => match error.downcast::<NotRun>() {
+                Ok(NotRun(reason)) => Ok(Completion::ignored_with(reason)),
+                Err(error) => Err(format!("{error:#}\n{}", experiment.evidence()).into()),
+            },
+        };
         (result, experiment.figures())
     }
 }
+
+/// What a test gives as its error when it finds that this machine cannot show what is to be tested; the text says why.
+#[derive(Debug)]
+pub struct NotRun(pub String);
+
+impl std::fmt::Display for NotRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "not run: {}", self.0)
+    }
+}
+
+impl std::error::Error for NotRun {}
 
 fn present(image: &Path) -> Result<()> {
     ensure!(image.exists(), "no image at {}: `cargo xtask image` builds it", image.display());
@@ -89,7 +107,7 @@ fn run(target: &Path, tests: &'static [Test]) -> Result<ExitCode> {
             let (result, measured) = test.run(&target);
             drop(working);
             figures.lock().unwrap_or_else(PoisonError::into_inner).extend(measured);
-            result.map(|()| Completion::Completed)
+            result
         };
         Trial::ignorable_test(test.name, body)
     });

@@ -5,11 +5,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::gateway::{Hosts, LEFT, RIGHT};
+use lab::gateway::{Hosts, LEFT, RIGHT, TOKEN};
 use lab::{Nic, Vm};
 use qemu_tests::Experiment;
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// More packets than a worker sees that has no queue pair of the hosts' cards: what control sends is in the tens.
+const MANY: u64 = 1000;
 
 pub fn ping_through_the_node(experiment: &Experiment) -> Result<()> {
     let (_vm, hosts) = experiment.gateway_between_hosts(|machine| machine, |nic| nic)?;
@@ -41,9 +43,28 @@ pub fn tcp_in_bulk(experiment: &Experiment) -> Result<()> {
 }
 
 pub fn tcp_in_bulk_over_two_queues(experiment: &Experiment) -> Result<()> {
-    let (_vm, hosts): (Vm, Hosts) =
-        experiment.gateway_between_hosts(|machine| machine.smp(2), |nic| nic.queues(2).without_capture())?;
-    bulk(experiment, &hosts)
+    // A core for control, and a worker for each of the two queue pairs of a card.
+    let (vm, hosts): (Vm, Hosts) =
+        experiment.gateway_between_hosts(|machine| machine.smp(3), |nic| nic.queues(2).without_capture())?;
+    bulk(experiment, &hosts)?;
+    let counters = vm.api(TOKEN)?.json("/v1/counters")?;
+    let workers = counters["workers"].as_array().context("no workers")?;
+    ensure!(workers.len() == 2, "{} workers on three cores", workers.len());
+    let mut shares = Vec::new();
+    for worker in workers {
+        let nodes = worker["nodes"].as_array().context("no nodes")?;
+        let of = |names: [&str; 2]| -> u64 {
+            let wanted = nodes.iter().filter(|node| names.iter().any(|name| node["node"] == *name));
+            wanted.filter_map(|node| node["packets"].as_u64()).sum()
+        };
+        // What one worker receives it sends by its own pair too; only the one pair of the card for management is shared.
+        let (forwarded, handed) = (of(["ip4-rewrite", "ip6-rewrite"]), of(["handoff-input"; 2]));
+        ensure!(forwarded > MANY, "one worker forwards only {forwarded} packets: {counters}");
+        ensure!(handed < MANY, "{handed} packets came from the other worker: {counters}");
+        shares.push(forwarded.to_string());
+    }
+    experiment.measured(format!("packets forwarded by each worker: {}", shares.join(", ")));
+    Ok(())
 }
 
 /// Several streams at once in both directions and both families, every byte of which TCP checks.

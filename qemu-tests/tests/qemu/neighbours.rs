@@ -7,10 +7,14 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::frame::{self, Payload, Seen};
 use lab::gateway::{self, LEFT, RIGHT, Stations};
 use lab::{Api, Nic, Station};
-use qemu_tests::Experiment;
+use qemu_tests::{Experiment, NotRun};
+use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(10);
 const PORT: u16 = 4000;
+
+/// The major version of QEMU whose packed rings are known to lose count.
+const QEMU_THAT_FAILS: u64 = 10;
 
 /// Long enough for reachable time, delay and three probes (RFC 4861 section 10), with room for emulation.
 const EXPIRY_LIMIT: Duration = Duration::from_secs(120);
@@ -175,9 +179,16 @@ pub fn a_card_that_fails_is_reset(experiment: &Experiment) -> Result<()> {
         let _ = crosses(&stations, destination, Duration::from_secs(2))?;
         ensure!(crosses(&stations, destination, LIMIT)?, "nothing crosses after the reset");
     }
-    let metrics = api.get("/metrics")?.body;
-    let resets = metrics.lines().filter(|line| line.starts_with("fairlead_port_resets_total"));
-    experiment.measured(format!("{:?}", resets.collect::<Vec<_>>()));
+    let counters = api.json("/v1/counters")?;
+    let ports = counters["ports"].as_array().context("no ports")?;
+    let resets: u64 = ports.iter().filter_map(|port| port["resets"].as_u64()).sum();
+    experiment.measured(format!("{resets} resets"));
+    let version = vm.qmp().execute("query-version", &json!({}))?["qemu"]["major"].clone();
+    if resets == 0 && version != QEMU_THAT_FAILS {
+        // Everything crossed, and nothing had to be reset for it.
+        return Err(NotRun(format!("no card of QEMU {version} fails over a link that is down")).into());
+    }
+    ensure!(resets > 0, "no card was reset: {counters}");
     Ok(())
 }
 

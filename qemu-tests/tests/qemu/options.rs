@@ -27,9 +27,14 @@ pub fn every_variant_forwards(experiment: &Experiment) -> Result<()> {
     for (machine, variants) in [("q35", VARIANTS), ("pc", &VARIANTS[..2])] {
         for properties in variants {
             let what = format!("{machine} {}", properties.join(" "));
+            let is_packed = properties.contains(&"packed=on");
             let (vm, stations) = experiment
                 .gateway_with(
-                    |builder| builder.machine(machine),
+                    |builder| {
+                        let builder = builder.machine(machine);
+                        // The node takes packed rings only where it is told to.
+                        if is_packed { builder.argument("rings=packed") } else { builder }
+                    },
                     |nic| properties.iter().fold(nic, |nic, property| nic.option(property)),
                 )
                 .with_context(|| what.clone())?;
