@@ -23,13 +23,14 @@ use tempfile::TempDir;
 
 use crate::{Vm, VmBuilder};
 
-/// Modules that are loaded, besides what they need: devices, ESP and every algorithm of it that Debian's kernel has.
+/// Modules that are loaded, besides what they need: devices, VLANs, ESP and every algorithm of it that Debian's kernel has.
 const MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_console",
     "virtio_net",
     "virtio_rng",
     "dummy",
+    "8021q",
     "xfrm_user",
     "xfrm_interface",
     "esp4",
