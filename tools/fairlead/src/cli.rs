@@ -215,7 +215,7 @@ pub struct ApplyArgs {
     #[arg(long)]
     pub prune: bool,
     /// Write configuration and objects to the node's store afterwards, so that they survive a restart
-    #[arg(long)]
+    #[arg(long, conflicts_with = "confirm")]
     pub save: bool,
     /// Change nothing: let the node check it, and show what would change
     #[arg(long)]
@@ -344,6 +344,9 @@ pub struct LogsArgs {
     /// Only the last lines
     #[arg(short = 'N', long, value_name = "LINES")]
     pub tail: Option<usize>,
+    /// Only lines that contain this text
+    #[arg(value_name = "TEXT")]
+    pub containing: Option<String>,
 }
 
 /// `fairlead ipsec`.
@@ -421,6 +424,9 @@ fn seconds(text: &str) -> Result<f64, String> {
         _ => Err("give seconds from 0.1 to 3600".into()),
     }
 }
+
+#[cfg(test)]
+mod documented;
 
 #[cfg(test)]
 mod tests {

@@ -9,11 +9,13 @@ use crate::output::{Colour, paint};
 /// The result of a command.
 pub type Result<T> = std::result::Result<T, Failure>;
 
-/// Why a command failed. The exit codes are documented in docs/cli.md; code 2 is clap's, for wrong usage.
+/// Why a command failed. The exit codes are documented in docs/cli.md.
 #[derive(Debug)]
 pub enum Failure {
     /// Exit code 1: the operation itself failed.
     Operation(Message),
+    /// Exit code 2, which is also clap's: wrong usage of the command.
+    Usage(Message),
     /// Exit code 3: the configuration, or another document a person wrote, is not valid.
     Invalid(Message),
     /// Exit code 4: the node cannot be reached or does not answer.
@@ -64,6 +66,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Failure::Operation(_) => 1,
+            Failure::Usage(_) => 2,
             Failure::Invalid(_) => 3,
             Failure::Unreachable(_) => 4,
             Failure::Unauthorized(_) => 5,
@@ -75,6 +78,7 @@ impl Failure {
     pub fn report(&self) -> String {
         let message = match self {
             Failure::Operation(m)
+            | Failure::Usage(m)
             | Failure::Invalid(m)
             | Failure::Unreachable(m)
             | Failure::Unauthorized(m) => m,

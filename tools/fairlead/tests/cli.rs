@@ -314,6 +314,67 @@ fn the_log_is_read_to_its_end() {
 }
 
 #[test]
+fn a_text_keeps_the_lines_that_contain_it() {
+    let server = Server::start(|request| match request.line.as_str() {
+        "GET /v1/crash" => (200, r#"{"crash": "panic: on purpose\nrip 0x1000\nrsp 0x2000\n"}"#.into()),
+        "GET /v1/config" => (200, "{}".into()),
+        _ => {
+            let lines =
+                ["eth0 is up", "eth1 is up", "eth0 is down"].map(|text| serde_json::json!({"text": text}));
+            (200, serde_json::json!({"lines": lines, "next": 3, "uptime_seconds": 1.0}).to_string())
+        }
+    });
+    assert_eq!(server.run(&["get", "log", "eth0"]).out, "eth0 is up\neth0 is down\n");
+    assert_eq!(server.run(&["logs", "-N1", "is up"]).out, "eth1 is up\n");
+    assert_eq!(server.run(&["get", "crash", "0x"]).out, "rip 0x1000\nrsp 0x2000\n");
+    assert_eq!(server.run(&["get", "crash", "nothing"]).out, "");
+    let ran = server.run(&["get", "config", "eth0"]);
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{}", ran.err);
+}
+
+#[test]
+fn every_command_gives_other_programs_what_the_node_said() {
+    let server = Server::start(|request| {
+        let answer = match request.line.split(['?', ' ']).nth(1) {
+            Some("/v1/log") => {
+                r#"{"lines": [{"sequence": 7, "text": "one"}], "next": 8, "uptime_seconds": 1}"#
+            }
+            Some("/v1/routes") => r#"{"added": 1, "removed": 0, "failed": 0, "errors": []}"#,
+            _ => r#"{"generation": 4}"#,
+        };
+        (200, answer.into())
+    });
+    let routes = file("one.ndjson", "{\"op\":\"add\",\"prefix\":\"10.0.0.0/8\",\"blackhole\":true}\n");
+    for (command, member, expected) in [
+        (&["logs"][..], "sequence", 7),
+        (&["get", "log"], "sequence", 7),
+        (&["routes", "add", "10.0.0.0/8", "--blackhole"], "added", 1),
+        (&["routes", "del", "10.0.0.0/8"], "added", 1),
+        (&["routes", "load", &routes], "added", 1),
+        (&["confirm"], "generation", 4),
+        (&["rollback"], "generation", 4),
+        (&["save"], "generation", 4),
+        (&["reboot", "--yes"], "generation", 4),
+    ] {
+        let said = server.run(&[command, &["-o", "json"]].concat());
+        let value: serde_json::Value = serde_json::from_str(&said.out).expect(&said.out);
+        assert_eq!(value[member], expected, "{command:?}");
+        let said = server.run(&[command, &["-o", "yaml"]].concat()).out;
+        let value: serde_json::Value = serde_saphyr::from_str(&said).expect(&said);
+        let value = value.get(0).unwrap_or(&value);
+        assert_eq!(value[member], expected, "{command:?}: {said}");
+    }
+}
+
+#[test]
+fn what_waits_for_confirmation_is_not_saved() {
+    let server = Server::start(|_| (200, r#"{"generation": 4, "changes": []}"#.into()));
+    let ran = server.run(&["apply", "-f", &file("both.yaml", GOOD), "--confirm", "60", "--save"]);
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    assert_eq!(server.requests(), []);
+}
+
+#[test]
 fn the_log_is_followed_over_a_restart_of_the_node() {
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let server = Server::start(move |request| {

@@ -76,15 +76,15 @@ fn configure(
 }
 
 /// Keeps the configuration that waits for confirmation.
-pub fn confirm(node: &Node) -> Result<()> {
-    let _ = node.post("/v1/config/confirm")?;
-    output::emit("confirmed: the running configuration stays\n")
+pub fn confirm(node: &Node, format: Format) -> Result<()> {
+    let answer = node.post("/v1/config/confirm")?;
+    output::show(format, &answer, |_| "confirmed: the running configuration stays\n".into())
 }
 
 /// Returns to the configuration before the one that waits for confirmation.
-pub fn rollback(node: &Node) -> Result<()> {
-    let _ = node.post("/v1/config/rollback")?;
-    output::emit("rolled back to the configuration before\n")
+pub fn rollback(node: &Node, format: Format) -> Result<()> {
+    let answer = node.post("/v1/config/rollback")?;
+    output::show(format, &answer, |_| "rolled back to the configuration before\n".into())
 }
 
 /// Checks a file without a node.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::client::Node;
 use super::{logs, objects, view};
 use crate::cli::{Format, GetArgs, LogsArgs, Resource, What};
-use crate::failure::Result;
+use crate::failure::{Failure, Message, Result};
 use crate::output::{self, emit};
 
 /// Routes asked for at a time.
@@ -29,7 +29,7 @@ pub fn get(node: &Node, format: Format, args: &GetArgs) -> Result<()> {
 
 fn of_node(node: &Node, format: Format, what: Resource, filter: Option<&str>) -> Result<()> {
     match what {
-        Resource::Config => config(node, format),
+        Resource::Config => config(node, format, filter),
         Resource::Interfaces => list(node, format, "/v1/interfaces", filter),
         Resource::Neighbours => list(node, format, "/v1/neighbours", filter),
         Resource::Counters => list(node, format, "/v1/counters", filter),
@@ -38,21 +38,36 @@ fn of_node(node: &Node, format: Format, what: Resource, filter: Option<&str>) ->
             Some(Ok(address)) => list(node, format, &format!("/v1/routes/lookup?address={address}"), None),
             _ => routes(node, format, filter),
         },
-        Resource::Log => logs::logs(node, &LogsArgs { follow: false, tail: None }),
-        Resource::Crash => crash(node, format),
+        Resource::Log => logs::logs(
+            node,
+            format,
+            &LogsArgs { follow: false, tail: None, containing: filter.map(Into::into) },
+        ),
+        Resource::Crash => crash(node, format, filter),
     }
 }
 
-/// Shows the record of the last crash.
-pub fn crash(node: &Node, format: Format) -> Result<()> {
-    output::show(format, &node.get("/v1/crash")?, |answer| match answer["crash"].as_str() {
+/// Shows the record of the last crash, or those of its lines that contain the filter.
+pub fn crash(node: &Node, format: Format, filter: Option<&str>) -> Result<()> {
+    let mut answer = node.get("/v1/crash")?;
+    if let (Some(text), Some(record)) = (filter, answer["crash"].as_str()) {
+        let kept: Vec<&str> = record.lines().filter(|line| line.contains(text)).collect();
+        answer["crash"] = kept.join("\n").into();
+    }
+    output::show(format, &answer, |answer| match answer["crash"].as_str() {
+        Some("") => String::new(),
         Some(record) => format!("{}\n", record.trim_end()),
         None => "no crash is on record\n".into(),
     })
 }
 
-/// A configuration is read to be edited: people get YAML.
-fn config(node: &Node, format: Format) -> Result<()> {
+/// A configuration is read to be edited: people get YAML, and all of it.
+fn config(node: &Node, format: Format, filter: Option<&str>) -> Result<()> {
+    if filter.is_some() {
+        return Err(Failure::Usage(Message::new(
+            "a configuration is always a whole: `get config` takes no text",
+        )));
+    }
     let config = node.get("/v1/config")?;
     match format {
         Format::Json => emit(&output::json(&config)),

@@ -4,9 +4,10 @@ use std::thread;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::client::Node;
-use crate::cli::LogsArgs;
+use crate::cli::{Format, LogsArgs};
 use crate::failure::{Failure, Result};
 use crate::output::{Colour, emit, paint};
 
@@ -16,15 +17,11 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize)]
 struct Page {
-    lines: Vec<Line>,
+    /// As the API says them, for other programs.
+    lines: Vec<Value>,
     /// The sequence number to go on from.
     next: u64,
     uptime_seconds: f64,
-}
-
-#[derive(Deserialize)]
-struct Line {
-    text: String,
 }
 
 /// How far the log was read.
@@ -35,15 +32,17 @@ struct Place {
 }
 
 /// Shows the log.
-pub fn logs(node: &Node, args: &LogsArgs) -> Result<()> {
+pub fn logs(node: &Node, format: Format, args: &LogsArgs) -> Result<()> {
+    let wanted = |line: &Value| args.containing.as_deref().is_none_or(|part| text(line).contains(part));
     let mut place = Place::default();
     let mut lines = read(node, &mut place)?;
+    lines.retain(wanted);
     if let Some(tail) = args.tail {
         drop(lines.drain(..lines.len().saturating_sub(tail)));
     }
     let mut answers = true;
     loop {
-        emit(&lines.iter().map(|line| colour(&line.text)).collect::<String>())?;
+        emit(&show(format, &lines)?)?;
         if !args.follow {
             return Ok(());
         }
@@ -51,7 +50,7 @@ pub fn logs(node: &Node, args: &LogsArgs) -> Result<()> {
         lines = match read(node, &mut place) {
             Ok(lines) => {
                 answers = true;
-                lines
+                lines.into_iter().filter(wanted).collect()
             }
             // A node that restarts, or whose cable is pulled, comes back.
             Err(Failure::Unreachable(_)) => {
@@ -66,8 +65,22 @@ pub fn logs(node: &Node, args: &LogsArgs) -> Result<()> {
     }
 }
 
+fn show(format: Format, lines: &[Value]) -> Result<String> {
+    Ok(match format {
+        Format::Table => lines.iter().map(|line| colour(text(line))).collect(),
+        // A value a line, so that another program can read them as they come.
+        Format::Json => lines.iter().map(|line| format!("{line}\n")).collect(),
+        // JSON is YAML, and one list however often lines are added to it.
+        Format::Yaml => lines.iter().map(|line| format!("- {line}\n")).collect(),
+    })
+}
+
+fn text(line: &Value) -> &str {
+    line["text"].as_str().unwrap_or_default()
+}
+
 /// All lines from a place on, which is moved behind them.
-fn read(node: &Node, place: &mut Place) -> Result<Vec<Line>> {
+fn read(node: &Node, place: &mut Place) -> Result<Vec<Value>> {
     let mut lines = Vec::new();
     loop {
         let answer = node.get(&format!("/v1/log?since={}&limit={PAGE}", place.next))?;

@@ -20,7 +20,7 @@ use std::io::{self, IsTerminal};
 use clap::CommandFactory;
 use serde_json::json;
 
-use crate::cli::{Cli, Command, ConfigCommand, Global};
+use crate::cli::{Cli, Command, ConfigCommand, Format, Global};
 use crate::failure::{Failure, Result};
 use crate::output;
 use client::Node;
@@ -31,8 +31,8 @@ pub fn carry_out(arguments: Cli) -> Result<()> {
     match arguments.command {
         Command::Apply(args) => apply::apply(&node(global)?, global.output, &args),
         Command::Delete(args) => objects::delete(&node(global)?, global.output, &args),
-        Command::Confirm => apply::confirm(&node(global)?),
-        Command::Rollback => apply::rollback(&node(global)?),
+        Command::Confirm => apply::confirm(&node(global)?, global.output),
+        Command::Rollback => apply::rollback(&node(global)?, global.output),
         Command::Config(ConfigCommand::Validate { file }) => apply::validate(&file),
         Command::Config(ConfigCommand::Convert { file }) => apply::convert(&file, global.output),
         Command::Context(command) => context::carry_out(global, command),
@@ -43,18 +43,18 @@ pub fn carry_out(arguments: Cli) -> Result<()> {
         Command::Version => version(global),
         Command::Status => get::status(&node(global)?, global.output),
         Command::Get(args) => get::get(&node(global)?, global.output, &args),
-        Command::Crash => get::crash(&node(global)?, global.output),
+        Command::Crash => get::crash(&node(global)?, global.output, None),
         Command::Top(args) => top::top(&node(global)?, global.output, &args),
         Command::Trace(args) => trace::trace(&node(global)?, global.output, &args),
         Command::Flows(args) => flows::flows(&node(global)?, global.output, &args),
-        Command::Logs(args) => logs::logs(&node(global)?, &args),
+        Command::Logs(args) => logs::logs(&node(global)?, global.output, &args),
         Command::Lb(command) => crate::lb::carry_out(global.output, &command, || node(global)),
-        Command::Routes(command) => routes::carry_out(&node(global)?, &command),
+        Command::Routes(command) => routes::carry_out(&node(global)?, global.output, &command),
         Command::Ipsec(command) => ipsec::carry_out(&node(global)?, global.output, &command),
         Command::Policy(command) => crate::policy::carry_out(&command, global.output, || node(global)),
         Command::Run(args) => crate::run::run(&args, context::token(global)),
-        Command::Save => save(&node(global)?),
-        Command::Reboot { yes } => reboot(&node(global)?, yes),
+        Command::Save => save(&node(global)?, global.output),
+        Command::Reboot { yes } => reboot(&node(global)?, global.output, yes),
     }
 }
 
@@ -62,12 +62,12 @@ fn node(global: &Global) -> Result<Node> {
     Ok(Node::new(context::target(global)?))
 }
 
-fn save(node: &Node) -> Result<()> {
-    let _ = node.post("/v1/store")?;
-    output::emit("the running configuration is in the store\n")
+fn save(node: &Node, format: Format) -> Result<()> {
+    let answer = node.post("/v1/store")?;
+    output::show(format, &answer, |_| "the running configuration is in the store\n".into())
 }
 
-fn reboot(node: &Node, yes: bool) -> Result<()> {
+fn reboot(node: &Node, format: Format, yes: bool) -> Result<()> {
     if !yes {
         if !io::stdin().is_terminal() {
             return Err(Failure::operation("say --yes to restart a node without being asked"));
@@ -79,8 +79,8 @@ fn reboot(node: &Node, yes: bool) -> Result<()> {
             return Err(Failure::operation("nothing was done"));
         }
     }
-    let _ = node.post("/v1/reboot")?;
-    output::emit(&format!("{} restarts\n", node.name()))
+    let answer = node.post("/v1/reboot")?;
+    output::show(format, &answer, |_| format!("{} restarts\n", node.name()))
 }
 
 fn version(global: &Global) -> Result<()> {

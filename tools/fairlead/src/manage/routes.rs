@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::Node;
-use crate::cli::{RouteArgs, RoutesCommand};
+use crate::cli::{Format, RouteArgs, RoutesCommand};
 use crate::failure::{Failure, Message, Result};
-use crate::output::{Colour, emit, paint};
+use crate::output::{self, Colour, paint};
 
 /// Lines go to the node in requests of about this size, so that neither side holds a whole file.
 const REQUEST_BYTES: usize = 1 << 20;
@@ -21,11 +21,11 @@ const MAX_LINE_BYTES: u64 = 64 << 10;
 const MAX_FAULTS: usize = 20;
 
 /// Carries out `fairlead routes`.
-pub fn carry_out(node: &Node, command: &RoutesCommand) -> Result<()> {
+pub fn carry_out(node: &Node, format: Format, command: &RoutesCommand) -> Result<()> {
     match command {
-        RoutesCommand::Add(args) => change(node, &add(args)),
-        RoutesCommand::Del { prefix } => change(node, &json!({"op": "remove", "prefix": prefix})),
-        RoutesCommand::Load { file } => load(node, file),
+        RoutesCommand::Add(args) => change(node, format, &add(args)),
+        RoutesCommand::Del { prefix } => change(node, format, &json!({"op": "remove", "prefix": prefix})),
+        RoutesCommand::Load { file } => load(node, format, file),
     }
 }
 
@@ -40,7 +40,7 @@ fn add(args: &RouteArgs) -> Value {
     json!({"op": "add", "prefix": args.prefix, "via": via.collect::<Vec<_>>()})
 }
 
-fn change(node: &Node, line: &Value) -> Result<()> {
+fn change(node: &Node, format: Format, line: &Value) -> Result<()> {
     let mut total = Totals::default();
     send(node, format!("{line}\n").as_bytes(), 0, &mut total)?;
     if let Some(fault) = total.faults.first() {
@@ -53,12 +53,12 @@ fn change(node: &Node, line: &Value) -> Result<()> {
     let prefix = line["prefix"].as_str().unwrap_or_default();
     match (total.added, total.removed) {
         (0, 0) => Err(Failure::operation(format!("{} has no dynamic route {prefix}", node.name()))),
-        (0, _) => emit(&format!("removed {prefix}\n")),
-        _ => emit(&format!("added {prefix}\n")),
+        (0, _) => output::show(format, &total.counts(), |_| format!("removed {prefix}\n")),
+        _ => output::show(format, &total.counts(), |_| format!("added {prefix}\n")),
     }
 }
 
-fn load(node: &Node, path: &Path) -> Result<()> {
+fn load(node: &Node, format: Format, path: &Path) -> Result<()> {
     let name = path.display().to_string();
     let reader: Box<dyn Read> = if path == Path::new("-") {
         Box::new(std::io::stdin().lock())
@@ -71,13 +71,11 @@ fn load(node: &Node, path: &Path) -> Result<()> {
     let total = send_all(node, BufReader::new(reader), &name)?;
     let seconds = start.elapsed().as_secs_f64();
     let lines = total.added + total.removed + total.failed;
-    emit(&format!(
-        "{} added, {} removed, {} failed in {seconds:.1} s ({:.0}/s)\n",
-        total.added,
-        total.removed,
-        total.failed,
-        lines as f64 / seconds.max(1e-3)
-    ))?;
+    output::show(format, &total.counts(), |_| {
+        let Totals { added, removed, failed, .. } = total;
+        let rate = lines as f64 / seconds.max(1e-3);
+        format!("{added} added, {removed} removed, {failed} failed in {seconds:.1} s ({rate:.0}/s)\n")
+    })?;
     if total.failed == 0 {
         return Ok(());
     }
@@ -141,6 +139,17 @@ struct Totals {
     removed: u64,
     failed: u64,
     faults: Vec<Fault>,
+}
+
+impl Totals {
+    /// What the node said, of all requests together.
+    fn counts(&self) -> Value {
+        let errors = self.faults.iter().map(
+            |Fault { line, pointer, message }| json!({"line": line, "pointer": pointer, "message": message}),
+        );
+        let errors: Vec<Value> = errors.collect();
+        json!({"added": self.added, "removed": self.removed, "failed": self.failed, "errors": errors})
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
