@@ -1,7 +1,7 @@
 //! `cargo xtask boot`: the image in the foreground, its console on this terminal.
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -31,8 +31,8 @@ pub struct Boot {
     #[arg(long = "mem", default_value = "256", value_parser = memory_mib, value_name = "SIZE")]
     memory_mib: u32,
     /// Port of localhost where the management API appears, through the first `user` interface [default: a free one]
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    api_port: u16,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    api_port: Option<u16>,
     /// Word for the kernel command line
     #[arg(long = "append", value_name = "WORD")]
     words: Vec<String>,
@@ -47,38 +47,66 @@ pub struct Boot {
 impl Boot {
     /// Becomes QEMU; returns only if that fails.
     pub fn run(self) -> Result<()> {
+        // What is wrong with the command is said before anything is built.
+        let config = self.config.as_deref().map(read_config).transpose()?;
+        let node_port = config.as_ref().map_or(NODE_PORT, api_port_of);
+        let (nics, api_port) = nics(self.nics, self.api_port, node_port)?;
         packages::ensure(&[Program::Qemu])?;
         let image = image::build(if self.dev { image::Profile::Dev } else { image::Profile::Release })?;
         let logs = cargo::target_directory().join("boot");
         std::fs::create_dir_all(&logs)?;
         let mut builder = Vm::builder("boot", &logs).image(&image).smp(self.smp).memory_mib(self.memory_mib);
-        let mut node_port = NODE_PORT;
-        if let Some(path) = &self.config {
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            // YAML contains JSON.
-            let config: Value = serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?;
-            node_port = api_port_of(&config);
+        if let Some(config) = config {
             builder = builder.config(config);
         }
         for word in &self.words {
             builder = builder.argument(word);
         }
-        let nics = if self.nics.is_empty() { vec!["user".to_owned()] } else { self.nics };
-        let mut forward = Some((if self.api_port == 0 { free_port()? } else { self.api_port }, node_port));
-        for text in &nics {
-            // A port of localhost leads to one interface only: the first of this kind.
-            let forward = if text == "user" { forward.take() } else { None };
-            if let Some((api_port, _)) = forward {
-                println!("management API: http://127.0.0.1:{api_port}");
-            }
-            builder = builder.nic(parse_nic(text, forward)?.without_capture());
+        for nic in nics {
+            builder = builder.nic(nic.without_capture());
+        }
+        if let Some(port) = api_port {
+            println!("management API: http://127.0.0.1:{port}");
         }
         println!("console follows; Ctrl-A X ends");
         let mut command = Command::new("qemu-system-x86_64");
         let _ = command.args(builder.qemu_arguments()?).args(["-serial", "mon:stdio"]).args(self.qemu);
         bail!("cannot start QEMU: {}", command.exec())
     }
+}
+
+/// A configuration, checked by the node's own rules.
+fn read_config(path: &Path) -> Result<Value> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    // YAML contains JSON.
+    let config: Value = serde_saphyr::from_str(&text).with_context(|| name.to_string())?;
+    match config::parse(config.to_string().as_bytes()) {
+        Ok(_) => Ok(config),
+        Err(problems) => {
+            let faults: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            bail!("{name} is not a valid configuration\n  {}", faults.join("\n  "))
+        }
+    }
+}
+
+/// The interfaces that the command line names, and the port of localhost that leads to the API: through one of them only,
+/// the first in QEMU's own network.
+fn nics(names: Vec<String>, api_port: Option<u16>, node_port: u16) -> Result<(Vec<Nic>, Option<u16>)> {
+    let names = if names.is_empty() { vec!["user".to_owned()] } else { names };
+    let first_user = names.iter().position(|name| name == "user");
+    let api_port = match (first_user, api_port) {
+        (Some(_), None) => Some(free_port()?),
+        (None, Some(_)) => {
+            bail!("--api-port leads through an interface in QEMU's own network: add --nic user")
+        }
+        (_, port) => port,
+    };
+    let nic = |(index, name): (usize, &String)| {
+        let forward = api_port.filter(|_| first_user == Some(index)).map(|port| (port, node_port));
+        parse_nic(name, forward)
+    };
+    Ok((names.iter().enumerate().map(nic).collect::<Result<_>>()?, api_port))
 }
 
 /// The port that the node's API has by this configuration.
@@ -128,6 +156,24 @@ mod tests {
         for wrong in ["", "0", "M", "-1", "1T", "9999999G"] {
             assert!(memory_mib(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_port_for_the_api_needs_an_interface_that_it_leads_through() {
+        let taps = || vec!["tap:t0".to_owned()];
+        assert!(nics(taps(), Some(8080), 80).unwrap_err().to_string().contains("--nic user"));
+        assert_eq!(nics(taps(), None, 80).unwrap().1, None);
+        assert_eq!(nics(Vec::new(), Some(8080), 80).unwrap().1, Some(8080));
+    }
+
+    #[test]
+    fn a_configuration_is_checked_before_anything_is_booted() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "interfaces:\n  - name: eth0\n    mtu: 20\n").unwrap();
+        let fault = read_config(file.path()).unwrap_err().to_string();
+        assert!(fault.contains("/interfaces/0/mtu: "), "{fault}");
+        std::fs::write(file.path(), "hostname: gw1\n").unwrap();
+        assert_eq!(read_config(file.path()).unwrap()["hostname"], "gw1");
     }
 
     #[test]
