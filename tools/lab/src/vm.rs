@@ -6,7 +6,7 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::console::tail;
@@ -231,6 +231,14 @@ impl Vm {
         Ok(Api::new(format!("http://127.0.0.1:{port}"), token))
     }
 
+    /// Processor time that the guest's first core has used, emulation included. A core that never halts has all the time
+    /// that passes, unless the machine below has other things to do.
+    pub fn first_core_time(&mut self) -> Result<Duration> {
+        let cores = self.qmp.execute("query-cpus-fast", &json!({}))?;
+        let thread = cores[0]["thread-id"].as_u64().with_context(|| format!("no thread in {cores}"))?;
+        cpu_time_of(&fs::read_to_string(format!("/proc/{}/task/{thread}/stat", self.child.0.id()))?)
+    }
+
     /// Processor time that QEMU has used since it was started, guest and emulation together.
     pub fn cpu_time(&self) -> Result<Duration> {
         cpu_time_of(&fs::read_to_string(format!("/proc/{}/stat", self.child.0.id()))?)
@@ -286,7 +294,7 @@ fn forwarded_port(usernet: &str) -> Result<u16> {
     port.parse().with_context(|| format!("no port in `{line}`"))
 }
 
-/// User and system time out of /proc/PID/stat, which counts hundredths of a second (`proc_pid_stat(5)`).
+/// User and system time out of /proc/PID/stat or the like of a thread, which counts hundredths of a second (`proc_pid_stat(5)`).
 fn cpu_time_of(stat: &str) -> Result<Duration> {
     let after_name = stat.rsplit_once(')').context("no process name")?.1;
     let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
@@ -372,6 +380,7 @@ mod tests {
         assert!(vm.qmp().set_link("nic7", false).is_err());
         assert!(vm.api("token").unwrap().base().starts_with("http://127.0.0.1:"));
         assert!(vm.cpu_time().unwrap() > Duration::ZERO);
+        assert!(vm.first_core_time().unwrap() <= vm.cpu_time().unwrap() + Duration::from_millis(20));
         assert!(logs.path().join("probe.nic1.pcap").exists());
         let _ = vm.qmp().execute("quit", &serde_json::json!({})).unwrap();
         assert!(vm.wait(limit).unwrap().success());

@@ -9,7 +9,7 @@ use lab::gateway::{self, Hosts, LEFT, RIGHT, Stations};
 use serde_json::Value;
 
 use super::stage::{Ends, Stage};
-use super::{Check, balancing, first_packet, policing, tunnel};
+use super::{Check, Verdict, balancing, first_packet, policing, tunnel};
 use crate::cargo;
 
 /// One capability, shown and checked.
@@ -35,9 +35,19 @@ pub const ALL: &[Act] = &[
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) fn check(what: impl Into<String>, measured: Result<String>) -> Check {
-    let passed = measured.is_ok();
-    Check { what: what.into(), measured: measured.unwrap_or_else(|error| format!("{error:#}")), passed }
+    let verdict = if measured.is_ok() { Verdict::Passed } else { Verdict::Failed };
+    Check { what: what.into(), measured: measured.unwrap_or_else(|error| format!("{error:#}")), verdict }
 }
+
+/// A row for what this machine cannot show.
+pub(super) fn not_shown(what: impl Into<String>, why: &str) -> Check {
+    let measured = format!("not shown here: {why}");
+    Check { what: what.into(), measured, verdict: Verdict::NotShown }
+}
+
+/// Why acts whose hosts are network namespaces are not shown.
+pub(super) const NEEDS_NAMESPACES: &str =
+    "its hosts are network namespaces, which need root or user namespaces";
 
 fn booting(stage: &Stage) -> Result<Vec<Check>> {
     let status = stage.api().json("/v1/status")?;
@@ -48,7 +58,7 @@ fn booting(stage: &Stage) -> Result<Vec<Check>> {
     let free = status["memory"]["free_bytes"].as_u64().context("no free memory reported")?;
     Ok(vec![
         check("boots", Ok(format!("\"{name}\" {milliseconds:.1} ms after the kernel's entry"))),
-        check("forwards its first packet", first_packet::measure(&cargo::target_directory())),
+        first_packet::measure(&cargo::target_directory()),
         check("leaves memory free", Ok(format!("{} MiB of 256", free >> 20))),
     ])
 }

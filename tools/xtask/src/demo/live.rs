@@ -29,6 +29,10 @@ const ARRIVAL: Duration = Duration::from_millis(20);
 /// How many lines of the console are shown.
 const CONSOLE_LINES: usize = 8;
 
+/// What the live view leaves to the scenario.
+const MORE: &str =
+    "`cargo xtask demo --once` also shows an IPsec tunnel, load balancing and network policy, with figures";
+
 /// Counters by name.
 type Counters = BTreeMap<String, u64>;
 
@@ -196,8 +200,9 @@ fn view(
             now.get(counter).copied().unwrap_or(0).saturating_sub(before.get(counter).copied().unwrap_or(0));
         difference as f64 / elapsed.as_secs_f64()
     };
-    let mut view =
-        format!("Fairlead demo: {carries}, IPv4 and IPv6, between two hosts; ends by Ctrl-C\nAPI {api}\n\n");
+    let mut view = format!(
+        "Fairlead demo: {carries}, IPv4 and IPv6, between two hosts; ends by Ctrl-C\n{MORE}\nAPI {api}\n\n"
+    );
     view += "interface      rx packet/s     rx Mbit/s    tx packet/s     tx Mbit/s\n";
     for name in ["eth0", "eth1", "eth2"] {
         let packets = |way: &str| rate(&format!("{name} {way}_packets"));

@@ -40,10 +40,32 @@ pub struct Demo {
 pub struct Check {
     /// What was to be shown.
     pub what: String,
-    /// The figure, or what went wrong.
+    /// The figure, what went wrong, or why it cannot be told here.
     pub measured: String,
     /// Whether it was.
-    pub passed: bool,
+    pub verdict: Verdict,
+}
+
+/// Whether what was to be shown was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was.
+    Passed,
+    /// It was not.
+    Failed,
+    /// This machine cannot show it.
+    NotShown,
+}
+
+impl Verdict {
+    /// For the table.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "ok",
+            Self::Failed => "FAILED",
+            Self::NotShown => "-",
+        }
+    }
 }
 
 impl Demo {
@@ -79,22 +101,28 @@ fn play_once(stage: &Stage) -> Result<bool> {
     let mut checks = Vec::new();
     for act in acts::ALL {
         println!("{} ...", act.title);
-        checks.extend((act.play)(stage).unwrap_or_else(|error| {
-            vec![Check { what: act.title.to_owned(), measured: format!("{error:#}"), passed: false }]
-        }));
+        checks.extend((act.play)(stage).unwrap_or_else(|error| vec![acts::check(act.title, Err(error))]));
     }
-    let width = checks.iter().map(|check| check.what.len()).max().unwrap_or(0);
-    println!();
-    for check in &checks {
-        let verdict = if check.passed { "ok" } else { "FAILED" };
-        println!("{verdict:<6}  {:<width$}  {}", check.what, check.measured);
-    }
-    let failed = checks.iter().filter(|check| !check.passed).count();
+    println!("\n{}", table(&checks));
+    let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
+    let failed = count(Verdict::Failed);
     if failed > 0 {
-        println!("\nend of the node's console:\n{}", stage.vm().console().tail());
+        println!("end of the node's console:\n{}", stage.vm().console().tail());
     }
-    println!("\n{} passed, {failed} failed", checks.len() - failed);
+    print!("{} passed, {failed} failed", count(Verdict::Passed));
+    match count(Verdict::NotShown) {
+        0 => println!(),
+        not_shown => println!(", {not_shown} not shown here"),
+    }
     Ok(failed == 0)
+}
+
+fn table(checks: &[Check]) -> String {
+    let width = checks.iter().map(|check| check.what.len()).max().unwrap_or(0);
+    let row = |Check { what, measured, verdict }: &Check| {
+        format!("{:<6}  {what:<width$}  {measured}\n", verdict.word())
+    };
+    checks.iter().map(row).collect()
 }
 
 /// Where a person reaches the API: the machine's own port, or what is outside the user namespace.
@@ -118,4 +146,24 @@ fn inside_user_namespace() -> Result<bool> {
     // Ctrl-C is for the demo inside; this process must outlive it to tidy up.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGINT, std::sync::Arc::default())?;
     Ok(again.status().context("cannot enter a user namespace")?.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_shown_here_is_neither_good_nor_bad() {
+        let checks = [
+            acts::check("ping", Ok("0% lost".into())),
+            acts::check("TCP", Err(anyhow::anyhow!("lost"))),
+            acts::not_shown("policy", "it needs network namespaces"),
+        ];
+        let rows = [
+            "ok      ping    0% lost\n",
+            "FAILED  TCP     lost\n",
+            "-       policy  not shown here: it needs network namespaces\n",
+        ];
+        assert_eq!(table(&checks), rows.concat());
+    }
 }

@@ -1,6 +1,7 @@
 //! A network policy: one client reaches a server, another does not, and the node says why.
 //!
-//! Both clients are the left host, by an address each. Without network namespaces there is nothing to show.
+//! Both clients are the left host, by an address each. Without network namespaces the act says that it
+//! is not shown.
 
 use std::process::Stdio;
 
@@ -11,7 +12,7 @@ use lab::gateway::{Hosts, LEFT, RIGHT};
 use serde_json::{Value, json};
 
 use super::Check;
-use super::acts::{LIMIT, check};
+use super::acts::{LIMIT, NEEDS_NAMESPACES, check, not_shown};
 use super::stage::{Ends, Stage};
 
 /// The second address of the left host.
@@ -31,7 +32,9 @@ except OSError:
 
 /// Plays it.
 pub fn policing(stage: &Stage) -> Result<Vec<Check>> {
-    let Ends::Hosts(hosts) = stage.ends() else { return Ok(Vec::new()) };
+    let Ends::Hosts(hosts) = stage.ends() else {
+        return Ok(vec![not_shown("a policy that lets one client in and not another", NEEDS_NAMESPACES)]);
+    };
     let (api, server) = (stage.api(), RIGHT.host4.to_string());
     let devices = hosts.left.ip(&["-o", "addr", "show", "to", &LEFT.host4.to_string()])?;
     let device = devices.split_ascii_whitespace().nth(1).context("the left host has no address")?;
