@@ -1,4 +1,5 @@
 //! `bench [WORKLOAD...] [--json FILE]`: what the dataplane costs.
+#![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, ensure};
 use bench::report::{self, Machine};

@@ -91,3 +91,41 @@ pub const TARGETS: &[Target] = &[
 pub fn target(name: &str) -> Option<&'static Target> {
     TARGETS.iter().find(|target| target.name == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// `fuzz/` is a workspace of its own that nothing here builds: a target that is missing there would never be fuzzed.
+    #[test]
+    fn every_target_has_its_program_for_libfuzzer_and_its_row_in_the_readme() {
+        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+        let read = |path: &str| fs::read_to_string(fuzz.join(path)).expect(path);
+        let names: Vec<&str> = super::TARGETS.iter().map(|target| target.name).collect();
+        assert!(names.is_sorted(), "{names:?}");
+
+        let entries = fs::read_dir(fuzz.join("fuzz_targets")).expect("fuzz/fuzz_targets");
+        let files = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"));
+        let mut files: Vec<String> = files.collect();
+        files.sort();
+        assert_eq!(files, names.iter().map(|name| format!("{name}.rs")).collect::<Vec<_>>());
+        for name in &names {
+            let program = read(&format!("fuzz_targets/{name}.rs"));
+            assert!(program.contains(&format!("fuzz_targets::{name}::run(data)")), "{name}: {program}");
+        }
+
+        let manifest = read("Cargo.toml");
+        let mut programs: Vec<String> =
+            manifest.split("[[bin]]").skip(1).map(|text| text.trim().lines().take(2).collect()).collect();
+        programs.sort();
+        let expected = names.iter().map(|name| format!("name = \"{name}\"path = \"fuzz_targets/{name}.rs\""));
+        assert_eq!(programs, expected.collect::<Vec<_>>());
+
+        let readme = read("README.md");
+        let table = readme.split("| target | |").nth(1).and_then(|text| text.split("\n\n").next());
+        let rows =
+            table.unwrap_or_default().lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        assert_eq!(rows.collect::<Vec<_>>(), names);
+    }
+}

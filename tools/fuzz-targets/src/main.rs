@@ -1,4 +1,5 @@
 //! Feeds the fuzz targets on the stable toolchain: the kept corpus, and mutations of it for some seconds.
+#![forbid(unsafe_code)]
 
 use std::panic;
 use std::path::PathBuf;

@@ -34,6 +34,16 @@ pub fn stable_commands() -> [Command; 2] {
     [cargo::command(kept), mutate]
 }
 
+/// Checks the format of libFuzzer's programs, which are a workspace of their own.
+pub fn format_command() -> Result<Command> {
+    let mut command = Command::new("rustfmt");
+    let _ = command.args(["--check", "--edition", "2024"]).current_dir(cargo::workspace());
+    for entry in fs::read_dir(cargo::workspace().join("fuzz/fuzz_targets"))? {
+        let _ = command.arg(entry?.path());
+    }
+    Ok(command)
+}
+
 impl Fuzz {
     /// Runs until a find, or until all executions are done; whether there was no find.
     pub fn run(self) -> Result<bool> {

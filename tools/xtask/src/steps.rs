@@ -64,7 +64,14 @@ impl Step {
         let tests = |command: &Command| tests(self, command, deadline);
         let _ = limit(deadline)?;
         match self {
-            Self::Format => check(&cargo::command(["fmt", "--all", "--check"])),
+            Self::Format => {
+                let workspace = check(&cargo::command(["fmt", "--all", "--check"]))?;
+                if !workspace.failed.is_empty() {
+                    return Ok(workspace);
+                }
+                let apart = check(&fuzz::format_command()?)?;
+                Ok(Outcome { passed: workspace.passed + apart.passed, ..apart })
+            }
             Self::Clippy => {
                 let all = ["clippy", "--workspace", "--all-targets", "--features", "kernel/image", "--quiet"];
                 check(cargo::command(all).args(["--", "-D", "warnings"]))
