@@ -1,6 +1,12 @@
 //! What this CPU and its operating system let a kernel use.
 
-use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use core::arch::x86_64::{
+    __cpuid, __cpuid_count, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_cvtsi128_si64, _mm_unpackhi_epi64,
+    _mm_xor_si128, _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_extracti128_si256,
+    _mm256_set_epi64x, _xgetbv,
+};
+use core::hint::black_box;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// The instruction set extensions that kernels here are written for.
 ///
@@ -12,7 +18,7 @@ pub struct Features {
     pub aes_clmul: bool,
     /// AVX2.
     pub avx2: bool,
-    /// VAES over 256-bit registers.
+    /// VAES over 256-bit registers, and it is right.
     pub vaes: bool,
     /// VPCLMULQDQ over 256-bit registers.
     pub vpclmulqdq: bool,
@@ -46,12 +52,16 @@ impl Features {
         }
         let extended = __cpuid_count(7, 0);
         let avx2 = bit(extended.ebx, 5);
+        let claims_vaes = avx2 && aes && bit(extended.ecx, 9);
+        // SAFETY: CPUID says AVX2, AES and VAES, and the operating system saves their registers.
+        let vaes = claims_vaes && unsafe { vaes_is_right() };
+        VAES_IS_WRONG.store(claims_vaes && !vaes, Ordering::Relaxed);
         // BMI2, AVX-512 F, DQ, BW, VL.
         let avx512 = [8, 16, 17, 30, 31].into_iter().all(|n| bit(extended.ebx, n));
         Self {
             aes_clmul: aes && pclmulqdq,
             avx2,
-            vaes: avx2 && bit(extended.ecx, 9),
+            vaes,
             vpclmulqdq: avx2 && bit(extended.ecx, 10),
             avx512: avx2 && avx512 && xcr0 & XCR0_AVX512 == XCR0_AVX512,
             avx512_ifma: avx2 && avx512 && xcr0 & XCR0_AVX512 == XCR0_AVX512 && bit(extended.ebx, 21),
@@ -67,4 +77,30 @@ impl Features {
 unsafe fn xcr0() -> u64 {
     // SAFETY: as demanded from the caller.
     unsafe { _xgetbv(0) }
+}
+
+/// What [`Features::detect`] found.
+static VAES_IS_WRONG: AtomicBool = AtomicBool::new(false);
+
+/// Whether the library `aes`, which believes CPUID, must be given one block at a time: for a single one it takes AES-NI. Known
+/// once [`Features::detect`] was called, as it is to choose a kernel.
+pub(crate) fn vaes_is_wrong() -> bool {
+    VAES_IS_WRONG.load(Ordering::Relaxed)
+}
+
+/// Whether VAES makes of the upper block of a register what AES-NI makes of it. QEMU 7.2, which is Debian 12's, gives it the
+/// lower block's result when it emulates: peers could not read what such a CPU encrypts.
+#[target_feature(enable = "avx2,aes,vaes")]
+fn vaes_is_right() -> bool {
+    let text = black_box(_mm256_set_epi64x(1, 2, 3, 4));
+    let key = black_box(_mm256_set_epi64x(5, 6, 7, 8));
+    let upper = |register| _mm256_extracti128_si256::<1>(register);
+    let round = upper(_mm256_aesenc_epi128(text, key));
+    let last = upper(_mm256_aesenclast_epi128(text, key));
+    let round = _mm_xor_si128(round, _mm_aesenc_si128(upper(text), upper(key)));
+    let last = _mm_xor_si128(last, _mm_aesenclast_si128(upper(text), upper(key)));
+    let is_zero = |register| {
+        _mm_cvtsi128_si64(register) | _mm_cvtsi128_si64(_mm_unpackhi_epi64(register, register)) == 0
+    };
+    is_zero(round) && is_zero(last)
 }

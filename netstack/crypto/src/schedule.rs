@@ -30,6 +30,12 @@ impl Schedule {
         Some(schedule)
     }
 
+    /// The key that it was made of: it begins with it.
+    pub(crate) fn key(&self) -> &[u8] {
+        let bytes = self.round_keys.as_flattened();
+        bytes.get(..if self.rounds == 10 { 16 } else { 32 }).unwrap_or_default()
+    }
+
     /// How many rounds the cipher has.
     #[inline(always)]
     pub(crate) fn rounds(&self) -> usize {

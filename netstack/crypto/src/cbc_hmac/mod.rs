@@ -5,18 +5,19 @@
 //!
 //! Both halves are chains in which every block waits for the one before, so that a packet alone leaves most of the machine
 //! idle. Kernels work on several packets side by side instead: AES on eight (`encrypt`), the hash on 16 or 8 (`hash`).
-//! Decryption is no chain; the crates `cbc` and `aes` do it several blocks at a time.
+//! Decryption is no chain, and works on eight blocks of a packet (`decrypt`).
 
 mod constants;
+mod decrypt;
 mod encrypt;
 mod hash;
+mod portable;
 mod sha2_512;
 
 use crate::cpu::Features;
 use crate::gcm;
 use crate::schedule::Schedule;
-use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
-use aes::{Aes128, Aes256, Block};
+use aes::Block;
 use core::fmt;
 use hash::{Authenticator, MAX_DIGEST_BYTES};
 
@@ -86,16 +87,9 @@ impl fmt::Display for KeyLengthError {
 
 impl core::error::Error for KeyLengthError {}
 
-/// The library's cipher, which decrypts.
-enum Cipher {
-    Aes128(Aes128),
-    Aes256(Aes256),
-}
-
 /// Both keys of a security association. They are cleared when they are dropped.
 pub struct Key {
     cipher: Schedule,
-    library: Cipher,
     authenticator: Authenticator,
     hash: Hash,
 }
@@ -107,15 +101,12 @@ impl Key {
     /// One of them is too short or too long.
     pub fn new(cipher: &[u8], hash: Hash, authentication: &[u8]) -> Result<Self, KeyLengthError> {
         let error = KeyLengthError::Cipher { bytes: cipher.len() };
-        let library = match cipher.len() {
-            16 => Cipher::Aes128(Aes128::new_from_slice(cipher).map_err(|_| error)?),
-            _ => Cipher::Aes256(Aes256::new_from_slice(cipher).map_err(|_| error)?),
-        };
+        let schedule = Schedule::new(cipher).ok_or(error)?;
         if authentication.len() != hash.key_bytes() {
             return Err(KeyLengthError::Authentication { bytes: authentication.len(), hash });
         }
         let authenticator = Authenticator::new(hash, authentication);
-        Ok(Self { cipher: Schedule::new(cipher).ok_or(error)?, library, authenticator, hash })
+        Ok(Self { cipher: schedule, authenticator, hash })
     }
 
     /// The hash function.
@@ -268,7 +259,7 @@ impl CbcHmac {
     /// Encrypts each text in place and writes its ICV.
     pub fn seal(&self, jobs: &mut [Job<'_>]) {
         if self.kernel == Kernel::Portable {
-            jobs.iter_mut().for_each(encrypt_alone);
+            jobs.iter_mut().for_each(portable::encrypt);
         } else {
             // SAFETY: a kernel was chosen only if this CPU runs it, and all cores of a machine are alike.
             unsafe { encrypt::all(jobs) };
@@ -291,7 +282,7 @@ impl CbcHmac {
             for (job, digest) in jobs.iter_mut().zip(&digests) {
                 job.authentic = is_prefix(job.icv, digest);
                 if job.authentic {
-                    decrypt(job);
+                    self.decrypt(job);
                 } else {
                     job.text.fill(Block::default());
                     rejected += 1;
@@ -299,6 +290,15 @@ impl CbcHmac {
             }
         }
         rejected
+    }
+
+    fn decrypt(&self, job: &mut Job<'_>) {
+        if self.kernel == Kernel::Portable {
+            portable::decrypt(job);
+        } else {
+            // SAFETY: a kernel was chosen only if this CPU runs it, and all cores of a machine are alike.
+            unsafe { decrypt::one(job) };
+        }
     }
 
     fn digests(&self, jobs: &[Job<'_>]) -> [[u8; MAX_DIGEST_BYTES]; MAC_JOBS] {
@@ -317,20 +317,4 @@ const MAC_JOBS: usize = 64;
 fn is_prefix(icv: &[u8], digest: &[u8; MAX_DIGEST_BYTES]) -> bool {
     let difference = icv.iter().zip(digest).fold(0, |difference, (a, b)| difference | (a ^ b));
     core::hint::black_box(difference) == 0
-}
-
-fn encrypt_alone(job: &mut Job<'_>) {
-    let iv = job.iv.into();
-    match &job.key.library {
-        Cipher::Aes128(aes) => cbc::Encryptor::inner_iv_init(aes, iv).encrypt_blocks(job.text),
-        Cipher::Aes256(aes) => cbc::Encryptor::inner_iv_init(aes, iv).encrypt_blocks(job.text),
-    }
-}
-
-fn decrypt(job: &mut Job<'_>) {
-    let iv = job.iv.into();
-    match &job.key.library {
-        Cipher::Aes128(aes) => cbc::Decryptor::inner_iv_init(aes, iv).decrypt_blocks(job.text),
-        Cipher::Aes256(aes) => cbc::Decryptor::inner_iv_init(aes, iv).decrypt_blocks(job.text),
-    }
 }

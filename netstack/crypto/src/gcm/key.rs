@@ -1,5 +1,6 @@
 //! An AES-GCM key made ready: the AES key schedule and powers of the hash key.
 
+use crate::cpu::vaes_is_wrong;
 use crate::schedule::{ROUND_KEYS, expand};
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
 use aes::{Aes128Enc, Aes256Enc, Block};
@@ -118,6 +119,9 @@ pub(super) enum Cipher {
 
 impl Cipher {
     pub(super) fn encrypt_blocks(&self, blocks: &mut [Block]) {
+        if blocks.len() > 1 && vaes_is_wrong() {
+            return blocks.chunks_mut(1).for_each(|block| self.encrypt_blocks(block));
+        }
         match self {
             Self::Aes128(aes) => aes.encrypt_blocks(blocks),
             Self::Aes256(aes) => aes.encrypt_blocks(blocks),
