@@ -138,7 +138,7 @@ pub struct Site {
     pub api: Api,
     pub stations: Stations,
     pub scapy: Scapy,
-    _vm: Vm,
+    pub vm: Vm,
     /// The node's Ethernet addresses on both sides.
     macs: [Mac; 2],
     drops: BTreeMap<String, u64>,
@@ -163,7 +163,7 @@ impl Site {
         let api = vm.api(gateway::TOKEN)?;
         let macs = [stations.left.resolve(LEFT.node4.into())?, stations.right.resolve(RIGHT.node4.into())?];
         let _ = stations.right.resolve(RIGHT.node6.into())?;
-        let mut site = Self { api, stations, scapy, _vm: vm, macs, drops: BTreeMap::new(), markers: 0 };
+        let mut site = Self { api, stations, scapy, vm, macs, drops: BTreeMap::new(), markers: 0 };
         // Neighbours are known from here on.
         site.wait_for_marker()?;
         let _ = site.new_drops()?;
