@@ -1,7 +1,7 @@
 //! The bus: all that a driver asks of the platform under it.
 //!
-//! The image implements these traits over PCI Express configuration space and physical memory, a Linux
-//! process over VFIO (regions, a DMA map and eventfds), tests over a model. What a device answers through
+//! The image implements these traits over PCI Express configuration space and physical memory, tests over a model; they are
+//! cut so that a Linux process can do it over VFIO (regions, a DMA map and eventfds). What a device answers through
 //! them is hostile input; the platform vouches only for bounds.
 
 use alloc::boxed::Box;

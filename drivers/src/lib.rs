@@ -1,4 +1,4 @@
-//! Device drivers, written once over a bus: bare PCI in the image, VFIO on Linux, a model in tests.
+//! Device drivers, written once over a bus: bare PCI in the image, a model in tests.
 //!
 //! Main path:
 //! 1. [`bus::Device`] is what the platform gives: registers, DMA memory, interrupts of one PCI function;

@@ -36,7 +36,8 @@ pub fn run(chosen: &[Step]) -> Result<bool> {
             done.push((name, outcome, took));
         }
     });
-    println!("\nTotal time {:.0} s", run_begin.elapsed().as_secs_f32());
+    let minutes = run_begin.elapsed().as_secs_f32() / 60.0;
+    println!("\nTotal time {minutes:.1} minutes (20 are meant to do on two quiet cores)");
     print!("{}", summary(&done));
     Ok(done.iter().all(|(_, outcome, _)| outcome.failed.is_empty()))
 }
