@@ -15,6 +15,10 @@ pub const PARAMETER_PROBLEM: u8 = 4;
 pub const ECHO_REQUEST: u8 = 128;
 /// Type: echo reply.
 pub const ECHO_REPLY: u8 = 129;
+/// Type: multicast listener query, of both versions (RFC 2710, RFC 3810).
+pub const LISTENER_QUERY: u8 = 130;
+/// Type: multicast listener report of version 2 (RFC 3810).
+pub const LISTENER_REPORT: u8 = 143;
 
 /// Code of [`UNREACHABLE`]: no route.
 pub const UNREACHABLE_NO_ROUTE: u8 = 0;

@@ -209,6 +209,7 @@ impl Router {
             self.refresh_link(id, now_ns);
         }
         let came_up = is_up(self).difference(&were_up).next().is_some();
+        self.listen(now_ns);
         self.links_due_ns = self.links.due_ns();
         // Before the networks they are in: so their own routes do not come after those of all networks.
         self.refresh_static_neighbours(now_ns);

@@ -1,4 +1,4 @@
-//! ARP and neighbour discovery: what comes in, and what is sent without being asked.
+//! ARP, neighbour discovery and queries for listeners: what comes in, and what is sent without being asked.
 
 use alloc::{vec, vec::Vec};
 use core::net::{IpAddr, Ipv6Addr};
@@ -11,6 +11,7 @@ use crate::{
     NeighbourState, Router, arp,
     groups::NeighbourKey,
     links::Link,
+    listener,
     nd::{self, AdvertisedPrefix, Body},
     neighbour::Advertised,
 };
@@ -120,10 +121,10 @@ impl Router {
     }
 
     fn handle_nd(&mut self, interface: InterfaceId, packet: &[u8], now_ns: u64) {
-        let Some(message) = nd::parse(packet) else { return };
-        if !self.links.get(interface).is_some_and(crate::links::Link::is_up) {
+        if !self.links.get(interface).is_some_and(Link::is_up) {
             return;
         }
+        let Some(message) = nd::parse(packet) else { return self.handle_query(interface, packet, now_ns) };
         match message.body {
             Body::RouterSolicitation { source_mac } => {
                 let random = self.random();
@@ -142,6 +143,29 @@ impl Router {
             }
             Body::NeighbourAdvertisement { target, target_mac, flags } => {
                 self.handle_advertisement(interface, target, target_mac, flags, now_ns);
+            }
+        }
+    }
+
+    /// RFC 3810 §6.2.
+    fn handle_query(&mut self, interface: InterfaceId, packet: &[u8], now_ns: u64) {
+        let Some(query) = listener::parse(packet) else { return };
+        let random = self.random();
+        if let Some(link) = self.links.get_mut(interface) {
+            link.listener.hear(query, random, now_ns);
+            self.links_due_ns = self.links_due_ns.min(link.listener.due_ns());
+        }
+    }
+
+    /// Has every link told of what it listens to now.
+    pub(crate) fn listen(&mut self, now_ns: u64) {
+        for id in self.links.ids() {
+            let Some(link) = self.links.get_mut(id) else { continue };
+            if link.is_up() && !link.is_tunnel() {
+                let groups = link.groups6(&self.services);
+                link.listener.set_groups(groups, now_ns);
+            } else {
+                link.listener.reset();
             }
         }
     }
@@ -218,8 +242,12 @@ impl Router {
             return;
         }
         for id in self.links.ids() {
+            let random = self.random();
             let Some(link) = self.links.get_mut(id).filter(|link| link.is_up()) else { continue };
-            let (mac, mut frames) = (link.mac(), Vec::new());
+            let mac = link.mac();
+            // Before the probes, whose answers come by the groups that are told (RFC 4862 §5.4.2).
+            let records = link.listener.take_due(random, now_ns);
+            let mut frames = listener::reports(mac, link.link_local(), &records);
             for (address, probe) in link.probing.iter_mut().filter(|(_, probe)| probe.due_ns <= now_ns) {
                 frames.push(match address {
                     IpAddr::V4(own) => arp::request(mac, *own, *own, None),

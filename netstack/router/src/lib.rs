@@ -2,7 +2,7 @@
 //!
 //! Main path:
 //! 1. [`Router::configure`], [`Router::set_link`], [`Router::set_lease`] and [`Router::set_route`] say what should be;
-//! 2. [`Router::handle_punt`] takes ARP, neighbour discovery and packets whose neighbour is not resolved;
+//! 2. [`Router::handle_punt`] takes ARP, neighbour discovery, queries for listeners and packets whose neighbour is not resolved;
 //! 3. [`Router::poll`] lets timers run out, publishes tables when something changed, and brings the route tables into line;
 //! 4. [`Router::next_output`] gives frames to send and packets to route again.
 //!
@@ -27,6 +27,7 @@ mod configure;
 mod discovery;
 mod groups;
 mod links;
+mod listener;
 mod nd;
 mod neighbour;
 mod neighbours;

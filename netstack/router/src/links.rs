@@ -10,7 +10,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use config::{IpNet, RouterAdvertisements};
 use dataplane::{Attachment, Interface, InterfaceId, MAX_INTERFACES, MAX_MTU, MIN_MTU};
 
-use crate::{DhcpLease, Port, advertise::Advertiser, nd, services::Services};
+use crate::{DhcpLease, Port, advertise::Advertiser, listener::Listener, nd, services::Services};
 
 /// Group of all IPv4 systems of a link (RFC 1112).
 const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
@@ -28,6 +28,7 @@ pub(crate) struct Link {
     pub(crate) settings: Option<Settings>,
     pub(crate) lease: Option<DhcpLease>,
     pub(crate) advertiser: Option<Advertiser>,
+    pub(crate) listener: Listener,
     /// Own addresses that are being told to the link, or asked about.
     pub(crate) probing: BTreeMap<IpAddr, Probe>,
     /// Own addresses that have been, or are.
@@ -68,6 +69,7 @@ impl Link {
             settings: None,
             lease: None,
             advertiser: None,
+            listener: Listener::default(),
             probing: BTreeMap::new(),
             probed: BTreeSet::new(),
             duplicates: Vec::new(),
@@ -145,6 +147,17 @@ impl Link {
         prefixes
     }
 
+    /// The IPv6 groups to listen to, but for that of all nodes.
+    pub(crate) fn groups6(&self, services: &Services) -> BTreeSet<Ipv6Addr> {
+        let own = self.addresses().filter_map(|network| match network {
+            IpNet::V6(network) => Some(nd::solicited_node(network.addr())),
+            IpNet::V4(_) => None,
+        });
+        let mut groups: BTreeSet<_> = own.chain(services.groups_of(self)).collect();
+        groups.extend([nd::ALL_ROUTERS, nd::solicited_node(self.link_local())]);
+        groups
+    }
+
     /// For the tables. `carries_vlans`: a sub-interface needs it although it is not configured itself.
     pub(crate) fn compile(&self, carries_vlans: bool, services: &Services) -> Option<Interface> {
         if self.settings.is_none() && !carries_vlans {
@@ -161,11 +174,8 @@ impl Link {
         let mut groups6 = Vec::new();
         if self.settings.is_some() && !self.is_tunnel() {
             ipv6.push((self.link_local(), 64));
-            groups6.extend([nd::ALL_NODES, nd::ALL_ROUTERS]);
-            groups6.extend(ipv6.iter().map(|(address, _)| nd::solicited_node(*address)));
-            groups6.extend(services.groups_of(self));
-            groups6.sort_unstable();
-            groups6.dedup();
+            groups6.push(nd::ALL_NODES);
+            groups6.extend(self.groups6(services));
         }
         let waits_for_lease =
             self.lease.is_none() && self.settings.as_ref().is_some_and(|settings| settings.dhcp4);
@@ -240,7 +250,8 @@ impl Links {
         let up = self.iter().map(|(_, link)| link).filter(|link| link.is_up());
         let due = up.flat_map(|link| {
             let probes = link.probing.values().map(|probe| probe.due_ns);
-            probes.chain(link.advertiser.iter().map(|advertiser| advertiser.deadline_ns))
+            let told = link.advertiser.iter().map(|advertiser| advertiser.deadline_ns);
+            probes.chain(told).chain([link.listener.due_ns()])
         });
         due.min().unwrap_or(u64::MAX)
     }

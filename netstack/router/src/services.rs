@@ -52,6 +52,7 @@ impl Router {
             self.changes.mark_dirty();
         }
         (self.services.addresses, self.services.backends) = (addresses, backends);
+        self.listen(now_ns);
         self.announce_services(&new, now_ns);
         self.pin_backends();
     }

@@ -1,6 +1,8 @@
 //! Neighbours, by frames in and frames out.
 
 mod common;
+#[path = "neighbours/listener.rs"]
+mod listener;
 
 use common::*;
 use router::{Limits, NeighbourState::*, RouterDrop};
@@ -312,6 +314,7 @@ fn nothing_hostile_makes_it_panic() {
             &nd_message(135, 0, "2001:db8:0:1::1", Some((1, [2; 6]))),
         ),
         nd(host_mac(1), [0x33, 0x33, 0, 0, 0, 2], "fe80::2", "ff02::2", &[133, 0, 0, 0, 0, 0, 0, 0]),
+        listener::query("fe80::2", 100, "::", true),
         udp4(host_mac(1), port_mac(0), [10, 0, 0, 2], [10, 0, 1, 9]),
     ];
     let frame = (0..good.len(), prop::collection::vec((14usize..90, any::<u8>()), 0..6), 14usize..100);

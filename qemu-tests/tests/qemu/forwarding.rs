@@ -1,9 +1,9 @@
 //! What happens to packets between two stations on frame sockets.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::frame::{self, Payload, Seen};
 use lab::gateway::{self, LEFT, RIGHT, Stations};
 use qemu_tests::Experiment;
@@ -15,7 +15,29 @@ const PORT: u16 = 4000;
 
 pub fn both_families_on_one_core(experiment: &Experiment) -> Result<()> {
     let (_vm, stations) = experiment.gateway()?;
-    datagrams_cross(&stations)
+    datagrams_cross(&stations)?;
+    listens_to_groups(&stations)
+}
+
+/// A switch that asks on the link who listens to which groups (RFC 2710) is told (RFC 3810).
+fn listens_to_groups(stations: &Stations) -> Result<()> {
+    let left = &stations.left;
+    let to_all = [0x33, 0x33, 0, 0, 0, 1];
+    let ethernet = [&to_all[..], &left.mac, &[0x86, 0xdd]].concat();
+    let (source, destination): (Ipv6Addr, Ipv6Addr) = ("fe80::1".parse()?, "ff02::1".parse()?);
+    let ipv6 = [&[0x60, 0, 0, 0, 0, 32, 0, 1][..], &source.octets(), &destination.octets()].concat();
+    // A router alert, and the question about every group, to be answered at once.
+    let message = [58, 0, 5, 2, 0, 0, 1, 0, 130, 0, 0x80, 0x27, 0, 0, 0, 0];
+    left.wire().send(&[&ethernet, &ipv6, &message[..], &[0; 16]].concat())?;
+    let IpAddr::V6(node) = LEFT.nodes()[1] else { bail!("the second address is of IPv6") };
+    let own = node.octets();
+    let group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, own[13], own[14], own[15]];
+    let record = [&[2, 0, 0, 0][..], &group].concat();
+    let told = left.receive_frame(LIMIT, |frame| {
+        let is_report = frame.get(20) == Some(&0) && frame.get(62) == Some(&143);
+        (is_report && frame.windows(record.len()).any(|window| window == record)).then_some(())
+    })?;
+    told.context("nobody says that the node listens to the group of its address")
 }
 
 pub fn both_families_on_two_cores(experiment: &Experiment) -> Result<()> {

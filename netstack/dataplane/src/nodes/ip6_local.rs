@@ -1,4 +1,5 @@
-//! IPv6 packets for this node: echo is answered here, neighbour discovery and everything else goes to control.
+//! IPv6 packets for this node: echo is answered here, neighbour discovery, queries for listeners and everything else go to
+//! control.
 
 use super::ip4_local::{is_esp, sum_from};
 use super::ip6_headers::{Upper, upper_layer};
@@ -69,6 +70,7 @@ fn deliver_icmp(cx: &Context<'_>, packet: &mut Buf, at: usize) -> Node {
         ECHO_REQUEST if at == size_of::<Ipv6>() && !Ipv6Addr::from(header.destination).is_multicast() => {
             reply(cx.tables, packet, icmp)
         }
+        icmpv6::LISTENER_QUERY if is_listener_query(packet) => punt_for(packet, PuntReason::Nd),
         nd::ROUTER_SOLICITATION..=nd::REDIRECT => {
             // A tunnel has no neighbours, and what was in it is about no link, whatever its hop limit says.
             let is_inner = packet.meta().flags.contains(Flags::INNER);
@@ -81,6 +83,18 @@ fn deliver_icmp(cx: &Context<'_>, packet: &mut Buf, at: usize) -> Node {
         }
         _ => punt_for(packet, PuntReason::Local6),
     }
+}
+
+/// True if this asks who on the link listens to which groups (RFC 3810 §5.1, §6.2): somebody of the link does, with nothing
+/// but a router alert before the message, and no tunnel brought it here.
+fn is_listener_query(packet: &Buf) -> bool {
+    let Ok((header, rest)) = Ipv6::ref_from_prefix(packet.data()) else { return false };
+    header.version() == 6
+        && header.next_header == protocol::HOP_BY_HOP
+        && header.hop_limit == 1
+        && matches!(rest, [protocol::ICMPV6, 0, _, _, _, _, _, _, icmpv6::LISTENER_QUERY, 0, ..])
+        && Ipv6Addr::from(header.source).is_unicast_link_local()
+        && !packet.meta().flags.intersects(Flags::INNER.union(Flags::DECRYPTED))
 }
 
 /// Turns an echo request into its reply: addresses exchanged, which keeps the pseudo-header's sum, and type changed.

@@ -63,6 +63,33 @@ fn neighbour_discovery_reaches_control_if_it_is_valid() {
 }
 
 #[test]
+fn who_asks_for_listeners_on_the_link_is_heard() {
+    let query = |source: &str, hop_limit, code| {
+        let source = source.parse::<std::net::Ipv6Addr>().expect("a literal address").octets();
+        let all = std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets();
+        let builder = PacketBuilder::ethernet2(HOST0, packet::ethernet::multicast_mac_ipv6(all));
+        let mut frame = Vec::new();
+        let builder = builder.ipv6(source, all, hop_limit).icmpv6_raw(130, code, [0; 4]);
+        builder.write(&mut frame, &[0; 16]).expect("a vector takes all");
+        frame[20] = 0;
+        frame[19] += 8;
+        drop(frame.splice(54..54, [58, 0, 5, 2, 0, 0, 1, 0]));
+        frame
+    };
+    let mut bed = Testbed::new();
+    for (frame, reason) in [
+        (query("fe80::9", 1, 0), PuntReason::Nd),
+        (query("fe80::9", 2, 0), PuntReason::Local6),
+        (query("fe80::9", 1, 1), PuntReason::Local6),
+        (query("2001:db8::9", 1, 0), PuntReason::Local6),
+    ] {
+        bed.send(0, &frame);
+        assert_eq!(bed.punts().iter().map(|punt| punt.reason).collect::<Vec<_>>(), [reason]);
+    }
+    bed.assert_balanced();
+}
+
+#[test]
 fn injected_packets_leave() {
     let mut bed = Testbed::new();
     let mut cache = bed.pool.cache();
