@@ -162,6 +162,12 @@ impl Router {
         neighbours.collect()
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn neighbour_count(&self) -> usize {
+        self.neighbours.len()
+    }
+
     /// All interfaces, by number.
     #[must_use]
     pub fn interfaces(&self) -> Vec<InterfaceStatus> {

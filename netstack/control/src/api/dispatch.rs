@@ -5,6 +5,7 @@ use super::{
     endpoints::{ENDPOINTS, Endpoint, Handler},
     problem::{denied, method_not_allowed, problem},
     query::Query,
+    room,
 };
 use crate::http::{
     Head, Service, Sink, Start,
@@ -55,9 +56,17 @@ fn begin(node: &mut Node, head: &Head, peer: IpAddr) -> Result<Start<Node>, Repl
         content_type: "",
     };
     match endpoint.handler {
-        Handler::Plain(handle) if head.body == BodyLength::None => Ok(Start::Reply(handle(node, &request))),
-        // An empty chunked body is as good as none.
-        Handler::Plain(handle) => collect(head, 0, move |node, _| handle(node, &request)),
+        Handler::Plain(handle) => {
+            let answer = move |node: &mut Node| match room::check(node, (endpoint.room)(node)) {
+                Ok(()) => handle(node, &request),
+                Err(refusal) => refusal,
+            };
+            match head.body {
+                BodyLength::None => Ok(Start::Reply(answer(node))),
+                // An empty chunked body is as good as none.
+                _ => collect(head, 0, move |node, _| answer(node)),
+            }
+        }
         Handler::Document { content_type, max_bytes, handle, .. } => {
             request.content_type = check_content(head, &[content_type])?;
             collect(head, max_bytes, move |node, body| handle(node, &request, body))

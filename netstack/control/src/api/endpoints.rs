@@ -6,7 +6,7 @@ use super::query::{
 };
 use super::{
     JSON, NDJSON, Reply, bulk, configuration, dispatch::Request, flows, interfaces, ipsec, log, metrics,
-    neighbours, openapi, policy, resources, routes, services, status, storage, traffic,
+    neighbours, openapi, policy, resources, room, routes, services, status, storage, traffic,
 };
 use crate::http::{Sink, head::Method};
 use crate::node::Node;
@@ -24,6 +24,8 @@ pub(crate) struct Endpoint {
     pub answer: Answer,
     /// Statuses of refusals that are particular to it.
     pub refusals: &'static [u16],
+    /// Memory that a plain handler's answer takes at most, in bytes.
+    pub room: fn(&Node) -> u64,
 }
 
 /// What handles a request.
@@ -83,7 +85,13 @@ const fn get(
         handler: Handler::Plain(handle),
         answer: answer(schema),
         refusals: &[],
+        room: room::little,
     }
+}
+
+/// What answers at length: with 507 when there is not the memory.
+const fn large(room: fn(&Node) -> u64, endpoint: Endpoint) -> Endpoint {
+    Endpoint { room, refusals: &[507], ..endpoint }
 }
 
 const fn post(
@@ -126,7 +134,10 @@ const fn text(content_type: &'static str) -> Answer {
 pub(crate) static ENDPOINTS: &[Endpoint] = &[
     Endpoint { is_open: true, ..get("/v1/health", "Health", "Whether the node is there", status::health) },
     get("/v1/status", "Status", "What the node is, how long it runs and how it fares", status::status),
-    get("/v1/config", "Config", "The running configuration, without secrets", configuration::get),
+    large(
+        room::config,
+        get("/v1/config", "Config", "The running configuration, without secrets", configuration::get),
+    ),
     Endpoint {
         method: Method::Put,
         query: &[
@@ -169,7 +180,10 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         refusals: &[409, 503, 507],
         ..post("/v1/store", "Store", "Write the running configuration to the store", storage::save)
     },
-    get("/v1/interfaces", "Interfaces", "Interfaces with addresses, link and counters", interfaces::list),
+    large(
+        room::interfaces,
+        get("/v1/interfaces", "Interfaces", "Interfaces with addresses, link and counters", interfaces::list),
+    ),
     Endpoint {
         query: &[
             optional("limit", Integer(1, MAX_PAGE), "Routes of a page; 100 if left out."),
@@ -203,6 +217,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             optional("limit", Integer(1, MAX_PAGE), "Objects of a page; 100 if left out."),
             optional("after", Text(600), "Go on after this one: the `next` of the page before."),
         ],
+        refusals: &[507],
         answer: Answer { lines: "Resource", ..answer("Resources") },
         ..get(
             "/v1/resources",
@@ -320,6 +335,8 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         query: &[optional("namespace", Text(253), "Only endpoints of this namespace."), PROTOCOL, PORT],
+        refusals: &[507],
+        room: room::matrix,
         ..get("/v1/policy/matrix", "PolicyMatrix", "Who reaches whom on a port", policy::matrix)
     },
     Endpoint {
@@ -372,7 +389,10 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             flows::get,
         )
     },
-    get("/v1/neighbours", "Neighbours", "ARP and neighbour discovery entries", neighbours::list),
+    large(
+        room::neighbours,
+        get("/v1/neighbours", "Neighbours", "ARP and neighbour discovery entries", neighbours::list),
+    ),
     Endpoint {
         refusals: &[507],
         ..get(
@@ -436,9 +456,15 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             ipsec::verify,
         )
     },
-    get("/v1/counters", "Counters", "Counters of interfaces and of the graph's nodes", traffic::counters),
+    large(
+        room::interfaces,
+        get("/v1/counters", "Counters", "Counters of interfaces and of the graph's nodes", traffic::counters),
+    ),
     get("/v1/drops", "Drops", "Dropped packets by reason", traffic::drops),
-    get("/v1/trace", "Trace", "The recorded ways of packets through the graph", traffic::trace),
+    large(
+        room::trace,
+        get("/v1/trace", "Trace", "The recorded ways of packets through the graph", traffic::trace),
+    ),
     Endpoint {
         query: &[
             optional(
@@ -485,7 +511,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         answer: text(metrics::CONTENT_TYPE),
+        refusals: &[507],
+        room: room::metrics,
         ..get("/metrics", "", "Metrics for Prometheus", metrics::get)
     },
-    get("/openapi.json", "OpenApi", "This description", openapi::get),
+    large(room::description, get("/openapi.json", "OpenApi", "This description", openapi::get)),
 ];

@@ -22,6 +22,7 @@ mod query;
 #[cfg(test)]
 mod resource_tests;
 mod resources;
+mod room;
 mod routes;
 mod services;
 mod status;

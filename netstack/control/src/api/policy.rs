@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 /// The source port of packets that are asked about: the first of the dynamic ones (RFC 6335 §6).
 const SOURCE_PORT: u16 = 49_152;
 /// Endpoints of a matrix at most.
-const MAX_MATRIX: usize = 256;
+pub(super) const MAX_MATRIX: usize = 256;
 
 #[derive(Serialize)]
 struct EndpointView<'a> {

@@ -6,6 +6,7 @@ use super::{
     edit::{Edits, Mode},
     json,
     problem::problem,
+    room,
 };
 use crate::http::{Pull, Sink, Source};
 use crate::node::Node;
@@ -62,6 +63,10 @@ pub(super) fn list(node: &mut Node, request: &Request) -> Reply {
     }
     let limit = request.query.integer("limit").unwrap_or(100) as usize;
     let found = page(node, &filter, after.as_ref(), limit);
+    let text_bytes: usize = found.iter().map(|object| object.text().len()).sum();
+    if let Err(refusal) = room::check(node, 2 * text_bytes as u64) {
+        return refusal;
+    }
     let next = (found.len() == limit).then(|| found.last().map(|object| cursor(object.key()))).flatten();
     let mut body = format!("{{\"generation\":{},\"resources\":[", node.objects.generation()).into_bytes();
     for (index, object) in found.iter().enumerate() {

@@ -443,6 +443,36 @@ fn requests_do_not_take_the_last_memory() {
 }
 
 #[test]
+fn answers_do_not_take_the_last_memory() {
+    let machine = Machine::default();
+    let mut api = Api::start(&machine);
+    let routes: Vec<Value> = (0..2000)
+        .map(|n| json!({"prefix": format!("198.18.{}.{}/32", n / 256, n % 256), "blackhole": true}))
+        .collect();
+    let mut config = two_ports();
+    config["routes"] = routes.into();
+    let vlans = (1..=400).map(|n| json!({"name": format!("eth0.{n}"), "parent": "eth0", "vlan": n}));
+    config["interfaces"].as_array_mut().unwrap().extend(vlans);
+    assert_eq!(api.ask("PUT", "/v1/config", &config.to_string()).status, 200);
+    let large = ["/v1/config", "/v1/interfaces", "/v1/counters", "/metrics", "/openapi.json"];
+    let little =
+        ["/v1/health", "/v1/status", "/v1/store", "/v1/neighbours", "/v1/trace", "/v1/drops", "/v1/log"];
+    for (taken_bytes, status) in [(0, 200), (58 << 20, 507), (0, 200)] {
+        machine.inside().taken_bytes = taken_bytes;
+        for path in large {
+            let answer = api.ask("GET", path, "");
+            assert_eq!(answer.status, status, "{path}");
+            // What was asked for suffices for the text while it grows.
+            let endpoint = ENDPOINTS.iter().find(|endpoint| endpoint.path == path).unwrap();
+            assert!((endpoint.room)(&api.node) >= 2 * answer.body.len() as u64, "{path}");
+        }
+        for path in little {
+            assert_eq!(api.ask("GET", path, "").status, 200, "{path}");
+        }
+    }
+}
+
+#[test]
 fn routes_change_in_bulk() {
     let mut api = Api::new();
     assert_eq!(api.ask("PUT", "/v1/config", &two_ports().to_string()).status, 200);
