@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 /// How long a host may take to have what a router advertises: it asks after at most a second, and the router answers within half a second.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Runs a program on the host in the VLAN.
-const IN_VLAN: &str = "ip netns exec vlan /bin/busybox";
+const IN_VLAN: &str = "nsenter --net=/run/netns/vlan";
 /// Flows of each family that the two next hops share.
 const FLOWS: u16 = 64;
 /// Of so many neither gets fewer by chance once in a billion runs.
@@ -36,12 +36,12 @@ pub fn is_routed_to(experiment: &Experiment) -> Result<()> {
     let mut guest =
         experiment.guest(experiment.bare_machine("guest").nic(guest_end.option("mac=52:54:00:fa:1f:02")))?;
     set_up(&mut guest)?;
+    hosts_reach_each_other(&mut guest)?;
     // One packet each: busybox waits a second between two.
     for node in RIGHT.nodes().into_iter().chain(LEFT.nodes()) {
         let _ = pinged(&mut guest, &format!("ping -c 1 -W 5 {node}"))?;
         let _ = pinged(&mut guest, &format!("{IN_VLAN} ping -c 1 -W 5 {node}"))?;
     }
-    hosts_reach_each_other(&mut guest)?;
     next_hops_share_flows(experiment, &left, &mut guest)?;
     scripts_tell_what_happened(&mut guest)
 }
@@ -65,16 +65,23 @@ fn config() -> Value {
 
 /// Makes two hosts of the guest. Their ways out in IPv6 are left to the router to tell.
 fn set_up(guest: &mut Guest) -> Result<()> {
+    // One program for each host: under emulation it takes longer to start one than to configure a host.
     let _ = guest.sh(&format!(
-        "ip link add link eth0 name tagged type vlan id 200 && ip netns add vlan && ip link set tagged netns vlan\n\
-         host() {{ ip -n $1 link set lo up && ip -n $1 addr add 10.9.0.1/32 dev lo &&\n\
-         ip -n $1 -6 addr add 2001:db8:9::1/128 dev lo && ip -n $1 link set $2 up && ip -n $1 addr add $3/24 dev $2 &&\n\
-         ip -n $1 -6 addr add $4/64 dev $2 nodad && ip -n $1 route add default via $5; }}\n\
-         ln -s /proc/1/ns/net /run/netns/first && ip link set eth0 up &&\n\
-         host first eth0 {} {} {} && host vlan tagged 10.2.200.2 2001:db8:200::2 10.2.200.1",
-        RIGHT.host4, RIGHT.host6, RIGHT.node4
+        "ip -batch - <<END && ip -batch - <<END && ip -n vlan -batch - <<END\n\
+         link add link eth0 name tagged type vlan id 200\nnetns add vlan\nlink set tagged netns vlan\nEND\n{}END\n{}END",
+        host("eth0", &RIGHT.host4.to_string(), &RIGHT.host6.to_string(), &RIGHT.node4.to_string()),
+        host("tagged", "10.2.200.2", "2001:db8:200::2", "10.2.200.1"),
     ))?;
     Ok(())
+}
+
+/// What `ip` is to do for a host at its device.
+fn host(device: &str, address4: &str, address6: &str, router: &str) -> String {
+    format!(
+        "link set lo up\naddr add 10.9.0.1/32 dev lo\naddr add 2001:db8:9::1/128 dev lo\n\
+         link set {device} up\naddr add {address4}/24 dev {device}\naddr add {address6}/64 dev {device} nodad\n\
+         route add default via {router}\n"
+    )
 }
 
 /// What a ping says that loses nothing.
@@ -88,7 +95,7 @@ fn pinged(guest: &mut Guest, ping: &str) -> Result<String> {
 fn hosts_reach_each_other(guest: &mut Guest) -> Result<()> {
     let mut advertised = |ip: &str, device: &str, network: &str| -> Result<String> {
         let script = format!(
-            "{ip} -6 route show default | grep -q 'proto ra' && {ip} -6 -o addr show dev {device} dynamic | grep ' {network}:'"
+            "{ip} -6 route show default | grep -q 'proto ra' && {ip} -6 -o addr show dev {device} dynamic -tentative | grep ' {network}:'"
         );
         let shown = guest.sh_until(&script, LIMIT)?;
         let address = shown.split_ascii_whitespace().find_map(|word| word.strip_suffix("/64"));
