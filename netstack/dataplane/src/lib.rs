@@ -48,5 +48,5 @@ pub use tables::{
     MAX_MTU, MAX_NEXT_HOPS, MIN_MTU, NextHopGroup, Tables, TablesError,
 };
 pub use token_bucket::TokenBucket;
-pub use trace::{MAX_TRACED_PACKETS, TRACED_BYTES, TraceRecord, TraceRequest, TracedDrops};
+pub use trace::{MAX_TRACED_PACKETS, NamedRecord, TRACED_BYTES, TraceRecord, TraceRequest, TracedDrops};
 pub use worker::{Worker, deal};

@@ -121,19 +121,48 @@ impl TraceRecord {
     }
 }
 
-/// One line: `w0 #3 ip4-lookup -> ip4-rewrite, 84 bytes, in 1, 10.0.0.1 -> 10.0.1.2 protocol 1 ttl 64`.
+/// One line, with the number of an interface: `w0 #3 ip4-lookup -> ip4-rewrite, 84 bytes, in 1, 10.0.0.1 -> 10.0.1.2
+/// protocol 1 ttl 64`. See [`TraceRecord::named`] for one with its name.
 impl fmt::Display for TraceRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.named(&|_| None).fmt(f)
+    }
+}
+
+/// A record that prints interfaces by their names: see [`TraceRecord::named`].
+pub struct NamedRecord<'a> {
+    record: &'a TraceRecord,
+    name: &'a dyn Fn(InterfaceId) -> Option<&'a str>,
+}
+
+impl fmt::Display for NamedRecord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.record.write_line(f, self.name)
+    }
+}
+
+impl TraceRecord {
+    /// The line of this record, with interfaces by the names that they have; one without a name by its number.
+    pub fn named<'a>(&'a self, name: &'a dyn Fn(InterfaceId) -> Option<&'a str>) -> NamedRecord<'a> {
+        NamedRecord { record: self, name }
+    }
+
+    fn write_line<'a>(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        name: &dyn Fn(InterfaceId) -> Option<&'a str>,
+    ) -> fmt::Result {
         write!(f, "w{} #{} {} -> {}", self.worker, self.packet, self.node.name(), self.next.name())?;
         if let Some(reason) = self.drop_reason {
             write!(f, " ({})", reason.name())?;
         }
         write!(f, ", {} bytes", self.length)?;
-        if let Some(InterfaceId(id)) = self.rx_interface {
-            write!(f, ", in {id}")?;
-        }
-        if let Some(InterfaceId(id)) = self.tx_interface {
-            write!(f, ", out {id}")?;
+        for (way, interface) in [("in", self.rx_interface), ("out", self.tx_interface)] {
+            match interface.map(|id| (id, name(id))) {
+                Some((_, Some(name))) => write!(f, ", {way} {name}")?,
+                Some((InterfaceId(id), None)) => write!(f, ", {way} {id}")?,
+                None => (),
+            }
         }
         let bytes = self.bytes();
         let (ethertype, packet) = if self.is_frame() { ethertype(bytes) } else { (None, bytes) };

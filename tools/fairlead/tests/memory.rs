@@ -79,6 +79,31 @@ fn what_one_end_sends_the_other_receives() {
     assert_eq!(outcome, Ok(()));
 }
 
+/// A trace tells interfaces by the names that they have. What is traced is the question for a next hop's address.
+#[test]
+fn a_trace_names_interfaces() {
+    let node = Node::start(&[]);
+    let began = Instant::now();
+    while node.get("status").is_none() {
+        assert!(began.elapsed() < LIMIT, "no answer");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for host in 10.. {
+        let steps = std::thread::scope(|scope| {
+            let trace = scope.spawn(|| node.get("trace -N 2 -t 2"));
+            // The trace must be armed before the question is sent; another host is asked for if it was not.
+            std::thread::sleep(Duration::from_millis(300));
+            let _ = node.get(&format!("routes add 198.51.100.0/24 --via 10.1.0.{host}"));
+            trace.join().expect("it ends").map_or(String::new(), |answer| answer.to_string())
+        });
+        if steps.contains(", in eth1") {
+            assert!(!steps.contains(", in 1,"), "{steps}");
+            return;
+        }
+        assert!(began.elapsed() < LIMIT, "{steps}");
+    }
+}
+
 /// `--crypto` forces the implementation of AES-GCM and bounds the others; one that this CPU lacks is refused.
 #[test]
 fn ciphers_are_forced_or_refused() {

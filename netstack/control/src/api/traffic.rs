@@ -228,26 +228,29 @@ fn trace_request(node: &Node, request: &Request) -> Result<TraceRequest, &'stati
 /// `GET /v1/trace`.
 pub(super) fn trace(node: &mut Node, _: &Request) -> Reply {
     let mut packets: Vec<TracedPacket> = Vec::new();
+    let interfaces = node.router.interfaces();
     // A packet's records follow each other closely, but those of several workers mix.
     for record in &node.trace {
         match packets.iter_mut().rev().find(|packet| packet.packet == record.packet) {
-            Some(packet) => packet.steps.push(step(node, record)),
+            Some(packet) => packet.steps.push(step(node, &interfaces, record)),
             None => packets.push(TracedPacket {
                 worker: record.worker,
                 packet: record.packet,
-                steps: [step(node, record)].into(),
+                steps: [step(node, &interfaces, record)].into(),
             }),
         }
     }
     json(200, &Trace { packets })
 }
 
-fn step(node: &Node, record: &TraceRecord) -> Step {
+fn step(node: &Node, interfaces: &[InterfaceStatus], record: &TraceRecord) -> Step {
+    let name = |id| interfaces.iter().find(|status| status.id == id).map(|status| status.name.as_str());
+    let line = record.named(&name);
     let why = record.denied_by.map(|counter| node.policy_reason(counter));
     Step {
         node: record.node.name(),
         next: record.next.name(),
         drop_reason: record.drop_reason.map(dataplane::DropReason::name),
-        text: why.map_or_else(|| record.to_string(), |why| format!("{record}: {why}")),
+        text: why.map_or_else(|| line.to_string(), |why| format!("{line}: {why}")),
     }
 }

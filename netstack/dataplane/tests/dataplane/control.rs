@@ -272,6 +272,8 @@ fn the_trace_follows_a_packet() {
         "{}",
         lines[4]
     );
+    let named = records[4].named(&|id| (id == InterfaceId(1)).then_some("eth1.100")).to_string();
+    assert!(named.contains("bytes, in 0, out eth1.100, 02:00"), "{named}");
 
     bed.shared.arm_trace(TraceRequest { packets: 9, ..TraceRequest::default() });
     bed.send(0, &udp4([10, 1, 2, 3], 1, 10));
