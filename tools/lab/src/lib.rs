@@ -42,4 +42,4 @@ pub use netns::Netns;
 pub use nic::Nic;
 pub use qmp::Qmp;
 pub use station::Station;
-pub use vm::{Vm, VmBuilder};
+pub use vm::{Core, Vm, VmBuilder};

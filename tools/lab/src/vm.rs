@@ -231,12 +231,11 @@ impl Vm {
         Ok(Api::new(format!("http://127.0.0.1:{port}"), token))
     }
 
-    /// Processor time that the guest's first core has used, emulation included. A core that never halts has all the time
-    /// that passes, unless the machine below has other things to do.
-    pub fn first_core_time(&mut self) -> Result<Duration> {
+    /// The guest's first core.
+    pub fn first_core(&mut self) -> Result<Core> {
         let cores = self.qmp.execute("query-cpus-fast", &json!({}))?;
         let thread = cores[0]["thread-id"].as_u64().with_context(|| format!("no thread in {cores}"))?;
-        cpu_time_of(&fs::read_to_string(format!("/proc/{}/task/{thread}/stat", self.child.0.id()))?)
+        Ok(Core { stat: format!("/proc/{}/task/{thread}/stat", self.child.0.id()) })
     }
 
     /// Processor time that QEMU has used since it was started, guest and emulation together.
@@ -254,6 +253,20 @@ impl Vm {
             std::thread::sleep(Duration::from_millis(5));
         }
         bail!("QEMU still runs after {limit:?}")
+    }
+}
+
+/// A core of a machine, which is a thread of QEMU's.
+#[derive(Debug)]
+pub struct Core {
+    stat: String,
+}
+
+impl Core {
+    /// Processor time that it has used, emulation included, in hundredths of a second. A core that never halts has all
+    /// the time that passes, unless the machine below has other things to do.
+    pub fn time(&self) -> Result<Duration> {
+        cpu_time_of(&fs::read_to_string(&self.stat)?)
     }
 }
 
@@ -380,7 +393,9 @@ mod tests {
         assert!(vm.qmp().set_link("nic7", false).is_err());
         assert!(vm.api("token").unwrap().base().starts_with("http://127.0.0.1:"));
         assert!(vm.cpu_time().unwrap() > Duration::ZERO);
-        assert!(vm.first_core_time().unwrap() <= vm.cpu_time().unwrap() + Duration::from_millis(20));
+        assert!(
+            vm.first_core().unwrap().time().unwrap() <= vm.cpu_time().unwrap() + Duration::from_millis(20)
+        );
         assert!(logs.path().join("probe.nic1.pcap").exists());
         let _ = vm.qmp().execute("quit", &serde_json::json!({})).unwrap();
         assert!(vm.wait(limit).unwrap().success());

@@ -103,27 +103,40 @@ fn boot(target: &Path) -> Result<Boot> {
         .config(config)
         .smp(2);
     let mut vm = stations.plug(machine, Nic::without_capture).start()?;
-    let core_time = vm.first_core_time()?;
+    let core = vm.first_core()?;
     let packet = frame::udp(&stations.left.ends(NODE_MAC, RIGHT.host4.into(), 64), 1, PORT, b"first");
     let began = Instant::now();
     let mut through = None;
+    // What the first core has had, and when: the console is silent until the first packet, so that only then is it known
+    // when the kernel was entered.
+    let mut had = vec![(Duration::ZERO, core.time()?)];
     // One that came before its neighbour was known there goes out by way of control, and does not count yet.
     while !vm.console().text().contains(FORWARDED) {
         // The wire holds some frames; while nobody takes them it refuses more.
         let _ = stations.left.wire().send(&packet);
         through = stations.right.receive_udp(PORT, PAUSE)?.or(through);
+        had.push((began.elapsed(), core.time()?));
         ensure!(began.elapsed() < LIMIT, "nothing is forwarded:\n{}", vm.console().tail());
     }
-    let held_up = began.elapsed().saturating_sub(vm.first_core_time()?.saturating_sub(core_time));
+    had.push((began.elapsed(), core.time()?));
     let (ends, data) = through.context("the node says that it forwards, and nothing arrives")?;
     ensure!(ends.source == IpAddr::from(LEFT.host4) && data == b"first", "it arrives changed: {ends:?}");
     let line = vm.console().wait_for(&format!("{FORWARDED} after ([0-9]+) us"), LIMIT)?;
     let microseconds: f64 = line.parse().with_context(|| format!("no time in {line:?}"))?;
+    let took = Duration::from_secs_f64(microseconds / 1e6);
     Ok(Boot {
         milliseconds: microseconds / 1000.0,
         stages: stages(&vm.console().text()),
-        held_up_milliseconds: held_up.as_secs_f64() * 1000.0,
+        held_up_milliseconds: held_up(&had, took).as_secs_f64() * 1000.0,
     })
+}
+
+/// How much of the last `took` a core did not have, by what it had had when.
+fn held_up(had: &[(Duration, Duration)], took: Duration) -> Duration {
+    let Some((end, all)) = had.last() else { return Duration::ZERO };
+    let entry = end.saturating_sub(took);
+    let before = had.iter().rfind(|(at, _)| *at <= entry).map_or(Duration::ZERO, |(_, time)| *time);
+    took.saturating_sub(all.saturating_sub(before))
 }
 
 /// The stages that a console names, with the milliseconds at which each was reached: `memory 6.8, cores 10.1`.
@@ -161,6 +174,16 @@ mod tests {
         );
         assert_eq!(judged(&[(150.0, 0.0), (150.0, 49.0)]).verdict, Verdict::Failed);
         assert_eq!(judged(&[]).verdict, Verdict::Failed);
+    }
+
+    #[test]
+    fn only_what_the_core_lacks_since_the_kernel_s_entry_counts() {
+        let ms = Duration::from_millis;
+        // It lacked all of the first 100 ms, which were the loader's, and 30 of those of the kernel.
+        let had = [(ms(0), ms(0)), (ms(100), ms(0)), (ms(200), ms(80)), (ms(250), ms(120))];
+        assert_eq!(held_up(&had, ms(150)), ms(30));
+        assert_eq!(held_up(&had, ms(400)), ms(280));
+        assert_eq!(held_up(&[], ms(1)), ms(0));
     }
 
     #[test]
