@@ -1,8 +1,6 @@
 //! Kubernetes' `NetworkPolicy` against cyclonus' table of who reaches whom.
 
-mod common;
-
-use common::{add, list, load, namespace, packet, pod, protocol_number, text};
+use crate::common::{add, list, load, namespace, packet, pod, protocol_number, text};
 use policy::classifier::Classifier;
 use policy::{Inventory, flow};
 

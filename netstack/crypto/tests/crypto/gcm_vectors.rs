@@ -1,8 +1,6 @@
 //! AES-GCM: published vectors through every kernel that this CPU runs.
 
-mod common;
-
-use common::{Packet, check_vector, field, hex, open, wycheproof};
+use crate::common::{Packet, check_vector, field, hex, open, wycheproof};
 use crypto::gcm::{Gcm, Kernel, Key};
 
 /// The kernels of this CPU. Names those it lacks, so that nobody takes them for tested.

@@ -1,9 +1,7 @@
 //! NIST's CAVP vectors through every kernel that this CPU runs: each vector alone, and all of a file in one call, where
 //! kernels work on several packets side by side.
 
-mod common;
-
-use common::{Packet, hex, open, seal};
+use crate::common::{Packet, hex, open, seal};
 use crypto::Aead;
 use crypto::cbc_hmac::{self, CbcHmac, Hash};
 use crypto::gcm::{Gcm, Kernel, Key};

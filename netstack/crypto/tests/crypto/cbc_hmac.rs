@@ -1,8 +1,6 @@
 //! AES-CBC with HMAC-SHA2: published vectors, and what is not authentic.
 
-mod common;
-
-use common::{field, hex, wycheproof};
+use crate::common::{field, hex, wycheproof};
 use crypto::cbc_hmac::{CbcHmac, Hash, Job, Kernel, Key, KeyLengthError};
 use proptest::prelude::*;
 

@@ -1,8 +1,6 @@
 //! The selector language against Calico's own cases.
 
-mod common;
-
-use common::{list, load, text};
+use crate::common::{list, load, text};
 use policy::{Labels, Selector};
 
 #[test]

@@ -1,8 +1,6 @@
 //! `ClusterNetworkPolicy` against the probes of network-policy-api's conformance tests.
 
-mod common;
-
-use common::{add, list, load, namespace, number, packet, pod, protocol_number, text};
+use crate::common::{add, list, load, namespace, number, packet, pod, protocol_number, text};
 use policy::classifier::Classifier;
 use policy::{Inventory, flow};
 use serde_json::{Value, json};

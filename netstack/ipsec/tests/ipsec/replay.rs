@@ -1,8 +1,6 @@
 //! The anti-replay window against a naive one, against many workers, and in front of packets.
 
-mod common;
-
-use common::{Pair, inner, parameters};
+use crate::common::{Pair, inner, parameters};
 use ipsec::{Algorithm, SaParameters};
 use ipsec::{EspError, Window};
 use proptest::prelude::*;

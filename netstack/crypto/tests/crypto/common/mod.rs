@@ -1,7 +1,5 @@
 //! What the tests of all AEADs share: vectors, and a way through a cipher.
 
-#![allow(dead_code, reason = "each test crate uses a part")]
-
 use crypto::{Aead, Job, NONCE_BYTES, TAG_BYTES};
 use serde_json::Value;
 use std::io::Read;

@@ -1,7 +1,5 @@
 //! Whole packets of somebody else's (see `crypto/tests/data`): sealed to the byte, and opened.
 
-mod common;
-
 use buffer::BufferPool;
 use crypto::cbc_hmac::Hash;
 use crypto::gcm::Gcm;
@@ -52,7 +50,7 @@ fn ends(outer: &[u8]) -> (IpAddr, IpAddr) {
 #[test]
 fn packets_of_others_are_opened_and_sealed_alike() {
     let file: Value =
-        serde_json::from_str(include_str!("../../crypto/tests/data/dpdk-esp-vectors.json")).expect("JSON");
+        serde_json::from_str(include_str!("../../../crypto/tests/data/dpdk-esp-vectors.json")).expect("JSON");
     let mut names = Vec::new();
     for vector in file["vectors"].as_array().expect("an array") {
         let (name, Some(algorithm)) = (vector["name"].as_str().unwrap_or_default(), algorithm(vector)) else {
@@ -77,7 +75,7 @@ fn packets_of_others_are_opened_and_sealed_alike() {
         let sa = database.add(outbound, &entropy, 0).unwrap_or_else(|error| panic!("{name}: {error}"));
         let _ = database.add(inbound, &entropy, 0).expect(name);
         let tunnel = Tunnel { outbound: Some(sa.id()), ..Tunnel::default() };
-        database.set_tunnel(common::TUNNEL, tunnel).expect("a valid tunnel");
+        database.set_tunnel(crate::common::TUNNEL, tunnel).expect("a valid tunnel");
         let snapshot = database.snapshot();
         let mut cache = BufferPool::from_heap(2).cache();
         let mut packet = |bytes: &[u8]| {

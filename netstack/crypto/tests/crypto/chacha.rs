@@ -1,8 +1,6 @@
 //! ChaCha20-Poly1305: published vectors, and every kernel against the reference.
 
-mod common;
-
-use common::{Packet, check_vector, field, hex, open, seal, wycheproof};
+use crate::common::{Packet, check_vector, field, hex, open, seal, wycheproof};
 use crypto::chacha::{ChaChaPoly, Kernel, Key};
 use crypto::{Aead, Job};
 use proptest::prelude::*;

@@ -1,7 +1,5 @@
 //! What the tests share: their data, and objects made of it.
 
-#![allow(dead_code, reason = "each test uses a part")]
-
 use std::io::Read;
 use std::path::Path;
 

@@ -1,8 +1,6 @@
 //! Every mode, family, algorithm and kind of sequence number; limits, lifetimes, policies of headers, hostile input.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use ipnet::IpNet;
 use ipsec::{
     Algorithm, DfPolicy, Direction, DscpPolicy, EcnPolicy, EspError, EventKind, Lifetimes, Limits, Long,

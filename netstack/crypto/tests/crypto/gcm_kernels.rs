@@ -1,8 +1,6 @@
 //! AES-GCM: every kernel that this CPU runs against the portable one.
 
-mod common;
-
-use common::{Packet, open, seal};
+use crate::common::{Packet, open, seal};
 use crypto::gcm::{Gcm, Kernel, Key};
 use crypto::{Aead, Job};
 use proptest::prelude::*;

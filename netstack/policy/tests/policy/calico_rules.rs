@@ -1,10 +1,8 @@
 //! Rules, tiers and a host's hooks against the cases of Calico's own dataplane tests.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{list, load, number, text};
+use crate::common::{list, load, number, text};
 use ipnet::IpNet;
 use policy::model::{
     Action, DefaultAction, Direction, Endpoint, EndpointKind, Hook, Icmp, Match, Model, Order, Packet,
@@ -146,7 +144,7 @@ fn rule(index: usize, rule: &Value, sets: &Value) -> Rule {
         not_ports: ports(&rule[format!("not_{side}_ports")], &Value::Null, sets),
     };
     let protocol = |value: &Value| match (&value["name"], &value["number"]) {
-        (Value::String(name), _) => Some(common::protocol_number(name)),
+        (Value::String(name), _) => Some(crate::common::protocol_number(name)),
         (_, Value::Null) => None,
         (_, value) => Some(number(value)),
     };
@@ -193,7 +191,7 @@ fn ports(ranges: &Value, named: &Value, sets: &Value) -> Vec<Ports> {
     let member = |member: &Value| {
         let (net, port) = text(member).split_once(',').unwrap();
         let (protocol, port) = port.split_once(':').unwrap();
-        (net.parse().unwrap(), common::protocol_number(protocol), port.parse().unwrap())
+        (net.parse().unwrap(), crate::common::protocol_number(protocol), port.parse().unwrap())
     };
     let named =
         list(named).iter().map(|id| Ports::Members(list(&sets[text(id)]).iter().map(member).collect()));

@@ -1,5 +1,4 @@
 //! Pairs of SAs, and packets for them.
-#![allow(dead_code, reason = "each test binary uses a part")]
 
 use buffer::{Buf, BufferPool};
 use crypto::cbc_hmac::Hash;

@@ -1,0 +1,8 @@
+//! What policies mean: public conformance cases, and the compiled classifier against the reference.
+
+mod calico_rules;
+mod classifier;
+mod cluster_policies;
+mod common;
+mod cyclonus;
+mod selectors;
