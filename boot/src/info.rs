@@ -136,6 +136,9 @@ pub struct BootInfo {
 
 impl BootInfo {
     /// Reads what the loader left. `magic` is EAX and `address` EBX as they were at entry.
+    ///
+    /// # Errors
+    /// Neither protocol was spoken, a structure lies where there is no memory, or the memory map is missing or too long.
     pub fn read<M: PhysicalMemory>(memory: &M, magic: u32, address: u32) -> Result<Self, BootError> {
         let address = u64::from(address);
         if magic == multiboot::LOADER_MAGIC {

@@ -65,6 +65,9 @@ impl From<object::Error> for PackError {
 
 /// Packs what backtraces are made of in the ELF file `image`, and cuts everything off that is not loaded:
 /// section headers, debug information, the linker's own symbol table.
+///
+/// # Errors
+/// `image` is no ELF file, was not linked by `image.ld`, or has backtraces that take more memory than that reserves.
 pub fn pack(image: &mut Vec<u8>) -> Result<Packed, PackError> {
     let elf = Elf::parse(image.as_slice())?;
     let section = elf.section_by_name(SECTION).ok_or(PackError::NoImage)?;

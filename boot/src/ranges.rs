@@ -46,6 +46,9 @@ impl<const N: usize> RangeSet<N> {
     }
 
     /// Adds `range`, joining it with what it overlaps or touches. An empty range changes nothing.
+    ///
+    /// # Errors
+    /// There are `N` ranges already, and this one touches none of them. Nothing has changed then.
     pub fn insert(&mut self, range: Range<u64>) -> Result<(), RangesFull> {
         if range.is_empty() {
             return Ok(());
@@ -61,7 +64,10 @@ impl<const N: usize> RangeSet<N> {
         Ok(())
     }
 
-    /// Takes every address of `range` out. On [`RangesFull`] nothing has changed.
+    /// Takes every address of `range` out.
+    ///
+    /// # Errors
+    /// More than `N` ranges would be left. Nothing has changed then.
     pub fn remove(&mut self, range: Range<u64>) -> Result<(), RangesFull> {
         if range.is_empty() {
             return Ok(());

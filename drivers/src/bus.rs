@@ -29,17 +29,25 @@ pub trait Device: Send + Sync {
     fn config_write32(&self, offset: u16, value: u32);
 
     /// Maps a memory BAR, whole and uncached. A 64-bit BAR goes by the lower of its two numbers.
+    ///
+    /// # Errors
+    /// There is no memory BAR of this number, or it has no address.
     fn map_bar(&self, bar: u8) -> Result<Arc<dyn Registers>, BusError>;
 
     /// Allocates memory that this device may read and write: contiguous in its address space, cached, zeroed,
     /// aligned to `align` bytes (a power of two, at most 4096) on both sides.
+    ///
+    /// # Errors
+    /// There is not so much memory that the device can reach.
     fn dma_alloc(&self, len_bytes: usize, align: usize) -> Result<DmaRegion, BusError>;
 
     /// How many entries the MSI-X table has; 0 when the device cannot interrupt by MSI-X.
     fn msix_table_len(&self) -> u16;
 
     /// Programs one MSI-X table entry per target, from entry 0 on, unmasks them and turns MSI-X on.
-    /// More targets than `msix_table_len` are an error.
+    ///
+    /// # Errors
+    /// More targets than [`Device::msix_table_len`], a capability that makes no sense, or no interrupt vectors left.
     fn enable_msix(&self, targets: &[InterruptTarget]) -> Result<Vec<Box<dyn Interrupt>>, BusError>;
 }
 

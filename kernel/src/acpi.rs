@@ -148,6 +148,9 @@ fn roots<M: PhysicalMemory>(memory: &M, at: u64) -> Option<[(u64, usize); 2]> {
 impl Acpi {
     /// Reads the tables that the root pointer at `root_pointer` leads to: by the XSDT, or by the RSDT where there is
     /// none or a damaged one.
+    ///
+    /// # Errors
+    /// There is no root pointer with a right checksum, or it leads to no root table with one.
     pub fn read<M: PhysicalMemory>(memory: &M, root_pointer: Option<u64>) -> Result<Self, AcpiError> {
         let roots = root_pointer.and_then(|at| roots(memory, at)).ok_or(AcpiError::NoRootPointer)?;
         let mut roots = roots.into_iter().filter(|&(address, _)| address != 0).peekable();

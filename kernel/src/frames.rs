@@ -30,6 +30,9 @@ impl FrameAllocator {
     }
 
     /// Takes over `memory`, whose ranges are page-aligned.
+    ///
+    /// # Errors
+    /// There is no room for one of the ranges; those before it are taken over.
     pub fn add(&mut self, memory: impl Iterator<Item = Range<u64>>) -> Result<(), RangesFull> {
         for range in memory {
             self.total += range.end - range.start;

@@ -95,6 +95,9 @@ unsafe impl<F: Send> Send for PageTable<F> {}
 impl<F: FnMut() -> Option<NonNull<Table>>> PageTable<F> {
     /// Empty page tables. `allocate` gives memory for a table, which nothing else uses, which stays for
     /// ever, and whose physical address is its pointer; its content does not matter.
+    ///
+    /// # Errors
+    /// `allocate` gives nothing.
     pub fn new(mut allocate: F, gigabyte_pages: bool) -> Result<Self, OutOfTables> {
         let root = new_table(&mut allocate, |_| 0)?;
         Ok(Self { root, allocate, gigabyte_pages })
@@ -107,6 +110,9 @@ impl<F: FnMut() -> Option<NonNull<Table>>> PageTable<F> {
 
     /// Lets `range`, widened to whole pages, be used for `access` only, with the largest pages that fit.
     /// What was mapped before is replaced. The caller flushes the TLB where something was mapped before.
+    ///
+    /// # Errors
+    /// `allocate` gives nothing for a table; a part of `range` may be set by then.
     pub fn set(&mut self, range: Range<u64>, access: Access) -> Result<(), OutOfTables> {
         let pages = range.start / PAGE_BYTES * PAGE_BYTES..range.end.next_multiple_of(PAGE_BYTES);
         self.set_in(self.root, 4, 0, &pages, access)

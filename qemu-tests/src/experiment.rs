@@ -52,6 +52,9 @@ impl Experiment {
 
     /// The gateway between two stations on frame sockets, booted and reachable. `shape` may change the machine, and
     /// `nic` the two interfaces.
+    ///
+    /// # Errors
+    /// The sockets of the stations cannot be made, or the machine does not come up ([`Experiment::start`]).
     pub fn gateway_with(
         &self,
         shape: impl FnOnce(VmBuilder) -> VmBuilder,
@@ -64,11 +67,17 @@ impl Experiment {
     }
 
     /// The gateway as most tests want it.
+    ///
+    /// # Errors
+    /// As [`Experiment::gateway_with`].
     pub fn gateway(&self) -> Result<(Vm, Stations)> {
         self.gateway_with(|machine| machine, |nic| nic)
     }
 
     /// The gateway between two network namespaces, booted and reachable.
+    ///
+    /// # Errors
+    /// The namespaces cannot be made or given their devices, or the machine does not come up ([`Experiment::start`]).
     pub fn gateway_between_hosts(
         &self,
         shape: impl FnOnce(VmBuilder) -> VmBuilder,
@@ -82,11 +91,17 @@ impl Experiment {
     }
 
     /// A guest with Debian's kernel in this machine, ready for scripts.
+    ///
+    /// # Errors
+    /// As [`System::prepare`] and [`Guest::start`].
     pub fn guest(&self, machine: VmBuilder) -> Result<Guest> {
         Guest::start(&self.guest_system()?, machine)
     }
 
     /// What guests boot.
+    ///
+    /// # Errors
+    /// As [`System::prepare`].
     pub fn guest_system(&self) -> Result<System> {
         // Beside the directories of the tests: all of them use the same.
         System::prepare(&self.logs.with_file_name("guest-system"))
@@ -98,6 +113,9 @@ impl Experiment {
     }
 
     /// Starts a machine with the gateway's token and waits until its API answers.
+    ///
+    /// # Errors
+    /// QEMU does not start, the machine has no user-mode interface, or its API does not answer in time.
     pub fn start(&self, machine: VmBuilder) -> Result<Vm> {
         let vm = machine.start()?;
         vm.api(gateway::TOKEN)?.wait_until_healthy(BOOT_LIMIT).context("the node does not come up")?;

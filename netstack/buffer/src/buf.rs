@@ -287,6 +287,9 @@ impl Buf {
     }
 
     /// Puts `n` bytes before the data, and returns all data. The new bytes hold what was there before.
+    ///
+    /// # Errors
+    /// The headroom is shorter than `n`.
     #[inline(always)]
     pub fn push_front(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         let header = self.header_mut();
@@ -299,6 +302,9 @@ impl Buf {
     }
 
     /// [`Buf::push_front`] of a fixed length; returns the new bytes alone.
+    ///
+    /// # Errors
+    /// The headroom is shorter than `N`.
     #[inline(always)]
     pub fn push_array<const N: usize>(&mut self) -> Result<&mut [u8; N], NoRoom> {
         let header = self.header_mut();
@@ -314,6 +320,9 @@ impl Buf {
 
     /// Puts `FRONT` bytes before the data, `added` and then `BACK` bytes behind that of the first segment. Returns the front, the
     /// former data with what was added, and the back. The new bytes hold what was there before.
+    ///
+    /// # Errors
+    /// The headroom is shorter than `FRONT`, or the tailroom than `added` and `BACK` together.
     #[inline(always)]
     pub fn enclose<const FRONT: usize, const BACK: usize>(
         &mut self,
@@ -336,6 +345,9 @@ impl Buf {
     }
 
     /// Takes the first `n` bytes of the first segment off the data.
+    ///
+    /// # Errors
+    /// The first segment has less than `n` bytes of data.
     #[inline(always)]
     pub fn pull_front(&mut self, n: usize) -> Result<(), NoRoom> {
         let header = self.header_mut();
@@ -348,6 +360,9 @@ impl Buf {
     }
 
     /// Leaves the `len` bytes behind the first `front` of the first segment's data.
+    ///
+    /// # Errors
+    /// The first segment has less data than `front` and `len` together.
     #[inline(always)]
     pub fn narrow(&mut self, front: usize, len: usize) -> Result<(), NoRoom> {
         let header = self.header_mut();
@@ -360,6 +375,9 @@ impl Buf {
     }
 
     /// Sets how many bytes of data the first segment has. Bytes that come in hold what was there before.
+    ///
+    /// # Errors
+    /// The room behind the start of the data is shorter than `len`.
     #[inline(always)]
     pub fn set_len(&mut self, len: usize) -> Result<(), NoRoom> {
         let header = self.header_mut();
@@ -379,6 +397,9 @@ impl Buf {
     }
 
     /// Sets where the data of an empty buffer starts, counted from the start of the headroom.
+    ///
+    /// # Errors
+    /// The buffer ends before `start`, or is not empty.
     pub fn set_start(&mut self, start: usize) -> Result<(), NoRoom> {
         let header = self.header_mut();
         if start > ROOM || header.extent.len() != 0 {
@@ -389,6 +410,9 @@ impl Buf {
     }
 
     /// Copies `bytes` behind the data of the first segment.
+    ///
+    /// # Errors
+    /// The tailroom is shorter than `bytes`.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
         let len = self.len();
         if bytes.len() > self.tailroom() {

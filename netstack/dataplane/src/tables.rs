@@ -234,6 +234,10 @@ const _: () = assert!(size_of::<GroupRow>() == 8);
 impl Tables {
     /// Checks and compiles a snapshot. An interface that does not exist (any more) is None; adjacency and group
     /// numbers are places in their slices, and group 0 stays empty.
+    ///
+    /// # Errors
+    /// Too many interfaces, adjacencies or next hops, an impossible interface, an adjacency at an interface that does not
+    /// exist, or a group whose next hops do not exist or weigh nothing. Group 0 must be empty.
     pub fn new(
         interfaces: Vec<Option<Interface>>,
         adjacencies: &[Adjacency],

@@ -117,6 +117,9 @@ impl Database {
     }
 
     /// Adds an SA. It decrypts with the next snapshot, and encrypts once a tunnel is switched to it.
+    ///
+    /// # Errors
+    /// The parameters are impossible ([`SaParameters::check`]), or an inbound SA has this SPI already.
     pub fn add(
         &mut self,
         parameters: SaParameters,
@@ -142,6 +145,9 @@ impl Database {
     }
 
     /// Takes an SA away. A tunnel that it encrypted for drops what is sent to it, until it is switched.
+    ///
+    /// # Errors
+    /// There is no SA of this number.
     pub fn remove(&mut self, id: SaId) -> Result<Arc<Sa>, DatabaseError> {
         let known = self.sas.remove(&id).ok_or(DatabaseError::NoSuchSa(id))?;
         match known.sa.parameters().direction {
@@ -204,6 +210,9 @@ impl Database {
     }
 
     /// Adds or changes a tunnel.
+    ///
+    /// # Errors
+    /// The number is too high, or the SA that is to encrypt does not exist or is an inbound one.
     pub fn set_tunnel(&mut self, id: TunnelId, tunnel: Tunnel) -> Result<(), DatabaseError> {
         if id.0 >= MAX_TUNNELS {
             return Err(DatabaseError::TooManyTunnels(id));
@@ -238,6 +247,9 @@ impl Database {
     }
 
     /// Has a tunnel, which is made if need be, encrypt by another SA.
+    ///
+    /// # Errors
+    /// As [`Database::set_tunnel`].
     pub fn switch(&mut self, id: TunnelId, outbound: SaId) -> Result<(), DatabaseError> {
         let tunnel = self.tunnels.get(&id).copied().unwrap_or_default();
         self.set_tunnel(id, Tunnel { outbound: Some(outbound), ..tunnel })

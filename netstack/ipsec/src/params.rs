@@ -247,6 +247,9 @@ impl SaParameters {
     }
 
     /// What is wrong with it, if anything.
+    ///
+    /// # Errors
+    /// The first field found that cannot be so, alone or with the others.
     pub fn check(&self) -> Result<(), SaError> {
         let refuse = |field, problem| Err(SaError { field, problem });
         // Those from 1 to 255 are reserved for the IANA (RFC 4303 §2.1), but are met with keys that people enter.

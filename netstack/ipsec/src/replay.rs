@@ -61,6 +61,9 @@ impl Window {
     }
 
     /// Whether a number might be accepted, before its packet is verified.
+    ///
+    /// # Errors
+    /// [`EspError::Replayed`]: it was accepted before, or is too old for the window.
     #[inline]
     pub fn check(&self, number: u64) -> Result<(), EspError> {
         let top = self.top();
@@ -77,7 +80,10 @@ impl Window {
         }
     }
 
-    /// Accepts a number, once its packet is verified. An error: it was accepted before, or has become too old since.
+    /// Accepts a number, once its packet is verified.
+    ///
+    /// # Errors
+    /// [`EspError::Replayed`]: it was accepted before, or has become too old since.
     #[inline]
     pub fn accept(&self, number: u64) -> Result<(), EspError> {
         let mut accepting = self.begin();

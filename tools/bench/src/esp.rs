@@ -167,6 +167,9 @@ impl Workload {
     }
 
     /// Measures it for `rounds` rounds.
+    ///
+    /// # Errors
+    /// The routers cannot be built, or not all packets left them.
     pub fn measure(&self, rounds: usize, clock: &Clock) -> Result<Row> {
         let mut rig = Rig::new(self)?;
         // Slow ciphers and many SAs are measured as long, in fewer rounds.

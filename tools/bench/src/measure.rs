@@ -62,6 +62,9 @@ struct Round {
 }
 
 /// Measures a workload for `rounds` rounds.
+///
+/// # Errors
+/// The router cannot be built, or it did not forward all packets.
 pub fn measure(workload: &Workload, rounds: usize, clock: &Clock) -> Result<Measurement> {
     let mut rig = Rig::new(workload)?;
     let polls = ROUND_PACKETS / workload.vector;

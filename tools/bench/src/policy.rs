@@ -51,6 +51,9 @@ pub fn names() -> Vec<String> {
 }
 
 /// Measures what is meant, and prints it.
+///
+/// # Errors
+/// What is to be measured cannot be built, or did not do its work: nothing was compiled, packets were dropped.
 pub fn run(meant: impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     type Measure = Box<dyn Fn(String) -> Result<Row>>;

@@ -92,6 +92,9 @@ struct JsonWorkload {
 }
 
 /// Everything, for programs.
+///
+/// # Errors
+/// A value that JSON cannot express.
 pub fn json(
     machine: &Machine,
     measurements: &[Measurement],

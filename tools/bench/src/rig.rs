@@ -47,6 +47,9 @@ impl Wake for NoWake {
 
 impl Rig {
     /// Builds the router.
+    ///
+    /// # Errors
+    /// There is no memory for the route tables, or the routes or next hops do not fit.
     pub fn new(workload: &Workload) -> Result<Self> {
         let mut fib4 = Fib4Writer::new().context("IPv4 route table")?;
         let mut fib6 = Fib6Writer::new().context("IPv6 route table")?;

@@ -17,7 +17,10 @@ pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus")
 }
 
-/// Reads the corpus of a target, in the order of names. A target without one is an error.
+/// Reads the corpus of a target, in the order of names.
+///
+/// # Errors
+/// There is no corpus or nothing in it, a file cannot be read, or a capture is damaged.
 pub fn load(target: &str) -> Result<Vec<Input>> {
     let directory = directory().join(target);
     let entries =

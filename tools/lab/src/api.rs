@@ -48,17 +48,26 @@ impl Api {
     }
 
     /// GET of `path` (`/v1/status`).
+    ///
+    /// # Errors
+    /// No whole answer arrives; a status is no error.
     pub fn get(&self, path: &str) -> Result<Reply> {
         let request = self.agent.get(self.url(path)).header("authorization", self.bearer());
         reply(request.call()).with_context(|| format!("GET {path}"))
     }
 
-    /// GET of a JSON document; any status but 200 is an error.
+    /// GET of a JSON document.
+    ///
+    /// # Errors
+    /// No answer arrives, its status is not 200, or it is not JSON.
     pub fn json(&self, path: &str) -> Result<Value> {
         self.get(path)?.json().with_context(|| format!("GET {path}"))
     }
 
     /// PUT of a JSON document.
+    ///
+    /// # Errors
+    /// As [`Api::get`].
     pub fn put(&self, path: &str, document: &Value) -> Result<Reply> {
         let request = self.agent.put(self.url(path)).header("authorization", self.bearer());
         reply(request.content_type("application/json").send(document.to_string()))
@@ -66,12 +75,18 @@ impl Api {
     }
 
     /// POST of a body of that content type.
+    ///
+    /// # Errors
+    /// As [`Api::get`].
     pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Result<Reply> {
         let request = self.agent.post(self.url(path)).header("authorization", self.bearer());
         reply(request.content_type(content_type).send(body)).with_context(|| format!("POST {path}"))
     }
 
     /// Waits until the node answers its health check.
+    ///
+    /// # Errors
+    /// There is no answer within `limit`, or none with status 200.
     pub fn wait_until_healthy(&self, limit: Duration) -> Result<()> {
         // QEMU takes a connection before the node does, and waits six seconds before it tries the node again: a new
         // connection is tried at once.
@@ -99,12 +114,18 @@ impl Api {
 
 impl Reply {
     /// The body of a 200, as JSON.
+    ///
+    /// # Errors
+    /// The status is not 200, or the body is not JSON.
     pub fn json(&self) -> Result<Value> {
         ensure!(self.status == 200, "status {}: {}", self.status, self.body);
         serde_json::from_str(&self.body).with_context(|| format!("not JSON: {}", self.body))
     }
 
-    /// This reply if its status is a success (2xx), else an error that shows the body.
+    /// This reply if its status is a success (2xx).
+    ///
+    /// # Errors
+    /// Any other status; shows the body.
     pub fn accepted(self) -> Result<Self> {
         ensure!((200..300).contains(&self.status), "status {}: {}", self.status, self.body);
         Ok(self)

@@ -11,6 +11,9 @@ pub struct Cable(TempDir);
 
 impl Cable {
     /// Makes one.
+    ///
+    /// # Errors
+    /// No directory for its sockets can be made.
     pub fn new() -> Result<Self> {
         Ok(Self(tempfile::Builder::new().prefix("fairlead-cable-").tempdir()?))
     }

@@ -53,6 +53,9 @@ impl Console {
 
     /// Waits for a match of `pattern` (regular expression; `(?m)` is on) in whole lines behind the one found last; returns what it
     /// captured: the first group if the pattern has one, else the whole match.
+    ///
+    /// # Errors
+    /// `pattern` is no regular expression, or does not appear within `limit` or before the console ends.
     pub fn wait_for(&self, pattern: &str, limit: Duration) -> Result<String> {
         let regex = Regex::new(&format!("(?m){pattern}")).context("bad console pattern")?;
         let deadline = Instant::now() + limit;

@@ -26,6 +26,9 @@ pub struct FrameSocket {
 
 impl FrameSocket {
     /// Makes both ends' socket names, in a directory that goes with the wire.
+    ///
+    /// # Errors
+    /// The directory or the socket in it cannot be made.
     pub fn new() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("fairlead-wire-").tempdir()?;
         let socket = UnixDatagram::bind(directory.path().join("host"))?;
@@ -39,13 +42,19 @@ impl FrameSocket {
         Nic::dgram(&self.machine, self.directory.path().join("host"))
     }
 
-    /// Puts one frame on the wire. Waits while the machine has hundreds unread, and fails if it does not read them.
+    /// Puts one frame on the wire. Waits while the machine has hundreds unread.
+    ///
+    /// # Errors
+    /// Nobody is at the other end, or the machine does not read what it was sent.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         let sent = self.socket.send_to(frame, &self.machine);
         sent.map(drop).context("the machine does not take frames")
     }
 
     /// The next frame from the machine, or `None` at the deadline.
+    ///
+    /// # Errors
+    /// The socket fails; silence is no error.
     pub fn receive(&self, deadline: Instant) -> Result<Option<Vec<u8>>> {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         self.socket.set_read_timeout(Some(left))?;
@@ -53,6 +62,9 @@ impl FrameSocket {
     }
 
     /// A frame that has already arrived, if there is one.
+    ///
+    /// # Errors
+    /// The socket fails.
     pub fn take_waiting(&self) -> Result<Option<Vec<u8>>> {
         self.socket.set_nonblocking(true)?;
         let received = self.receive_now();
@@ -73,6 +85,9 @@ impl FrameSocket {
     }
 
     /// The next frame for which `wanted` gives something; frames passed over are lost. `None` at the deadline.
+    ///
+    /// # Errors
+    /// As [`FrameSocket::receive`].
     pub fn receive_some<T>(
         &self,
         limit: Duration,

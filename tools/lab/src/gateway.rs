@@ -101,6 +101,9 @@ pub struct Stations {
 
 impl Stations {
     /// Makes both.
+    ///
+    /// # Errors
+    /// A socket of theirs cannot be made.
     pub fn new() -> Result<Self> {
         let station = |number: u8, side: &Side| -> Result<Station> {
             Ok(Station::new(FrameSocket::new()?, number, side.host4, side.host6))
@@ -131,6 +134,9 @@ pub struct Hosts {
 
 impl Hosts {
     /// Makes both.
+    ///
+    /// # Errors
+    /// A namespace cannot be made.
     pub fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         // Interface names have 15 characters at most, and a process number up to seven digits.
@@ -150,6 +156,9 @@ impl Hosts {
     }
 
     /// Takes the TAP devices of machines that have been started into the namespaces, with addresses and routes.
+    ///
+    /// # Errors
+    /// A TAP device is not there, or `ip` refuses an address or a route.
     pub fn join(&self) -> Result<()> {
         for (host, tap, side) in [(&self.left, &self.taps[0], LEFT), (&self.right, &self.taps[1], RIGHT)] {
             host.adopt(tap, &[&format!("{}/24", side.host4), &format!("{}/64", side.host6)])?;

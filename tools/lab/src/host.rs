@@ -75,6 +75,9 @@ fn succeeds(mut probe: Command) -> bool {
 
 /// A command that starts this program again, with the same arguments, as root of a user namespace of its own with its
 /// own network and mounts.
+///
+/// # Errors
+/// The path of this program is unknown.
 pub fn in_user_namespace_command() -> Result<Command> {
     let mut command = in_namespace(r#"exec "$0" "$@""#);
     let _ = command.arg(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(INSIDE, "1");
@@ -82,6 +85,9 @@ pub fn in_user_namespace_command() -> Result<Command> {
 }
 
 /// Becomes this program in a user namespace; returns only if that cannot be done.
+///
+/// # Errors
+/// Always, since success does not return: why the program could not be started again.
 pub fn enter_user_namespace() -> Result<std::convert::Infallible> {
     use std::os::unix::process::CommandExt;
     bail!("cannot enter a user namespace: {}", in_user_namespace_command()?.exec())

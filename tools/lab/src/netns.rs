@@ -22,6 +22,9 @@ pub struct Netns {
 
 impl Netns {
     /// Makes one; `label` helps a person who looks at `ip netns`.
+    ///
+    /// # Errors
+    /// `ip` or a setting of the kernel is refused, as it is without privileges.
     pub fn new(label: &str) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -36,6 +39,9 @@ impl Netns {
     }
 
     /// Removes namespaces that killed processes left behind.
+    ///
+    /// # Errors
+    /// The namespaces cannot be listed.
     pub fn sweep() -> Result<()> {
         for line in ip(&["netns", "list"])?.lines() {
             let name = line.split_ascii_whitespace().next().unwrap_or_default();
@@ -61,29 +67,44 @@ impl Netns {
     }
 
     /// Runs a program in it to its end, or kills it after `limit`.
+    ///
+    /// # Errors
+    /// `words` is empty, or the program cannot be started or was killed; how it ended is no error.
     pub fn run(&self, words: &[&str], limit: Duration) -> Result<Finished> {
         let (program, arguments) = words.split_first().context("no program")?;
         process::run(self.command(program).args(arguments), limit)
     }
 
     /// Runs `ip` in it.
+    ///
+    /// # Errors
+    /// `ip` fails: shows all it printed.
     pub fn ip(&self, arguments: &[&str]) -> Result<String> {
         ip(&[&["-n", &self.name], arguments].concat())
     }
 
     /// Writes a kernel setting of it (`net/ipv4/ip_forward`).
+    ///
+    /// # Errors
+    /// There is no such setting, or it does not take the value.
     pub fn sysctl(&self, setting: &str, value: &str) -> Result<()> {
         let script = format!("echo {value} > /proc/sys/{setting}");
         self.run(&["sh", "-c", &script], IP_LIMIT)?.succeeded().map(drop)
     }
 
     /// Takes a device of the surrounding namespace, such as a machine's TAP, and brings it up with these addresses.
+    ///
+    /// # Errors
+    /// There is no such device, or it does not take an address.
     pub fn adopt(&self, device: &str, addresses: &[&str]) -> Result<()> {
         let _ = ip(&["link", "set", device, "netns", &self.name])?;
         self.bring_up(device, addresses)
     }
 
     /// Brings a device of this namespace up with these addresses.
+    ///
+    /// # Errors
+    /// There is no such device, or it does not take an address.
     pub fn bring_up(&self, device: &str, addresses: &[&str]) -> Result<()> {
         let _ = self.ip(&["link", "set", device, "up"])?;
         for address in addresses {
@@ -94,6 +115,9 @@ impl Netns {
     }
 
     /// Joins two namespaces by a cable whose ends are called `device` in both.
+    ///
+    /// # Errors
+    /// `ip` refuses the cable, as it does where one of them has a device of this name.
     pub fn join(&self, other: &Self, device: &str) -> Result<()> {
         let peer = ["peer", "name", device, "netns", &other.name];
         self.ip(&[["link", "add", device, "type", "veth"].as_slice(), &peer].concat()).map(drop)

@@ -12,6 +12,9 @@ const FILE_HEADER_BYTES: usize = 24;
 const RECORD_HEADER_BYTES: usize = 16;
 
 /// The frames of a capture file, as far as each was captured, in order.
+///
+/// # Errors
+/// The file cannot be read, is no capture of Ethernet frames, or ends within a record.
 pub fn read(path: &Path) -> Result<Vec<Vec<u8>>> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     parse(&bytes).with_context(|| format!("not a usable capture: {}", path.display()))
@@ -42,6 +45,9 @@ fn parse(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
 }
 
 /// Writes frames as a capture file, one microsecond apart.
+///
+/// # Errors
+/// The file cannot be written, or a number does not fit its format.
 pub fn write<'a>(path: &Path, frames: impl IntoIterator<Item = &'a [u8]>) -> Result<()> {
     let mut bytes = Vec::new();
     for word in [MAGIC_MICROSECONDS, 0x0004_0002, 0, 0, 0x4_0000, LINKTYPE_ETHERNET] {

@@ -21,7 +21,10 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Standard output of a child that succeeded; an error with all it printed otherwise.
+    /// Standard output of a child that succeeded.
+    ///
+    /// # Errors
+    /// Any other end: shows all that the child printed.
     pub fn succeeded(self) -> Result<String> {
         if self.status.success() {
             return Ok(self.stdout);
@@ -39,7 +42,10 @@ pub fn tethered(program: &str) -> Command {
     command
 }
 
-/// Runs a command to its end, or kills it after `limit` and says so.
+/// Runs a command to its end, or kills it after `limit`.
+///
+/// # Errors
+/// It cannot be started, or was killed: shows what it had printed.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Finished> {
     let line = command_line(command);
     // Files, not pipes: a child that fills a pipe nobody reads never ends.

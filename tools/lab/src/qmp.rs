@@ -43,6 +43,9 @@ impl Qmp {
     }
 
     /// Runs one command and returns what it returned. Events that arrive meanwhile are passed over.
+    ///
+    /// # Errors
+    /// QEMU refuses the command, does not answer in time, or has ended.
     pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
         line.push('\n');
@@ -59,17 +62,26 @@ impl Qmp {
     }
 
     /// Runs one command of the human monitor, for what QMP has no command for.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`]. What the monitor complains of is in its text.
     pub fn monitor(&mut self, command: &str) -> Result<String> {
         let returned = self.execute("human-monitor-command", &json!({ "command-line": command }))?;
         returned.as_str().map(str::to_owned).ok_or_else(|| anyhow!("`{command}` returned {returned}"))
     }
 
     /// Plugs (`up`) or pulls the cable of a network device or backend by its id (`nic0`, `net0`, ...).
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`]; there may be no such device.
     pub fn set_link(&mut self, id: &str, up: bool) -> Result<()> {
         self.execute("set_link", &json!({ "name": id, "up": up })).map(drop)
     }
 
     /// The reset button.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
     pub fn system_reset(&mut self) -> Result<()> {
         self.execute("system_reset", &json!({})).map(drop)
     }

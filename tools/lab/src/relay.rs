@@ -9,6 +9,9 @@ use std::thread;
 use anyhow::Result;
 
 /// Offers a port of localhost whose connections go to the Unix socket at `path`; returns the port.
+///
+/// # Errors
+/// No port or no thread can be had.
 pub fn tcp_to_unix(path: PathBuf) -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
@@ -24,6 +27,9 @@ pub fn tcp_to_unix(path: PathBuf) -> Result<u16> {
 }
 
 /// Listens at the Unix socket `path` and carries its connections to the TCP address `to`.
+///
+/// # Errors
+/// The socket cannot be made, for example because `path` exists, or no thread can be had.
 pub fn unix_to_tcp(path: &Path, to: String) -> Result<()> {
     let listener = UnixListener::bind(path)?;
     let _ = thread::Builder::new().name("relay".into()).spawn(move || {

@@ -40,6 +40,9 @@ impl Station {
 
     /// The Ethernet address of `neighbour` by ARP or neighbour discovery. Asks again while there is no answer, as hosts do:
     /// an address that is new is not answered for until nobody else has claimed it.
+    ///
+    /// # Errors
+    /// No attempt is answered, or the wire fails.
     pub fn resolve(&self, neighbour: IpAddr) -> Result<Mac> {
         for _ in 0..RESOLUTION_ATTEMPTS {
             match neighbour {
@@ -77,6 +80,9 @@ impl Station {
 
     /// The first thing seen on the wire for which `wanted` gives something, or `None` after `limit`. Answers address
     /// resolution meanwhile; unreadable frames and those passed over are lost.
+    ///
+    /// # Errors
+    /// The wire fails, or does not take an answer to address resolution.
     pub fn receive<T>(
         &self,
         limit: Duration,
@@ -95,6 +101,9 @@ impl Station {
 
     /// The first frame on the wire for which `wanted` gives something, as it is, or `None` after `limit`. Answers address
     /// resolution meanwhile; frames passed over are lost.
+    ///
+    /// # Errors
+    /// As [`Station::receive`].
     pub fn receive_frame<T>(
         &self,
         limit: Duration,
@@ -111,6 +120,9 @@ impl Station {
     }
 
     /// The data of the next UDP datagram to this port, with both ends.
+    ///
+    /// # Errors
+    /// As [`Station::receive`].
     pub fn receive_udp(&self, port: u16, limit: Duration) -> Result<Option<(Ends, Vec<u8>)>> {
         self.receive(limit, |seen| match seen {
             Seen::Ip(ends, Payload::Udp { destination_port, data, .. }) if *destination_port == port => {

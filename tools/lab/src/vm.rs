@@ -111,6 +111,9 @@ impl VmBuilder {
 
     /// QEMU's arguments, apart from those that say where console and control channel go. Writes the configuration
     /// into the directory of the logs.
+    ///
+    /// # Errors
+    /// The configuration cannot be written, or a path is not UTF-8.
     pub fn qemu_arguments(&self) -> Result<Vec<String>> {
         let [accel_flag, accelerator, cpu_flag, cpu] = Accelerator::of_this_machine().qemu_arguments();
         let mut arguments: Vec<String> = [accel_flag, accelerator, cpu_flag].map(String::from).into();
@@ -150,6 +153,9 @@ impl VmBuilder {
     }
 
     /// Starts the machine.
+    ///
+    /// # Errors
+    /// A log cannot be written, or QEMU cannot be started or ends before its control channel answers: shows what it said.
     pub fn start(self) -> Result<Vm> {
         fs::create_dir_all(&self.logs)?;
         let log = |suffix: &str| self.logs.join(format!("{}.{suffix}", self.name));
@@ -226,12 +232,18 @@ impl Vm {
     }
 
     /// Its management API, over the user-mode network.
+    ///
+    /// # Errors
+    /// The machine has no user-mode interface.
     pub fn api(&self, token: &str) -> Result<Api> {
         let port = self.forwarded_port.context("the machine has no user-mode interface")?;
         Ok(Api::new(format!("http://127.0.0.1:{port}"), token))
     }
 
     /// The guest's first core.
+    ///
+    /// # Errors
+    /// QEMU does not answer, or names no thread for it.
     pub fn first_core(&mut self) -> Result<Core> {
         let cores = self.qmp.execute("query-cpus-fast", &json!({}))?;
         let thread = cores[0]["thread-id"].as_u64().with_context(|| format!("no thread in {cores}"))?;
@@ -239,11 +251,17 @@ impl Vm {
     }
 
     /// Processor time that QEMU has used since it was started, guest and emulation together.
+    ///
+    /// # Errors
+    /// The times of its process cannot be read.
     pub fn cpu_time(&self) -> Result<Duration> {
         cpu_time_of(&fs::read_to_string(format!("/proc/{}/stat", self.child.0.id()))?)
     }
 
     /// Waits for QEMU to end by itself.
+    ///
+    /// # Errors
+    /// QEMU still runs after `limit`.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
@@ -265,6 +283,9 @@ pub struct Core {
 impl Core {
     /// Processor time that it has used, emulation included, in hundredths of a second. A core that never halts has all
     /// the time that passes, unless the machine below has other things to do.
+    ///
+    /// # Errors
+    /// Its times cannot be read, as when QEMU has ended.
     pub fn time(&self) -> Result<Duration> {
         cpu_time_of(&fs::read_to_string(&self.stat)?)
     }

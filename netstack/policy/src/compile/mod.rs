@@ -58,6 +58,9 @@ pub struct Parsed(Arc<Resource>);
 
 impl Parsed {
     /// Reads one resource that says who it is; none if it is of a kind that says nothing about policy.
+    ///
+    /// # Errors
+    /// It does not say what it is, is not made as its kind is, or is of an unknown kind that may be a policy misspelt.
     pub fn read(value: &Value) -> Result<Option<Parsed>, Problem> {
         Ok(match api::read(value)? {
             Resource::Other => None,
@@ -187,6 +190,10 @@ impl Known {
 
 impl Inventory {
     /// Takes a document, which may be a list of resources. `document` is the caller's number for it.
+    ///
+    /// # Errors
+    /// All that is wrong with its resources: what [`Parsed::read`] refuses, names that are missing or given twice, and
+    /// namespaces of kinds that have none. What could be read is taken all the same.
     pub fn add(&mut self, document: usize, value: &Value) -> Result<(), Vec<Problem>> {
         let mut problems = Vec::new();
         for (pointer, item) in api::flatten(value) {
@@ -225,7 +232,10 @@ impl Inventory {
         problem("/metadata/name", format!("a second {} of the name {}", kind[1], metadata.name))
     }
 
-    /// Makes the model, or says what is wrong with which document.
+    /// Makes the model.
+    ///
+    /// # Errors
+    /// All that is wrong, each with the number of its document.
     pub fn build(&self) -> Result<Cluster, Vec<(usize, Problem)>> {
         let nothing = Cluster::default();
         pace::at_once(|pace| async move { change::change(&nothing, &[], &self.entries, &pace).await })

@@ -46,6 +46,9 @@ pub enum Selector {
 
 impl Selector {
     /// Parses a selector; the empty text selects everything.
+    ///
+    /// # Errors
+    /// Where the text ceases to be a selector, and what would have been right there.
     pub fn parse(text: &str) -> Result<Selector, SelectorError> {
         parse::parse(text)
     }

@@ -126,6 +126,9 @@ impl Workload {
 }
 
 /// Measures the workloads that are meant, and prints what they cost.
+///
+/// # Errors
+/// A table or a router cannot be built, or packets did not go as they should.
 pub fn run(meant: impl Fn(&str) -> bool, rounds: usize, clock: &Clock) -> Result<Vec<Row>> {
     for table in TABLES.into_iter().filter(|table| meant(&table_name(*table))) {
         build(table)?;

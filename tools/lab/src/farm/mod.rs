@@ -96,6 +96,9 @@ pub fn backend_address(backend: usize) -> Ipv4Addr {
 
 impl Farm {
     /// A farm with so many backends, whose servers run, for so many appliances.
+    ///
+    /// # Errors
+    /// A namespace, a device in it or a file to serve cannot be made, or a server cannot be started.
     pub fn new(appliances: usize, backends: usize) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -143,6 +146,9 @@ impl Farm {
     }
 
     /// Ends a backend's HTTP server; the other one goes on.
+    ///
+    /// # Errors
+    /// No server of the backend runs, or it cannot be ended.
     pub fn stop_http(&mut self, backend: usize) -> Result<()> {
         let mut server = self.backends[backend].servers.pop().context("no server")?;
         server.kill()?;
@@ -150,6 +156,9 @@ impl Farm {
     }
 
     /// Starts a backend's HTTP server again.
+    ///
+    /// # Errors
+    /// `python3` cannot be started.
     pub fn start_http(&mut self, backend: usize) -> Result<()> {
         let directory = self.directory()?.to_owned();
         self.backends[backend].start_http(&directory)
@@ -166,11 +175,17 @@ impl Farm {
     }
 
     /// Starts a program at a backend that runs until that ends.
+    ///
+    /// # Errors
+    /// The program cannot be started.
     pub fn start(&mut self, backend: usize, program: &str, arguments: &[&str]) -> Result<()> {
         self.backends[backend].start(program, arguments)
     }
 
     /// Has a backend take packets to the service's address that come as they are, in IPIP or in GUE.
+    ///
+    /// # Errors
+    /// The address cannot be added, or a device that decapsulates does not come up in time.
     pub fn take_service_address(&mut self, backend: usize) -> Result<()> {
         let host = &self.backends[backend].host;
         let _ = host.ip(&["addr", "add", &format!("{VIP}/32"), "dev", "lo"])?;
@@ -186,6 +201,9 @@ impl Farm {
     }
 
     /// Ends a backend's servers and takes it off the wire.
+    ///
+    /// # Errors
+    /// Its cable cannot be taken down, or a server cannot be ended.
     pub fn kill_backend(&mut self, backend: usize) -> Result<()> {
         let _ = self.fabric.ip(&["link", "set", &format!("b{backend}"), "down"])?;
         let dead = &mut self.backends[backend];
@@ -220,6 +238,9 @@ impl Farm {
     }
 
     /// Takes the TAP devices of appliances that have been started into the namespaces, and routes by all of them.
+    ///
+    /// # Errors
+    /// A device is not there or cannot be moved, or `ip` refuses an address or a route.
     pub fn join(&self) -> Result<()> {
         for (appliance, [client, backends]) in self.taps.iter().enumerate() {
             self.client.adopt(client, &[&format!("10.1{appliance}.0.2/24")])?;
@@ -233,6 +254,9 @@ impl Farm {
     }
 
     /// Has packets to the service, and answers, go by these appliances.
+    ///
+    /// # Errors
+    /// `ip` refuses a route.
     pub fn route_via(&self, appliances: &[usize]) -> Result<()> {
         let route =
             |host: &Netns, prefix: &str, source: &[&str], via: &dyn Fn(usize) -> String| -> Result<()> {
@@ -297,6 +321,9 @@ impl Farm {
     }
 
     /// A client with no connection yet.
+    ///
+    /// # Errors
+    /// `python3` cannot be started.
     pub fn connections(&self) -> Result<Connections> {
         let mut command = self.client.command("python3");
         let _ = command.args(["-c", include_str!("client.py"), &VIP.to_string(), &LINES.to_string()]);
@@ -308,6 +335,9 @@ impl Farm {
 
     /// Requests over HTTP for some seconds, by `wrk` over so many connections, which stay open: `wrk` takes each end of a
     /// connection that the answer did not announce (`Connection: close`) for a failed read, and these servers announce none.
+    ///
+    /// # Errors
+    /// `wrk` fails or does not end, or its report is not understood.
     pub fn requests(&self, connections: usize, seconds: u64) -> Result<Requests> {
         let (connections, duration) = (format!("-c{connections}"), format!("-d{seconds}s"));
         let url = format!("http://{VIP}:{HTTP}/{FILE}");
@@ -388,6 +418,9 @@ impl Connections {
     }
 
     /// Says something on all of them; broken ones are given up.
+    ///
+    /// # Errors
+    /// The client has ended, or its answer is not JSON.
     pub fn round(&mut self, limit: Duration) -> Result<Round> {
         let report = self.command(&format!("round {}", limit.as_secs_f32()))?;
         let count = |name: &str| report[name].as_u64().unwrap_or_default();
@@ -423,6 +456,9 @@ pub fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> Result
 }
 
 /// Replaces all objects of a node by these, and waits until packets are treated by them.
+///
+/// # Errors
+/// The node refuses the objects, or they are not in force in time.
 pub fn apply(api: &Api, objects: &Value) -> Result<()> {
     let answer = api.put("/v1/resources", objects)?.json()?;
     let generation = answer["generation"].as_u64().with_context(|| format!("no generation: {answer}"))?;
@@ -433,6 +469,9 @@ pub fn apply(api: &Api, objects: &Value) -> Result<()> {
 }
 
 /// Waits until the service's address answers echo requests of the client.
+///
+/// # Errors
+/// No echo request is answered in time, or `ping` cannot be run.
 pub fn wait_until_it_answers(farm: &Farm) -> Result<()> {
     wait_until("the service's address answers", LIMIT, || {
         let ping = ["ping", "-c1", "-W1", &VIP.to_string()];

@@ -73,6 +73,10 @@ pub struct System {
 
 impl System {
     /// Prepares both in the directory `cache`, which keeps what was downloaded for the next time.
+    ///
+    /// # Errors
+    /// A package cannot be downloaded or lacks what guests need, this machine has no `ip` or `perl`, or `cache` cannot be
+    /// written.
     pub fn prepare(cache: &Path) -> Result<Self> {
         fs::create_dir_all(cache)?;
         let root = parts::unpacked(cache)?;
@@ -133,6 +137,9 @@ pub struct Ran {
 
 impl Guest {
     /// Boots `system` in this machine and waits until it obeys.
+    ///
+    /// # Errors
+    /// The machine does not start, or the guest does not report in time that it is ready.
     pub fn start(system: &System, machine: VmBuilder) -> Result<Self> {
         let socket = tempfile::Builder::new().prefix("fairlead-guest-").tempdir()?;
         let path = socket.path().join("shell");
@@ -165,12 +172,18 @@ impl Guest {
     }
 
     /// Runs a script of busybox's shell to its end.
+    ///
+    /// # Errors
+    /// The script contains its own end, or the guest does not report its end in time.
     pub fn run(&mut self, script: &str) -> Result<Ran> {
         self.run_to_the_end(script)
             .with_context(|| format!("in the guest: {script}\n{}", self.vm.console().tail()))
     }
 
-    /// Standard output of a script that succeeds; an error with all it printed otherwise.
+    /// Standard output of a script that succeeds.
+    ///
+    /// # Errors
+    /// As [`Guest::run`], or the script fails: shows all it printed.
     pub fn sh(&mut self, script: &str) -> Result<String> {
         let ran = self.run(script)?;
         if ran.status == 0 {
@@ -180,6 +193,9 @@ impl Guest {
     }
 
     /// Runs a script again and again until it succeeds; its standard output then.
+    ///
+    /// # Errors
+    /// As [`Guest::sh`] at the last attempt, once `limit` is over.
     pub fn sh_until(&mut self, script: &str, limit: Duration) -> Result<String> {
         let deadline = Instant::now() + limit;
         loop {
