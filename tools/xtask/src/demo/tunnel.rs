@@ -182,7 +182,7 @@ impl Sites {
 struct Tally {
     /// ESP by SPI.
     esp: BTreeMap<u32, u64>,
-    /// ARP and neighbour discovery.
+    /// ARP, neighbour discovery, and reports of the groups that neighbour discovery needs.
     resolution: u64,
     other: u64,
     /// Of whatever kind, with payload that can be read.
@@ -201,6 +201,7 @@ impl Tally {
                 Some(Seen::Ip(ends, Payload::Icmp { kind: 133..=137, .. })) if ends.source.is_ipv6() => {
                     tally.resolution += 1;
                 }
+                _ if is_listener_report(frame) => tally.resolution += 1,
                 _ => tally.other += 1,
             }
             tally.readable += u64::from(frame.windows(MARK.len()).any(|window| window == MARK));
@@ -211,6 +212,18 @@ impl Tally {
     fn esp_frames(&self) -> u64 {
         self.esp.values().sum()
     }
+}
+
+/// A listener report (RFC 3810 section 5.2): `ICMPv6` behind the hop-by-hop options, which are a router alert.
+fn is_listener_report(frame: &[u8]) -> bool {
+    const IPV6: [u8; 2] = [0x86, 0xdd];
+    const HOP_BY_HOP_OPTIONS: usize = 14 + 40;
+    const ROUTER_ALERT: [u8; 8] = [58, 0, 5, 2, 0, 0, 1, 0];
+    frame.get(12..14) == Some(&IPV6)
+        && frame.get(20) == Some(&0)
+        && frame
+            .get(HOP_BY_HOP_OPTIONS..)
+            .is_some_and(|options| options.strip_prefix(&ROUTER_ALERT).and_then(<[u8]>::first) == Some(&143))
 }
 
 /// The act.
@@ -314,7 +327,7 @@ fn only_esp(sites: &Sites) -> Result<String> {
     ensure!(wire.esp_frames() >= sent && wire.other == 0 && wire.readable == 0, "{wire:?}");
     let (esp, resolution) = (wire.esp_frames(), wire.resolution);
     Ok(format!(
-        "{esp} ESP, {resolution} ARP/ND, 0 other; payload readable in 0, on the host's wire in {}",
+        "{esp} ESP, {resolution} ARP/ND/MLD, 0 other; payload readable in 0, on the host's wire in {}",
         left.readable
     ))
 }
@@ -391,4 +404,22 @@ fn closed(sites: &Sites) -> Result<String> {
         "{before:?} became {after:?}"
     );
     Ok(format!("{dropped} dropped as ipsec-must-encrypt, 0 on the wire"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listener_reports_are_known_by_their_router_alert() {
+        let mut frame = [vec![0; 12], vec![0x86, 0xdd], vec![0; 40]].concat();
+        frame.extend([58, 0, 5, 2, 0, 0, 1, 0, 143, 0]);
+        assert!(is_listener_report(&frame));
+        for (at, byte) in [(13, 0), (20, 58), (54, 6), (62, 58)] {
+            let mut other = frame.clone();
+            other[at] = byte;
+            assert!(!is_listener_report(&other), "byte {at}");
+        }
+        assert!(!is_listener_report(&frame[..62]));
+    }
 }
