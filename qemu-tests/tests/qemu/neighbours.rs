@@ -175,9 +175,11 @@ pub fn a_card_that_fails_is_reset(experiment: &Experiment) -> Result<()> {
         wait_for_link(&api, RIGHT.interface, false)?;
         vm.qmp().set_link("nic2", true)?;
         wait_for_link(&api, RIGHT.interface, true)?;
-        // What is sent while the card is being reset is lost.
-        let _ = crosses(&stations, destination, Duration::from_secs(2))?;
-        ensure!(crosses(&stations, destination, LIMIT)?, "nothing crosses after the reset");
+        // What is sent while the card is being reset is lost, and a busy machine may need some attempts at it.
+        let begin = Instant::now();
+        while !crosses(&stations, destination, Duration::from_millis(500))? {
+            ensure!(begin.elapsed() < 3 * LIMIT, "nothing crosses after the reset");
+        }
     }
     let counters = api.json("/v1/counters")?;
     let ports = counters["ports"].as_array().context("no ports")?;
