@@ -83,6 +83,49 @@ fn workers_may_take_their_time() {
 }
 
 #[test]
+fn a_card_that_was_reset_may_take_its_time_to_do_what_it_is_told() {
+    for rings in RINGS {
+        let pool = Memory::get().pool(BUFFERS);
+        let model = model(offer::USUAL | rings, 64, true);
+        let mut card = Card::open_with(&model, 2, pool).expect("a correct card");
+        assert!(card.control.link_up(0));
+        let commands = model.state().commands.clone();
+        model.state().commands.clear();
+        model.state().ask_for_reset();
+        assert!(!card.control.link_up(SECOND_NS));
+        model.state().stalled = true;
+        // It is set up within this second, and has another one.
+        for tenth in 11..=20 {
+            assert!(!card.control.link_up(tenth * SECOND_NS / 10));
+            (0..2).for_each(|pair| assert_eq!(card.receive(pair).len(), 0));
+        }
+        assert!(model.state().is_running(), "it is not reset before its time is over");
+        model.state().resume();
+        assert!(comes_back(&mut card, 2, &mut (2 * SECOND_NS)));
+        assert_eq!((model.state().commands.clone(), card.control.stats().resets), (commands, 1));
+        (0..2).for_each(|pair| forwards(&mut card, pair));
+        drop(card);
+        assert_eq!((pool.available(), model.live_regions()), (BUFFERS, 0));
+    }
+}
+
+#[test]
+fn a_card_that_never_does_what_it_is_told_is_given_up() {
+    let pool = Memory::get().pool(BUFFERS);
+    let model = model(offer::USUAL, 64, true);
+    let mut card = Card::open_with(&model, 2, pool).expect("a correct card, as yet");
+    assert!(card.control.link_up(0));
+    model.state().ask_for_reset();
+    assert!(!card.control.link_up(0));
+    model.state().stalled = true;
+    assert!(!comes_back(&mut card, 2, &mut 0));
+    assert!(!model.state().is_running(), "left reset");
+    assert_eq!((card.control.fault(), card.control.stats().resets), (Some(Fault::NeedsReset.as_str()), 0));
+    drop(card);
+    assert_eq!((pool.available(), model.live_regions()), (BUFFERS, 0));
+}
+
+#[test]
 fn a_card_that_does_not_come_back_is_given_up() {
     for lie in [(common::DEVICE_STATUS, 0xff), (common::DEVICE_FEATURE, 0), (common::QUEUE_SIZE, 0)] {
         let pool = Memory::get().pool(BUFFERS);

@@ -51,7 +51,7 @@ impl<R: Ring<()>> CommandQueue<R> {
         Ok(Self { queue, memory })
     }
 
-    /// Gives the device a command; [`finish`](Self::finish) comes before the next one.
+    /// Gives the device a command; [`poll`](Self::poll) tells when the next one may follow.
     pub(super) fn begin(&mut self, command: &Command) -> Result<(), Error> {
         let (bytes, len) = command.encode();
         self.memory.write(0, &bytes);
@@ -62,18 +62,16 @@ impl<R: Ring<()>> CommandQueue<R> {
         Ok(())
     }
 
-    /// Waits until the device has carried the command out. True: done; false: refused.
-    pub(super) fn finish(&mut self) -> Result<bool, Error> {
-        for _ in 0..self.queue.transport().max_polls() {
-            if self.queue.pop().is_some() {
-                return self.answer();
-            }
-            self.queue.transport().check_status();
-            if let Some(fault) = self.queue.transport().fault() {
-                return Err(Error::Broken(fault));
-            }
+    /// What the device says to the command, once it does. True: done; false: refused.
+    pub(super) fn poll(&mut self) -> Result<Option<bool>, Error> {
+        if self.queue.pop().is_some() {
+            return self.answer().map(Some);
         }
-        Err(self.fail())
+        self.queue.transport().check_status();
+        match self.queue.transport().fault() {
+            Some(fault) => Err(Error::Broken(fault)),
+            None => Ok(None),
+        }
     }
 
     fn answer(&mut self) -> Result<bool, Error> {
@@ -86,7 +84,8 @@ impl<R: Ring<()>> CommandQueue<R> {
         }
     }
 
-    fn fail(&mut self) -> Error {
+    /// Takes a device that does not answer out of use.
+    pub(super) fn fail(&mut self) -> Error {
         self.queue.fail(Fault::ControlCommand);
         Error::Broken(Fault::ControlCommand)
     }

@@ -2,8 +2,10 @@
 //!
 //! A fault stops the device. After a pause it is reset and set up as before, and the workers exchange their rings for
 //! fresh ones; then the link may come up again. A card that does not come back, or comes back as another one, is tried
-//! a few times, with growing pauses, and then left alone. Each step is short: control may share its core with a worker.
+//! a few times, with growing pauses, and then left alone. Each step is short, and none waits for what the card was told:
+//! control may share its core with a worker, and an emulated card with whoever would wait for it.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -11,7 +13,7 @@ use buffer::{Buf, PortControl, PortInfo, PortStats};
 
 use super::counters::Counters;
 use super::exchange::Exchange;
-use super::{Card, Format, NetOptions, read_link, start};
+use super::{Card, Facts, Format, NetOptions, read_link, start};
 use crate::virtio::pci::{Doorbell, QUICK};
 use crate::virtio::{Error, Fault};
 
@@ -21,15 +23,23 @@ const MAX_ATTEMPTS: u32 = 8;
 /// The pause before the first attempt; it doubles with each.
 const FIRST_PAUSE_NS: u64 = 100_000_000;
 
+/// How long a card that was reset may take to do what it is told.
+const COMMANDS_NS: u64 = 1_000_000_000;
+
 /// A card that runs this long is in order again.
 const SETTLED_NS: u64 = 600_000_000_000;
 
 /// Where a card is.
-enum Phase {
+enum Phase<F: Format> {
     Running,
     /// Stopped, or being stopped; to be set up again at this time.
     Down {
         due_ns: u64,
+    },
+    /// Set up again, but for what it still has to do; until this time at the latest.
+    Told {
+        card: Box<Card<F>>,
+        until_ns: u64,
     },
     /// Runs again; some workers still have to exchange their rings.
     Exchanging,
@@ -47,7 +57,7 @@ pub(super) struct NetControl<F: Format> {
     old: Option<Card<F>>,
     exchanges: Vec<Arc<Exchange<F::Ring<Buf>>>>,
     counters: Vec<Arc<Counters>>,
-    phase: Phase,
+    phase: Phase<F>,
     /// The fault that stopped the card, while it is out of use.
     fault: Option<Fault>,
     /// Attempts to set it up again, in a row.
@@ -131,25 +141,45 @@ impl<F: Format> NetControl<F> {
         self.attempts += 1;
     }
 
-    /// Resets the card and offers the workers its rings.
+    /// Resets the card and tells it what it was told before.
     #[cold]
     fn reset(&mut self, now_ns: u64) {
-        let mut card = match self.bring_up() {
-            Ok(card) => card,
-            Err(error) => {
-                log::warn!(target: "virtio", "{}, attempt {} to reset it: {error}", self.info.name, self.attempts);
-                return self.try_later(now_ns);
+        match self.set_up() {
+            Ok(card) => {
+                let (card, until_ns) = (Box::new(card), now_ns.saturating_add(COMMANDS_NS));
+                self.phase = Phase::Told { card, until_ns };
+                self.follow_commands(now_ns);
             }
-        };
-        for (rings, exchange) in card.rings.drain(..).zip(&self.exchanges) {
-            exchange.offer(rings);
+            Err(error) => self.fail_again(&error, now_ns),
         }
-        self.old = Some(core::mem::replace(&mut self.card, card));
-        self.phase = Phase::Exchanging;
     }
 
-    /// The card, as it was.
-    fn bring_up(&self) -> Result<Card<F>, Error> {
+    /// Offers the workers the rings of a card that was reset, once it has done what it was told.
+    fn follow_commands(&mut self, now_ns: u64) {
+        let Phase::Told { card, until_ns } = &mut self.phase else { return };
+        let answer = match card.poll() {
+            Ok(false) if now_ns < *until_ns => return,
+            Ok(false) => Err(card.give_up()),
+            answer => answer,
+        };
+        if let Err(error) = answer {
+            return self.fail_again(&error, now_ns);
+        }
+        if let Phase::Told { mut card, .. } = core::mem::replace(&mut self.phase, Phase::Exchanging) {
+            for (rings, exchange) in card.rings.drain(..).zip(&self.exchanges) {
+                exchange.offer(rings);
+            }
+            self.old = Some(core::mem::replace(&mut self.card, *card));
+        }
+    }
+
+    fn fail_again(&mut self, error: &Error, now_ns: u64) {
+        log::warn!(target: "virtio", "{}, attempt {} to reset it: {error}", self.info.name, self.attempts);
+        self.try_later(now_ns);
+    }
+
+    /// The card, as it was, which still has to do what it is told.
+    fn set_up(&self) -> Result<Card<F>, Error> {
         let before = &self.card.transport;
         if !before.stop() {
             return Err(Error::ResetTimeout);
@@ -158,7 +188,8 @@ impl<F: Format> NetControl<F> {
         if transport.features() != before.features() {
             return Err(Error::Config("other features than before"));
         }
-        let card = Card::<F>::bring_up(&Arc::new(transport), &self.options)?;
+        let facts = Facts::read(&transport, &self.options)?;
+        let card = Card::<F>::begin(&Arc::new(transport), &facts, &self.options)?;
         let same = card.mac == self.info.mac
             && card.max_mtu == self.info.max_mtu
             && card.rings.len() == self.exchanges.len();
@@ -188,6 +219,7 @@ impl<F: Format> PortControl for NetControl<F> {
     fn link_up(&mut self, now_ns: u64) -> bool {
         match self.phase {
             Phase::Down { due_ns } if now_ns >= due_ns => self.reset(now_ns),
+            Phase::Told { .. } => self.follow_commands(now_ns),
             Phase::Exchanging => self.finish_reset(now_ns),
             _ => {}
         }

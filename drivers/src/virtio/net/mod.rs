@@ -260,17 +260,12 @@ struct Card<F: Format> {
     rings: Vec<Rings<F::Ring<Buf>>>,
     /// The device has this queue's memory as long as it runs.
     commands: Option<CommandQueue<F::Ring<()>>>,
+    /// How many of its commands the device has carried out.
+    done: usize,
 }
 
 impl<F: Format> Card<F> {
-    /// Sets the queues of a started device up and lets it run.
-    fn bring_up(transport: &Arc<Transport>, options: &NetOptions) -> Result<Self, Error> {
-        let mut card = Self::begin(transport, &Facts::read(transport, options)?, options)?;
-        card.finish()?;
-        Ok(card)
-    }
-
-    /// Sets the queues of a started device up and gives it its first command.
+    /// Sets the queues of a started device up, lets it run and gives it its first command.
     fn begin(transport: &Arc<Transport>, facts: &Facts, options: &NetOptions) -> Result<Self, Error> {
         let has = |bits| transport.has(bits);
         let &Facts { device_pairs, pairs, mac, max_mtu } = facts;
@@ -312,23 +307,40 @@ impl<F: Format> Card<F> {
             tx_doorbells,
             rings,
             commands,
+            done: 0,
         })
     }
 
-    /// Waits until the card has done what it was told, and tells it the rest. One that does not is stopped.
-    fn finish(&mut self) -> Result<(), Error> {
-        let Some(commands) = &mut self.commands else { return Ok(()) };
-        for (index, command) in commands_for(&self.transport, self.rings.len() as u16).enumerate() {
-            if index > 0 {
-                commands.begin(&command)?;
-            }
+    /// Whether the card has done all that it is to be told. Tells it the next thing when it has done one.
+    fn poll(&mut self) -> Result<bool, Error> {
+        let Some(commands) = &mut self.commands else { return Ok(true) };
+        let mut left = commands_for(&self.transport, self.rings.len() as u16).skip(self.done).peekable();
+        while let Some(command) = left.next() {
+            let Some(is_done) = commands.poll()? else { return Ok(false) };
             // A card that refuses filters does so on its own terms; what matters is that nothing wanted is kept out.
-            if !commands.finish()? && matches!(command, Command::QueuePairs(_)) {
+            if !is_done && matches!(command, Command::QueuePairs(_)) {
                 self.transport.report(Fault::ControlCommand);
                 return Err(Error::Config("device refuses its own number of queue pairs"));
             }
+            self.done += 1;
+            left.peek().map_or(Ok(()), |next| commands.begin(next))?;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Waits until the card has done all that it is to be told. One that does not is stopped.
+    fn finish(&mut self) -> Result<(), Error> {
+        for _ in 0..self.transport.max_polls() {
+            if self.poll()? {
+                return Ok(());
+            }
+        }
+        Err(self.give_up())
+    }
+
+    /// Takes a card that does not do what it was told out of use.
+    fn give_up(&mut self) -> Error {
+        self.commands.as_mut().map_or(Error::Broken(Fault::ControlCommand), CommandQueue::fail)
     }
 }
 

@@ -323,6 +323,12 @@ impl State {
         }
     }
 
+    /// Serves its control queue again after it was stalled.
+    pub fn resume(&mut self) {
+        self.stalled = false;
+        self.ring(self.queues.len() - 1);
+    }
+
     /// Does what a chain asks for, and returns how much was written into it.
     fn serve(&mut self, chain: &Chain) -> u32 {
         let request = chain.readable_bytes();
