@@ -43,10 +43,12 @@ impl Unproven {
         }
     }
 
-    /// Whose turn it is in so many turns.
+    /// Whose turn it is in so many turns, or in the one after it: a pair has two turns, and is in one of them.
     #[inline(always)]
     pub(crate) fn ahead(&self, turns: usize) -> Option<Slot> {
-        self.places.get(self.next + turns)?.checked_sub(1).map(Slot)
+        let at = self.next + turns;
+        let slots = self.places.get(at..at + 2)?.iter();
+        slots.filter_map(|place| place.checked_sub(1)).map(Slot).next()
     }
 
     #[inline(always)]
@@ -56,5 +58,23 @@ impl Unproven {
 
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.places)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_is_seen_ahead_at_whichever_of_its_turns() {
+        let mut ring = Unproven::new(8).expect("memory");
+        for pair in 0..4 {
+            let (turn, _) = (ring.turn().0, ring.turn());
+            ring.put(turn, Slot(pair));
+        }
+        assert_eq!([ring.ahead(2), ring.ahead(3)], [Some(Slot(1)), Some(Slot(2))]);
+        let _ = ring.turn();
+        assert_eq!([ring.ahead(2), ring.ahead(3)], [Some(Slot(2)), Some(Slot(2))]);
+        assert_eq!(ring.ahead(7), None, "beyond the end");
     }
 }
