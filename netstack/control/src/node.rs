@@ -58,6 +58,8 @@ pub(crate) struct Node {
     pub reboot_at_ns: Option<u64>,
     /// How the API listens changed: the stack is to be told.
     pub listen_changed: bool,
+    /// Text of the API's description once it was asked for, as it takes milliseconds to make.
+    pub description: Option<Vec<u8>>,
     /// Token of the command line.
     boot_token: Option<String>,
     /// Token made for want of another one.
@@ -113,6 +115,7 @@ impl Node {
             now_ns,
             reboot_at_ns: None,
             listen_changed: true,
+            description: None,
             boot_module: boot::module_checksum(&boot),
             boot_token: boot.token.filter(is_token),
             made_token: None,

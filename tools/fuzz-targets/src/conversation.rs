@@ -29,6 +29,10 @@ const NODE6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
 const API_PORT: u16 = 80;
 const BACKEND_PORT: u16 = 8080;
 const FIRST_PORT: u16 = 20_000;
+/// Windows of connections to the API. The first is the usual one, as whole windows of a long answer take long.
+const WINDOWS: [u16; 4] = [4096, u16::MAX, 600, 0];
+/// As much of what the node says as tells what it is.
+const SAID_BYTES: usize = 4096;
 
 const ETHERNET_BYTES: usize = 14;
 const TCP: u8 = 6;
@@ -65,6 +69,8 @@ struct Connection {
     ports: (u16, u16),
     /// The number of our next byte, and of the node's.
     numbers: (u32, u32),
+    /// What the node may send before it is acknowledged.
+    window: u16,
 }
 
 /// How the packets that follow are cut.
@@ -87,7 +93,7 @@ struct Talk {
     cut: Cut,
     identification: u16,
     next_port: u16,
-    /// What the node has said on connections to the API since this was last looked at.
+    /// What the node has said first on connections to the API since this was last looked at.
     said: Vec<u8>,
     age: u32,
 }
@@ -140,7 +146,6 @@ impl Talk {
                 break;
             }
             self.step(&mut input);
-            self.listen(MS);
         }
     }
 
@@ -150,7 +155,8 @@ impl Talk {
         match what & 7 {
             0 => {
                 let count = usize::from(input.byte() % 41);
-                self.open(which, what & 16 != 0, input.bytes(count));
+                let window = WINDOWS[usize::from(what >> 5 & 3)];
+                self.open(which, what & 16 != 0, window, input.bytes(count));
             }
             1 | 2 => {
                 let count = usize::from(input.byte());
@@ -168,8 +174,9 @@ impl Talk {
                 let (bytes, first, again) = (input.byte(), input.byte(), input.byte());
                 let again = (again != 0).then_some(again as i8);
                 self.cut = Cut { bytes: usize::from(bytes) * 8, first: first.into(), again };
+                return;
             }
-            6 => self.listen(u64::from(input.byte()) * 50 * MS),
+            6 => return self.listen(u64::from(input.byte()) * 50 * MS),
             _ if which == 1 => self.echo(input),
             _ => {
                 let (protocol, count) = (input.byte(), usize::from(input.word() % 3000));
@@ -177,15 +184,16 @@ impl Talk {
                 self.send(what & 16 != 0, protocol, &data);
             }
         }
+        self.listen(MS);
     }
 
     /// Begins a connection to the API, or accepts that of a probe, with these options.
-    fn open(&mut self, which: usize, is_v6: bool, options: &[u8]) {
+    fn open(&mut self, which: usize, is_v6: bool, window: u16, options: &[u8]) {
         let flags = if which == 0 {
             self.next_port = if self.next_port == u16::MAX { FIRST_PORT } else { self.next_port + 1 };
             let first = u32::from(self.next_port) << 16;
             let ports = (self.next_port, API_PORT);
-            self.connections[0] = Connection { is_v6, ports, numbers: (first, 0) };
+            self.connections[0] = Connection { is_v6, ports, numbers: (first, 0), window };
             SYN
         } else {
             SYN | ACK
@@ -316,13 +324,14 @@ impl Talk {
         let length = data.len() as u32 + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
         let numbers = (0, number.wrapping_add(length));
         if to == BACKEND_PORT && flags & SYN != 0 {
-            self.connections[1] = Connection { is_v6, ports: (to, from), numbers };
+            self.connections[1] = Connection { is_v6, ports: (to, from), numbers, window: u16::MAX };
         }
         for connection in &mut self.connections {
             if connection.ports == (to, from) && length > 0 {
                 connection.numbers.1 = numbers.1;
                 if from == API_PORT {
-                    self.said.extend_from_slice(data);
+                    let room = SAID_BYTES - self.said.len();
+                    self.said.extend_from_slice(&data[..data.len().min(room)]);
                 }
             }
         }
@@ -335,7 +344,7 @@ impl Talk {
             self.listen(LONG_NS);
             self.listen(LONG_NS);
             self.said.clear();
-            self.open(0, is_v6, &[]);
+            self.open(0, is_v6, WINDOWS[0], &[]);
             self.listen(MS);
             self.say(0, ACK | PSH, (0, 0), &request(0));
             self.listen(MS);
@@ -360,7 +369,7 @@ impl Connection {
         segment.resize(segment.len().next_multiple_of(4), 0);
         segment[12] = (segment.len() / 4) as u8 * 16;
         segment[13] = flags;
-        segment[14..16].copy_from_slice(&[0xff, 0xff]);
+        segment[14..16].copy_from_slice(&self.window.to_be_bytes());
         segment.extend_from_slice(data);
         segment
     }

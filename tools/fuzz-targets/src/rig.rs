@@ -95,9 +95,13 @@ impl Rig {
 
     /// Turns of worker and control, until there is nothing to do at this time.
     pub fn run(&mut self) {
+        let mut control_is_due = true;
         for _ in 0..MAX_TURNS {
-            let handled = self.worker.poll(self.now_ns);
-            if self.control.poll(self.now_ns) > self.now_ns && handled == 0 {
+            let is_idle = self.worker.poll(self.now_ns) == 0;
+            if control_is_due || !is_idle {
+                control_is_due = self.control.poll(self.now_ns) <= self.now_ns;
+            }
+            if is_idle && !control_is_due {
                 break;
             }
         }

@@ -45,12 +45,17 @@ pub(crate) const NDJSON: &str = "application/x-ndjson";
 
 /// An answer that is a JSON value.
 fn json(status: u16, value: &impl Serialize) -> Reply {
+    Reply::new(status, JSON, text(value))
+}
+
+/// A JSON value as text.
+fn text(value: &impl Serialize) -> Vec<u8> {
     // Serializing what this crate makes into memory cannot fail.
-    Reply::new(status, JSON, serde_json::to_vec(value).unwrap_or_default())
+    serde_json::to_vec(value).unwrap_or_default()
 }
 
 /// Appends a JSON value and a line end.
 fn push_line(out: &mut Vec<u8>, value: &impl Serialize) {
-    out.extend(serde_json::to_vec(value).unwrap_or_default());
+    out.extend(text(value));
     out.push(b'\n');
 }

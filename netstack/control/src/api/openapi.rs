@@ -2,12 +2,12 @@
 //! the configuration.
 
 use super::{
-    Reply,
+    JSON, Reply,
     dispatch::Request,
     endpoints::{ENDPOINTS, Endpoint, Handler},
-    json,
     problem::PROBLEM_JSON,
     query::{Kind, Param},
+    text,
 };
 use crate::http::{head::Method, reply::reason};
 use crate::node::Node;
@@ -16,7 +16,9 @@ use serde_json::{Map, Value, json};
 
 /// `GET /openapi.json`.
 pub(super) fn get(node: &mut Node, _: &Request) -> Reply {
-    json(200, &describe(node.platform.version()))
+    let Node { platform, description, .. } = node;
+    let description = description.get_or_insert_with(|| text(&describe(platform.version())));
+    Reply::new(200, JSON, description.clone())
 }
 
 /// The description.

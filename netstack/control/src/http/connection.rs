@@ -64,8 +64,9 @@ pub(crate) enum Next {
 /// The state of one connection.
 pub(crate) struct Connection<S> {
     peer: IpAddr,
-    /// What was read and not used yet. Bodies hold keys: what was used is cleared.
-    input: Zeroizing<Vec<u8>>,
+    /// What was read and not used yet, and zeros up to [`MAX_INPUT_BYTES`]: bodies hold keys.
+    buffer: Zeroizing<Vec<u8>>,
+    input_bytes: usize,
     output: VecDeque<Vec<u8>>,
     /// Bytes of the front of `output` that were sent.
     sent: usize,
@@ -154,7 +155,8 @@ impl<S: Service> Connection<S> {
     pub fn new(peer: IpAddr, now_ns: u64) -> Self {
         Self {
             peer,
-            input: Zeroizing::default(),
+            buffer: Zeroizing::default(),
+            input_bytes: 0,
             output: VecDeque::new(),
             sent: 0,
             state: State::Head { begun: false },
@@ -244,13 +246,13 @@ impl<S: Service> Connection<S> {
         }
         let read = self.fill(wire);
         // RFC 9112 §2.2: an empty line before a request is ignored.
-        let blank = self.input.iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
+        let blank = self.input().iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
         self.consume(blank);
-        if !begun && !self.input.is_empty() {
+        if !begun && !self.input().is_empty() {
             self.enter(State::Head { begun: true }, now_ns + HEAD_TIMEOUT_NS);
         }
-        match head::parse(&self.input) {
-            _ if self.input.is_empty() && read == 0 => Step::Blocked,
+        match head::parse(self.input()) {
+            _ if self.input().is_empty() && read == 0 => Step::Blocked,
             Ok(None) if read == 0 => Step::Blocked,
             Ok(None) => Step::Progress,
             Ok(Some((head, length))) => {
@@ -282,7 +284,7 @@ impl<S: Service> Connection<S> {
                 self.reply(reply, After { keep_alive, ..after }, now_ns);
             }
             Start::Read(sink) => {
-                if head.expect_continue && self.input.is_empty() {
+                if head.expect_continue && self.input().is_empty() {
                     self.output.push_back(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec());
                 }
                 let decoder = Decoder::new(head.body);
@@ -305,7 +307,7 @@ impl<S: Service> Connection<S> {
             return Step::Waiting(SINK_WAIT_NS);
         }
         let read = self.fill(wire);
-        let used = match reading.decoder.decode(&self.input) {
+        let used = match reading.decoder.decode(self.input()) {
             Piece::Malformed => {
                 let reply = service.refuse(400, "the body is not chunked as it should be");
                 self.reply(reply, After::CLOSE, now_ns);
@@ -420,24 +422,25 @@ impl<S: Service> Connection<S> {
         }
     }
 
+    /// What was read and not used yet.
+    fn input(&self) -> &[u8] {
+        self.buffer.get(..self.input_bytes).unwrap_or_default()
+    }
+
     /// Takes the first bytes of the input away.
     fn consume(&mut self, count: usize) {
-        let count = count.min(self.input.len());
-        let left = self.input.len() - count;
-        self.input.copy_within(count.., 0);
-        self.input.get_mut(left..).unwrap_or_default().zeroize();
-        self.input.truncate(left);
+        let count = count.min(self.input_bytes);
+        let left = self.input_bytes - count;
+        self.buffer.copy_within(count..self.input_bytes, 0);
+        self.buffer.get_mut(left..self.input_bytes).unwrap_or_default().zeroize();
+        self.input_bytes = left;
     }
 
     /// Reads what the wire has and there is room for; how much.
     fn fill(&mut self, wire: &mut dyn Wire) -> usize {
-        let before = self.input.len();
-        if before >= MAX_INPUT_BYTES {
-            return 0;
-        }
-        self.input.resize(MAX_INPUT_BYTES, 0);
-        let n = wire.read(self.input.get_mut(before..).unwrap_or_default());
-        self.input.truncate(before + n);
+        self.buffer.resize(MAX_INPUT_BYTES, 0);
+        let n = wire.read(self.buffer.get_mut(self.input_bytes..).unwrap_or_default());
+        self.input_bytes += n;
         n
     }
 
