@@ -65,6 +65,8 @@ pub(crate) struct Scratch {
     pub(crate) groups: [u32; VECTOR_SIZE],
     pub(crate) lengths: [u32; VECTOR_SIZE],
     pub(crate) interfaces: [u16; VECTOR_SIZE],
+    /// Of the next IPv6 packet that is cut.
+    pub(crate) identification: u32,
     /// Where packets of several segments are encrypted and decrypted.
     pub(crate) long: ipsec::Long,
     /// What is done with before flows are looked for.
@@ -72,7 +74,8 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    pub(crate) fn new() -> Box<Self> {
+    /// Of the worker with this number.
+    pub(crate) fn new(worker: usize) -> Box<Self> {
         Box::new(Self {
             has_destinations: false,
             destinations4: [0; VECTOR_SIZE],
@@ -80,6 +83,7 @@ impl Scratch {
             groups: [0; VECTOR_SIZE],
             lengths: [0; VECTOR_SIZE],
             interfaces: [0; VECTOR_SIZE],
+            identification: worker as u32,
             long: ipsec::Long::new(),
             untracked: [None; VECTOR_SIZE],
         })

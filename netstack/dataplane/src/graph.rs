@@ -3,7 +3,7 @@
 //! A vector enters at a source ([`Node::PortInput`], [`Node::Inject`], [`Node::HandoffInput`]) and the graph runs until
 //! nothing is pending, always the earliest node that has packets. So at most one vector is under way, and what the
 //! fragmenting nodes, the last ones, make in addition goes out before they make more: no node ever gets more than a
-//! vector holds. For that to be so, drop comes before interface-output, both before ip4-fragment, and that before
+//! vector holds. For that to be so, drop comes before interface-output, both before ip-fragment, and that before
 //! tunnel-fragment, whose fragments may have to be cut again once they are encrypted.
 
 use crate::context::Context;
@@ -63,9 +63,9 @@ graph! {
     /// ARP for control.
     ArpInput = "arp-input", arp_input => [Punt, Drop];
     /// IPv4 header validation (RFC 1812 §5.2.2).
-    Ip4Input = "ip4-input", ip4_input => [Flow, Ip4Lookup, Ip4Local, Icmp4Error, Drop];
+    Ip4Input = "ip4-input", ip4_input => [Flow, Ip4Lookup, Ip4Local, IpsecPolicy, Icmp4Error, Drop];
     /// IPv6 header validation (RFC 8200 §3, §4.3; RFC 4291).
-    Ip6Input = "ip6-input", ip6_input => [Flow, Ip6Lookup, Ip6Local, Icmp6Error, Drop];
+    Ip6Input = "ip6-input", ip6_input => [Flow, Ip6Lookup, Ip6Local, IpsecPolicy, Icmp6Error, Drop];
     /// Finds the packet's flow: services and their backends. Packets come here only if there are services or policies.
     Flow = "flow", flow => [Ip4Lookup, Ip6Lookup, Ip4Local, Ip6Local, Ip4Rewrite, Ip6Rewrite, IpsecPolicy, Icmp4Error, Icmp6Error, Drop];
     /// IPv4 route lookup, choice of next hop.
@@ -73,18 +73,18 @@ graph! {
     /// IPv4 packets for this node: echo, everything else to control.
     Ip4Local = "ip4-local", ip4_local => [Ip4Lookup, EspDecrypt, Punt, Icmp4Error, Icmp6Error, Drop];
     /// TTL, checksum, MTU, Ethernet header or tunnel.
-    Ip4Rewrite = "ip4-rewrite", ip4_rewrite => [InterfaceOutput, EspEncrypt, Ip4Fragment, TunnelFragment, Icmp4Error, Drop];
+    Ip4Rewrite = "ip4-rewrite", ip4_rewrite => [InterfaceOutput, EspEncrypt, IpFragment, TunnelFragment, Icmp4Error, Drop];
     /// IPv6 route lookup, choice of next hop.
     Ip6Lookup = "ip6-lookup", ip6_lookup => [Ip6Rewrite, IpsecPolicy, Ip6Local, Unresolved, Icmp6Error, Drop];
     /// IPv6 packets for this node: echo, neighbour discovery and everything else to control.
     Ip6Local = "ip6-local", ip6_local => [Ip6Lookup, InterfaceOutput, EspDecrypt, Punt, Icmp4Error, Icmp6Error, Drop];
     /// Hop limit, MTU, Ethernet header or tunnel.
-    Ip6Rewrite = "ip6-rewrite", ip6_rewrite => [InterfaceOutput, EspEncrypt, Icmp6Error, Drop];
+    Ip6Rewrite = "ip6-rewrite", ip6_rewrite => [InterfaceOutput, EspEncrypt, IpFragment, TunnelFragment, Icmp6Error, Drop];
     /// Encrypts by the tunnel's SA (RFC 4303); what comes out is a packet of this node.
-    EspEncrypt = "esp-encrypt", esp_encrypt => [InterfaceOutput, Ip4Lookup, Ip6Lookup, TunnelFragment, Icmp4Error, Icmp6Error, Drop];
+    EspEncrypt = "esp-encrypt", esp_encrypt => [InterfaceOutput, Ip4Lookup, Ip6Lookup, IpFragment, TunnelFragment, Icmp4Error, Icmp6Error, Drop];
     /// Decrypts ESP packets to this node; what comes out came in by the tunnel.
     EspDecrypt = "esp-decrypt", esp_decrypt => [Ip4Input, Ip6Input, Drop];
-    /// IPsec policies and must-encrypt prefixes; lookup sends packets here only if there are any.
+    /// IPsec policies and must-encrypt prefixes; packets come here only if there are any.
     IpsecPolicy = "ipsec-policy", ipsec_policy => [Ip4Rewrite, Ip6Rewrite, Ip4Local, Ip6Local, EspEncrypt, TunnelFragment, Unresolved, Icmp4Error, Icmp6Error, Drop];
     /// Makes an ICMP error of a dropped packet (RFC 1812 §4.3).
     Icmp4Error = "icmp4-error", icmp4_error => [Flow, Ip4Lookup, Icmp6Error, Drop];
@@ -99,9 +99,10 @@ graph! {
     /// Interface state, MTU and counters, then the transmit queue of the port that an interface stands on,
     /// or the worker that has one.
     InterfaceOutput = "interface-output", interface_output => [Drop];
-    /// Cuts IPv4 packets to the MTU (RFC 791 §3.2). Fragments, which it makes in addition, go to interface-output.
-    Ip4Fragment = "ip4-fragment", ip4_fragment => [Ip4Fragment, Drop];
-    /// Cuts IPv4 packets to what a tunnel takes. Fragments go to esp-encrypt.
+    /// Cuts packets to the MTU: IPv4 (RFC 791 §3.2), and IPv6 that this node made (RFC 8200 §4.5). Fragments, which it makes
+    /// in addition, go to interface-output.
+    IpFragment = "ip-fragment", ip_fragment => [IpFragment, Drop];
+    /// Cuts such packets to what a tunnel takes. Fragments go to esp-encrypt.
     TunnelFragment = "tunnel-fragment", tunnel_fragment => [TunnelFragment, Drop];
 }
 

@@ -312,6 +312,12 @@ impl Tables {
         self.buckets.get((group.first + (flow_hash & group.mask)) as usize).copied().unwrap_or(u32::MAX)
     }
 
+    /// The adjacency's number that a packet with this flow hash gets of a group, which asks for the hash only if it has several.
+    #[inline(always)]
+    pub(crate) fn choose(&self, group: GroupRow, flow_hash: impl FnOnce() -> u32) -> u32 {
+        if group.mask == 0 { group.first } else { self.bucket(group, flow_hash()) }
+    }
+
     /// The adjacency of a number; what does not exist (any more) is no route.
     #[inline(always)]
     pub(crate) fn adjacency(&self, id: u32) -> &AdjacencyRow {

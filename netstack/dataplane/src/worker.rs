@@ -87,7 +87,7 @@ impl Worker {
             cache,
             awake: false,
             graph: Graph::new(),
-            scratch: Scratch::new(),
+            scratch: Scratch::new(id),
             made: Box::default(),
             limits: Limits::new(),
             trace: WorkerTrace::default(),

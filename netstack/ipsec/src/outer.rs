@@ -6,7 +6,7 @@ use crate::{EspError, Sa};
 use buffer::{Buf, Flags};
 use core::array;
 use packet::ipv4::{DONT_FRAGMENT, Ipv4, VERSION_IHL};
-use packet::ipv6::Ipv6;
+use packet::ipv6::{Ipv6, MIN_MTU};
 use packet::udp::Udp;
 use packet::{checksum, protocol};
 use zerocopy::FromBytes;
@@ -45,7 +45,11 @@ impl Inner {
             6 => {
                 // The class follows the version's four bits.
                 let class = fields >> 52 & 0xff;
-                let fields = class << CLASS_SHIFT | DONT_FRAGMENT_FIELD;
+                let payload_bytes = fields >> 16 & 0xffff;
+                // Any tunnel has to take the least MTU of IPv6, and over IPv4 routers cut what is too long for a link, unless
+                // they are told not to (RFC 4213 §3.2.1).
+                let is_longer = payload_bytes > u64::from(MIN_MTU) - size_of::<Ipv6>() as u64;
+                let fields = class << CLASS_SHIFT | if is_longer { DONT_FRAGMENT_FIELD } else { 0 };
                 Some(Self { protocol: PROTOCOL_IPV6, ttl: h, fields })
             }
             _ => None,

@@ -5,6 +5,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Port of DHCP clients.
 pub const PORT_DHCP_CLIENT: u16 = 68;
+/// Port of DHCP servers.
+pub const PORT_DHCP_SERVER: u16 = 67;
 
 /// Port of IKE.
 pub const PORT_IKE: u16 = 500;

@@ -7,19 +7,24 @@
 //! of its vector, and its outer packet through lookup.
 //!
 //! The tunnel is in `opaque[1]`, and [`CUT`] with it if the packet is a piece that was made for the tunnel. A packet that
-//! the path of the outer packets is known not to take is cut or refused here, as the tunnel's own MTU was kept before.
+//! the path of the outer packets is known not to take is cut or refused here, as the tunnel's own MTU was kept before. What
+//! has to pass all the same, or is encrypted whole as transport mode demands, is cut when it is an outer packet over IPv6;
+//! over IPv4 the routers of the path do so.
 
-use super::{drop_for, icmp4_error, icmp6_error, linearise, replace};
+use super::ip_fragment::cut_to;
+use super::ip6_rewrite::{into_tunnel, is_own, too_big};
+use super::{drop_for, icmp4_error, linearise, replace};
 use crate::DropReason;
 use crate::context::Context;
 use crate::counters::CountRun;
 use crate::graph::{Nexts, Node};
 use crate::tables::{InterfaceId, Tables};
 use buffer::{Buf, Flags, Vector};
-use ipsec::{EspError, Sa, Snapshot, TunnelId};
+use ipsec::{EspError, Mode, Sa, Snapshot, TunnelId};
 use packet::ethernet::ETHERTYPE_IPV4;
+use packet::icmpv4;
 use packet::ipv4::{DONT_FRAGMENT, Ipv4};
-use packet::{icmpv4, icmpv6, ipv6};
+use packet::ipv6::Ipv6;
 use zerocopy::FromBytes;
 
 /// MTU of a path about which nothing is known.
@@ -66,7 +71,8 @@ fn encrypt<'a>(cx: &mut Context<'a>, way: &mut Option<Way<'a>>, packets: &mut [B
     let mut sas = [None; CHUNK];
     let mut results = [Ok(()); CHUNK];
     let mut long = 0;
-    if find(cx, way, packets, &mut sas, nexts) {
+    let found = find(cx, way, packets, &mut sas, nexts);
+    if found.is_any_chained {
         linearise(cx.cache, packets);
         long = set_aside(packets, &mut sas);
     }
@@ -91,6 +97,9 @@ fn encrypt<'a>(cx: &mut Context<'a>, way: &mut Option<Way<'a>>, packets: &mut [B
     }
     if long != 0 {
         encrypt_long(cx, long, packets, nexts);
+    }
+    if found.is_any_narrow {
+        cut_for_path(cx, packets, nexts);
     }
 }
 
@@ -122,7 +131,16 @@ fn encrypt_long(cx: &mut Context<'_>, long: u64, packets: &mut [Buf], nexts: &mu
     }
 }
 
-/// The SA of each packet that is to be encrypted. Returns whether there are packets of several segments.
+/// What is true of a packet at least.
+#[derive(Clone, Copy, Default)]
+struct Found {
+    /// It has several segments.
+    is_any_chained: bool,
+    /// The path of its outer packet is known to take less than others.
+    is_any_narrow: bool,
+}
+
+/// The SA of each packet that is to be encrypted.
 #[inline(always)]
 fn find<'a>(
     cx: &Context<'a>,
@@ -130,9 +148,9 @@ fn find<'a>(
     packets: &mut [Buf],
     sas: &mut [Option<&'a Sa>; CHUNK],
     nexts: &mut [Node],
-) -> bool {
+) -> Found {
     let mut counted = CountRun::new(|id| cx.counters.tunnels.get(id as usize).map(|counter| &counter.tx));
-    let mut is_any_chained = false;
+    let mut found = Found::default();
     for ((packet, sa), next) in packets.iter_mut().zip(sas).zip(nexts) {
         *next = Node::EspEncrypt;
         let tunnel = packet.meta().opaque[1] as u32;
@@ -154,11 +172,12 @@ fn find<'a>(
             *next = other;
         } else {
             *sa = Some(way.sa);
-            is_any_chained |= packet.is_chained();
+            found.is_any_chained |= packet.is_chained();
+            found.is_any_narrow |= way.is_narrow;
         }
     }
     counted.finish();
-    is_any_chained
+    found
 }
 
 /// Whether all destinations are the same.
@@ -219,7 +238,7 @@ fn route(cx: &mut Context<'_>, packets: &mut [Buf], nexts: &mut [Node]) {
             continue;
         }
         let group = tables.group(*group);
-        let id = if group.mask == 0 { group.first } else { tables.bucket(group, key.ipv4(packet)) };
+        let id = tables.choose(group, || key.ipv4(packet));
         let row = tables.adjacency(id);
         let length = packet.len();
         if row.next4 == Node::Ip4Rewrite && row.tunnel().is_none() && length <= usize::from(row.mtu) {
@@ -263,21 +282,48 @@ fn keep_path_mtu(packet: &mut Buf, sa: &Sa) -> Option<Node> {
     if packet.total_len() <= mtu {
         return None;
     }
+    let is_whole = sa.parameters().mode == Mode::Transport;
     let Ok((header, _)) = Ipv4::ref_from_prefix(packet.data()) else { return None };
     if header.version() == 6 {
-        // Below the least MTU of IPv6 the outer packets have to be cut instead (RFC 8200 §5).
-        let told = (mtu as u32).max(u32::from(ipv6::MIN_MTU));
-        let fits = packet.total_len() <= told as usize;
-        return (!fits)
-            .then(|| icmp6_error(packet, DropReason::Ip6PacketTooBig, icmpv6::PACKET_TOO_BIG, 0, told));
+        return keep_mtu6(packet, into_tunnel(mtu), is_whole);
     }
     if header.flags_fragment.get() & DONT_FRAGMENT != 0 {
         let code = icmpv4::UNREACHABLE_FRAGMENTATION_NEEDED;
         let (reason, kind) = (DropReason::Ip4FragmentationNeeded, icmpv4::UNREACHABLE);
         return Some(icmp4_error(packet, reason, kind, code, mtu as u32));
     }
-    packet.meta_mut().opaque[0] = mtu as u64;
-    Some(Node::TunnelFragment)
+    (!is_whole).then(|| cut_to(packet, mtu, Node::TunnelFragment))
+}
+
+/// Where an IPv6 packet goes that is longer than `mtu`, what its tunnel takes; None: it is encrypted, be it as long as it
+/// may because it `is_whole` then (RFC 4303 §3.3.4).
+pub(super) fn keep_mtu6(packet: &mut Buf, mtu: usize, is_whole: bool) -> Option<Node> {
+    match packet.total_len() <= mtu {
+        true => None,
+        false if !is_own(packet) => Some(too_big(packet, mtu)),
+        false if is_whole => None,
+        false => Some(cut_to(packet, mtu, Node::TunnelFragment)),
+    }
+}
+
+/// Has outer packets over IPv6 cut that are longer than their path takes. Where they go to no neighbour they are only routed.
+#[cold]
+fn cut_for_path(cx: &Context<'_>, packets: &mut [Buf], nexts: &mut [Node]) {
+    for (packet, next) in packets.iter_mut().zip(nexts) {
+        let sa = cx.ipsec.outbound(TunnelId(packet.meta().opaque[1] as u32));
+        let Some(mtu) = sa.and_then(Sa::path_mtu).map(usize::from) else { continue };
+        if *next != Node::Ip6Lookup || packet.total_len() <= mtu {
+            continue;
+        }
+        let Ok((header, _)) = Ipv6::ref_from_prefix(packet.data()) else { continue };
+        let group = cx.tables.group(cx.shared.fib6().lookup(u128::from_be_bytes(header.destination)));
+        let id = cx.tables.choose(group, || cx.shared.flow_key().ipv6(packet));
+        let row = cx.tables.adjacency(id);
+        if row.next6 == Node::Ip6Rewrite && row.tunnel().is_none() {
+            packet.meta_mut().adjacency = id;
+            *next = cut_to(packet, mtu, Node::IpFragment);
+        }
+    }
 }
 
 /// The drop reason of what ESP refused.

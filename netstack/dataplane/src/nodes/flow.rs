@@ -234,10 +234,15 @@ fn unusual(cx: &mut Context<'_>, packet: &mut Buf, verdict: &Verdict, index: usi
     let is_v6 = packet.data().first().is_some_and(|first| first >> 4 == 6);
     match verdict {
         Verdict::NotOurs | Verdict::Route => lookup(packet),
-        Verdict::Local if is_v6 => Node::Ip6Local,
-        Verdict::Local => Node::Ip4Local,
+        Verdict::Local => {
+            let local = if is_v6 { Node::Ip6Local } else { Node::Ip4Local };
+            ipsec_policy::redirected(cx.ipsec, packet, local)
+        }
         Verdict::SendTo(address) => send_to(cx, packet, *address),
-        Verdict::Encapsulate(tunnel) => encapsulate(cx.services, packet, is_v6, tunnel),
+        Verdict::Encapsulate(tunnel) => match ipsec_policy::refuse_wrapped(cx, packet) {
+            Some(reason) => drop_for(packet, reason),
+            None => encapsulate(cx.services, packet, is_v6, tunnel),
+        },
         Verdict::Drop(Reason::Refused) => {
             // What has denied it.
             packet.meta_mut().opaque[0] = cx.scratch.groups.get(index).map_or(0, |by| u64::from(*by));
@@ -254,21 +259,15 @@ fn send_to(cx: &Context<'_>, packet: &mut Buf, neighbour: IpAddr) -> Node {
         IpAddr::V6(address) => cx.shared.fib6().lookup(address.to_bits()),
     });
     let key = cx.shared.flow_key();
-    let id = match neighbour {
-        _ if group.mask == 0 => group.first,
-        IpAddr::V4(_) => cx.tables.bucket(group, key.ipv4(packet)),
-        IpAddr::V6(_) => cx.tables.bucket(group, key.ipv6(packet)),
-    };
+    let hash = |packet: &Buf| if neighbour.is_ipv4() { key.ipv4(packet) } else { key.ipv6(packet) };
+    let id = cx.tables.choose(group, || hash(packet));
     let row = cx.tables.adjacency(id);
-    let mut next = if neighbour.is_ipv4() { row.next4 } else { row.next6 };
+    let next = if neighbour.is_ipv4() { row.next4 } else { row.next6 };
     if !matches!(next, Node::Ip4Rewrite | Node::Ip6Rewrite) || row.tunnel().is_some() {
         return drop_for(packet, DropReason::ServiceNotNeighbour);
     }
     packet.meta_mut().adjacency = id;
-    if cx.ipsec.has_policies() {
-        ipsec_policy::redirect_one(packet, &mut next);
-    }
-    next
+    ipsec_policy::redirected(cx.ipsec, packet, next)
 }
 
 /// Puts a packet, which is one hop further then (RFC 2003 §3.1), into the tunnel to its backend. The outer packet is this

@@ -1,7 +1,7 @@
 //! Takes packets from control.
 
 use super::ip6_headers::upper_layer_field;
-use super::{drop_for, icmp4_error, icmp6_error};
+use super::{drop_for, icmp4_error, icmp6_error, ipsec_policy};
 use crate::DropReason;
 use crate::context::Context;
 use crate::exchange::{Inject, InjectTo, Refusal};
@@ -18,7 +18,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     let is_judged = cx.flows.is_some() && cx.policy.is_some_and(Policy::is_about_the_node);
     for next in nexts.iter_mut().take(cx.injects) {
         let Some(Inject { mut packet, to }) = queue.pop() else { break };
-        *next = accept(&mut packet, to, cx.tables);
+        *next = accept(cx, &mut packet, to);
         if is_judged && matches!(*next, Node::Ip4Lookup | Node::Ip6Lookup) {
             *next = Node::Flow;
         }
@@ -29,7 +29,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     cx.balance.entered += packets.len() as u64;
 }
 
-fn accept(packet: &mut Buf, to: InjectTo, tables: &Tables) -> Node {
+fn accept(cx: &Context<'_>, packet: &mut Buf, to: InjectTo) -> Node {
     // A packet of control's own came in on no interface. One that waited for its neighbour keeps its own, whose address
     // is the source of an error about it.
     if packet.meta().flags.contains(Flags::ORIGINATED) {
@@ -40,7 +40,10 @@ fn accept(packet: &mut Buf, to: InjectTo, tables: &Tables) -> Node {
         InjectTo::Forward6 if packet.len() >= 40 => Node::Ip6Lookup,
         InjectTo::Refuse(refusal) => refuse(packet, refusal),
         InjectTo::Transmit(interface) if packet.len() >= size_of::<Ethernet>() => {
-            transmit(packet, interface, tables)
+            match ipsec_policy::refuse_frame(cx, packet.data()) {
+                Some(reason) => drop_for(packet, reason),
+                None => transmit(packet, interface, cx.tables),
+            }
         }
         _ => drop_for(packet, DropReason::InjectMalformed),
     }

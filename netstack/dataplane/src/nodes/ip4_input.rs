@@ -2,13 +2,14 @@
 //!
 //! Leaves a packet whose lengths agree: data is exactly `total_length` bytes, the link layer's padding is cut off.
 
-use super::{drop_for, flow, icmp4_error, partial_checksum};
+use super::{drop_for, flow, icmp4_error, ipsec_policy, partial_checksum};
 use crate::DropReason;
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
 use crate::shared::Shared;
 use crate::tables::{Interface, InterfaceId, Tables};
 use buffer::{Buf, BufferCache, Flags, Vector};
+use ipsec::Snapshot;
 use packet::checksum::{self, Sum};
 use packet::ipv4::{FRAGMENT_OFFSET, Ipv4, VERSION_IHL};
 use packet::{icmpv4, protocol, udp};
@@ -32,7 +33,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
             }
             None => {
                 all_plain = false;
-                examine(cx.shared, cx.tables, cx.cache, packet)
+                examine((cx.shared, cx.tables, cx.ipsec), cx.cache, packet)
             }
         };
     }
@@ -121,7 +122,11 @@ fn is_host(octet: u8) -> bool {
 
 /// Everything but a plain packet, check by check.
 #[cold]
-fn examine(shared: &Shared, tables: &Tables, cache: &mut BufferCache, packet: &mut Buf) -> Node {
+fn examine(
+    (shared, tables, ipsec): (&Shared, &Tables, &Snapshot),
+    cache: &mut BufferCache,
+    packet: &mut Buf,
+) -> Node {
     let header = match check_header(packet) {
         Ok(header) => header,
         Err(reason) => return drop_for(packet, reason),
@@ -158,7 +163,7 @@ fn examine(shared: &Shared, tables: &Tables, cache: &mut BufferCache, packet: &m
         return Node::Ip4Local;
     }
     match by_destination(shared, tables, &interface.description, packet, &header) {
-        Ok(next) => next,
+        Ok(next) => ipsec_policy::redirected(ipsec, packet, next),
         Err(reason) => drop_for(packet, reason),
     }
 }

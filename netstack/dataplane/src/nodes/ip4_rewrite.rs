@@ -1,5 +1,6 @@
 //! TTL, checksum, MTU, Ethernet header or tunnel.
 
+use super::ip_fragment::cut_to;
 use super::{drop_for, icmp4_error};
 use crate::DropReason;
 use crate::context::Context;
@@ -68,7 +69,7 @@ fn forward(packet: &mut Buf, row: &AdjacencyRow) -> Node {
         return cut_for_tunnel(packet, row);
     }
     if too_long {
-        return Node::Ip4Fragment;
+        return cut_to(packet, row.mtu.into(), Node::IpFragment);
     }
     row.push_ethernet(packet, ETHERTYPE_IPV4)
 }
@@ -80,8 +81,7 @@ fn cut_for_tunnel(packet: &mut Buf, row: &AdjacencyRow) -> Node {
         return drop_for(packet, DropReason::EspTooLong);
     }
     let _: Node = row.push_ethernet(packet, ETHERTYPE_IPV4);
-    packet.meta_mut().opaque[0] = u64::from(row.mtu);
-    Node::TunnelFragment
+    cut_to(packet, row.mtu.into(), Node::TunnelFragment)
 }
 
 /// Tells the sender the MTU (RFC 1191 §4).

@@ -3,7 +3,7 @@
 //! Leaves a packet whose lengths agree: data is exactly the IPv6 header and its payload.
 
 use super::ip6_headers::{OptionProblem, check_hop_by_hop};
-use super::{drop_for, flow, icmp6_error, partial_checksum};
+use super::{drop_for, flow, icmp6_error, ipsec_policy, partial_checksum};
 use crate::DropReason;
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
@@ -131,7 +131,7 @@ fn examine(cx: &mut Context<'_>, packet: &mut Buf) -> Node {
         return refuse_options(packet, problem, destination);
     }
     match by_scope(cx, packet, source, destination) {
-        Ok(next) => next,
+        Ok(next) => ipsec_policy::redirected(cx.ipsec, packet, next),
         Err(reason) => drop_for(packet, reason),
     }
 }

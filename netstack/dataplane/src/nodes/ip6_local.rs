@@ -3,6 +3,7 @@
 
 use super::ip4_local::{is_esp, sum_from};
 use super::ip6_headers::{Upper, upper_layer};
+use super::ipsec_policy::refuse_clear;
 use super::{drop_for, icmp6_error, punt_for, tunnel_error};
 use crate::DropReason;
 use crate::context::Context;
@@ -68,7 +69,7 @@ fn deliver_icmp(cx: &Context<'_>, packet: &mut Buf, at: usize) -> Node {
     }
     match icmp.kind {
         ECHO_REQUEST if at == size_of::<Ipv6>() && !Ipv6Addr::from(header.destination).is_multicast() => {
-            reply(cx.tables, packet, icmp)
+            reply(cx, packet, icmp)
         }
         icmpv6::LISTENER_QUERY if is_listener_query(packet) => punt_for(packet, PuntReason::Nd),
         nd::ROUTER_SOLICITATION..=nd::REDIRECT => {
@@ -98,7 +99,7 @@ fn is_listener_query(packet: &Buf) -> bool {
 }
 
 /// Turns an echo request into its reply: addresses exchanged, which keeps the pseudo-header's sum, and type changed.
-fn reply(tables: &Tables, packet: &mut Buf, mut icmp: Icmpv6) -> Node {
+fn reply(cx: &Context<'_>, packet: &mut Buf, mut icmp: Icmpv6) -> Node {
     icmp.checksum = checksum::update(icmp.checksum, u16::from(ECHO_REQUEST) << 8, u16::from(ECHO_REPLY) << 8);
     icmp.kind = ECHO_REPLY;
     packet.meta_mut().flags.insert(Flags::ORIGINATED);
@@ -107,7 +108,10 @@ fn reply(tables: &Tables, packet: &mut Buf, mut icmp: Icmpv6) -> Node {
     core::mem::swap(&mut header.source, &mut header.destination);
     header.hop_limit = DEFAULT_HOP_LIMIT;
     if Ipv6Addr::from(header.destination).is_unicast_link_local() {
-        return send_back(tables, packet);
+        return match refuse_clear(cx, packet.data()) {
+            Some(reason) => drop_for(packet, reason),
+            None => send_back(cx.tables, packet),
+        };
     }
     Node::Ip6Lookup
 }

@@ -40,7 +40,7 @@ fn choose(cx: &Context<'_>, packets: &mut Vector, nexts: &mut [Node]) {
     let (tables, key) = (cx.tables, cx.shared.flow_key());
     for ((packet, next), group) in packets.iter_mut().zip(nexts).zip(&cx.scratch.groups) {
         let group = tables.group(*group);
-        let id = if group.mask == 0 { group.first } else { tables.bucket(group, key.ipv6(packet)) };
+        let id = tables.choose(group, || key.ipv6(packet));
         packet.meta_mut().adjacency = id;
         let row = tables.adjacency(id);
         *next = if is_forwarded(row) { row.next6 } else { not_forwarded(packet, row) };

@@ -1,5 +1,6 @@
 //! Hop limit, MTU, Ethernet header or tunnel.
 
+use super::ip_fragment::cut_to;
 use super::{drop_for, icmp6_error};
 use crate::DropReason;
 use crate::context::Context;
@@ -9,7 +10,7 @@ use crate::tables::AdjacencyRow;
 use buffer::{Buf, Flags, Vector};
 use packet::ethernet::ETHERTYPE_IPV6;
 use packet::icmpv6;
-use packet::ipv6::Ipv6;
+use packet::ipv6::{Ipv6, MIN_MTU};
 use zerocopy::FromBytes;
 
 #[inline(never)]
@@ -49,7 +50,8 @@ fn is_plain(packet: &mut Buf, row: &AdjacencyRow) -> bool {
 #[cold]
 fn forward(packet: &mut Buf, row: &AdjacencyRow) -> Node {
     let originated = packet.meta().flags.contains(Flags::ORIGINATED);
-    let too_long = packet.total_len() > usize::from(row.mtu);
+    let mtu = if row.tunnel().is_some() { into_tunnel(row.mtu.into()) } else { row.mtu.into() };
+    let too_long = packet.total_len() > mtu;
     let Ok((header, _)) = Ipv6::mut_from_prefix(packet.data_mut()) else {
         return drop_for(packet, DropReason::Ip6BadLength);
     };
@@ -57,11 +59,41 @@ fn forward(packet: &mut Buf, row: &AdjacencyRow) -> Node {
         return icmp6_error(packet, DropReason::Ip6HopLimitExpired, icmpv6::TIME_EXCEEDED, 0, 0);
     }
     if too_long {
-        let mtu = u32::from(row.mtu);
-        return icmp6_error(packet, DropReason::Ip6PacketTooBig, icmpv6::PACKET_TOO_BIG, 0, mtu);
+        return cut_or_refuse(packet, row, mtu);
     }
     if !originated {
         header.hop_limit -= 1;
     }
     row.push_ethernet(packet, ETHERTYPE_IPV6)
+}
+
+/// The longest packet that is put into a tunnel which takes so many bytes: the least MTU of IPv6 passes any, if need be in an
+/// outer packet that is cut (RFC 2473 §7.1).
+pub(super) fn into_tunnel(mtu: usize) -> usize {
+    mtu.max(MIN_MTU.into())
+}
+
+/// What this node made is cut by it, as its source (RFC 8200 §5). So are outer packets, but for those of a tunnel in a tunnel
+/// whose MTU does not take the other into account.
+fn cut_or_refuse(packet: &mut Buf, row: &AdjacencyRow, mtu: usize) -> Node {
+    let is_outer = packet.meta().flags.contains(Flags::ENCAPSULATED);
+    match row.tunnel() {
+        Some(_) if is_outer => drop_for(packet, DropReason::EspTooLong),
+        Some(_) if is_own(packet) => {
+            let _: Node = row.push_ethernet(packet, ETHERTYPE_IPV6);
+            cut_to(packet, mtu, Node::TunnelFragment)
+        }
+        None if is_own(packet) => cut_to(packet, mtu, Node::IpFragment),
+        _ => too_big(packet, mtu),
+    }
+}
+
+/// True for a packet that this node made, and not of another one's for a tunnel to a service's backend.
+pub(super) fn is_own(packet: &Buf) -> bool {
+    packet.meta().flags.intersection(Flags::ORIGINATED.union(Flags::TUNNELLED)) == Flags::ORIGINATED
+}
+
+/// Tells the sender the MTU (RFC 8201 §3).
+pub(super) fn too_big(packet: &mut Buf, mtu: usize) -> Node {
+    icmp6_error(packet, DropReason::Ip6PacketTooBig, icmpv6::PACKET_TOO_BIG, 0, mtu as u32)
 }

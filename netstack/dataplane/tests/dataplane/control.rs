@@ -103,7 +103,11 @@ fn injected_packets_leave() {
     let sent = bed.only_sent(1);
     assert_eq!((sent[22], sent[14..].len()), (9, frame[14..].len()), "the TTL of our own packets stays");
     inject(&mut bed, &udp6("2001:db8:1002::1", 9, 3000)[14..], InjectTo::Forward6);
-    assert_eq!(bed.only_sent(0).len(), 14 + 1280, "its sender is told");
+    let pieces = bed.sent(1);
+    assert!(
+        pieces.len() == 3 && pieces.iter().all(|piece| piece.len() <= 18 + 1500),
+        "the node is their source"
+    );
     inject(&mut bed, &frame, InjectTo::Transmit(ETH1));
     assert_eq!(bed.only_sent(1), frame);
     inject(&mut bed, &frame, InjectTo::Transmit(ETH1_VLAN));
@@ -116,9 +120,7 @@ fn injected_packets_leave() {
     inject(&mut bed, &frame, InjectTo::Transmit(InterfaceId(9)));
     inject(&mut bed, &[], InjectTo::Forward4);
     bed.assert_nothing_sent();
-    let expected =
-        [(DropReason::InterfaceDown, 1), (DropReason::Ip6PacketTooBig, 1), (DropReason::InjectMalformed, 2)];
-    assert_eq!(bed.drops(), expected);
+    assert_eq!(bed.drops(), [(DropReason::InterfaceDown, 1), (DropReason::InjectMalformed, 2)]);
     drop(cache);
     bed.assert_balanced();
 }

@@ -24,6 +24,7 @@ use site::Site;
 pub fn everything_with_linux(experiment: &Experiment) -> Result<()> {
     let mut site = Site::new(experiment)?;
     large::longer_than_a_buffer(&mut site).context("packets longer than a buffer")?;
+    large::the_least_mtu(&mut site).context("the least MTU of IPv6")?;
     several::tunnels_share_a_route(&mut site).context("a route into two tunnels")?;
     let count = arrangements::all(&mut site)?;
     modes::a_port_that_changes(&mut site).context("a port that changes")?;

@@ -110,9 +110,9 @@ fn interface(attachment: Attachment, mac: [u8; 6], number: u16, mtu: u16) -> Int
 }
 
 /// Interfaces: eth0 (10.0.0.1/24), eth1 (10.0.1.1/24), eth1.100 (10.0.100.1/24), ipsec0 (10.0.7.1/24), and the like in `2001:db8:N::/64`.
-/// The tunnel takes more than [`TUNNEL_MTU`] where eth1 takes jumbo frames.
+/// The tunnel takes more than [`TUNNEL_MTU`] where eth1 takes jumbo frames, and less where eth1 does.
 pub fn interfaces(mtu1: u16) -> Vec<Option<Interface>> {
-    let tunnel_mtu = if mtu1 > 1500 { mtu1 - 100 } else { TUNNEL_MTU };
+    let tunnel_mtu = if mtu1 > 1500 { mtu1 - 100 } else { TUNNEL_MTU.min(mtu1 - 50).max(dataplane::MIN_MTU) };
     let vlan = Attachment::Vlan { parent: ETH1, vlan_id: VLAN_ID };
     let tunnel = Attachment::Ipsec { tunnel: TUNNEL };
     vec![

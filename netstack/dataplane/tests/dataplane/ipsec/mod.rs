@@ -1,5 +1,7 @@
 //! Packets through IPsec tunnels: by route and by policy, against a peer made of the crate `ipsec` alone.
 
+mod fragments;
+mod links;
 mod long;
 mod policies;
 

@@ -4,6 +4,6 @@ mod changes;
 mod errors;
 mod fragments;
 mod kubernetes;
-mod support;
+pub mod support;
 mod there_and_back;
 mod ways;
