@@ -33,6 +33,17 @@ pub struct Acpi {
     pub reset: Option<Reset>,
     /// The power management timer.
     pub timer: Option<Timer>,
+    /// The real-time clock.
+    pub real_time_clock: RealTimeClock,
+}
+
+/// The real-time clock of a PC.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct RealTimeClock {
+    /// The tables say that there is none.
+    pub is_missing: bool,
+    /// The register that has the century, below 128.
+    pub century: Option<u8>,
 }
 
 /// The power management timer: a counter of [`Timer::HZ`] behind a port.
@@ -168,7 +179,10 @@ impl Acpi {
             match &table[..4] {
                 b"APIC" => (acpi.cores, acpi.io_apics) = cores(table),
                 b"MCFG" => acpi.ecam = ecam(table),
-                b"FACP" => (acpi.reset, acpi.timer) = (reset(table), timer(table)),
+                b"FACP" => {
+                    (acpi.reset, acpi.timer) = (reset(table), timer(table));
+                    acpi.real_time_clock = real_time_clock(table);
+                }
                 _ => {}
             }
         }
@@ -254,6 +268,15 @@ fn timer(fadt: &[u8]) -> Option<Timer> {
     there.then_some(Timer { port, bits: if flags & EXTENDED_TIMER != 0 { 32 } else { 24 } })
 }
 
+/// FADT: the real-time clock's century, and whether there is one.
+fn real_time_clock(fadt: &[u8]) -> RealTimeClock {
+    const IS_MISSING: u8 = 1 << 5;
+    RealTimeClock {
+        is_missing: fadt.get(109).is_some_and(|flags| flags & IS_MISSING != 0),
+        century: fadt.get(108).copied().filter(|register| (1..128).contains(register)),
+    }
+}
+
 /// FADT: the reset register, where its flags say that there is one.
 fn reset(fadt: &[u8]) -> Option<Reset> {
     const RESET_REGISTER_SUPPORTED: u32 = 1 << 10;
@@ -326,6 +349,7 @@ mod tests {
         let mut fadt = vec![0; 93];
         fadt[76 - 36..78 - 36].copy_from_slice(&0x608u16.to_le_bytes());
         fadt[91 - 36] = 4;
+        fadt[108 - 36] = 0x32;
         fadt[112 - 36 + 1] = 4;
         fadt[116 - 36] = 1;
         fadt[120 - 36..122 - 36].copy_from_slice(&0xcf9u16.to_le_bytes());
@@ -361,6 +385,7 @@ mod tests {
                 assert_eq!(acpi.cores, [0, 2, 256]);
                 assert_eq!(acpi.io_apics, [0xfec0_0000]);
                 assert_eq!(acpi.timer, Some(Timer { port: 0x608, bits: 24 }));
+                assert_eq!(acpi.real_time_clock, RealTimeClock { is_missing: false, century: Some(0x32) });
                 assert_eq!(acpi.ecam, [Ecam { base: 0xb000_0000, segment: 0, buses: 0..=255 }]);
                 assert_eq!(acpi.reset, Some(Reset { address: ResetAddress::Port(0xcf9), value: 6 }));
             }

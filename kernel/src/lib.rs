@@ -3,7 +3,7 @@
 //!
 //! In the order in which a booting image uses it:
 //!
-//! 1. [`clock`] turns counter values into time, [`command_line`] says what is asked for.
+//! 1. [`clock`] turns counter values into time, [`calendar`] a real-time clock's registers, [`command_line`] says what is asked for.
 //! 2. [`frames`] hands out physical memory, [`page_table`] maps it.
 //! 3. [`acpi`] says which cores and buses there are, [`pci`] which devices.
 //! 4. [`sizing`] shares memory out among the cards. [`entropy`] makes random numbers of what the machine has; [`log_ring`] keeps what the console said, for the API.
@@ -17,6 +17,7 @@
 extern crate alloc;
 
 pub mod acpi;
+pub mod calendar;
 pub mod clock;
 pub mod command_line;
 pub mod crash;

@@ -72,6 +72,7 @@ extern "C" fn start(magic: u32, address: u32, entry_tsc: u64) -> ! {
     });
     let clock_source = time::settle(clock_source, acpi.timer);
     cores::init_first();
+    time::calendar::describe(acpi.real_time_clock);
     power::init(acpi.reset, &boot_info.ram);
     panic::init();
     if let Some(word) = command_line.unknown {

@@ -117,7 +117,14 @@ pub fn run(pci: &[Arc<PciDevice>], reading: Awaited<Boot>, log: Option<LevelFilt
     let mut control =
         Box::new(remainder.finish(controls, pool.cache(), Box::new(|| begun.take()), time::now_ns()));
     boot_stages::reached("ready");
-    let mut later = Later { ready_ns: time::now_ns(), pci, ask_entropy, clock_settled: false, silent: true };
+    let mut later = Later {
+        ready_ns: time::now_ns(),
+        pci,
+        ask_entropy,
+        clock_settled: false,
+        calendar_read: false,
+        silent: true,
+    };
     let poll = move |now_ns| control.poll(now_ns).min(later.poll(now_ns));
     match only_worker {
         Some(worker) => workers::run_both(worker, poll),
@@ -131,6 +138,7 @@ struct Later<'a> {
     pci: &'a [Arc<PciDevice>],
     ask_entropy: bool,
     clock_settled: bool,
+    calendar_read: bool,
     silent: bool,
 }
 
@@ -151,6 +159,11 @@ impl Later<'_> {
             let settle_ns = self.ready_ns + CLOCK_AFTER_NS;
             self.clock_settled = now_ns >= settle_ns && time::finish();
             due_ns = due_ns.min(settle_ns.max(now_ns + CLOCK_AGAIN_NS));
+        }
+        if !self.calendar_read {
+            let read_ns = self.ready_ns + SILENT_NS;
+            self.calendar_read = now_ns >= read_ns && time::calendar::read();
+            due_ns = due_ns.min(read_ns.max(now_ns + CLOCK_AGAIN_NS));
         }
         if self.silent {
             let speak_ns = self.ready_ns + SILENT_NS;

@@ -8,6 +8,7 @@ use crate::traps::TrapFrame;
 use crate::{apic, cores, cpu, image, memory, power, time};
 use alloc::format;
 use alloc::string::String;
+use control::Date;
 use core::fmt::Arguments;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -107,6 +108,9 @@ fn crash(registers: &Registers, known: &[usize], cause: Arguments<'_>) -> ! {
     // SAFETY: this is the only core that runs, and it comes here once.
     let mut report = Report::new(Recorder::new(unsafe { record_memory() }));
     report.line(cause);
+    if let Some(unix_ns) = time::calendar::unix_ns() {
+        report.line(format_args!("at {}", Date(unix_ns / 1_000_000_000)));
+    }
     // Sealed after each part, in case a later one crashes.
     let previous = PREVIOUS.get().map_or(0, |previous| previous.in_a_row);
     let in_a_row = report.recorder.seal(previous, uptime_ns);

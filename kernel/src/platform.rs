@@ -1,6 +1,6 @@
 //! The machine as control sees it.
 
-use crate::{boot_stages, console, cores, memory, panic, power, random, workers};
+use crate::{boot_stages, console, cores, memory, panic, power, random, time, workers};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -37,6 +37,10 @@ impl Platform for Machine {
     fn reboot(&mut self) {
         info!(target: "power", "restart");
         power::restart()
+    }
+
+    fn unix_ns(&mut self) -> Option<u64> {
+        time::calendar::unix_ns()
     }
 
     fn last_crash(&self) -> Option<String> {

@@ -1,5 +1,6 @@
 //! Time: nanoseconds since the image was entered, from the time-stamp counter.
 
+pub mod calendar;
 mod interval;
 
 use crate::cpu;

@@ -22,6 +22,7 @@ mod balancing;
 mod beginning;
 mod boot;
 mod control;
+mod date;
 pub mod dhcp;
 mod drops;
 mod flow_log;
@@ -42,6 +43,7 @@ mod tests;
 pub use beginning::{Beginning, Begun, PortAtStart, Remainder};
 pub use boot::ModuleRead;
 pub use control::{Control, Parts};
+pub use date::Date;
 pub use net::direct::Stream;
 pub use platform::{
     BlockDevice, BlockError, Boot, BootStage, Core, CoreRole, Memory, Platform, SECTOR_BYTES, Sector,

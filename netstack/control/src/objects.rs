@@ -11,7 +11,6 @@ use crate::node::Node;
 use alloc::{format, rc::Rc, string::String, sync::Arc, vec::Vec};
 use balancer::{Builder, Settings};
 use core::cell::RefCell;
-use dataplane::Shared;
 use health::Monitor;
 use pace::{Pace, Task};
 use policy::classifier::{Classifier, Compiler, CounterId, OutOfMemory, Part, Source};
@@ -60,8 +59,10 @@ pub(crate) struct Objects {
     waiting: Parts,
     /// What has compiled the policy in force; None without any, or while it is at work.
     compiler: Option<Compiler>,
-    /// Workers that have reached this generation have the newest policy.
+    /// Workers that have reached this generation have the policy published last.
     policy_since: u64,
+    /// What is published as soon as all addresses are on the way to where it has them, and the generation that it is of.
+    next_policy: Option<(Classifier, u64)>,
 }
 
 struct RunningEdit {
@@ -180,6 +181,11 @@ impl Objects {
         self.waiting.policy |= !self.compiled.model().endpoints.is_empty();
     }
 
+    /// What has compiled the newest policy.
+    pub fn compiler(&self) -> Option<&Compiler> {
+        self.compiler.as_ref()
+    }
+
     /// The part of policy that has a number.
     pub fn policy_rule(&self, counter: CounterId) -> Option<(Arc<Source>, Part)> {
         let (source, part) = self.compiler.as_ref()?.source(counter)?;
@@ -232,27 +238,9 @@ impl Objects {
         self.is_editing() || self.publishing.is_some() || self.waiting.any() || self.is_settling()
     }
 
-    /// True while addresses are where the policy before the newest has them.
-    pub fn is_settling(&self) -> bool {
+    /// True while addresses are on the way to where the newest policy has them.
+    fn is_settling(&self) -> bool {
         self.compiler.as_ref().is_some_and(Compiler::has_pending)
-    }
-
-    /// Moves addresses to where the newest policy has them once no worker reads the one before, and frees what nobody reads.
-    fn settle_policy(&mut self, shared: &Shared) {
-        let Some(compiler) = &mut self.compiler else { return };
-        let reached = shared.quiescent_generation();
-        compiler.reclaim(reached);
-        if compiler.has_pending() && reached >= self.policy_since {
-            match compiler.apply_part(ADDRESSES_PER_TURN) {
-                Ok(()) if compiler.has_pending() => compiler.retire(shared.advance()),
-                Ok(()) => compiler.retire(shared.judge_again()),
-                Err(OutOfMemory) => {
-                    log::error!(target: "resources", "no memory for the addresses of policy");
-                    self.compiler = None;
-                    let _ = shared.judge_again();
-                }
-            }
-        }
     }
 
     fn advance_edit(&mut self, units: u64) {
@@ -308,7 +296,7 @@ impl Node {
     }
 
     fn advance_publishing(&mut self, units: u64) {
-        self.objects.settle_policy(&self.shared);
+        self.settle_policy();
         if !self.objects.is_settling() && self.objects.publishing.is_none() && self.objects.waiting.any() {
             let parts = core::mem::take(&mut self.objects.waiting);
             let builder = if parts.services { self.balancing.take_builder() } else { None };
@@ -337,9 +325,44 @@ impl Node {
         if let Some(policy) = made.policy {
             let (compiler, classifier) = policy.unzip();
             self.objects.compiler = compiler;
+            if self.objects.is_settling() && self.shared.policy().is_some() {
+                self.objects.next_policy = classifier.map(|classifier| (classifier, made.generation));
+                self.objects.policy_since = self.await_policy();
+                return;
+            }
             self.objects.policy_since = self.police(classifier);
         }
         self.objects.published_generation = made.generation;
+    }
+
+    /// Moves addresses from where the policy in force has them to where the next one does, and puts that in force in between;
+    /// frees what nobody reads any more.
+    fn settle_policy(&mut self) {
+        let (objects, shared) = (&mut self.objects, &self.shared);
+        let Some(compiler) = &mut objects.compiler else { return };
+        let reached = shared.quiescent_generation();
+        compiler.reclaim(reached);
+        if !compiler.has_pending() || reached < objects.policy_since {
+            return;
+        }
+        let moved = match objects.next_policy {
+            Some(_) => compiler.enter_part(ADDRESSES_PER_TURN),
+            None => compiler.apply_part(ADDRESSES_PER_TURN),
+        };
+        if moved == Err(OutOfMemory) {
+            log::error!(target: "resources", "no memory for the addresses of policy: what is in force stays");
+            objects.compiler = None;
+            objects.published_generation =
+                objects.next_policy.take().map_or(objects.published_generation, |next| next.1);
+            return;
+        }
+        compiler.retire(shared.advance());
+        if !compiler.has_to_enter()
+            && let Some((classifier, generation)) = objects.next_policy.take()
+        {
+            objects.published_generation = generation;
+            self.objects.policy_since = self.police(Some(classifier));
+        }
     }
 }
 

@@ -18,12 +18,15 @@ impl Node {
             Some((interface.id, classifier.host(node, &interface.name, &addresses)?))
         };
         let hosts: Vec<_> = self.router.interfaces().into_iter().filter_map(host).collect();
-        let policy = Some(Policy::new(classifier, hosts));
-        if self.objects.is_settling() {
-            self.shared.publish_unsettled_policy(policy)
-        } else {
-            self.shared.publish_policy(policy)
-        }
+        self.shared.publish_policy(Some(Policy::new(classifier, hosts)))
+    }
+
+    /// Has workers decide as before while addresses are moved for the next policy. Returns the generation that they must reach.
+    pub fn await_policy(&mut self) -> u64 {
+        let policy = self.shared.policy();
+        let compiler = self.objects.compiler();
+        let same = policy.as_ref().as_ref().zip(compiler).map(|(policy, compiler)| policy.awaiting(compiler));
+        self.shared.publish_same_policy(same)
     }
 
     /// What denies packets under a number, in words.

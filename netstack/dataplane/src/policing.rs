@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use balancer::Decided;
 use buffer::{Buf, Flags, Vector};
 use core::net::IpAddr;
-use policy::classifier::{Classifier, CounterId, Ends, HostId, Judged, Record, Way};
+use policy::classifier::{Classifier, Compiler, CounterId, Ends, HostId, Judged, Record, Way};
 use policy::model::{Direction, Packet, protocol};
 use policy::reference::Stage;
 use rewrite::{Transport, Tuple, View};
@@ -100,6 +100,11 @@ impl Policy {
         };
         let has_untracked = hosts.iter().flatten().any(untracked);
         Self { classifier, hosts, has_untracked }
+    }
+
+    /// The same while addresses move from where it has them to where the newest classifier of `compiler` does.
+    pub fn awaiting(&self, compiler: &Compiler) -> Self {
+        Self { classifier: self.classifier.awaiting(compiler), hosts: self.hosts.clone(), ..*self }
     }
 
     /// The classifier.

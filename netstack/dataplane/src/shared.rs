@@ -230,13 +230,12 @@ impl Shared {
     /// Replaces what decides by policy; none is as if there were no policy. Workers take it at their next poll, and judge
     /// flows that they know again. Returns the new generation.
     pub fn publish_policy(&self, policy: Option<impl Into<Policy>>) -> u64 {
-        let _ = self.publish_unsettled_policy(policy);
+        let _ = self.publish_same_policy(policy);
         self.judge_again()
     }
 
-    /// The same, but flows that are known keep their verdicts until [`Shared::judge_again`]: for a classifier some of whose
-    /// addresses are yet to move, which until then belong to no set. Returns the new generation.
-    pub fn publish_unsettled_policy(&self, policy: Option<impl Into<Policy>>) -> u64 {
+    /// The same, but flows that are known keep their verdicts: for what decides as before. Returns the new generation.
+    pub fn publish_same_policy(&self, policy: Option<impl Into<Policy>>) -> u64 {
         let policy = policy.map(|policy| {
             let policy: Policy = policy.into();
             let counters = policy.classifier.counters() as usize;
@@ -249,7 +248,7 @@ impl Shared {
         generation
     }
 
-    /// Has workers judge flows that they know again, as addresses have come into other sets. Returns the new generation.
+    /// Has workers judge flows that they know again. Returns the new generation.
     pub fn judge_again(&self) -> u64 {
         let _ = self.policies.fetch_add(1, Ordering::SeqCst);
         self.advance()

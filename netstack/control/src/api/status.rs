@@ -1,10 +1,15 @@
 //! What the node is and how it fares; reboot.
 
 use super::{Reply, dispatch::Request, json};
+use crate::date::Date;
 use crate::node::Node;
 use crate::platform::{BootStage, Core, Memory};
 use crate::running::Source;
-use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use alloc::{
+    collections::BTreeMap,
+    string::{String, ToString},
+    vec::Vec,
+};
 use serde::Serialize;
 use serde_json::json;
 
@@ -13,6 +18,9 @@ struct Status {
     version: String,
     hostname: String,
     uptime_seconds: f64,
+    /// If the machine knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
     config: ConfigStatus,
     /// Routes by where they come from.
     routes: BTreeMap<&'static str, usize>,
@@ -53,6 +61,7 @@ pub(super) fn status(node: &mut Node, _: &Request) -> Reply {
             version: node.platform.version().into(),
             hostname: node.running.config().hostname.clone(),
             uptime_seconds: node.uptime_seconds(),
+            time: node.platform.unix_ns().map(|ns| Date(ns / 1_000_000_000).to_string()),
             config: ConfigStatus {
                 generation,
                 source: node.running.source(),

@@ -6,7 +6,6 @@ use crate::node::Node;
 use alloc::{collections::VecDeque, vec, vec::Vec};
 use config::Collector;
 use core::net::IpAddr;
-use dataplane::FlowEventKind;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpProtocol, IpRepr, UdpPacket, UdpRepr};
 
@@ -43,9 +42,9 @@ struct Export {
 }
 
 impl Exporter {
-    /// Whether a record goes to collectors: beginnings do not, as their ends tell all.
-    pub fn wants(&self, record: &Record) -> bool {
-        !self.collectors.is_empty() && record.event.kind != FlowEventKind::Allowed
+    /// Whether anybody collects records.
+    pub fn is_wanted(&self) -> bool {
+        !self.collectors.is_empty()
     }
 
     pub fn add(&mut self, record: &Record) {

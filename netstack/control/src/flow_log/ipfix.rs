@@ -1,4 +1,4 @@
-//! IPFIX (RFC 7011) messages with elements of IANA's registry (RFC 7012): flows that have ended, and what was denied or logged.
+//! IPFIX (RFC 7011) messages with elements of IANA's registry (RFC 7012): flows that begin and end, and what was denied or logged.
 //!
 //! Octets and packets are those of who began the flow; the answers' are the reverse elements of RFC 5103.
 
@@ -59,6 +59,7 @@ const INITIATOR: u8 = 1;
 const GOES_ON: u8 = 2;
 /// firewallEvent.
 mod firewall {
+    pub(super) const CREATED: u8 = 1;
     pub(super) const DELETED: u8 = 2;
     pub(super) const DENIED: u8 = 3;
     pub(super) const ALERT: u8 = 4;
@@ -159,13 +160,17 @@ pub(super) fn encode(record: &Record) -> (u16, Vec<u8>) {
         out.extend(if event.has_ports() { end.port() } else { 0 }.to_be_bytes());
     }
     out.push(event.asked.protocol());
-    for traffic in [event.asks, event.answers] {
+    // The end tells of all that was carried, the first packet among it.
+    let is_start = event.kind == FlowEventKind::Allowed;
+    let carried = if is_start { Default::default() } else { [event.asks, event.answers] };
+    for traffic in carried {
         out.extend(traffic.bytes.to_be_bytes());
         out.extend(traffic.packets.to_be_bytes());
     }
     let (reason, firewall) = match event.kind {
         FlowEventKind::Ended(end) => (end as u8, firewall::DELETED),
-        FlowEventKind::Logged | FlowEventKind::Allowed => (GOES_ON, firewall::ALERT),
+        FlowEventKind::Allowed => (GOES_ON, firewall::CREATED),
+        FlowEventKind::Logged => (GOES_ON, firewall::ALERT),
         FlowEventKind::Denied => (GOES_ON, firewall::DENIED),
     };
     out.extend([INITIATOR, reason, firewall]);

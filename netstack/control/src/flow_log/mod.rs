@@ -209,7 +209,7 @@ impl Node {
             rule: self.objects.policy_rule(event.by),
             event,
         });
-        if log.exporter.wants(&record) {
+        if log.exporter.is_wanted() {
             log.exporter.add(&record);
         }
         log.next += 1;

@@ -162,7 +162,19 @@ fn an_end_tells_what_was_carried_and_collectors_get_it_behind_the_templates() {
     let records = decode(&messages);
     let ends: Vec<_> =
         records.iter().filter(|record| record["DestinationTransportPort"].contains("U16(53)")).collect();
-    let [end] = ends[..] else { panic!("{records:?}") };
+    let [start, end] = ends[..] else { panic!("{records:?}") };
+    for (element, value) in [
+        ("FirewallEvent", "FlowCreated"),
+        ("PacketDeltaCount", "U64(0)"),
+        ("FlowStartMilliseconds", "value: 17672255"),
+        ("SelectorName", "KubernetesNetworkPolicy shop/front, ingress rule 1, tier default"),
+    ] {
+        assert!(
+            start[element].to_lowercase().contains(&value.to_lowercase()),
+            "{element}: {}",
+            start[element]
+        );
+    }
     for (element, value) in [
         ("SourceIpv4address", "10.0.0.3"),
         ("DestinationIpv4address", "10.0.1.9"),

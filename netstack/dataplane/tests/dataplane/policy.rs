@@ -170,19 +170,42 @@ fn an_established_flow_stops_when_policy_forbids_it_and_another_goes_on() {
 }
 
 #[test]
-fn a_known_flow_keeps_its_verdict_until_addresses_have_moved() {
+fn while_addresses_move_packets_are_judged_by_the_policy_before_or_the_one_after() {
     let (mut bed, mut compiler) = testbed(model(Vec::new(), Vec::new()));
     bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 2));
     let _ = bed.only_sent(1);
-    let classifier = compiler.update(model(only_to_80("other"), Vec::new())).expect("a small model");
-    let _ = bed.shared.publish_unsettled_policy(Some(Policy::new(classifier, [])));
-    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 16));
-    let _ = bed.only_sent(1);
-    compiler.apply().expect("a small model");
-    let _ = bed.shared.judge_again();
-    bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 16));
-    bed.assert_nothing_sent();
-    assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 1)]);
+    // The address of the server comes into a set that it was not in, so that it moves.
+    let mut after = Model::clone(&model(only_to_80("other"), Vec::new()));
+    after.endpoints = [endpoint("client", CLIENT), endpoint("other", OTHER), endpoint("server", SERVER)]
+        .map(|mut endpoint| {
+            let _ = endpoint.labels.insert("moved".into(), "yes".into());
+            Arc::new(endpoint)
+        })
+        .into();
+    let classifier = compiler.update(Arc::new(after)).expect("a small model");
+    assert!(compiler.has_to_enter());
+    let waiting = bed.shared.policy().as_ref().as_ref().map(|policy| policy.awaiting(&compiler));
+    let _ = bed.shared.publish_same_policy(waiting);
+    let mut port = 4000;
+    let mut flows = |bed: &mut Testbed, passes: bool| {
+        // A known flow, and a new one.
+        port += 1;
+        bed.send(0, &hello(0, (CLIENT, 4000), (SERVER, 80), 16));
+        bed.send(0, &hello(0, (CLIENT, port), (SERVER, 80), 2));
+        assert_eq!(bed.sent(1).len(), if passes { 2 } else { 0 });
+    };
+    flows(&mut bed, true);
+    while compiler.has_to_enter() {
+        compiler.enter_part(1).expect("a small model");
+        flows(&mut bed, true);
+    }
+    let _ = bed.shared.publish_policy(Some(Policy::new(classifier, [])));
+    flows(&mut bed, false);
+    while compiler.has_pending() {
+        compiler.apply_part(1).expect("a small model");
+        flows(&mut bed, false);
+    }
+    bed.assert_balanced();
 }
 
 #[test]

@@ -2,11 +2,16 @@
 //! rules ask of addresses is then asked of classes, when tables are made.
 //!
 //! There is one table of addresses, which all classifiers of a compiler read while it changes: a change of one address costs
-//! one entry, whatever the size of the sets. An address comes into another class by [`Classes::apply`], which is called once
-//! all readers have a classifier that knows that class.
+//! one entry, whatever the size of the sets. An address comes into another class by way of a *passage*: a number that means its
+//! old class to the classifier before and its new class to the one after. So all addresses of an update change their classes
+//! when a reader changes its classifier:
+//! 1. readers get the classifier before, knowing the passages;
+//! 2. [`Classes::enter`] puts the addresses into them;
+//! 3. readers get the classifier after;
+//! 4. [`Classes::apply`] gives the addresses their new classes.
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     vec::Vec,
 };
@@ -21,6 +26,11 @@ const NOWHERE6: u32 = 1;
 
 /// Addresses that are entered into tables that nobody reads before their memory is tidied.
 const UNREAD_PART: usize = 4096;
+
+/// Numbers from here on are passages: there are less classes.
+const PASSAGE: u32 = 1 << 30;
+
+const _: () = assert!(PASSAGE < fib::VALUE_MAX);
 
 /// What an address can be part of: an identity, or a network that rules speak of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,16 +62,49 @@ impl From<fib::Error> for OutOfMemory {
 pub struct Addresses {
     table4: Arc<Fib4>,
     table6: Arc<Fib6>,
+    /// The class that each passage stands for.
+    passages: Arc<[u32]>,
 }
 
 impl Addresses {
     /// The class of an address.
     #[inline]
     pub fn class(&self, address: IpAddr) -> u32 {
-        match address {
+        let class = match address {
             IpAddr::V4(address) => self.table4.lookup(address.to_bits()),
             IpAddr::V6(address) => self.table6.lookup(address.to_bits()).max(NOWHERE6),
-        }
+        };
+        if class < PASSAGE { class } else { self.of_passage(class) }
+    }
+
+    #[cold]
+    fn of_passage(&self, number: u32) -> u32 {
+        self.passages.get((number - PASSAGE) as usize).copied().unwrap_or_default()
+    }
+}
+
+/// A way from one class to another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Passage {
+    from: u32,
+    to: u32,
+    /// What the table has in the end: `to`, or [`NO_ROUTE`] where the prefix around gives that.
+    entry: u32,
+}
+
+/// All passages of an update.
+#[derive(Default)]
+struct Passages {
+    all: Vec<Passage>,
+    known: HashMap<Passage, u32>,
+}
+
+impl Passages {
+    fn number(&mut self, passage: Passage) -> u32 {
+        *self.known.entry(passage).or_insert_with(|| {
+            self.all.push(passage);
+            self.all.len() as u32 - 1
+        })
     }
 }
 
@@ -207,8 +250,11 @@ struct Half<K: fib::Key> {
     /// Prefixes whose atoms have changed.
     dirty: BTreeSet<Prefix<K>>,
     writer: Writer<K>,
-    /// What is still to be entered into the table; 0 takes it out.
-    pending: VecDeque<(Prefix<K>, u32)>,
+    /// What is on its way, by which passage.
+    moving: Vec<(Prefix<K>, u32)>,
+    /// How many of these are in their passage, and how many have left it or need it no more.
+    entered: usize,
+    arrived: usize,
 }
 
 impl<K: fib::Key> Half<K> {
@@ -219,7 +265,9 @@ impl<K: fib::Key> Half<K> {
             lens: alloc::vec![0; usize::from(K::BITS) + 1],
             dirty: BTreeSet::new(),
             writer: Writer::new()?,
-            pending: VecDeque::new(),
+            moving: Vec::new(),
+            entered: 0,
+            arrived: 0,
         })
     }
 
@@ -250,75 +298,105 @@ impl<K: fib::Key> Half<K> {
     }
 
     /// Gives what has changed, and all within it, its class.
-    fn settle(&mut self, numbers: &mut Numbers) {
+    fn settle(&mut self, numbers: &mut Numbers, passages: &mut Passages) {
         while let Some(root) = self.dirty.pop_first() {
             let Some(end) = Prefix::new(root.last_address(), K::BITS) else { continue };
             let within: Vec<Prefix<K>> = self.places.range(root..=end).map(|(prefix, _)| *prefix).collect();
-            let outer = self.around(root);
-            let mut around: Vec<(Prefix<K>, u32)> = Vec::new();
+            let nowhere = if self.is_ipv4 { NO_ROUTE } else { NOWHERE6 };
+            // What is around a root has not changed.
+            let outer = self.around(root).unwrap_or(nowhere);
+            let mut around: Vec<(Prefix<K>, Outer)> = Vec::new();
             for prefix in within {
                 let _ = self.dirty.remove(&prefix);
                 while around.last().is_some_and(|(outer, _)| !outer.contains(prefix.address())) {
                     let _ = around.pop();
                 }
-                let outer = around.last().map(|(_, class)| *class).or(outer);
-                if let Some(class) = self.settle_one(prefix, outer, numbers) {
-                    around.push((prefix, class));
-                }
+                let outer = around.last().map_or(Outer { before: outer, after: outer }, |(_, outer)| *outer);
+                around.push((prefix, self.settle_one(prefix, outer, numbers, passages)));
             }
         }
     }
 
-    /// The class of a prefix, unless nothing is about it any more.
-    fn settle_one(&mut self, prefix: Prefix<K>, outer: Option<u32>, numbers: &mut Numbers) -> Option<u32> {
-        let place = self.places.get_mut(&prefix)?;
-        let before = place.class;
+    /// Gives a prefix its class, unless nothing is about it any more. What it now is to those within.
+    fn settle_one(
+        &mut self,
+        prefix: Prefix<K>,
+        outer: Outer,
+        numbers: &mut Numbers,
+        passages: &mut Passages,
+    ) -> Outer {
+        let Some(place) = self.places.get_mut(&prefix) else { return outer };
+        let had = place.class;
+        let before = if had == NO_ROUTE { outer.before } else { had };
         if place.own.is_none() {
             let _ = self.places.remove(&prefix);
             if let Some(count) = self.lens.get_mut(usize::from(prefix.len())) {
                 *count -= 1;
             }
-            if before != NO_ROUTE {
-                numbers.release(before);
-                self.pending.push_back((prefix, NO_ROUTE));
+            if had != NO_ROUTE {
+                numbers.release(had);
+                let passage = Passage { from: before, to: outer.after, entry: NO_ROUTE };
+                self.moving.push((prefix, passages.number(passage)));
             }
-            return None;
+            return Outer { before, after: outer.after };
         }
-        let outer = outer.and_then(|class| numbers.all.get(class as usize)?.as_ref());
-        let mut atoms: Vec<Atom> = place
-            .own
-            .as_slice()
-            .chain(outer.into_iter().flat_map(|class| class.atoms.iter().copied()))
-            .collect();
+        let of_outer = numbers.all.get(outer.after as usize).and_then(Option::as_ref);
+        let of_outer = of_outer.into_iter().flat_map(|class| class.atoms.iter().copied());
+        let mut atoms: Vec<Atom> = place.own.as_slice().chain(of_outer).collect();
         atoms.sort_unstable();
         atoms.dedup();
         let class = numbers.acquire(self.is_ipv4, atoms.into());
         place.class = class;
-        if before != NO_ROUTE {
-            numbers.release(before);
+        if had != NO_ROUTE {
+            numbers.release(had);
         }
-        if before != class {
-            self.pending.push_back((prefix, class));
+        if had != class {
+            let passage = Passage { from: before, to: class, entry: class };
+            self.moving.push((prefix, passages.number(passage)));
         }
-        Some(class)
+        Outer { before, after: class }
     }
 
-    /// Enters some of what is pending; how many.
-    fn apply(&mut self, at_most: usize) -> Result<usize, OutOfMemory> {
-        for done in 0..at_most {
-            let Some((prefix, class)) = self.pending.pop_front() else { return Ok(done) };
-            let _ = match class {
-                NO_ROUTE => self.writer.remove(prefix)?,
-                class => self.writer.insert(prefix, class)?,
-            };
+    /// Puts some of what is moving into its passage; how many.
+    fn enter(&mut self, at_most: usize) -> Result<usize, OutOfMemory> {
+        let part = self.moving.iter().skip(self.entered).take(at_most);
+        let mut done = 0;
+        for (prefix, passage) in part {
+            let _ = self.writer.insert(*prefix, PASSAGE + passage)?;
+            (self.entered, done) = (self.entered + 1, done + 1);
         }
-        Ok(at_most)
+        Ok(done)
     }
+
+    /// Gives some of what is moving what it has in the end; how many.
+    fn apply(&mut self, at_most: usize, passages: &Passages) -> Result<usize, OutOfMemory> {
+        let part = self.moving.iter().skip(self.arrived).take(at_most);
+        let mut done = 0;
+        for (prefix, passage) in part {
+            let _ = match passages.all.get(*passage as usize).map_or(NO_ROUTE, |passage| passage.entry) {
+                NO_ROUTE => self.writer.remove(*prefix)?,
+                class => self.writer.insert(*prefix, class)?,
+            };
+            (self.arrived, done) = (self.arrived + 1, done + 1);
+        }
+        if self.arrived == self.moving.len() {
+            (self.moving, self.entered, self.arrived) = (Vec::new(), 0, 0);
+        }
+        Ok(done)
+    }
+}
+
+/// The class of what is around a prefix, before an update and after it.
+#[derive(Clone, Copy)]
+struct Outer {
+    before: u32,
+    after: u32,
 }
 
 /// All classes.
 pub struct Classes {
     numbers: Numbers,
+    passages: Passages,
     half4: Half<u32>,
     half6: Half<u128>,
 }
@@ -329,11 +407,26 @@ impl Classes {
         // Of addresses that nothing is about: they have their numbers for good.
         let _ = (numbers.acquire(true, Arc::new([])), numbers.acquire(false, Arc::new([])));
         numbers.born.clear();
-        Ok(Classes { numbers, half4: Half::new(true)?, half6: Half::new(false)? })
+        let (half4, half6) = (Half::new(true)?, Half::new(false)?);
+        Ok(Classes { numbers, passages: Passages::default(), half4, half6 })
     }
 
+    /// The tables for readers to whom the addresses that are moving have their new classes.
     pub fn addresses(&self) -> Addresses {
-        Addresses { table4: self.half4.writer.fib().clone(), table6: self.half6.writer.fib().clone() }
+        self.addresses_where(|passage| passage.to)
+    }
+
+    /// The same for readers to whom they still have their old ones.
+    pub fn addresses_before(&self) -> Addresses {
+        self.addresses_where(|passage| passage.from)
+    }
+
+    fn addresses_where(&self, class: impl Fn(&Passage) -> u32) -> Addresses {
+        Addresses {
+            table4: self.half4.writer.fib().clone(),
+            table6: self.half6.writer.fib().clone(),
+            passages: self.passages.all.iter().map(class).collect(),
+        }
     }
 
     /// How many numbers there are.
@@ -376,8 +469,9 @@ impl Classes {
     /// Works out the classes of what has changed: those that are new, and those that no prefix has any more, which stay
     /// known until [`Classes::bury`].
     pub fn settle(&mut self) -> (Vec<u32>, Vec<u32>) {
-        self.half4.settle(&mut self.numbers);
-        self.half6.settle(&mut self.numbers);
+        self.passages = Passages::default();
+        self.half4.settle(&mut self.numbers, &mut self.passages);
+        self.half6.settle(&mut self.numbers, &mut self.passages);
         let mut dead = core::mem::take(&mut self.numbers.left);
         dead.sort_unstable();
         dead.dedup();
@@ -409,10 +503,21 @@ impl Classes {
         }
     }
 
+    /// Puts some addresses into their passages.
+    pub fn enter(&mut self, at_most: usize) -> Result<(), OutOfMemory> {
+        let done = self.half4.enter(at_most)?;
+        self.half6.enter(at_most - done).map(|_| ())
+    }
+
+    /// True if there is something to enter.
+    pub fn has_to_enter(&self) -> bool {
+        self.half4.entered < self.half4.moving.len() || self.half6.entered < self.half6.moving.len()
+    }
+
     /// Moves some addresses to the classes that were worked out for them.
     pub fn apply(&mut self, at_most: usize) -> Result<(), OutOfMemory> {
-        let done = self.half4.apply(at_most)?;
-        self.half6.apply(at_most - done).map(|_| ())
+        let done = self.half4.apply(at_most, &self.passages)?;
+        self.half6.apply(at_most - done, &self.passages).map(|_| ())
     }
 
     /// Moves all of them in tables that nobody reads yet, whose memory can be used again at once.
@@ -427,7 +532,7 @@ impl Classes {
 
     /// True if there is something to apply.
     pub fn has_pending(&self) -> bool {
-        !self.half4.pending.is_empty() || !self.half6.pending.is_empty()
+        !self.half4.moving.is_empty() || !self.half6.moving.is_empty()
     }
 
     /// As of [`Writer::retire`].

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 use super::atoms::{Identities, Traits, What};
 use super::bits::Bits;
-use super::classes::{Atom, Classes, OutOfMemory};
+use super::classes::{Addresses, Atom, Classes, OutOfMemory};
 use super::origin::{CounterId, Counters, Part, Source, Written};
 use super::programs::{Programs, Subject};
 use super::rules::SLOTS;
@@ -105,8 +105,13 @@ impl Compiler {
     /// Compiles a model. Parts that it shares with the one before cost little; those must be in the same order among
     /// themselves, and policies of a tier in the order in which they are asked.
     ///
-    /// Addresses come to be what the model says with [`Compiler::apply`], which is called when no reader has an older
-    /// classifier any more; if it was not called since the last update, it is now.
+    /// Addresses are in the tables as before, until they are moved. Readers of the classifier before do not notice if:
+    /// 1. they get it again as [`Classifier::awaiting`] this update;
+    /// 2. once none has it as it was, [`Compiler::enter_part`] is called as long as [`Compiler::has_to_enter`];
+    /// 3. they get the new one;
+    /// 4. once none has the one before, [`Compiler::apply_part`] is called as long as [`Compiler::has_pending`].
+    ///
+    /// To each reader all addresses move as it takes the new classifier. What is left of this at the next update is done then.
     ///
     /// # Errors
     /// [`OutOfMemory`]; then the compiler is of no use any more.
@@ -134,7 +139,21 @@ impl Compiler {
         Ok(self.classifier(model))
     }
 
-    /// Moves addresses to the classes that the newest classifier knows for them.
+    /// Puts some addresses on their way from where the classifier before the newest has them. A large change takes less memory
+    /// and stops nobody for long if between its parts what they unlink is retired and reclaimed.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn enter_part(&mut self, at_most: usize) -> Result<(), OutOfMemory> {
+        self.classes.enter(at_most)
+    }
+
+    /// True if [`Compiler::enter_part`] has something to do.
+    pub fn has_to_enter(&self) -> bool {
+        self.classes.has_to_enter()
+    }
+
+    /// Moves addresses to the classes that the newest classifier knows for them, where nobody reads an older one.
     ///
     /// # Errors
     /// [`OutOfMemory`].
@@ -142,8 +161,7 @@ impl Compiler {
         self.classes.apply(usize::MAX)
     }
 
-    /// The same of some addresses, as long as [`Compiler::has_pending`]. A large change takes less memory and stops nobody for
-    /// long if between its parts what they unlink is retired and reclaimed.
+    /// The same of some addresses.
     ///
     /// # Errors
     /// [`OutOfMemory`].
@@ -154,6 +172,11 @@ impl Compiler {
     /// True if [`Compiler::apply`] has something to do.
     pub fn has_pending(&self) -> bool {
         self.classes.has_pending()
+    }
+
+    /// The tables of addresses as the classifier before the newest knows them.
+    pub(super) fn addresses_before(&self) -> Addresses {
+        self.classes.addresses_before()
     }
 
     /// Says that what changed in the tables of addresses may be forgotten once readers have reached a generation.

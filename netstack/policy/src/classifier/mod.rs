@@ -48,6 +48,7 @@ const PROGRAMS_OF_IDENTITY: usize = STAGES.len() * DIRECTIONS.len() * 2;
 const NONE: u32 = u32::MAX;
 
 /// Decides for packets of a model's endpoints.
+#[derive(Clone)]
 pub struct Classifier {
     model: Arc<Model>,
     addresses: Addresses,
@@ -92,6 +93,11 @@ impl Classifier {
         let classifier = compiler.update(model)?;
         compiler.apply()?;
         Ok(classifier)
+    }
+
+    /// The same decisions while addresses move: of the classifier before the newest of `compiler`, if that has some to move.
+    pub fn awaiting(&self, compiler: &Compiler) -> Classifier {
+        Classifier { addresses: compiler.addresses_before(), ..self.clone() }
     }
 
     /// The model it was made from.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use policy::classifier::{Classifier, Compiler};
+use policy::classifier::{Classifier, Compiler, Ends, Record, Way};
 use policy::model::{
     Action, DefaultAction, Direction, Endpoint, EndpointKind, Hook, Icmp, IpVersion, Match, Model, NamedPort,
     Networks, Order, Packet, Policy, PolicyId, Ports, Profile, Rule, Set, Side, Tier,
@@ -386,6 +386,77 @@ proptest! {
             }
             let anew = Classifier::new(Arc::new(model.clone())).unwrap();
             prop_assert_eq!(classifier.programs(), anew.programs());
+        }
+    }
+}
+
+/// What is wrong with what a classifier says of packets, if it should say what one does that was compiled from nothing, and the
+/// reference of its model.
+fn disagreement(classifier: &Classifier, anew: &Classifier, packets: &[Packet]) -> Option<String> {
+    let ends = Ends { from: None, to: None, way: Way::Forwarded };
+    let model = anew.model();
+    for packet in packets {
+        for (number, endpoint) in model.endpoints.iter().enumerate() {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                for stage in stages(endpoint.kind) {
+                    let wanted = reference::judge(model, endpoint, direction, *stage, packet);
+                    let found = classifier.judge(number, direction, *stage, packet);
+                    if found != wanted {
+                        return Some(format!(
+                            "{found:?}, not {wanted:?}: {endpoint:?} {direction:?} {stage:?} {packet:?}"
+                        ));
+                    }
+                }
+            }
+        }
+        // Of several endpoints with one address, either may be asked.
+        let has = |address| model.endpoints.iter().filter(|e| e.addresses.contains(&address)).count();
+        if has(packet.source) > 1 || has(packet.destination) > 1 {
+            continue;
+        }
+        let judge =
+            |classifier: &Classifier| classifier.judge_flow(packet, &ends, &mut Record::default()).allow;
+        if judge(classifier) != judge(anew) {
+            return Some(format!("passes: {}: {packet:?}", judge(classifier)));
+        }
+    }
+    None
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases() / 10, ..ProptestConfig::default() })]
+
+    #[test]
+    fn at_every_step_of_an_update_packets_are_judged_by_the_model_before_or_the_one_after(
+        model in model(),
+        updates in vec(vec(change(), 1..4), 1..3),
+        packets in vec(packet(), 1..12),
+        at_once in 1..3_usize,
+    ) {
+        let mut model = model;
+        let mut compiler = Compiler::new().unwrap();
+        let mut in_force = compiler.update(Arc::new(model.clone())).unwrap();
+        compiler.apply().unwrap();
+        let mut before = Classifier::new(Arc::new(model.clone())).unwrap();
+        for (number, changes) in updates.into_iter().enumerate() {
+            changes.into_iter().for_each(|change| apply(&mut model, change));
+            let next = compiler.update(Arc::new(model.clone())).unwrap();
+            let after = Classifier::new(Arc::new(model.clone())).unwrap();
+            prop_assert_eq!(disagreement(&in_force, &before, &packets), None, "update {}", number);
+            if compiler.has_to_enter() {
+                in_force = in_force.awaiting(&compiler);
+            }
+            while compiler.has_to_enter() {
+                prop_assert_eq!(disagreement(&in_force, &before, &packets), None, "update {}", number);
+                compiler.enter_part(at_once).unwrap();
+            }
+            prop_assert_eq!(disagreement(&in_force, &before, &packets), None, "update {}", number);
+            while compiler.has_pending() {
+                prop_assert_eq!(disagreement(&next, &after, &packets), None, "update {}", number);
+                compiler.apply_part(at_once).unwrap();
+            }
+            prop_assert_eq!(disagreement(&next, &after, &packets), None, "update {}", number);
+            (in_force, before) = (next, after);
         }
     }
 }
