@@ -61,8 +61,8 @@ pub struct Policy {
     pub id: PolicyId,
     /// Its place in the tier.
     pub order: Order,
-    /// A staged policy is counted and enforces nothing.
-    pub staged: bool,
+    /// Whether it is enforced.
+    pub standing: Standing,
     /// Labels of the endpoints it applies to.
     pub subject: Selector,
     /// Which of an endpoint's packets it is about.
@@ -80,6 +80,29 @@ impl Policy {
             Direction::Ingress => self.ingress.as_deref(),
             Direction::Egress => self.egress.as_deref(),
         }
+    }
+}
+
+/// Whether a policy is enforced now, and whether it would be if staged policies were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is, and would be.
+    Enforced,
+    /// It is, and would not be: a staged policy takes its place, or deletes it.
+    Leaving,
+    /// It would be: it is counted and enforces nothing.
+    Staged,
+}
+
+impl Standing {
+    /// True if it is enforced now.
+    pub fn is_enforced(self) -> bool {
+        self != Standing::Staged
+    }
+
+    /// True if it would be, were staged policies enforced.
+    pub fn would_be_enforced(self) -> bool {
+        self != Standing::Leaving
     }
 }
 

@@ -84,7 +84,7 @@ pub fn judge(
         let policies = tier.policies.iter().filter(|policy| {
             policy.subject.matches(&endpoint.labels)
                 && is_asked(policy.hook, stage, endpoint.kind)
-                && !policy.staged
+                && policy.standing.is_enforced()
         });
         let asked: Vec<(&Policy, &[Rule])> =
             policies.filter_map(|policy| Some((policy.as_ref(), policy.rules(direction)?))).collect();

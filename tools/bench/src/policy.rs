@@ -270,7 +270,7 @@ fn policy(index: usize, subject: Selector, rule: Rule) -> Policy {
     Policy {
         id: PolicyId { name: format!("policy-{index}"), namespace: None, kind: "GlobalNetworkPolicy" },
         order: Order(None),
-        staged: false,
+        standing: policy::model::Standing::Enforced,
         subject,
         hook: Hook::Normal,
         ingress: Some(vec![rule]),

@@ -76,7 +76,7 @@ fn endpoint_view<'a>(model: &'a Model, endpoint: &'a Endpoint) -> EndpointView<'
                 name: &policy.id.name,
                 ingress: policy.ingress.is_some(),
                 egress: policy.egress.is_some(),
-                staged: policy.staged,
+                staged: !policy.standing.is_enforced(),
             })
             .collect(),
     }
@@ -170,7 +170,7 @@ fn rules_view<'a>(node: &Node, source: &'a classifier::Source) -> RulesView<'a> 
         Written::Profile { name, .. } => (None, "Profile", None, name, false),
         Written::Policy { tier, policy } => {
             let id = &policy.id;
-            (Some(tier.as_str()), id.kind, id.namespace.as_deref(), &id.name, policy.staged)
+            (Some(tier.as_str()), id.kind, id.namespace.as_deref(), &id.name, !policy.standing.is_enforced())
         }
     };
     RulesView { tier, kind, namespace, name, staged, rules }

@@ -65,6 +65,9 @@ mod firewall {
     pub(super) const ALERT: u8 = 4;
 }
 
+/// The name where no rule that still is there has decided. Not every collector takes an empty one.
+const UNNAMED: &str = "no policy";
+
 /// A message that is being written.
 pub(super) struct Message {
     bytes: Vec<u8>,
@@ -175,7 +178,7 @@ pub(super) fn encode(record: &Record) -> (u16, Vec<u8>) {
     };
     out.extend([INITIATOR, reason, firewall]);
     out.extend(u64::from(event.by.0).to_be_bytes());
-    let name = record.reason_text().unwrap_or_default();
+    let name = record.reason_text().unwrap_or_else(|| UNNAMED.into());
     let length = name.floor_char_boundary(MAX_NAME_BYTES);
     out.push(length as u8);
     out.extend(name.bytes().take(length));

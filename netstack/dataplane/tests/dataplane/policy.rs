@@ -71,7 +71,7 @@ fn policy(subject: Selector, hook: Hook, rules: Vec<Rule>) -> policy::model::Pol
     policy::model::Policy {
         id: PolicyId { name: "shop".into(), namespace: None, kind: "GlobalNetworkPolicy" },
         order: Order(None),
-        staged: false,
+        standing: policy::model::Standing::Enforced,
         subject,
         hook,
         ingress: Some(rules),
@@ -282,7 +282,7 @@ fn fragments_follow_the_first_one_and_unreadable_packets_do_not_pass() {
 #[test]
 fn staged_policies_are_counted_and_log_rules_are_told() {
     let mut staged = only_to_80("other").remove(0);
-    staged.staged = true;
+    staged.standing = policy::model::Standing::Staged;
     let mut logging = policy(
         named("server"),
         Hook::Normal,

@@ -87,13 +87,12 @@ impl Programs {
                     .filter(|number| policy(number).is_some_and(|policy| asks(policy)));
                 let (mut enforced, mut would_be): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
                 for number in asked {
-                    would_be.push(*number);
-                    if policy(number).is_some_and(|policy| !policy.staged) {
-                        enforced.push(*number);
-                    }
+                    let Some(standing) = policy(number).map(|policy| policy.standing) else { continue };
+                    would_be.extend(standing.would_be_enforced().then_some(*number));
+                    enforced.extend(standing.is_enforced().then_some(*number));
                 }
                 let profiles = if stage == Stage::Normal { subject.profiles.clone() } else { Vec::new() };
-                let ways = [(false, enforced.len() < would_be.len(), would_be), (true, true, enforced)];
+                let ways = [(false, enforced != would_be, would_be), (true, true, enforced)];
                 for (is_enforced, wanted, policies) in ways {
                     if !wanted {
                         continue;

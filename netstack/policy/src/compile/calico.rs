@@ -18,7 +18,7 @@ use crate::api::calico::{
 use crate::api::meta::{Metadata, NumberOrText};
 use crate::model::{
     Action, DefaultAction, Direction, Hook, Icmp, IpVersion, Match, Model, Order, Policy, PolicyId, Profile,
-    Rule, protocol,
+    Rule, Standing, protocol,
 };
 use crate::problem::Problems;
 use crate::selector::Selector;
@@ -33,7 +33,7 @@ struct Spec<'a> {
     kind: &'static str,
     /// None for a global policy.
     namespace: Option<&'a str>,
-    staged: bool,
+    standing: Standing,
     tier: Option<&'a str>,
     order: Option<f64>,
     selector: Option<&'a str>,
@@ -47,13 +47,19 @@ struct Spec<'a> {
     apply_on_forward: bool,
 }
 
+impl Spec<'_> {
+    fn tier(&self) -> &str {
+        self.tier.filter(|tier| !tier.is_empty()).unwrap_or("default")
+    }
+}
+
 /// The fields that have the same names in each kind.
 macro_rules! common {
-    ($policy:ident, $kind:literal, $namespace:expr, $staged:literal, $($more:tt)*) => {
+    ($policy:ident, $kind:literal, $namespace:expr, $standing:expr, $($more:tt)*) => {
         Spec {
             kind: $kind,
             namespace: $namespace,
-            staged: $staged,
+            standing: $standing,
             tier: $policy.spec.tier.as_deref(),
             order: $policy.spec.order,
             selector: $policy.spec.selector.as_deref(),
@@ -68,8 +74,8 @@ macro_rules! common {
 
 /// The fields of global policies.
 macro_rules! global {
-    ($policy:ident, $kind:literal, $staged:literal) => {
-        common!($policy, $kind, None, $staged,
+    ($policy:ident, $kind:literal, $standing:expr) => {
+        common!($policy, $kind, None, $standing,
             namespace_selector: $policy.spec.namespace_selector.as_deref(),
             do_not_track: $policy.spec.do_not_track.unwrap_or(false),
             pre_dnat: $policy.spec.pre_dnat.unwrap_or(false),
@@ -80,8 +86,8 @@ macro_rules! global {
 
 /// The fields of policies of a namespace.
 macro_rules! namespaced {
-    ($policy:ident, $kind:literal, $staged:literal) => {
-        common!($policy, $kind, Some($policy.metadata.namespace()), $staged,
+    ($policy:ident, $kind:literal, $standing:expr) => {
+        common!($policy, $kind, Some($policy.metadata.namespace()), $standing,
             namespace_selector: None,
             do_not_track: false,
             pre_dnat: false,
@@ -92,7 +98,10 @@ macro_rules! namespaced {
 
 /// A `NetworkPolicy`.
 pub fn policy(policy: &NetworkPolicy, known: &Known, model: &mut Model, problems: &mut Problems) {
-    compile(&policy.metadata, &namespaced!(policy, "NetworkPolicy", false), known, model, problems);
+    let standing = known.standing("NetworkPolicy", Some(policy.metadata.namespace()), &policy.metadata.name);
+    let spec = namespaced!(policy, "NetworkPolicy", standing);
+    let compiled = compile(&policy.metadata, &spec, known, problems);
+    place(model, spec.tier(), compiled, problems);
 }
 
 /// A `GlobalNetworkPolicy`.
@@ -102,7 +111,10 @@ pub fn global_policy(
     model: &mut Model,
     problems: &mut Problems,
 ) {
-    compile(&policy.metadata, &global!(policy, "GlobalNetworkPolicy", false), known, model, problems);
+    let standing = known.standing("GlobalNetworkPolicy", None, &policy.metadata.name);
+    let spec = global!(policy, "GlobalNetworkPolicy", standing);
+    let compiled = compile(&policy.metadata, &spec, known, problems);
+    place(model, spec.tier(), compiled, problems);
 }
 
 /// A `StagedNetworkPolicy`.
@@ -112,8 +124,12 @@ pub fn staged_policy(
     model: &mut Model,
     problems: &mut Problems,
 ) {
-    problems.within("spec", |p| staged_action(policy.spec.staged_action.as_deref(), p));
-    compile(&policy.metadata, &namespaced!(policy, "StagedNetworkPolicy", true), known, model, problems);
+    let action = problems.within("spec", |p| staged_action(policy.spec.staged_action.as_deref(), p));
+    let spec = namespaced!(policy, "StagedNetworkPolicy", Standing::Staged);
+    let compiled = compile(&policy.metadata, &spec, known, problems);
+    if action == StagedAction::Set {
+        place(model, spec.tier(), compiled, problems);
+    }
 }
 
 /// A `StagedGlobalNetworkPolicy`.
@@ -123,19 +139,40 @@ pub fn staged_global_policy(
     model: &mut Model,
     problems: &mut Problems,
 ) {
-    problems.within("spec", |p| staged_action(policy.spec.staged_action.as_deref(), p));
-    compile(&policy.metadata, &global!(policy, "StagedGlobalNetworkPolicy", true), known, model, problems);
-}
-
-/// What a staged policy is staged for.
-pub fn staged_action(action: Option<&str>, problems: &mut Problems) {
-    if !matches!(action.unwrap_or("Set"), "Set" | "Delete" | "Learn" | "Ignore") {
-        problems.add("stagedAction", "one of Set, Delete, Learn, Ignore is expected");
+    let action = problems.within("spec", |p| staged_action(policy.spec.staged_action.as_deref(), p));
+    let spec = global!(policy, "StagedGlobalNetworkPolicy", Standing::Staged);
+    let compiled = compile(&policy.metadata, &spec, known, problems);
+    if action == StagedAction::Set {
+        place(model, spec.tier(), compiled, problems);
     }
 }
 
-fn compile(metadata: &Metadata, spec: &Spec<'_>, known: &Known, model: &mut Model, problems: &mut Problems) {
-    let policy = problems.within("spec", |problems| {
+/// What a staged policy is staged for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum StagedAction {
+    /// To be there, in the place of the policy of its name if there is one.
+    Set,
+    /// That the policy of its name be deleted.
+    Delete,
+    /// Nothing: a recommendation that was turned down.
+    Ignore,
+}
+
+/// Reads it. One that is being learnt is there like others.
+pub fn staged_action(action: Option<&str>, problems: &mut Problems) -> StagedAction {
+    match action.unwrap_or("Set") {
+        "Set" | "Learn" => StagedAction::Set,
+        "Delete" => StagedAction::Delete,
+        "Ignore" => StagedAction::Ignore,
+        _ => {
+            problems.add("stagedAction", "one of Set, Delete, Learn, Ignore is expected");
+            StagedAction::Set
+        }
+    }
+}
+
+fn compile(metadata: &Metadata, spec: &Spec<'_>, known: &Known, problems: &mut Problems) -> Policy {
+    problems.within("spec", |problems| {
         let hook = hook(spec, problems);
         let (ingress, egress) = types(spec, hook, problems);
         let rules = |member: &str, list: &[Written], direction, problems: &mut Problems| {
@@ -152,14 +189,13 @@ fn compile(metadata: &Metadata, spec: &Spec<'_>, known: &Known, model: &mut Mode
                 kind: spec.kind,
             },
             order: Order(spec.order),
-            staged: spec.staged,
+            standing: spec.standing,
             subject: subject(spec, problems),
             hook,
             ingress: ingress.then_some(ingress_rules),
             egress: egress.then_some(egress_rules),
         }
-    });
-    place(model, spec.tier.filter(|tier| !tier.is_empty()).unwrap_or("default"), policy, problems);
+    })
 }
 
 fn hook(spec: &Spec<'_>, problems: &mut Problems) -> Hook {

@@ -11,7 +11,10 @@ use core::cmp::Ordering;
 use config::Problem;
 use pace::Pace;
 
-use super::{Cluster, Entry, Known, Made, Parsed, Pass, endpoints, everything_else, identity, tiers};
+use super::{
+    Cluster, Entry, Known, Made, OwnedId, Parsed, Pass, endpoints, everything_else, identity, supersedes,
+    tiers,
+};
 use crate::api::{Resource, calico};
 use crate::model::{Endpoint, EndpointKind, Model, Networks, Policy, Profile, Tier};
 use crate::problem::Problems;
@@ -251,6 +254,8 @@ pub struct Referred<'a> {
     accounts: BTreeSet<(&'a str, &'a str)>,
     tiers: BTreeSet<&'a str>,
     profiles: BTreeSet<&'a str>,
+    /// Policies, by what is staged for them.
+    policies: BTreeSet<OwnedId>,
     services: bool,
 }
 
@@ -259,6 +264,7 @@ impl<'a> Referred<'a> {
     pub fn to(changed: impl IntoIterator<Item = &'a Parsed>) -> Self {
         let mut referred = Self::default();
         for Parsed(resource) in changed {
+            referred.policies.extend(supersedes(resource));
             let _ = match &**resource {
                 Resource::Namespace(r) => referred.namespaces.insert(&r.metadata.name),
                 Resource::ServiceAccount(r) => {
@@ -275,12 +281,19 @@ impl<'a> Referred<'a> {
 
     /// True if there is nothing.
     pub fn is_empty(&self) -> bool {
-        let Self { namespaces, accounts, tiers, profiles, services } = self;
-        namespaces.is_empty() && accounts.is_empty() && tiers.is_empty() && profiles.is_empty() && !services
+        let Self { namespaces, accounts, tiers, profiles, policies, services } = self;
+        let has_names = !(namespaces.is_empty() && accounts.is_empty() && tiers.is_empty());
+        !has_names && profiles.is_empty() && policies.is_empty() && !services
     }
 
     /// True if what a resource means depends on it.
     pub fn is_by(&self, Parsed(resource): &Parsed) -> bool {
+        let is_staged_for = |(kind, namespace, name): Id<'_>| {
+            self.policies.iter().any(|(k, of, n)| (*k, of.as_deref(), n.as_str()) == (kind, namespace, name))
+        };
+        if !self.policies.is_empty() && id_of(resource).is_some_and(is_staged_for) {
+            return true;
+        }
         let policy = |tier: &Option<String>, rules: [&Option<Vec<calico::Rule>>; 2]| {
             tier.as_deref().is_some_and(|tier| self.tiers.contains(tier))
                 || self.services && has_services(rules)

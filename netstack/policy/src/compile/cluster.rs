@@ -8,7 +8,9 @@ use crate::api::cluster::{
     Protocol, Rule as Written, Subject,
 };
 use crate::api::meta::LabelSelector;
-use crate::model::{Action, Hook, Match, Model, Order, Policy, PolicyId, Ports, Rule, Set, Side, protocol};
+use crate::model::{
+    Action, Hook, Match, Model, Order, Policy, PolicyId, Ports, Rule, Set, Side, Standing, protocol,
+};
 use crate::problem::Problems;
 use crate::selector::Selector;
 
@@ -90,7 +92,7 @@ fn compile(
         Policy {
             id: PolicyId { name: name.into(), namespace: None, kind: dialect.kind },
             order: Order(Some(f64::from(priority))),
-            staged: false,
+            standing: Standing::Enforced,
             subject: self::subject(subject, problems),
             hook: Hook::Normal,
             ingress,

@@ -12,7 +12,8 @@ use core::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    Known, Made, NAMESPACE, OF_NAMESPACE, OF_SERVICE_ACCOUNT, ORCHESTRATOR, SERVICE_ACCOUNT, values,
+    Known, Made, NAMESPACE, OF_NAMESPACE, OF_SERVICE_ACCOUNT, ORCHESTRATOR, SERVICE_ACCOUNT, supersedes,
+    values,
 };
 use crate::api::{Resource, calico, core as objects};
 use crate::model::{Action, Endpoint, EndpointKind, Match, Model, NamedPort, Networks, Profile, Rule};
@@ -26,6 +27,9 @@ const CALICO_NAME: &str = "projectcalico.org/name";
 
 /// First pass: what others refer to.
 pub fn learn(resource: &Resource, known: &mut Known, _made: &mut Made, problems: &mut Problems) {
+    if let Some(id) = supersedes(resource) {
+        let _ = Arc::make_mut(&mut known.leaving).insert(id);
+    }
     match resource {
         Resource::Namespace(namespace) => {
             let namespaces = Arc::make_mut(&mut known.namespaces);

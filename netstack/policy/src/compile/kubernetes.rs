@@ -6,11 +6,12 @@ use alloc::{
     vec::Vec,
 };
 
-use super::{NAMESPACE, OF_NAMESPACE, ORCHESTRATOR, place, values};
+use super::calico::{StagedAction, staged_action};
+use super::{Known, NAMESPACE, OF_NAMESPACE, ORCHESTRATOR, place, values};
 use crate::api::calico::StagedKubernetesNetworkPolicy;
 use crate::api::kubernetes::{EgressRule, IngressRule, NetworkPolicy, Peer, Port};
 use crate::api::meta::{LabelSelector, Metadata, NumberOrText};
-use crate::model::{Action, Hook, Match, Model, Order, Policy, PolicyId, Ports, Rule, Set, Side};
+use crate::model::{Action, Hook, Match, Model, Order, Policy, PolicyId, Ports, Rule, Set, Side, Standing};
 use crate::problem::Problems;
 use crate::selector::Selector;
 
@@ -25,14 +26,16 @@ struct Spec<'a> {
 }
 
 /// A `NetworkPolicy`.
-pub fn policy(policy: &NetworkPolicy, model: &mut Model, problems: &mut Problems) {
+pub fn policy(policy: &NetworkPolicy, known: &Known, model: &mut Model, problems: &mut Problems) {
     let spec = Spec {
         pod_selector: policy.spec.pod_selector.as_ref(),
         ingress: policy.spec.ingress.as_deref(),
         egress: policy.spec.egress.as_deref(),
         policy_types: policy.spec.policy_types.as_deref(),
     };
-    let compiled = compile(&policy.metadata, &spec, "KubernetesNetworkPolicy", problems);
+    let mut compiled = compile(&policy.metadata, &spec, "KubernetesNetworkPolicy", problems);
+    let metadata = &policy.metadata;
+    compiled.standing = known.standing("KubernetesNetworkPolicy", Some(metadata.namespace()), &metadata.name);
     place(model, "default", compiled, problems);
 }
 
@@ -44,10 +47,12 @@ pub fn staged(policy: &StagedKubernetesNetworkPolicy, model: &mut Model, problem
         egress: policy.spec.egress.as_deref(),
         policy_types: policy.spec.policy_types.as_deref(),
     };
-    problems.within("spec", |p| super::calico::staged_action(policy.spec.staged_action.as_deref(), p));
+    let action = problems.within("spec", |p| staged_action(policy.spec.staged_action.as_deref(), p));
     let mut compiled = compile(&policy.metadata, &spec, "StagedKubernetesNetworkPolicy", problems);
-    compiled.staged = true;
-    place(model, "default", compiled, problems);
+    compiled.standing = Standing::Staged;
+    if action == StagedAction::Set {
+        place(model, "default", compiled, problems);
+    }
 }
 
 fn compile(metadata: &Metadata, spec: &Spec<'_>, kind: &'static str, problems: &mut Problems) -> Policy {
@@ -81,7 +86,7 @@ fn compile(metadata: &Metadata, spec: &Spec<'_>, kind: &'static str, problems: &
         Policy {
             id: PolicyId { name: metadata.name.clone(), namespace: Some(namespace.to_string()), kind },
             order: Order(Some(ORDER)),
-            staged: false,
+            standing: Standing::Enforced,
             subject: pods_of(namespace).and(subject),
             hook: Hook::Normal,
             ingress: has_ingress.then(|| ingress.into_iter().flatten().collect()),

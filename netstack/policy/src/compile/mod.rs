@@ -21,7 +21,7 @@ use pace::Pace;
 use serde_json::Value;
 
 use crate::api::{self, Resource, meta::Metadata};
-use crate::model::{DefaultAction, Model, Order, Policy, Tier};
+use crate::model::{DefaultAction, Model, Order, Policy, Standing, Tier};
 use crate::problem::Problems;
 use crate::selector::Labels;
 
@@ -130,13 +130,42 @@ struct Known {
     tiers: Arc<BTreeMap<String, (Order, DefaultAction)>>,
     /// How many pods with policy each namespace has, if any.
     workloads: Arc<BTreeMap<Arc<str>, usize>>,
+    /// The policies whose place staged ones would take, or that they would delete.
+    leaving: Arc<BTreeSet<OwnedId>>,
+}
+
+/// Kind, namespace and name of a policy.
+type OwnedId = (&'static str, Option<String>, String);
+
+/// The policy that a staged one replaces or deletes, if there is one of that name.
+fn supersedes(resource: &Resource) -> Option<OwnedId> {
+    let (kind, metadata, action) = match resource {
+        Resource::StagedNetworkPolicy(r) => ("NetworkPolicy", &r.metadata, &r.spec.staged_action),
+        Resource::StagedGlobalNetworkPolicy(r) => ("GlobalNetworkPolicy", &r.metadata, &r.spec.staged_action),
+        Resource::StagedKubernetesNetworkPolicy(r) => {
+            ("KubernetesNetworkPolicy", &r.metadata, &r.spec.staged_action)
+        }
+        _ => return None,
+    };
+    let namespace = (kind != "GlobalNetworkPolicy").then(|| metadata.namespace().to_string());
+    (action.as_deref() != Some("Ignore")).then(|| (kind, namespace, metadata.name.clone()))
 }
 
 type ServiceMembers = Arc<[(IpAddr, u8, u16)]>;
 
 impl Known {
+    /// The standing of an enforced policy.
+    fn standing(&self, kind: &'static str, namespace: Option<&str>, name: &str) -> Standing {
+        let is_leaving = !self.leaving.is_empty()
+            && self.leaving.contains(&(kind, namespace.map(ToString::to_string), name.to_string()));
+        if is_leaving { Standing::Leaving } else { Standing::Enforced }
+    }
+
     /// Takes back what was learnt of a resource.
     fn forget(&mut self, resource: &Resource) {
+        if let Some(id) = supersedes(resource) {
+            let _ = Arc::make_mut(&mut self.leaving).remove(&id);
+        }
         match resource {
             Resource::Namespace(r) => drop(Arc::make_mut(&mut self.namespaces).remove(&r.metadata.name)),
             Resource::ServiceAccount(r) => {
@@ -294,7 +323,7 @@ fn everything_else(resource: &Resource, known: &mut Known, made: &mut Made, prob
         Resource::GlobalNetworkSet(set) => endpoints::network_set(set, None, model, problems),
         Resource::HostEndpoint(endpoint) => endpoints::host_endpoint(endpoint, known, model, problems),
         Resource::Profile(profile) => calico::profile(profile, known, model, problems),
-        Resource::NetworkPolicy(policy) => kubernetes::policy(policy, model, problems),
+        Resource::NetworkPolicy(policy) => kubernetes::policy(policy, known, model, problems),
         Resource::StagedKubernetesNetworkPolicy(policy) => kubernetes::staged(policy, model, problems),
         Resource::AdminNetworkPolicy(policy) => cluster::admin(policy, model, problems),
         Resource::BaselineAdminNetworkPolicy(policy) => cluster::baseline(policy, model, problems),

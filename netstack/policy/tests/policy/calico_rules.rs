@@ -102,7 +102,7 @@ fn policy(policy: &Value, hook: Hook, sets: &Value) -> Policy {
     Policy {
         id: PolicyId { name: text(&policy["name"]).into(), namespace: None, kind: "GlobalNetworkPolicy" },
         order: Order(None),
-        staged: false,
+        standing: policy::model::Standing::Enforced,
         subject: Selector::All,
         hook,
         ingress: Some(list(&policy["rules"]).iter().enumerate().map(|(i, r)| rule(i, r, sets)).collect()),

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use policy::classifier::{Classifier, Compiler, Ends, Record, Way};
 use policy::model::{
     Action, DefaultAction, Direction, Endpoint, EndpointKind, Hook, Icmp, IpVersion, Match, Model, NamedPort,
-    Networks, Order, Packet, Policy, PolicyId, Ports, Profile, Rule, Set, Side, Tier,
+    Networks, Order, Packet, Policy, PolicyId, Ports, Profile, Rule, Set, Side, Standing, Tier,
 };
 use policy::reference::{self, Stage};
 use policy::{Labels, Selector};
@@ -139,14 +139,20 @@ fn policy() -> impl Strategy<Value = Policy> {
     (
         selector(),
         hook,
-        prop::bool::weighted(0.1),
+        select(vec![
+            Standing::Enforced,
+            Standing::Enforced,
+            Standing::Enforced,
+            Standing::Leaving,
+            Standing::Staged,
+        ]),
         option::weighted(0.8, rules()),
         option::weighted(0.6, rules()),
     )
-        .prop_map(|(subject, hook, staged, ingress, egress)| Policy {
+        .prop_map(|(subject, hook, standing, ingress, egress)| Policy {
             id: PolicyId { name: String::new(), namespace: None, kind: "GlobalNetworkPolicy" },
             order: Order(None),
-            staged,
+            standing,
             subject,
             hook,
             ingress,
@@ -257,8 +263,51 @@ proptest! {
                     }
                 }
             }
+            if let Some(wanted) = staged_denies(&model, packet) {
+                let (ends, mut record) = (Ends { from: None, to: None, way: Way::Forwarded }, Record::default());
+                let _ = classifier.judge_flow(packet, &ends, &mut record);
+                prop_assert_eq!(record.staged_denies, wanted, "{:?}", packet);
+            }
         }
     }
+}
+
+/// Whether policies would drop a packet between workloads if staged ones were enforced, as far as these are asked about it. None
+/// if it is not clear whose it is.
+fn staged_denies(model: &Model, packet: &Packet) -> Option<bool> {
+    let mut enforced = model.clone();
+    for policy in enforced.tiers.iter_mut().flat_map(|tier| &mut tier.policies) {
+        let standing = &mut Arc::make_mut(policy).standing;
+        *standing = match *standing {
+            Standing::Leaving => Standing::Staged,
+            Standing::Enforced | Standing::Staged => Standing::Enforced,
+        };
+    }
+    let mut denies = false;
+    for (address, direction) in [(packet.source, Direction::Egress), (packet.destination, Direction::Ingress)]
+    {
+        let mut owners = model.endpoints.iter().filter(|e| e.addresses.contains(&address));
+        let Some(endpoint) = owners.next() else { continue };
+        if owners.next().is_some()
+            || endpoint.kind == EndpointKind::Host
+            || packet.source == packet.destination
+        {
+            return None;
+        }
+        let judge = |model| reference::judge(model, endpoint, direction, Stage::Normal, packet);
+        let mut policies = model.tiers.iter().flat_map(|tier| &tier.policies);
+        let is_staged = policies.any(|policy| {
+            policy.standing != Standing::Enforced
+                && matches!(policy.hook, Hook::Normal | Hook::Forward)
+                && policy.rules(direction).is_some()
+                && policy.subject.matches(&endpoint.labels)
+        });
+        denies |= is_staged && judge(&enforced).is_some_and(|verdict| !verdict.allow);
+        if judge(model).is_some_and(|verdict| !verdict.allow) {
+            break;
+        }
+    }
+    Some(denies)
 }
 
 /// What changes from one model to the next; numbers say where, modulo how many there are.

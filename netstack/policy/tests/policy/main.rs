@@ -6,3 +6,4 @@ mod cluster_policies;
 mod common;
 mod cyclonus;
 mod selectors;
+mod staged;

@@ -441,7 +441,7 @@ fn police_tunnel(shared: &Shared, denies: policy::model::Direction) {
     let policy = model::Policy {
         id: model::PolicyId { name: "tunnel".into(), namespace: None, kind: "GlobalNetworkPolicy" },
         order: model::Order(None),
-        staged: false,
+        standing: policy::model::Standing::Enforced,
         subject: policy::Selector::All,
         hook: model::Hook::Forward,
         ingress: deny(model::Direction::Ingress),
