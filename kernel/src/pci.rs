@@ -46,20 +46,48 @@ impl fmt::Display for Address {
     }
 }
 
+/// How many bytes of configuration space are read or written at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Width {
+    /// 8 bits.
+    Byte = 1,
+    /// 16 bits.
+    Word = 2,
+    /// 32 bits.
+    Doubleword = 4,
+}
+
 /// Configuration space. Offsets are multiples of the width; what is not there reads as all ones.
 pub trait ConfigSpace {
+    /// Reads a register; bits beyond its width mean nothing.
+    fn read(&self, at: Address, offset: u16, width: Width) -> u32;
+    /// Writes the lower bits of a value to a register of that width.
+    fn write(&self, at: Address, offset: u16, width: Width, value: u32);
+
     /// Reads 8 bits.
-    fn read8(&self, at: Address, offset: u16) -> u8;
+    fn read8(&self, at: Address, offset: u16) -> u8 {
+        self.read(at, offset, Width::Byte) as u8
+    }
     /// Reads 16 bits.
-    fn read16(&self, at: Address, offset: u16) -> u16;
+    fn read16(&self, at: Address, offset: u16) -> u16 {
+        self.read(at, offset, Width::Word) as u16
+    }
     /// Reads 32 bits.
-    fn read32(&self, at: Address, offset: u16) -> u32;
+    fn read32(&self, at: Address, offset: u16) -> u32 {
+        self.read(at, offset, Width::Doubleword)
+    }
     /// Writes 8 bits.
-    fn write8(&self, at: Address, offset: u16, value: u8);
+    fn write8(&self, at: Address, offset: u16, value: u8) {
+        self.write(at, offset, Width::Byte, value.into());
+    }
     /// Writes 16 bits.
-    fn write16(&self, at: Address, offset: u16, value: u16);
+    fn write16(&self, at: Address, offset: u16, value: u16) {
+        self.write(at, offset, Width::Word, value.into());
+    }
     /// Writes 32 bits.
-    fn write32(&self, at: Address, offset: u16, value: u32);
+    fn write32(&self, at: Address, offset: u16, value: u32) {
+        self.write(at, offset, Width::Doubleword, value);
+    }
 }
 
 /// A function that is not a bridge.
@@ -366,40 +394,29 @@ mod tests {
     #[derive(Default)]
     struct Space(RefCell<BTreeMap<Address, Model>>);
 
-    impl Space {
-        fn read<const N: usize>(&self, at: Address, offset: u16) -> [u8; N] {
-            let map = self.0.borrow();
-            let bytes = map.get(&at).and_then(|model| model.bytes.get(usize::from(offset)..)?.first_chunk());
-            bytes.copied().unwrap_or([0xff; N])
-        }
-    }
-
     impl ConfigSpace for Space {
-        fn read8(&self, at: Address, offset: u16) -> u8 {
-            self.read::<1>(at, offset)[0]
+        fn read(&self, at: Address, offset: u16, width: Width) -> u32 {
+            let (map, offset) = (self.0.borrow(), usize::from(offset));
+            let mut value = [0xff; 4];
+            if let Some(bytes) =
+                map.get(&at).and_then(|model| model.bytes.get(offset..offset + width as usize))
+            {
+                value[..bytes.len()].copy_from_slice(bytes);
+            }
+            u32::from_le_bytes(value)
         }
-        fn read16(&self, at: Address, offset: u16) -> u16 {
-            u16::from_le_bytes(self.read(at, offset))
-        }
-        fn read32(&self, at: Address, offset: u16) -> u32 {
-            u32::from_le_bytes(self.read(at, offset))
-        }
-        fn write8(&self, _: Address, _: u16, _: u8) {
-            unreachable!("nothing writes bytes");
-        }
-        fn write16(&self, at: Address, offset: u16, value: u16) {
-            let mut map = self.0.borrow_mut();
+
+        fn write(&self, at: Address, offset: u16, width: Width, value: u32) {
+            let (mut map, offset) = (self.0.borrow_mut(), usize::from(offset));
             let model = map.get_mut(&at).unwrap();
-            model.bytes[usize::from(offset)..][..2].copy_from_slice(&value.to_le_bytes());
-        }
-        fn write32(&self, at: Address, offset: u16, value: u32) {
-            let mut map = self.0.borrow_mut();
-            let model = map.get_mut(&at).unwrap();
+            if width != Width::Doubleword {
+                return model.bytes[offset..][..width as usize]
+                    .copy_from_slice(&value.to_le_bytes()[..width as usize]);
+            }
             assert_eq!(model.bytes[4] & 2, 0, "a BAR is written while the function decodes");
-            let number = usize::from(offset - 0x10) / 4;
-            let bar = &mut model.bytes[usize::from(offset)..][..4];
+            let bar = &mut model.bytes[offset..][..4];
             let old = u32::from_le_bytes(bar.try_into().unwrap());
-            let mask = model.writable[number];
+            let mask = model.writable[(offset - 0x10) / 4];
             bar.copy_from_slice(&(value & mask | old & !mask).to_le_bytes());
         }
     }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 use kernel::acpi::Ecam;
 use kernel::page_table::Access;
-use kernel::pci::{Address, ConfigSpace};
+use kernel::pci::{Address, ConfigSpace, Width};
 use x86_64::instructions::port::{Port, PortRead, PortWrite};
 
 /// Bytes of a function's configuration space, and those that the ports reach.
@@ -42,7 +42,7 @@ impl Space {
 
     /// One body for all registers: boot under emulation takes as long as there is different code.
     #[inline(never)]
-    fn read<T: PortRead>(&self, at: Address, offset: u16, nothing: T) -> T {
+    fn load<T: PortRead>(&self, at: Address, offset: u16, nothing: T) -> T {
         match self {
             Self::MemoryMapped(ecam) => match register(ecam, at, offset) {
                 // SAFETY: `new` mapped the range, and the register lies within it, aligned.
@@ -61,11 +61,11 @@ impl Space {
     }
 
     #[inline(never)]
-    fn write<T: PortWrite>(&self, at: Address, offset: u16, value: T) {
+    fn store<T: PortWrite>(&self, at: Address, offset: u16, value: T) {
         match self {
             Self::MemoryMapped(ecam) => {
                 if let Some(register) = register(ecam, at, offset) {
-                    // SAFETY: as in `read`; what a device does then is the driver's responsibility.
+                    // SAFETY: as in `load`; what a device does then is the driver's responsibility.
                     unsafe { (register as *mut T).write_volatile(value) };
                 }
             }
@@ -104,27 +104,25 @@ fn select(at: Address, offset: u16) -> Option<u16> {
 }
 
 impl ConfigSpace for Space {
-    fn read8(&self, at: Address, offset: u16) -> u8 {
-        self.read(at, offset, u8::MAX)
+    fn read(&self, at: Address, offset: u16, width: Width) -> u32 {
+        let offset = aligned(offset, width);
+        match width {
+            Width::Byte => self.load(at, offset, u8::MAX).into(),
+            Width::Word => self.load(at, offset, u16::MAX).into(),
+            Width::Doubleword => self.load(at, offset, u32::MAX),
+        }
     }
 
-    fn read16(&self, at: Address, offset: u16) -> u16 {
-        self.read(at, offset & !1, u16::MAX)
+    fn write(&self, at: Address, offset: u16, width: Width, value: u32) {
+        let offset = aligned(offset, width);
+        match width {
+            Width::Byte => self.store(at, offset, value as u8),
+            Width::Word => self.store(at, offset, value as u16),
+            Width::Doubleword => self.store(at, offset, value),
+        }
     }
+}
 
-    fn read32(&self, at: Address, offset: u16) -> u32 {
-        self.read(at, offset & !3, u32::MAX)
-    }
-
-    fn write8(&self, at: Address, offset: u16, value: u8) {
-        self.write(at, offset, value);
-    }
-
-    fn write16(&self, at: Address, offset: u16, value: u16) {
-        self.write(at, offset & !1, value);
-    }
-
-    fn write32(&self, at: Address, offset: u16, value: u32) {
-        self.write(at, offset & !3, value);
-    }
+fn aligned(offset: u16, width: Width) -> u16 {
+    offset & !(width as u16 - 1)
 }

@@ -272,7 +272,7 @@ fn open_window(space: &impl ConfigSpace, bridge: Address, kind: Kind, window: Ra
 
 #[cfg(test)]
 mod tests {
-    use super::super::Bar;
+    use super::super::{Bar, Width};
     use super::*;
     use std::cell::RefCell;
     use std::collections::BTreeMap;
@@ -282,24 +282,18 @@ mod tests {
     struct Space(RefCell<BTreeMap<(Address, u16), u8>>);
 
     impl ConfigSpace for Space {
-        fn read8(&self, at: Address, offset: u16) -> u8 {
-            let wide = u8::from(offset == 0x24 || offset == 0x26);
-            self.0.borrow().get(&(at, offset)).copied().unwrap_or(0) | wide
+        fn read(&self, at: Address, offset: u16, width: Width) -> u32 {
+            let registers = self.0.borrow();
+            let byte = |offset| {
+                let wide = u8::from(offset == 0x24 || offset == 0x26);
+                registers.get(&(at, offset)).copied().unwrap_or(0) | wide
+            };
+            (0..width as u16).fold(0, |value, place| value | u32::from(byte(offset + place)) << (8 * place))
         }
-        fn read16(&self, at: Address, offset: u16) -> u16 {
-            u16::from_le_bytes([0, 1].map(|byte| self.read8(at, offset + byte)))
-        }
-        fn read32(&self, at: Address, offset: u16) -> u32 {
-            u32::from_le_bytes([0, 1, 2, 3].map(|byte| self.read8(at, offset + byte)))
-        }
-        fn write8(&self, at: Address, offset: u16, value: u8) {
-            let _ = self.0.borrow_mut().insert((at, offset), value);
-        }
-        fn write16(&self, at: Address, offset: u16, value: u16) {
-            (offset..).zip(value.to_le_bytes()).for_each(|(offset, byte)| self.write8(at, offset, byte));
-        }
-        fn write32(&self, at: Address, offset: u16, value: u32) {
-            (offset..).zip(value.to_le_bytes()).for_each(|(offset, byte)| self.write8(at, offset, byte));
+
+        fn write(&self, at: Address, offset: u16, width: Width, value: u32) {
+            let registers = (offset..).map(|offset| (at, offset));
+            self.0.borrow_mut().extend(registers.zip(value.to_le_bytes()).take(width as usize));
         }
     }
 

@@ -10,12 +10,12 @@ use core::array;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
-use packet::ipv4::{DONT_FRAGMENT, Ipv4, VERSION_IHL};
+use packet::ipv4::{DONT_FRAGMENT, Ipv4};
 use packet::ipv6::Ipv6;
 use packet::protocol;
 use packet::udp::Udp;
 use zerocopy::IntoBytes;
-use zerocopy::network_endian::{U16, U32};
+use zerocopy::network_endian::U16;
 
 /// Bytes of SPI and sequence number.
 pub(crate) const ESP_HEADER_BYTES: usize = 8;
@@ -501,17 +501,12 @@ fn template(parameters: &SaParameters) -> ([u8; MAX_OUTER_BYTES], u8) {
     let mut template = [0; MAX_OUTER_BYTES];
     let ip_bytes = match (parameters.local, parameters.remote) {
         (IpAddr::V4(local), IpAddr::V4(remote)) => {
+            let destination = if parameters.nat_t.is_some() { [0; 4] } else { remote.octets() };
             let header = Ipv4 {
-                version_ihl: VERSION_IHL,
-                dscp_ecn: 0,
                 total_length: U16::ZERO,
-                identification: U16::ZERO,
                 flags_fragment: U16::new(if parameters.df == DfPolicy::Set { DONT_FRAGMENT } else { 0 }),
                 ttl: 0,
-                protocol: next,
-                checksum: U16::ZERO,
-                source: local.octets(),
-                destination: if parameters.nat_t.is_some() { [0; 4] } else { remote.octets() },
+                ..Ipv4::new(next, local.octets(), destination, 0)
             };
             template[..size_of::<Ipv4>()].copy_from_slice(header.as_bytes());
             size_of::<Ipv4>()
@@ -521,14 +516,7 @@ fn template(parameters: &SaParameters) -> ([u8; MAX_OUTER_BYTES], u8) {
                 IpAddr::V6(address) => core::net::Ipv6Addr::octets(&address),
                 IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
             };
-            let header = Ipv6 {
-                version_class_flow: U32::new(6 << 28),
-                payload_length: U16::ZERO,
-                next_header: next,
-                hop_limit: 0,
-                source: octets(local),
-                destination: octets(remote),
-            };
+            let header = Ipv6 { hop_limit: 0, ..Ipv6::new(next, octets(local), octets(remote), 0) };
             template[..size_of::<Ipv6>()].copy_from_slice(header.as_bytes());
             size_of::<Ipv6>()
         }

@@ -42,6 +42,23 @@ pub struct Ipv4 {
 const _: () = assert!(size_of::<Ipv4>() == 20);
 
 impl Ipv4 {
+    /// The header before `payload_bytes`, at most 65,515, of a packet that starts here; its checksum is not filled in.
+    #[inline]
+    pub fn new(protocol: u8, source: [u8; 4], destination: [u8; 4], payload_bytes: usize) -> Self {
+        Self {
+            version_ihl: VERSION_IHL,
+            dscp_ecn: 0,
+            total_length: U16::new((size_of::<Self>() + payload_bytes) as u16),
+            identification: U16::ZERO,
+            flags_fragment: U16::ZERO,
+            ttl: crate::DEFAULT_TTL,
+            protocol,
+            checksum: U16::ZERO,
+            source,
+            destination,
+        }
+    }
+
     /// The version field.
     #[inline]
     pub fn version(&self) -> u8 {

@@ -54,6 +54,19 @@ const _: () = assert!(size_of::<Extension>() == 2);
 const _: () = assert!(size_of::<Fragment>() == 8);
 
 impl Ipv6 {
+    /// The header before `payload_bytes`, at most 65,535, of a packet that starts here.
+    #[inline]
+    pub fn new(next_header: u8, source: [u8; 16], destination: [u8; 16], payload_bytes: usize) -> Self {
+        Self {
+            version_class_flow: U32::new(6 << 28),
+            payload_length: U16::new(payload_bytes as u16),
+            next_header,
+            hop_limit: crate::DEFAULT_TTL,
+            source,
+            destination,
+        }
+    }
+
     /// The version field.
     #[inline]
     pub fn version(&self) -> u8 {

@@ -28,6 +28,9 @@ pub mod udp;
 #[cfg(test)]
 mod testing;
 
+/// TTL, or hop limit, of packets that start here and say nothing else (RFC 1700).
+pub const DEFAULT_TTL: u8 = 64;
+
 /// Numbers of protocols above IP (<https://www.iana.org/assignments/protocol-numbers>).
 pub mod protocol {
     /// IPv6 hop-by-hop options.

@@ -18,8 +18,6 @@ use crate::view::Malformed;
 pub const IPV4_IN_IP: u8 = 4;
 /// The protocol of an IPv6 packet in an IP packet.
 pub const IPV6_IN_IP: u8 = 41;
-/// TTL of outer headers (RFC 1700).
-const TTL: u8 = 64;
 /// Source ports of GUE: the flow's hash chooses among the dynamic ones (RFC 6335).
 const FIRST_DYNAMIC_PORT: u16 = 49_152;
 
@@ -104,7 +102,7 @@ impl Tunnel {
                     version_class_flow: U32::new(6 << 28 | class | (hash as u32 & 0xf_ffff)),
                     payload_length: U16::new(u16::try_from(payload).map_err(|_| Malformed::Truncated)?),
                     next_header: protocol,
-                    hop_limit: TTL,
+                    hop_limit: packet::DEFAULT_TTL,
                     source,
                     destination,
                 };
@@ -153,7 +151,7 @@ fn put_ipv4(room: &mut [u8], words: [u16; 4], protocol: u8, ends: [[u8; 4]; 2]) 
     let [class, total, identification, flags] = words;
     let [[a, b], [c, d]] = ends.map(|[a, b, c, d]| [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]);
     let start = u16::from(VERSION_IHL) << 8 | class;
-    let ttl = u16::from_be_bytes([TTL, protocol]);
+    let ttl = u16::from_be_bytes([packet::DEFAULT_TTL, protocol]);
     let mut words = [start, total, identification, flags, ttl, 0, a, b, c, d];
     // RFC 791: ten words do not overflow, and two folds leave no carry.
     let sum: u32 = words.iter().map(|word| u32::from(*word)).sum();

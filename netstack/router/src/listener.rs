@@ -165,13 +165,10 @@ fn report(mac: [u8; 6], source: Ipv6Addr, records: &[(Kind, Ipv6Addr)]) -> Vec<u
         message.extend_from_slice(&[*kind as u8, 0, 0, 0]);
         message.extend_from_slice(&group.octets());
     }
+    let length = ALERT.len() + message.len();
     let header = Ipv6 {
-        version_class_flow: (6 << 28).into(),
-        payload_length: ((ALERT.len() + message.len()) as u16).into(),
-        next_header: protocol::HOP_BY_HOP,
         hop_limit: HOP_LIMIT,
-        source: source.octets(),
-        destination: ALL_REPORTS.octets(),
+        ..Ipv6::new(protocol::HOP_BY_HOP, source.octets(), ALL_REPORTS.octets(), length)
     };
     let checksum = header.pseudo_header(protocol::ICMPV6, message.len() as u32).bytes(&message).finish();
     if let Some(field) = message.get_mut(2..4) {

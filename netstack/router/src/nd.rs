@@ -254,12 +254,8 @@ fn frame(
 ) -> Vec<u8> {
     let mut payload = message.concat();
     let header = Ipv6 {
-        version_class_flow: (6 << 28).into(),
-        payload_length: (payload.len() as u16).into(),
-        next_header: protocol::ICMPV6,
         hop_limit: nd::HOP_LIMIT,
-        source: source.octets(),
-        destination: destination.octets(),
+        ..Ipv6::new(protocol::ICMPV6, source.octets(), destination.octets(), payload.len())
     };
     let sum: Sum = header.pseudo_header(protocol::ICMPV6, payload.len() as u32);
     let checksum = sum.bytes(&payload).finish();

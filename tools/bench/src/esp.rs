@@ -19,7 +19,7 @@ use ipsec::{
     Tunnel, TunnelId,
 };
 use packet::ethernet::{ETHERTYPE_IPV4, Ethernet};
-use packet::ipv4::{Ipv4, VERSION_IHL};
+use packet::ipv4::Ipv4;
 use packet::protocol;
 use serde::Serialize;
 use std::fmt;
@@ -413,18 +413,7 @@ struct Generator {
 
 impl Generator {
     fn new(workload: &Workload, peers: Snapshot) -> Self {
-        let header = Ipv4 {
-            version_ihl: VERSION_IHL,
-            dscp_ecn: 0,
-            total_length: U16::new(workload.bytes as u16),
-            identification: U16::ZERO,
-            flags_fragment: U16::ZERO,
-            ttl: 64,
-            protocol: protocol::UDP,
-            checksum: U16::ZERO,
-            source: [10, 0, 0, 5],
-            destination: [0; 4],
-        };
+        let header = Ipv4::new(protocol::UDP, [10, 0, 0, 5], [0; 4], workload.bytes - size_of::<Ipv4>());
         let ethernet = Ethernet { destination: MAC, source: HOST, ethertype: U16::new(ETHERTYPE_IPV4) };
         let mut packet = [ethernet.as_bytes(), header.as_bytes()].concat();
         packet.resize(size_of::<Ethernet>() + workload.bytes, 0x55);

@@ -4,7 +4,7 @@ use crate::port::Source;
 use crate::workload::{FRAME_BYTES, Workload};
 use buffer::{Buf, BufferCache, Vector};
 use packet::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet};
-use packet::ipv4::{Ipv4, VERSION_IHL};
+use packet::ipv4::Ipv4;
 use packet::ipv6::Ipv6;
 use packet::protocol;
 use std::collections::VecDeque;
@@ -46,28 +46,11 @@ impl Generator {
         template[..14].copy_from_slice(ethernet.as_bytes());
         let payload = FRAME_WITHOUT_FCS - 14;
         if workload.ipv6 {
-            let header = Ipv6 {
-                version_class_flow: U32::new(6 << 28),
-                payload_length: U16::new((payload - size_of::<Ipv6>()) as u16),
-                next_header: protocol::NO_NEXT_HEADER,
-                hop_limit: 64,
-                source: [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5],
-                destination: [0; 16],
-            };
+            let source = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
+            let header = Ipv6::new(protocol::NO_NEXT_HEADER, source, [0; 16], payload - size_of::<Ipv6>());
             template[14..54].copy_from_slice(header.as_bytes());
         } else {
-            let header = Ipv4 {
-                version_ihl: VERSION_IHL,
-                dscp_ecn: 0,
-                total_length: U16::new(payload as u16),
-                identification: U16::ZERO,
-                flags_fragment: U16::ZERO,
-                ttl: 64,
-                protocol: protocol::UDP,
-                checksum: U16::ZERO,
-                source: [10, 0, 0, 5],
-                destination: [0; 4],
-            };
+            let header = Ipv4::new(protocol::UDP, [10, 0, 0, 5], [0; 4], payload - size_of::<Ipv4>());
             template[14..34].copy_from_slice(header.as_bytes());
         }
         let ahead = workload.cold.then(VecDeque::new);

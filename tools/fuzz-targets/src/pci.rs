@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use boot::RangeSet;
-use kernel::pci::{self, Address, ConfigSpace};
+use kernel::pci::{self, Address, ConfigSpace, Width};
 
 use crate::input::Input;
 
@@ -34,47 +34,28 @@ struct Function {
 #[derive(Default)]
 struct Space(RefCell<BTreeMap<Address, Function>>);
 
-impl Space {
-    fn read<const N: usize>(&self, at: Address, offset: u16) -> [u8; N] {
-        assert!(offset.is_multiple_of(N as u16), "{N} bytes at {offset}");
-        let map = self.0.borrow();
-        let bytes =
-            map.get(&at).and_then(|function| function.bytes.get(usize::from(offset)..)?.first_chunk());
-        bytes.copied().unwrap_or([0xff; N])
+impl ConfigSpace for Space {
+    fn read(&self, at: Address, offset: u16, width: Width) -> u32 {
+        let (map, offset, bytes) = (self.0.borrow(), usize::from(offset), width as usize);
+        assert!(offset.is_multiple_of(bytes), "{bytes} bytes at {offset}");
+        let mut value = [0xff; 4];
+        if let Some(from) = map.get(&at).and_then(|function| function.bytes.get(offset..offset + bytes)) {
+            value[..bytes].copy_from_slice(from);
+        }
+        u32::from_le_bytes(value)
     }
 
-    fn write(&self, at: Address, offset: u16, data: &[u8]) {
-        assert!(usize::from(offset).is_multiple_of(data.len()), "{} bytes at {offset}", data.len());
-        let mut map = self.0.borrow_mut();
+    fn write(&self, at: Address, offset: u16, width: Width, value: u32) {
+        let (mut map, offset, bytes) = (self.0.borrow_mut(), usize::from(offset), width as usize);
+        assert!(offset.is_multiple_of(bytes), "{bytes} bytes at {offset}");
         let Some(function) = map.get_mut(&at) else { return };
         let is_bridge = function.bytes[HEADER_TYPE] & 0x7f != 0;
-        for (place, new) in (usize::from(offset)..).zip(data) {
+        for (place, new) in (offset..).zip(value.to_le_bytes()).take(bytes) {
             let bar = place.checked_sub(BARS.start).filter(|_| BARS.contains(&place) && !is_bridge);
             let mask = bar.map_or(!0, |at| function.writable[at / 4].to_le_bytes()[at % 4]);
             let Some(old) = function.bytes.get_mut(place) else { continue };
             *old = new & mask | *old & !mask;
         }
-    }
-}
-
-impl ConfigSpace for Space {
-    fn read8(&self, at: Address, offset: u16) -> u8 {
-        self.read::<1>(at, offset)[0]
-    }
-    fn read16(&self, at: Address, offset: u16) -> u16 {
-        u16::from_le_bytes(self.read(at, offset))
-    }
-    fn read32(&self, at: Address, offset: u16) -> u32 {
-        u32::from_le_bytes(self.read(at, offset))
-    }
-    fn write8(&self, at: Address, offset: u16, value: u8) {
-        self.write(at, offset, &[value]);
-    }
-    fn write16(&self, at: Address, offset: u16, value: u16) {
-        self.write(at, offset, &value.to_le_bytes());
-    }
-    fn write32(&self, at: Address, offset: u16, value: u32) {
-        self.write(at, offset, &value.to_le_bytes());
     }
 }
 

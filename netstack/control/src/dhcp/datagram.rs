@@ -82,7 +82,7 @@ impl Request<'_> {
             dst_addr: destination,
             next_header: IpProtocol::Udp,
             payload_len: udp.header_len() + dhcp.buffer_len(),
-            hop_limit: 64,
+            hop_limit: packet::DEFAULT_TTL,
         };
         let checksums = ChecksumCapabilities::default();
         let mut bytes = vec![0; ip.buffer_len() + ip.payload_len];

@@ -19,7 +19,6 @@ const TEMPLATES_NS: u64 = 60_000_000_000;
 const MAX_PACKETS: usize = 256;
 /// Where messages come from.
 const SOURCE_PORT: u16 = 4739;
-const HOP_LIMIT: u8 = 64;
 
 /// What is exported.
 #[derive(Default)]
@@ -132,7 +131,7 @@ impl Node {
 pub(super) fn datagram(from: (IpAddr, u16), to: (IpAddr, u16), payload: &[u8]) -> Vec<u8> {
     let udp = UdpRepr { src_port: from.1, dst_port: to.1 };
     let length = udp.header_len() + payload.len();
-    let ip = IpRepr::new(from.0.into(), to.0.into(), IpProtocol::Udp, length, HOP_LIMIT);
+    let ip = IpRepr::new(from.0.into(), to.0.into(), IpProtocol::Udp, length, packet::DEFAULT_TTL);
     let checksums = ChecksumCapabilities::default();
     let mut bytes = vec![0; ip.buffer_len()];
     ip.emit(&mut bytes[..], &checksums);

@@ -7,11 +7,10 @@ use packet::icmpv4::{self, Icmpv4};
 use packet::icmpv6::{self, Icmpv6};
 use packet::ipv4::Ipv4;
 use packet::ipv6::{Fragment, Ipv6, MIN_MTU};
-use packet::protocol;
+use packet::{DEFAULT_TTL, protocol};
 use zerocopy::network_endian::{U16, U32};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-const TTL: u8 = 64;
 /// Payload of the fragments of a reply over IPv6: any path carries them (RFC 8200 §5).
 const FRAGMENT_BYTES: usize = MIN_MTU as usize - size_of::<Ipv6>() - size_of::<Fragment>();
 
@@ -42,31 +41,16 @@ pub(crate) fn request(from: IpAddr, to: IpAddr, rest: u32) -> Vec<u8> {
             let mut icmp =
                 Icmpv4 { kind: icmpv4::ECHO_REQUEST, rest: rest.to_be_bytes(), ..Icmpv4::new_zeroed() };
             icmp.checksum = Sum::new().bytes(icmp.as_bytes()).finish();
-            let mut header = Ipv4 {
-                version_ihl: packet::ipv4::VERSION_IHL,
-                total_length: U16::new((size_of::<Ipv4>() + size_of::<Icmpv4>()) as u16),
-                ttl: TTL,
-                protocol: protocol::ICMP,
-                source: from.octets(),
-                destination: to.octets(),
-                ..Ipv4::new_zeroed()
-            };
+            let mut header = Ipv4::new(protocol::ICMP, from.octets(), to.octets(), size_of::<Icmpv4>());
             header.fill_checksum();
             [header.as_bytes(), icmp.as_bytes()].concat()
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
-            let length = size_of::<Icmpv6>() as u16;
-            let header = Ipv6 {
-                version_class_flow: U32::new(6 << 28),
-                payload_length: U16::new(length),
-                next_header: protocol::ICMPV6,
-                hop_limit: TTL,
-                source: from.octets(),
-                destination: to.octets(),
-            };
+            let length = size_of::<Icmpv6>();
+            let header = Ipv6::new(protocol::ICMPV6, from.octets(), to.octets(), length);
             let mut icmp =
                 Icmpv6 { kind: icmpv6::ECHO_REQUEST, rest: U32::new(rest), ..Icmpv6::new_zeroed() };
-            let sum = header.pseudo_header(protocol::ICMPV6, length.into()).bytes(icmp.as_bytes());
+            let sum = header.pseudo_header(protocol::ICMPV6, length as u32).bytes(icmp.as_bytes());
             icmp.checksum = sum.finish();
             [header.as_bytes(), icmp.as_bytes()].concat()
         }
@@ -104,7 +88,7 @@ fn reply4(request: &[u8]) -> Option<Vec<u8>> {
         version_ihl: packet::ipv4::VERSION_IHL,
         total_length: U16::new(u16::try_from(size_of::<Ipv4>() + message.len()).ok()?),
         flags_fragment: U16::ZERO,
-        ttl: TTL,
+        ttl: DEFAULT_TTL,
         source: header.destination,
         destination: header.source,
         ..header
@@ -122,13 +106,7 @@ fn reply6(request: &[u8]) -> Option<Vec<Vec<u8>>> {
     if !is_valid || icmp.kind != icmpv6::ECHO_REQUEST {
         return None;
     }
-    let answer = Ipv6 {
-        version_class_flow: U32::new(6 << 28),
-        hop_limit: TTL,
-        source: header.destination,
-        destination: header.source,
-        ..header
-    };
+    let answer = Ipv6::new(protocol::ICMPV6, header.destination, header.source, message.len());
     icmp.kind = icmpv6::ECHO_REPLY;
     icmp.checksum = U16::ZERO;
     let sum = answer.pseudo_header(protocol::ICMPV6, length).bytes(icmp.as_bytes()).bytes(data);

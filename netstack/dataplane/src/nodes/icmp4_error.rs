@@ -4,7 +4,6 @@
 //! 2. Where an error may be sent, the packet is cut to what the error quotes, and becomes the error itself.
 //! 3. The error is routed like any packet that this node makes.
 
-use super::ip4_local::DEFAULT_TTL;
 use super::{IcmpError, drop, flow, was_for_us};
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
@@ -13,7 +12,7 @@ use buffer::{Buf, Flags, Vector};
 use core::net::Ipv4Addr;
 use packet::checksum::Sum;
 use packet::icmpv4::Icmpv4;
-use packet::ipv4::{DONT_FRAGMENT, Ipv4, VERSION_IHL};
+use packet::ipv4::{DONT_FRAGMENT, Ipv4};
 use packet::protocol;
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, IntoBytes};
@@ -91,17 +90,11 @@ fn make_error(packet: &mut Buf, source: Ipv4Addr) -> Option<Option<Buf>> {
     let mut icmp =
         Icmpv4 { kind: error.kind, code: error.code, checksum: U16::ZERO, rest: error.rest.to_be_bytes() };
     icmp.checksum = packet.segments().fold(Sum::new().bytes(icmp.as_bytes()), Sum::bytes).finish();
+    let length = packet.total_len() + size_of::<Icmpv4>();
     let mut header = Ipv4 {
-        version_ihl: VERSION_IHL,
         dscp_ecn: DSCP_INTERNETWORK_CONTROL,
-        total_length: U16::new((packet.total_len() + HEADERS_BYTES) as u16),
-        identification: U16::ZERO,
         flags_fragment: U16::new(DONT_FRAGMENT),
-        ttl: DEFAULT_TTL,
-        protocol: protocol::ICMP,
-        checksum: U16::ZERO,
-        source: source.octets(),
-        destination: original.source,
+        ..Ipv4::new(protocol::ICMP, source.octets(), original.source, length)
     };
     header.fill_checksum();
     let (ip, rest) = packet.push_front(HEADERS_BYTES).ok()?.split_at_mut(size_of::<Ipv4>());

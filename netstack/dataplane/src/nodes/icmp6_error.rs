@@ -5,7 +5,6 @@
 //! 3. The error is routed like any packet that this node makes.
 
 use super::ip6_headers::may_be_icmp_error;
-use super::ip6_local::DEFAULT_HOP_LIMIT;
 use super::{IcmpError, drop, flow, was_for_us};
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
@@ -87,14 +86,7 @@ fn make_error(packet: &mut Buf, source: Ipv6Addr) -> Option<Option<Buf>> {
     let rest_of_packet = packet.truncate(usize::from(MIN_MTU) - HEADERS_BYTES);
 
     let length = packet.total_len() + size_of::<Icmpv6>();
-    let header = Ipv6 {
-        version_class_flow: U32::new(6 << 28),
-        payload_length: U16::new(length as u16),
-        next_header: protocol::ICMPV6,
-        hop_limit: DEFAULT_HOP_LIMIT,
-        source: source.octets(),
-        destination: original.source,
-    };
+    let header = Ipv6::new(protocol::ICMPV6, source.octets(), original.source, length);
     let mut icmp =
         Icmpv6 { kind: error.kind, code: error.code, checksum: U16::ZERO, rest: U32::new(error.rest) };
     let sum = header.pseudo_header(protocol::ICMPV6, length as u32).bytes(icmp.as_bytes());

@@ -14,9 +14,6 @@ use packet::udp::Udp;
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// TTL of what this node sends (RFC 1700 "IP time to live parameter").
-pub(super) const DEFAULT_TTL: u8 = 64;
-
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     for (packet, next) in packets.iter_mut().zip(nexts) {
@@ -88,7 +85,7 @@ fn reply(packet: &mut Buf, at: usize, mut icmp: Icmpv4) -> Node {
     let _ = icmp.write_to_prefix(message);
     if let Ok((fixed, _)) = Ipv4::mut_from_prefix(header) {
         core::mem::swap(&mut fixed.source, &mut fixed.destination);
-        fixed.ttl = DEFAULT_TTL;
+        fixed.ttl = packet::DEFAULT_TTL;
     }
     fill_checksum(header);
     Node::Ip4Lookup

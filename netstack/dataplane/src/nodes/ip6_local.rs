@@ -17,9 +17,6 @@ use packet::ipv6::Ipv6;
 use packet::{checksum, nd, protocol};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Hop limit of what this node sends.
-pub(super) const DEFAULT_HOP_LIMIT: u8 = 64;
-
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     for (packet, next) in packets.iter_mut().zip(nexts) {
@@ -106,7 +103,7 @@ fn reply(cx: &Context<'_>, packet: &mut Buf, mut icmp: Icmpv6) -> Node {
     let Ok((header, message)) = Ipv6::mut_from_prefix(packet.data_mut()) else { return Node::Drop };
     let _ = icmp.write_to_prefix(message);
     core::mem::swap(&mut header.source, &mut header.destination);
-    header.hop_limit = DEFAULT_HOP_LIMIT;
+    header.hop_limit = packet::DEFAULT_TTL;
     if Ipv6Addr::from(header.destination).is_unicast_link_local() {
         return match refuse_clear(cx, packet.data()) {
             Some(reason) => drop_for(packet, reason),

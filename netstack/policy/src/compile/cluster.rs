@@ -2,7 +2,8 @@
 
 use alloc::{format, string::String, vec::Vec};
 
-use super::{OF_NAMESPACE, kubernetes::pods, place, values};
+use super::kubernetes::{Protocols, each, pods};
+use super::{OF_NAMESPACE, place, values};
 use crate::api::cluster::{
     AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy, DestinationPort, Peer, Pods, Port,
     Protocol, Rule as Written, Subject,
@@ -148,20 +149,8 @@ fn rules(
     }
     let peers = problems.each(member, list, |problems, _, peer| self::peer(peer, ingress, problems));
     let protocols = protocols(rule, dialect, problems);
-    let mut rules = Vec::new();
-    for peer in peers {
-        for (protocol, ports) in &protocols {
-            let mut matches = Match { protocol: *protocol, ..Match::default() };
-            if ingress {
-                matches.source = peer.clone();
-            } else {
-                matches.destination = peer.clone();
-            }
-            matches.destination.ports.clone_from(ports);
-            rules.push(Rule { action, matches, index, name: rule.name.clone() });
-        }
-    }
-    rules
+    let rule = Rule { action, matches: Match::default(), index, name: rule.name.clone() };
+    each(&rule, &peers, &protocols, ingress)
 }
 
 fn peer(peer: &Peer, ingress: bool, problems: &mut Problems) -> Side {
@@ -199,8 +188,6 @@ fn peer(peer: &Peer, ingress: bool, problems: &mut Problems) -> Side {
     }
     side
 }
-
-type Protocols = Vec<(Option<u8>, Vec<Ports>)>;
 
 fn protocols(rule: &Written, dialect: &Dialect, problems: &mut Problems) -> Protocols {
     if rule.ports.is_some() && dialect.protocols {

@@ -150,31 +150,42 @@ fn rules(
     ingress: bool,
     problems: &mut Problems,
 ) -> Vec<Rule> {
-    let protocols = protocols(ports, problems);
+    let peers = peers.unwrap_or_else(|| Vec::from([Side::default()]));
+    let rule = Rule { action: Action::Allow, matches: Match::default(), index, name: None };
+    each(&rule, &peers, &protocols(ports, problems), ingress)
+}
+
+/// Protocols, and the ports of each.
+pub type Protocols = Vec<(Option<u8>, Vec<Ports>)>;
+
+/// `rule`, which matches all, for each peer and each protocol.
+pub fn each(rule: &Rule, peers: &[Side], protocols: &Protocols, ingress: bool) -> Vec<Rule> {
     let mut rules = Vec::new();
-    for peer in peers.unwrap_or_else(|| Vec::from([Side::default()])) {
-        for (protocol, ports) in &protocols {
-            let mut matches = Match { protocol: *protocol, ..Match::default() };
+    for peer in peers {
+        for (protocol, ports) in protocols {
+            let mut rule = rule.clone();
+            let matches = &mut rule.matches;
+            matches.protocol = *protocol;
             if ingress {
                 matches.source = peer.clone();
             } else {
                 matches.destination = peer.clone();
             }
             matches.destination.ports.clone_from(ports);
-            rules.push(Rule { action: Action::Allow, matches, index, name: None });
+            rules.push(rule);
         }
     }
     rules
 }
 
 /// The protocols of a rule with the ports of each; no ports are all ports.
-fn protocols(ports: Option<&[Port]>, problems: &mut Problems) -> Vec<(Option<u8>, Vec<Ports>)> {
+fn protocols(ports: Option<&[Port]>, problems: &mut Problems) -> Protocols {
     let Some(list) = ports.filter(|list| !list.is_empty()) else { return Vec::from([(None, Vec::new())]) };
     let ports = problems.each("ports", list, |problems, _, port| {
         let protocol = values::port_protocol(port.protocol.as_deref(), "protocol", problems);
         (protocol, one_port(port, protocol, problems))
     });
-    let mut by_protocol: Vec<(Option<u8>, Vec<Ports>)> = Vec::new();
+    let mut by_protocol = Protocols::new();
     for (protocol, port) in ports {
         match by_protocol.iter_mut().find(|(candidate, _)| *candidate == Some(protocol)) {
             Some((_, ports)) => ports.push(port),

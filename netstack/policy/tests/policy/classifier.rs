@@ -247,22 +247,34 @@ fn packet() -> impl Strategy<Value = Packet> {
     )
 }
 
+/// The first packet that classifier and reference do not judge alike, and what each says.
+fn disagreement(classifier: &Classifier, model: &Model, packets: &[Packet]) -> Option<String> {
+    for (number, endpoint) in model.endpoints.iter().enumerate() {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            for &stage in stages(endpoint.kind) {
+                for packet in packets {
+                    let wanted = reference::judge(model, endpoint, direction, stage, packet);
+                    let found = classifier.judge(number, direction, stage, packet);
+                    if found != wanted {
+                        return Some(format!(
+                            "{found:?}, not {wanted:?}: {endpoint:?} {direction:?} {stage:?} {packet:?}"
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    None
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn the_classifier_says_what_the_reference_says(model in model(), packets in vec(packet(), 1..64)) {
         let classifier = Classifier::new(Arc::new(model.clone())).unwrap();
+        prop_assert_eq!(disagreement(&classifier, &model, &packets), None);
         for packet in &packets {
-            for (number, endpoint) in model.endpoints.iter().enumerate() {
-                for direction in [Direction::Ingress, Direction::Egress] {
-                    for stage in stages(endpoint.kind) {
-                        let wanted = reference::judge(&model, endpoint, direction, *stage, packet);
-                        let found = classifier.judge(number, direction, *stage, packet);
-                        prop_assert_eq!(&found, &wanted, "{:?} {:?} {:?} {:?}", endpoint, direction, stage, packet);
-                    }
-                }
-            }
             if let Some(wanted) = staged_denies(&model, packet) {
                 let (ends, mut record) = (Ends { from: None, to: None, way: Way::Forwarded }, Record::default());
                 let _ = classifier.judge_flow(packet, &ends, &mut record);
@@ -422,17 +434,7 @@ proptest! {
             changes.into_iter().for_each(|change| apply(&mut model, change));
             let classifier = compiler.update(Arc::new(model.clone())).unwrap();
             compiler.apply().unwrap();
-            for packet in &packets {
-                for (number, endpoint) in model.endpoints.iter().enumerate() {
-                    for direction in [Direction::Ingress, Direction::Egress] {
-                        for stage in stages(endpoint.kind) {
-                            let wanted = reference::judge(&model, endpoint, direction, *stage, packet);
-                            let found = classifier.judge(number, direction, *stage, packet);
-                            prop_assert_eq!(&found, &wanted, "step {} {:?} {:?} {:?} {:?}", step, endpoint, direction, stage, packet);
-                        }
-                    }
-                }
-            }
+            prop_assert_eq!(disagreement(&classifier, &model, &packets), None, "step {}", step);
             let anew = Classifier::new(Arc::new(model.clone())).unwrap();
             prop_assert_eq!(classifier.programs(), anew.programs());
         }
@@ -441,35 +443,21 @@ proptest! {
 
 /// What is wrong with what a classifier says of packets, if it should say what one does that was compiled from nothing, and the
 /// reference of its model.
-fn disagreement(classifier: &Classifier, anew: &Classifier, packets: &[Packet]) -> Option<String> {
-    let ends = Ends { from: None, to: None, way: Way::Forwarded };
-    let model = anew.model();
-    for packet in packets {
-        for (number, endpoint) in model.endpoints.iter().enumerate() {
-            for direction in [Direction::Ingress, Direction::Egress] {
-                for stage in stages(endpoint.kind) {
-                    let wanted = reference::judge(model, endpoint, direction, *stage, packet);
-                    let found = classifier.judge(number, direction, *stage, packet);
-                    if found != wanted {
-                        return Some(format!(
-                            "{found:?}, not {wanted:?}: {endpoint:?} {direction:?} {stage:?} {packet:?}"
-                        ));
-                    }
-                }
+fn difference(classifier: &Classifier, anew: &Classifier, packets: &[Packet]) -> Option<String> {
+    let (ends, model) = (Ends { from: None, to: None, way: Way::Forwarded }, anew.model());
+    let at_endpoints = disagreement(classifier, model, packets);
+    at_endpoints.or_else(|| {
+        packets.iter().find_map(|packet| {
+            // Of several endpoints with one address, either may be asked.
+            let has = |address| model.endpoints.iter().filter(|e| e.addresses.contains(&address)).count();
+            if has(packet.source) > 1 || has(packet.destination) > 1 {
+                return None;
             }
-        }
-        // Of several endpoints with one address, either may be asked.
-        let has = |address| model.endpoints.iter().filter(|e| e.addresses.contains(&address)).count();
-        if has(packet.source) > 1 || has(packet.destination) > 1 {
-            continue;
-        }
-        let judge =
-            |classifier: &Classifier| classifier.judge_flow(packet, &ends, &mut Record::default()).allow;
-        if judge(classifier) != judge(anew) {
-            return Some(format!("passes: {}: {packet:?}", judge(classifier)));
-        }
-    }
-    None
+            let [found, wanted] =
+                [classifier, anew].map(|c| c.judge_flow(packet, &ends, &mut Record::default()).allow);
+            (found != wanted).then(|| format!("passes: {found}: {packet:?}"))
+        })
+    })
 }
 
 proptest! {
@@ -491,20 +479,20 @@ proptest! {
             changes.into_iter().for_each(|change| apply(&mut model, change));
             let next = compiler.update(Arc::new(model.clone())).unwrap();
             let after = Classifier::new(Arc::new(model.clone())).unwrap();
-            prop_assert_eq!(disagreement(&in_force, &before, &packets), None, "update {}", number);
+            prop_assert_eq!(difference(&in_force, &before, &packets), None, "update {}", number);
             if compiler.has_to_enter() {
                 in_force = in_force.awaiting(&compiler);
             }
             while compiler.has_to_enter() {
-                prop_assert_eq!(disagreement(&in_force, &before, &packets), None, "update {}", number);
+                prop_assert_eq!(difference(&in_force, &before, &packets), None, "update {}", number);
                 compiler.enter_part(at_once).unwrap();
             }
-            prop_assert_eq!(disagreement(&in_force, &before, &packets), None, "update {}", number);
+            prop_assert_eq!(difference(&in_force, &before, &packets), None, "update {}", number);
             while compiler.has_pending() {
-                prop_assert_eq!(disagreement(&next, &after, &packets), None, "update {}", number);
+                prop_assert_eq!(difference(&next, &after, &packets), None, "update {}", number);
                 compiler.apply_part(at_once).unwrap();
             }
-            prop_assert_eq!(disagreement(&next, &after, &packets), None, "update {}", number);
+            prop_assert_eq!(difference(&next, &after, &packets), None, "update {}", number);
             (in_force, before) = (next, after);
         }
     }

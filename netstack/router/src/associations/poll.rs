@@ -5,13 +5,10 @@ use core::net::{IpAddr, SocketAddr};
 
 use dataplane::{MAX_MTU, MIN_MTU};
 use ipsec::{EventKind, Sa};
-use packet::ipv4::{Ipv4, VERSION_IHL};
+use packet::ipv4::Ipv4;
 use packet::ipv6::Ipv6;
 use packet::{protocol, udp::Udp};
-use zerocopy::{
-    IntoBytes,
-    network_endian::{U16, U32},
-};
+use zerocopy::{IntoBytes, network_endian::U16};
 
 use super::IpsecEventKind;
 use crate::{Output, Router, TargetStatus};
@@ -185,33 +182,15 @@ fn keepalive(local: IpAddr, local_port: u16, peer: SocketAddr) -> Vec<u8> {
     let mut packet = Vec::new();
     match (local, peer.ip()) {
         (IpAddr::V4(local), IpAddr::V4(remote)) => {
-            let mut header = Ipv4 {
-                version_ihl: VERSION_IHL,
-                dscp_ecn: 0,
-                total_length: U16::new((size_of::<Ipv4>() + length) as u16),
-                identification: U16::ZERO,
-                flags_fragment: U16::ZERO,
-                ttl: 64,
-                protocol: protocol::UDP,
-                checksum: U16::ZERO,
-                source: local.octets(),
-                destination: remote.octets(),
-            };
-            header.checksum = packet::checksum::of(header.as_bytes());
+            let mut header = Ipv4::new(protocol::UDP, local.octets(), remote.octets(), length);
+            header.fill_checksum();
             packet.extend_from_slice(header.as_bytes());
         }
         (IpAddr::V6(local), IpAddr::V6(remote)) => {
             let sum = packet::checksum::Sum::default();
             let sum = sum.pseudo_header(&local.octets(), &remote.octets(), protocol::UDP, length as u32);
             udp.checksum = sum.bytes(udp.as_bytes()).bytes(&[KEEPALIVE]).finish();
-            let header = Ipv6 {
-                version_class_flow: U32::new(6 << 28),
-                payload_length: U16::new(length as u16),
-                next_header: protocol::UDP,
-                hop_limit: 64,
-                source: local.octets(),
-                destination: remote.octets(),
-            };
+            let header = Ipv6::new(protocol::UDP, local.octets(), remote.octets(), length);
             packet.extend_from_slice(header.as_bytes());
         }
         // Both are of one family in every valid configuration.

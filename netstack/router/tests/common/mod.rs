@@ -225,14 +225,8 @@ pub fn ip6(
     payload: &[u8],
 ) -> Vec<u8> {
     let ethernet = Ethernet { destination: to, source: mac, ethertype: ETHERTYPE_IPV6.into() };
-    let header = Ipv6 {
-        version_class_flow: (6 << 28).into(),
-        payload_length: (payload.len() as u16).into(),
-        next_header,
-        hop_limit,
-        source: source.octets(),
-        destination: destination.octets(),
-    };
+    let header =
+        Ipv6 { hop_limit, ..Ipv6::new(next_header, source.octets(), destination.octets(), payload.len()) };
     [ethernet.as_bytes(), header.as_bytes(), payload].concat()
 }
 

@@ -14,7 +14,7 @@ use dataplane::{Flows, Policy, Shared, Worker};
 use fib::{Fib4Writer, Fib6Writer, Prefix};
 use flow::{Config, Timeouts};
 use packet::ethernet::{ETHERTYPE_IPV4, Ethernet};
-use packet::ipv4::{Ipv4, VERSION_IHL};
+use packet::ipv4::Ipv4;
 use packet::protocol;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -76,18 +76,7 @@ impl Traffic {
         let ethernet =
             Ethernet { destination: ROUTER[self.port], source: HOST, ethertype: U16::new(ETHERTYPE_IPV4) };
         frame[..14].copy_from_slice(ethernet.as_bytes());
-        let mut header = Ipv4 {
-            version_ihl: VERSION_IHL,
-            dscp_ecn: 0,
-            total_length: U16::new(46),
-            identification: U16::ZERO,
-            flags_fragment: U16::ZERO,
-            ttl: 64,
-            protocol: protocol::TCP,
-            checksum: U16::ZERO,
-            source: from.0.to_be_bytes(),
-            destination: to.0.to_be_bytes(),
-        };
+        let mut header = Ipv4::new(protocol::TCP, from.0.to_be_bytes(), to.0.to_be_bytes(), 26);
         header.fill_checksum();
         frame[14..34].copy_from_slice(header.as_bytes());
         frame[34..36].copy_from_slice(&from.1.to_be_bytes());
