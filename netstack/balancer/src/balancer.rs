@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use buffer::VECTOR_SIZE;
-use flow::{Config, Ended, Error, FlowTable, Observed, Tallies, Tally, V4, V6};
+use flow::{Config, Ended, Error, FlowTable, Observed, Tallies, Tally, Timeouts, V4, V6};
 use rewrite::{Malformed, Tunnel, Tuple, View};
 
 use crate::decide::{Context, Reason};
@@ -230,6 +230,21 @@ impl Balancer {
             let tables = (&mut self.flows4, &mut self.flows6);
             self.lanes.process(&context, tables, (packets, verdicts), (chunk * VECTOR_SIZE, observer));
         }
+    }
+
+    /// Has the windows of TCP flows followed from now on, and segments dropped that these have no place for.
+    ///
+    /// # Errors
+    /// As [`FlowTable::follow_windows`].
+    pub fn follow_windows(&mut self) -> Result<(), Error> {
+        self.flows4.follow_windows()?;
+        self.flows6.follow_windows()
+    }
+
+    /// Has flows end after other timeouts.
+    pub fn set_timeouts(&mut self, timeouts: &Timeouts) {
+        self.flows4.set_timeouts(timeouts);
+        self.flows6.set_timeouts(timeouts);
     }
 
     /// Which worker this is of how many.

@@ -28,6 +28,8 @@ pub enum Reason {
     FragmentWithoutFirst,
     /// The outer header would make it too long.
     TooLong,
+    /// A segment of TCP that its connection's windows have no place for.
+    OutOfWindow,
     /// The observer refused it.
     Refused,
 }

@@ -13,13 +13,15 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use buffer::VECTOR_SIZE;
-use flow::{FlowTable, Home, Observed, Refused, Slot, V4, V6};
+use flow::{FlowTable, Home, Observed, Refused, Segment, Slot, V4, V6};
 use rewrite::{Fragment, Plain, Transport, Tuple, View, translate, translate_error};
 use services::Forwarding;
 
 use crate::balancer::{Decided, Encapsulation, Observer, Passed, Verdict};
 use crate::decide::{Action, Context, Decision, Family, Keeps, Plan, Reason, Seen, subject, translates};
 use crate::snapshot::{Backend, NOBODY, Snapshot};
+
+const IPV6_HEADER_BYTES: usize = 40;
 
 /// What is known of the packets of a vector between passes.
 pub(crate) struct Lanes {
@@ -139,10 +141,12 @@ impl Lanes {
             *kind = if let Some((key, observed)) = V4::read(packet) {
                 *lane4 = Lane { key, observed, home: flows4.prefetch(&key) };
                 flows4.prefetch_tally(lane4.home);
+                flows4.prefetch_windows(lane4.home);
                 Kind::V4
             } else if let Some((key, observed)) = V6::read(packet) {
                 *lane6 = Lane { key, observed, home: flows6.prefetch(&key) };
                 flows6.prefetch_tally(lane6.home);
+                flows6.prefetch_windows(lane6.home);
                 Kind::V6
             } else {
                 Kind::Other
@@ -160,6 +164,13 @@ fn swift<K: Family, O: Observer>(
     (lane, (plans, place)): (&Lane<K>, (&mut [Plan<K>], usize)),
     (index, observer): (usize, &mut O),
 ) -> Result<(), Next> {
+    if flows.follows_windows(lane.observed)
+        && let Some(slot) = flows.find_at(lane.home, &lane.key)
+        && !in_window(flows, slot, packet, K::TRANSPORT_OFFSET)
+    {
+        *verdict = Verdict::Drop(Reason::OutOfWindow);
+        return Ok(());
+    }
     let Some(mut found) = flows.find_mut(lane.home, &lane.key) else {
         let is_usual = plans.get_mut(place).is_some_and(|plan| context.plan(flows, &lane.key, plan));
         return Err(if is_usual { Next::Begin } else { Next::Decide });
@@ -259,6 +270,9 @@ fn begin<K: Family, O: Observer>(
     }
     // A flow that is not taken is served all the same, by the service's table alone.
     let flow = flow.and_then(Result::ok);
+    if let Some(slot) = flow.filter(|_| flows.follows_windows(lane.observed)) {
+        let _ = in_window(flows, slot, packet, K::TRANSPORT_OFFSET);
+    }
     let view = lane.key.view(lane.observed);
     let translated: Option<Tuple> = to.and_then(|to| lane.key.with_destination(to)).map(Into::into);
     let (kept, tally) = flow.map_or((None, None), |slot| flows.kept_mut(slot, slot));
@@ -367,9 +381,19 @@ fn decide<K: Family, O: Observer>(
     } else if let Some(about) = subject(view, packet) {
         K::try_from(about).map_or(Action::NotOurs.into(), |about| context.error(flows, &about))
     } else {
+        // How long a packet is of which this is a fragment nobody knows.
+        let has_windows = view.fragment == Fragment::Whole && flows.follows_windows(view.observed());
+        if let Some(slot) = flows.find_at(seen.home, &seen.key).filter(|_| has_windows)
+            && !in_window(flows, slot, packet, view.transport_offset)
+        {
+            return Verdict::Drop(Reason::OutOfWindow);
+        }
         let slot = flows.lookup_at(seen.home, &seen.key, view.observed(), context.now_ns);
         let known = slot.and_then(|slot| context.known(flows, slot));
         let decision = known.unwrap_or_else(|| context.new_flow(flows, seen, packet));
+        if let Some(slot) = flows.find_at(seen.home, &seen.key).filter(|_| has_windows && decision.is_new) {
+            let _ = in_window(flows, slot, packet, view.transport_offset);
+        }
         if view.fragment == Fragment::First {
             context.first_fragment(flows, view, &seen.key);
         }
@@ -393,6 +417,28 @@ fn decide<K: Family, O: Observer>(
         return Verdict::Drop(Reason::Refused);
     }
     carry_out(context, packet, (view, seen.home.hash()), &action)
+}
+
+/// True if a TCP segment can be of the flow in a slot, whose windows are followed with it. One that ends within its header
+/// cannot.
+#[inline(never)]
+fn in_window<K: Family>(
+    flows: &mut FlowTable<K>,
+    slot: Slot,
+    packet: &[u8],
+    transport_offset: usize,
+) -> bool {
+    let word = |at: usize| {
+        packet.get(at..).and_then(|bytes| bytes.first_chunk::<2>()).map(|b| u16::from_be_bytes(*b))
+    };
+    let length = match packet.first().map(|byte| byte >> 4) {
+        Some(4) => word(2).map(usize::from),
+        _ => word(4).map(|payload| usize::from(payload) + IPV6_HEADER_BYTES),
+    };
+    let segment = length.and_then(|length| {
+        Segment::read(packet.get(transport_offset..)?, length.checked_sub(transport_offset)?)
+    });
+    segment.is_some_and(|segment| flows.admits(slot, &segment))
 }
 
 #[inline(always)]

@@ -35,7 +35,7 @@ mod validate;
 mod value;
 
 pub use check::check_token;
-pub use cluster::Cluster;
+pub use cluster::{Cluster, FlowTimeouts, TcpWindow};
 pub use diff::{Change, ChangeKind, diff};
 pub use flow_log::{Collector, FlowLog};
 pub use health::{HEALTH_NUMBERS, HealthCheck, HealthKind, HealthNumber, check_path, statuses};

@@ -44,7 +44,8 @@ fn sample() -> Value {
         "cluster": {
             "node": "node-a", "zone": "zone-1", "node_addresses": ["10.0.0.1"], "source_addresses": ["10.0.0.2"],
             "tunnel_addresses": ["10.0.0.1", "2001:db8::1"], "gue_port": 6081, "seed": "000102030405060708090a0b0c0d0e0f",
-            "flows_per_worker": 65536, "health_check": {"kind": "http", "port": 8081, "path": "/ready", "fall": 2},
+            "flows_per_worker": 65536, "tcp_window": "strict", "flow_timeouts": {"tcp_opening_ms": 1000, "tcp_closing_ms": 60000, "established_ms": 60000},
+            "health_check": {"kind": "http", "port": 8081, "path": "/ready", "fall": 2},
         },
         "flow_log": {
             "always": true, "collectors": [{"address": "10.0.0.9", "port": 2055, "observation_domain": 7}],

@@ -1,9 +1,11 @@
 //! The services in force: what of the node they depend on, and what workers and router are told of them.
 
 use crate::node::Node;
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use balancer::{Builder, Settings, Snapshot};
+use config::TcpWindow;
 use core::net::IpAddr;
 use dataplane::Flows;
 use flow::{Config as FlowConfig, Timeouts};
@@ -102,6 +104,30 @@ impl Node {
         }
     }
 
+    /// How long flows may be silent.
+    fn flow_timeouts(&self) -> Timeouts {
+        let config = &self.running.config().cluster.flow_timeouts;
+        Timeouts {
+            tcp_opening_ms: config.tcp_opening_ms,
+            tcp_established_ms: config.tcp_established_ms,
+            tcp_closing_ms: config.tcp_closing_ms,
+            tcp_closed_ms: config.tcp_closed_ms,
+            opening_ms: config.opening_ms,
+            established_ms: config.established_ms,
+        }
+    }
+
+    /// Has workers' flows be silent as long as the configuration says.
+    pub fn follow_flow_timeouts(&mut self) {
+        let timeouts = self.flow_timeouts();
+        if let Some((v4, v6)) = &mut self.balancing.flows
+            && v4.timeouts != timeouts
+        {
+            (v4.timeouts, v6.timeouts) = (timeouts, timeouts);
+            let _ = self.shared.set_flow_timeouts(timeouts);
+        }
+    }
+
     /// Gives every worker memory for flows.
     fn give_flows(&mut self) {
         let workers = self.shared.workers();
@@ -109,13 +135,19 @@ impl Node {
         if let Some(flows) = self.running.config().cluster.flows_per_worker {
             (flows4, flows6) = (flows as usize, flows as usize);
         }
-        let config = |capacity, secret| FlowConfig { capacity, secret, timeouts: Timeouts::default() };
+        let is_strict = self.running.config().cluster.tcp_window == TcpWindow::Strict;
+        let timeouts = self.flow_timeouts();
+        let config = |capacity, secret| FlowConfig { capacity, secret, timeouts };
         for worker in 0..workers {
             let mut secret = [0; 16];
             self.platform.random(&mut secret);
             let secret = u128::from_le_bytes(secret);
             let secret = [secret as u64, (secret >> 64) as u64];
-            match Flows::new(&config(flows4, secret), &config(flows6, secret), worker, workers) {
+            let flows = Flows::new(&config(flows4, secret), &config(flows6, secret), worker, workers);
+            let follow = |mut flows: Box<Flows>| {
+                if is_strict { flows.follow_windows().map(|()| flows) } else { Ok(flows) }
+            };
+            match flows.and_then(follow) {
                 Ok(flows) => drop(self.shared.give_flows(worker, flows)),
                 Err(error) => {
                     log::error!(target: "services", "worker {worker} has no memory for flows: {error}");
@@ -170,6 +202,24 @@ mod tests {
         node.objects.restore(Vec::new(), 2).unwrap();
         node.finish_objects();
         assert!(node.shared.services().is_none());
+    }
+
+    #[test]
+    fn flows_have_the_timeouts_of_the_configuration_at_once() {
+        let mut node = crate::testing::Machine::default().start(crate::Boot::default());
+        assert_eq!(node.flow_timeouts(), Timeouts::default());
+        node.objects.restore(objects("10.96.0.1"), 1).unwrap();
+        node.finish_objects();
+        let generation = node.shared.advance();
+        node.follow_flow_timeouts();
+        assert_eq!(node.shared.advance(), generation + 1, "nothing has changed");
+        let mut config = node.running.config().clone();
+        config.cluster.flow_timeouts.established_ms = 5000;
+        node.running.replace(config, None);
+        node.follow_flow_timeouts();
+        assert_eq!(node.shared.advance(), generation + 3);
+        let (v4, v6) = node.balancing.flow_configs().unwrap();
+        assert_eq!((v4.timeouts.established_ms, v6.timeouts.established_ms), (5000, 5000));
     }
 
     #[test]

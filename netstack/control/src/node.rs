@@ -341,6 +341,7 @@ impl Node {
         self.listen_changed = true;
         let config::Cluster { node, zone, health_check, .. } = config.cluster.clone();
         self.objects.set_site(Site { node, zone, health_check: health_check.into() });
+        self.follow_flow_timeouts();
         self.objects.renew_services();
         self.objects.renew_policy();
     }

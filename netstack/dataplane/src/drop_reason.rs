@@ -207,6 +207,8 @@ drop_reasons! {
     ServiceTunnelError = "service-tunnel-error",
     /// Policy refused the flow.
     PolicyDenied = "policy-denied",
+    /// A segment of TCP that its flow's windows have no place for.
+    TcpOutOfWindow = "tcp-out-of-window",
 }
 
 impl DropReason {

@@ -57,6 +57,14 @@ impl Flows {
         }))
     }
 
+    /// Has the windows of TCP flows followed, and segments dropped that these have no place for.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn follow_windows(&mut self) -> Result<(), Error> {
+        self.balancer.follow_windows()
+    }
+
     /// The tables, and what decides by them.
     pub fn balancer(&self) -> &Balancer {
         &self.balancer

@@ -28,6 +28,7 @@ use core::array;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use crossbeam_queue::ArrayQueue;
 use fib::{Fib4, Fib6};
+use flow::Timeouts;
 use policy::classifier::CounterId;
 
 use spin::mutex::SpinMutex;
@@ -95,6 +96,8 @@ struct FlowsExchange {
     tallies: Option<FlowTallies>,
     /// What it counted in before.
     returned_tallies: Option<FlowTallies>,
+    /// How long its flows may be silent from now on, if that is to change.
+    timeouts: Option<Timeouts>,
 }
 
 impl Shared {
@@ -193,6 +196,12 @@ impl Shared {
             let not_taken = worker.flows.lock().given.replace(flows);
             drop(not_taken);
         }
+        self.advance()
+    }
+
+    /// Has the flows of all workers end after these timeouts, counted from their next packets. Returns the new generation.
+    pub fn set_flow_timeouts(&self, timeouts: Timeouts) -> u64 {
+        self.workers.iter().for_each(|worker| worker.flows.lock().timeouts = Some(timeouts));
         self.advance()
     }
 
@@ -484,6 +493,11 @@ impl Shared {
             && let Some(given) = exchange.given.take()
         {
             exchange.returned = flows.replace(given);
+        }
+        if let Some(flows) = flows
+            && let Some(timeouts) = exchange.timeouts.take()
+        {
+            flows.parts().0.set_timeouts(&timeouts);
         }
         if exchange.returned_tallies.is_none()
             && let Some(flows) = flows

@@ -7,7 +7,8 @@
 //! 3. a miss is decided elsewhere (Maglev, policy) and kept by [`FlowTable::insert`], or by [`FlowTable::insert_pair`] where
 //!    answers come back with other addresses;
 //! 4. [`FlowTable::expire`] walks a few lines at each poll and frees what has gone quiet;
-//! 5. while somebody wants to know, [`Tallies`] count what flows carry, and tell of those that end.
+//! 5. if they are to be, windows of TCP are followed, and a segment that does not fit is told: [`FlowTable::admits`];
+//! 6. while somebody wants to know, [`Tallies`] count what flows carry, and tell of those that end.
 //!
 //! It stores for each flow what its owners give it: a binding (such as a backend), a policy's verdict, the slot of the
 //! opposite direction. It does not parse packets, translate them, or decide anything. A flow that it does not take is
@@ -43,9 +44,11 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod unproven;
+mod window;
 
 pub use entry::Entry;
 pub use key::{Key, V4, V6};
 pub use state::{Observed, State, Timeouts};
 pub use table::{Config, Counts, Error, FlowTable, Found, Home, Refused, Slot};
 pub use tally::{End, Ended, Tallies, Tally};
+pub use window::Segment;

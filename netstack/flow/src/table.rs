@@ -9,6 +9,7 @@ use crate::probe::{self, Place};
 use crate::state::{MAX_TIMEOUT_MS, Observed, State, TimeoutTicks, Timeouts, ticks};
 use crate::tally::{End, Tallies, Tally};
 use crate::unproven::Unproven;
+use crate::window::Windows;
 
 mod insert;
 
@@ -153,6 +154,8 @@ pub struct FlowTable<K: Key> {
     counts: Counts,
     /// While somebody wants to know what flows carry.
     pub(crate) tallies: Option<Tallies<K>>,
+    /// By the slot of the direction that asks, if they are followed.
+    pub(crate) windows: Option<Vec<Windows>>,
 }
 
 /// Lines that are homes in a table of this capacity, and lines of it.
@@ -191,6 +194,7 @@ impl<K: Key> FlowTable<K> {
             revised: 0,
             counts: Counts::default(),
             tallies: None,
+            windows: None,
         })
     }
 
@@ -336,6 +340,11 @@ impl<K: Key> FlowTable<K> {
             let ways = self.lines.get_mut(line).into_iter().flat_map(Line::ways_mut);
             ways.filter(|entry| !entry.is_free()).for_each(|entry| revise(&mut entry.verdict));
         }
+    }
+
+    /// Other timeouts: a flow has them from its next packet on.
+    pub fn set_timeouts(&mut self, timeouts: &Timeouts) {
+        self.timeouts = TimeoutTicks::new(timeouts);
     }
 
     /// All flows, the expired ones that nobody has come across yet among them.

@@ -1,6 +1,7 @@
 //! The node in its cluster, field by field.
 
 use super::field;
+use crate::cluster::{FLOW_TIMEOUT_MS, TcpWindow};
 use crate::health::{DRAIN_MS, HealthKind, IN_A_ROW, INTERVAL_MS, SLOW_START_MS, TIMEOUT_MS};
 use crate::schema::{Format, Presence, Schema};
 use Presence::{Default, Optional, Secret};
@@ -55,6 +56,20 @@ pub(super) static CLUSTER: Schema = Schema::Object(&[
         "Flows of each family that a worker knows at most. Left out, what an eighth of the free memory takes. A change takes effect at the next start.",
     ),
     field(
+        "tcp_window",
+        &Schema::Choice(TcpWindow::NAMES),
+        Default("\"liberal\""),
+        "What is made of TCP's windows: strict drops segments that a flow's have no place for. A change takes effect at the next start.",
+    ),
+    field(
+        "flow_timeouts",
+        &FLOW_TIMEOUTS,
+        Default(
+            r#"{"tcp_opening_ms":30000,"tcp_established_ms":1800000,"tcp_closing_ms":120000,"tcp_closed_ms":10000,"opening_ms":30000,"established_ms":180000}"#,
+        ),
+        "How long flows may be silent before they are forgotten.",
+    ),
+    field(
         "health_check",
         &HEALTH_CHECK,
         Default(
@@ -67,6 +82,17 @@ pub(super) static CLUSTER: Schema = Schema::Object(&[
 const fn number(limits: (u32, u32)) -> Schema {
     Schema::Integer(limits.0, limits.1)
 }
+
+static FLOW_TIMEOUTS: Schema = Schema::Object(&[
+    field("tcp_opening_ms", &TIMEOUT, Default("30000"), "TCP whose other end has not been heard."),
+    field("tcp_established_ms", &TIMEOUT, Default("1800000"), "TCP between two ends that both take part."),
+    field("tcp_closing_ms", &TIMEOUT, Default("120000"), "TCP after a FIN."),
+    field("tcp_closed_ms", &TIMEOUT, Default("10000"), "TCP after a RST."),
+    field("opening_ms", &TIMEOUT, Default("30000"), "Other protocols, before there was an answer."),
+    field("established_ms", &TIMEOUT, Default("180000"), "Other protocols, after."),
+]);
+
+static TIMEOUT: Schema = number(FLOW_TIMEOUT_MS);
 
 static HEALTH_CHECK: Schema = Schema::Object(&[
     field(

@@ -339,6 +339,7 @@ fn refuse(packet: &mut Buf, is_v6: bool, reason: Reason) -> Node {
         Reason::Untranslatable => DropReason::ServiceUntranslatable,
         Reason::FragmentWithoutFirst => DropReason::ServiceFragmentWithoutFirst,
         Reason::TooLong => DropReason::ServiceTooLong,
+        Reason::OutOfWindow => DropReason::TcpOutOfWindow,
         Reason::Refused => DropReason::PolicyDenied,
     };
     match reason {

@@ -4,7 +4,7 @@
 use crate::common::*;
 use crate::pair::Pair;
 use balancer::FlowTallies;
-use dataplane::{DropReason, End, FlowEventKind, InterfaceId, Policy, Shared, Traffic};
+use dataplane::{DropReason, End, FlowEventKind, Flows, InterfaceId, Policy, Shared, Traffic};
 use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, icmpv4};
 use flow::{Config, Timeouts};
 use policy::classifier::{Compiler, CounterId};
@@ -406,6 +406,83 @@ fn a_flood_of_denied_packets_leaves_room_for_the_ends_of_flows_and_its_loss_is_c
     assert_eq!(events.len() as u64 - 1 + lost, 3001);
     assert!(lost > 1000, "{lost} of 3001 lost");
     assert_eq!(events.last().map(|event| event.kind), Some(FlowEventKind::Ended(End::Forced)));
+}
+
+/// A segment of the flow from the client's port 4000 to the server's port 80, or (from port 1) back: sequence number,
+/// acknowledgment and a window of 1,000, with five bytes of data if it has the flag PSH.
+fn segment(port: usize, is_ipv6: bool, flags: u8, (sequence, acknowledgment): (u32, u32)) -> Vec<u8> {
+    let (host, mac) = [(HOST0, MAC0), (HOST1, MAC1)][port];
+    let (from, to) = if port == 0 { ((CLIENT, 4000), (SERVER, 80)) } else { ((SERVER, 80), (CLIENT, 4000)) };
+    let builder = PacketBuilder::ethernet2(host, mac);
+    let builder = match is_ipv6 {
+        true => builder.ipv6(address6(from.0).octets(), address6(to.0).octets(), 60),
+        false => builder.ipv4(from.0, to.0, 60),
+    };
+    let mut builder = builder.tcp(from.1, to.1, sequence, 1000);
+    builder = if flags & 2 != 0 { builder.syn() } else { builder };
+    builder = if flags & 4 != 0 { builder.rst() } else { builder };
+    builder = if flags & 16 != 0 { builder.ack(acknowledgment) } else { builder };
+    let mut frame = Vec::new();
+    builder.write(&mut frame, if flags & 8 != 0 { b"hello" } else { b"" }).expect("a vector takes all");
+    frame
+}
+
+#[test]
+fn strict_windows_drop_what_they_have_no_place_for_and_liberal_ones_do_not() {
+    for (is_ipv6, is_strict) in [(false, true), (true, true), (false, false)] {
+        let (mut bed, _) = testbed(model(only_to_80("client"), Vec::new()));
+        if is_strict {
+            give_strict_flows(&mut bed);
+        }
+        let passes = |bed: &mut Testbed, port: usize, flags: u8, numbers: (u32, u32)| {
+            bed.send(port, &segment(port, is_ipv6, flags, numbers));
+            bed.sent(1 - port).len() == 1
+        };
+        for (port, flags, numbers) in [
+            (0, 2, (99, 0)),
+            (1, 18, (499, 100)),
+            (0, 24, (100, 500)),
+            (1, 24, (500, 105)),
+            (0, 24, (105, 505)),
+        ] {
+            assert!(passes(&mut bed, port, flags, numbers), "{port} {flags}");
+        }
+        for (port, flags, numbers) in
+            [(0, 24, (5000, 505)), (1, 24, (505, 5000)), (0, 4, (50_000, 0)), (1, 4, (1_000_000, 0))]
+        {
+            assert_eq!(passes(&mut bed, port, flags, numbers), !is_strict, "{port} {flags} {numbers:?}");
+        }
+        assert!(passes(&mut bed, 1, 24, (505, 110)) && passes(&mut bed, 0, 20, (110, 510)));
+        let drops = bed.drops();
+        assert_eq!(drops, if is_strict { vec![(DropReason::TcpOutOfWindow, 4)] } else { Vec::new() });
+        bed.assert_balanced();
+    }
+}
+
+#[test]
+fn a_worker_that_takes_a_flow_up_in_the_middle_checks_it_as_soon_as_it_has_heard_both_ends() {
+    let (mut bed, _) = testbed(model(only_to_80("client"), Vec::new()));
+    give_strict_flows(&mut bed);
+    let passes = |bed: &mut Testbed, port: usize, flags: u8, numbers: (u32, u32)| {
+        bed.send(port, &segment(port, false, flags, numbers));
+        bed.sent(1 - port).len() == 1
+    };
+    for (port, numbers) in [(0, (100, 500)), (1, (500, 105)), (0, (105, 505))] {
+        assert!(passes(&mut bed, port, 24, numbers));
+    }
+    // A window of 1,000 may be one of 1,000 << 14.
+    assert!(passes(&mut bed, 0, 24, (1_000_000, 505)));
+    assert!(!passes(&mut bed, 0, 24, (100_000_000, 505)) && !passes(&mut bed, 1, 4, (100_000_000, 0)));
+    assert!(passes(&mut bed, 1, 24, (505, 110)));
+    assert_eq!(bed.drops(), [(DropReason::TcpOutOfWindow, 2)]);
+}
+
+/// Gives the worker tables with windows in place of those that it has.
+fn give_strict_flows(bed: &mut Testbed) {
+    let config = Config { capacity: 1000, secret: [3, 4], timeouts: Timeouts::default() };
+    let mut flows = Flows::new(&config, &config, 0, 1).expect("memory for a table");
+    flows.follow_windows().expect("memory for windows");
+    let _ = bed.shared.give_flows(0, flows);
 }
 
 /// [`hello`] over IPv6.

@@ -224,5 +224,6 @@ impl<K: Key> FlowTable<K> {
         if let Some(tallies) = &mut self.tallies {
             tallies.begin(slot::<K>(at), now);
         }
+        self.forget_windows(slot::<K>(at));
     }
 }
