@@ -408,12 +408,11 @@ async fn make(
         made.services = Some((builder, snapshot, healthy));
     }
     if let Some(compiler) = policy {
-        pace.spend(UNITS_PER_TURN).await;
         let model = made.compiled.model();
         if model.endpoints.is_empty() {
             made.policy = Some(None);
         } else {
-            match classify(compiler, model) {
+            match classify(compiler, model, pace).await {
                 Ok(classified) => made.policy = Some(Some(classified)),
                 Err(OutOfMemory) => {
                     log::error!(target: "resources", "no memory for the tables of policy: what was in force before stays");
@@ -424,8 +423,12 @@ async fn make(
     made
 }
 
-fn classify(compiler: Option<Compiler>, model: &Arc<Model>) -> Result<(Compiler, Classifier), OutOfMemory> {
+async fn classify(
+    compiler: Option<Compiler>,
+    model: &Arc<Model>,
+    pace: &Pace,
+) -> Result<(Compiler, Classifier), OutOfMemory> {
     let mut compiler = compiler.map_or_else(Compiler::new, Ok)?;
-    let classifier = compiler.update(model.clone())?;
+    let classifier = compiler.update_paced(model.clone(), pace).await?;
     Ok((compiler, classifier))
 }

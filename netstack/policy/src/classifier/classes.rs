@@ -16,16 +16,18 @@ use alloc::{
     vec::Vec,
 };
 use core::net::IpAddr;
+use core::ops::Bound;
 
 use fib::{Fib4, Fib6, NO_ROUTE, Prefix, Writer};
 use hashbrown::HashMap;
 use ipnet::IpNet;
+use pace::Pace;
 
 /// The class of IPv6 addresses that nothing is about. That of IPv4 is 0, which the table answers for no prefix.
 const NOWHERE6: u32 = 1;
 
 /// Addresses that are entered into tables that nobody reads before their memory is tidied.
-const UNREAD_PART: usize = 4096;
+const UNREAD_PART: usize = 256;
 
 /// Numbers from here on are passages: there are less classes.
 const PASSAGE: u32 = 1 << 30;
@@ -298,20 +300,27 @@ impl<K: fib::Key> Half<K> {
     }
 
     /// Gives what has changed, and all within it, its class.
-    fn settle(&mut self, numbers: &mut Numbers, passages: &mut Passages) {
+    async fn settle(&mut self, numbers: &mut Numbers, passages: &mut Passages, pace: &Pace) {
         while let Some(root) = self.dirty.pop_first() {
             let Some(end) = Prefix::new(root.last_address(), K::BITS) else { continue };
-            let within: Vec<Prefix<K>> = self.places.range(root..=end).map(|(prefix, _)| *prefix).collect();
             let nowhere = if self.is_ipv4 { NO_ROUTE } else { NOWHERE6 };
             // What is around a root has not changed.
             let outer = self.around(root).unwrap_or(nowhere);
             let mut around: Vec<(Prefix<K>, Outer)> = Vec::new();
-            for prefix in within {
+            let mut next = Some(root);
+            while let Some(prefix) = next {
+                pace.spend(1).await;
                 let _ = self.dirty.remove(&prefix);
                 while around.last().is_some_and(|(outer, _)| !outer.contains(prefix.address())) {
                     let _ = around.pop();
                 }
                 let outer = around.last().map_or(Outer { before: outer, after: outer }, |(_, outer)| *outer);
+                let beyond = (Bound::Excluded(prefix), Bound::Included(end));
+                next = if prefix == end {
+                    None
+                } else {
+                    self.places.range(beyond).next().map(|(prefix, _)| *prefix)
+                };
                 around.push((prefix, self.settle_one(prefix, outer, numbers, passages)));
             }
         }
@@ -468,10 +477,10 @@ impl Classes {
 
     /// Works out the classes of what has changed: those that are new, and those that no prefix has any more, which stay
     /// known until [`Classes::bury`].
-    pub fn settle(&mut self) -> (Vec<u32>, Vec<u32>) {
+    pub async fn settle(&mut self, pace: &Pace) -> (Vec<u32>, Vec<u32>) {
         self.passages = Passages::default();
-        self.half4.settle(&mut self.numbers, &mut self.passages);
-        self.half6.settle(&mut self.numbers, &mut self.passages);
+        self.half4.settle(&mut self.numbers, &mut self.passages, pace).await;
+        self.half6.settle(&mut self.numbers, &mut self.passages, pace).await;
         let mut dead = core::mem::take(&mut self.numbers.left);
         dead.sort_unstable();
         dead.dedup();
@@ -521,8 +530,9 @@ impl Classes {
     }
 
     /// Moves all of them in tables that nobody reads yet, whose memory can be used again at once.
-    pub fn apply_unread(&mut self) -> Result<(), OutOfMemory> {
+    pub async fn apply_unread(&mut self, pace: &Pace) -> Result<(), OutOfMemory> {
         while self.has_pending() {
+            pace.spend(UNREAD_PART as u64).await;
             self.apply(UNREAD_PART)?;
             self.retire(0);
             self.reclaim(0);

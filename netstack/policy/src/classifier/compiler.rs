@@ -14,6 +14,7 @@ use alloc::{string::String, sync::Arc, vec::Vec};
 
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
+use pace::Pace;
 
 use super::atoms::{Identities, Traits, What};
 use super::bits::Bits;
@@ -24,6 +25,16 @@ use super::rules::SLOTS;
 use super::sets::{Ground, Held, Sets};
 use super::{Classifier, DIRECTIONS, Host, NONE, PROGRAMS_OF_IDENTITY, program::Placed};
 use crate::model::{DefaultAction, Endpoint, EndpointKind, Model, Networks, Order, Policy, Profile, Rule};
+
+/// What is done for a unit of work.
+const KNOWN_PER_UNIT: usize = 64;
+const NETS_PER_UNIT: usize = 2;
+const SELECTORS_PER_UNIT: usize = 16;
+const LISTED_PER_UNIT: usize = 8;
+/// What these cost.
+const UNITS_PER_ENDPOINT: u64 = 2;
+const UNITS_PER_POLICY: u64 = 10;
+const UNITS_PER_ROW: u64 = 2;
 
 /// A policy or a profile in force.
 pub struct InForce {
@@ -116,6 +127,14 @@ impl Compiler {
     /// # Errors
     /// [`OutOfMemory`]; then the compiler is of no use any more.
     pub fn update(&mut self, model: Arc<Model>) -> Result<Classifier, OutOfMemory> {
+        pace::at_once(|pace| async move { self.update_paced(model, &pace).await })
+    }
+
+    /// [`Compiler::update`] in short pieces.
+    ///
+    /// # Errors
+    /// As [`Compiler::update`].
+    pub async fn update_paced(&mut self, model: Arc<Model>, pace: &Pace) -> Result<Classifier, OutOfMemory> {
         self.apply()?;
         let tiers: Vec<_> =
             model.tiers.iter().map(|tier| (tier.name.clone(), tier.order, tier.default_action)).collect();
@@ -127,14 +146,14 @@ impl Compiler {
         }
         self.updates += 1;
         let mut affected = Affected::default();
-        self.update_endpoints(&model, &mut affected);
-        self.update_networks(&model);
+        self.update_endpoints(&model, &mut affected, pace).await;
+        self.update_networks(&model, pace).await;
         self.update_profiles(&model, &mut affected);
-        self.update_policies(&model, &mut affected);
-        self.settle(&model, &mut affected);
+        self.update_policies(&model, &mut affected, pace).await;
+        self.settle(&model, &mut affected, pace).await;
         if anew {
             // Nobody reads the new tables of addresses yet.
-            self.classes.apply_unread()?;
+            self.classes.apply_unread(pace).await?;
         }
         Ok(self.classifier(model))
     }
@@ -199,7 +218,8 @@ impl Compiler {
         self.counters.sources()
     }
 
-    fn update_endpoints(&mut self, model: &Model, affected: &mut Affected) {
+    async fn update_endpoints(&mut self, model: &Model, affected: &mut Affected, pace: &Pace) {
+        pace.spend((model.endpoints.len() / KNOWN_PER_UNIT) as u64).await;
         let mut there: HashSet<usize> = HashSet::with_capacity(model.endpoints.len());
         for endpoint in &model.endpoints {
             let place = Arc::as_ptr(endpoint) as usize;
@@ -207,6 +227,7 @@ impl Compiler {
             if !is_first || self.endpoints.contains_key(&place) {
                 continue;
             }
+            pace.spend(UNITS_PER_ENDPOINT).await;
             let identity = self.identities.acquire(Traits::of_endpoint(endpoint));
             for address in &endpoint.addresses {
                 self.classes.attach(IpNet::from(*address), Atom::Identity(identity));
@@ -217,7 +238,9 @@ impl Compiler {
         if there.len() == self.endpoints.len() {
             return;
         }
-        for (_, (endpoint, identity)) in self.endpoints.extract_if(|place, _| !there.contains(place)) {
+        let gone: Vec<_> = self.endpoints.extract_if(|place, _| !there.contains(place)).collect();
+        for (_, (endpoint, identity)) in gone {
+            pace.spend(UNITS_PER_ENDPOINT).await;
             for address in &endpoint.addresses {
                 self.classes.detach(IpNet::from(*address), Atom::Identity(identity));
             }
@@ -226,7 +249,7 @@ impl Compiler {
         }
     }
 
-    fn update_networks(&mut self, model: &Model) {
+    async fn update_networks(&mut self, model: &Model, pace: &Pace) {
         let there: HashSet<usize> = model.networks.iter().map(|n| Arc::as_ptr(n) as usize).collect();
         let mut gone: Vec<KnownNetworks> =
             self.networks.extract_if(|place, _| !there.contains(place)).map(|(_, known)| known).collect();
@@ -235,6 +258,7 @@ impl Compiler {
             if self.networks.contains_key(&place) {
                 continue;
             }
+            pace.spend((networks.nets.len() / KNOWN_PER_UNIT) as u64).await;
             let mut nets: Vec<IpNet> = networks.nets.iter().map(IpNet::trunc).collect();
             nets.sort_unstable();
             nets.dedup();
@@ -244,18 +268,28 @@ impl Compiler {
                 |known: &KnownNetworks| known.identity == identity && known.networks.name == networks.name;
             let before = gone.iter().position(same).map(|at| gone.swap_remove(at));
             let (added, removed) = difference(before.as_ref().map_or(&[], |known| &known.nets), &nets);
-            added.for_each(&nets, |net| self.classes.attach(net, Atom::Identity(identity)));
+            for part in added.0.chunks(NETS_PER_UNIT) {
+                pace.spend(1).await;
+                for net in part.iter().filter_map(|place| nets.get(*place as usize)) {
+                    self.classes.attach(*net, Atom::Identity(identity));
+                }
+            }
             if let Some(before) = before {
-                let classes = &mut self.classes;
-                removed.for_each(&before.nets, |net| classes.detach(net, Atom::Identity(identity)));
+                for part in removed.0.chunks(NETS_PER_UNIT) {
+                    pace.spend(1).await;
+                    for net in part.iter().filter_map(|place| before.nets.get(*place as usize)) {
+                        self.classes.detach(*net, Atom::Identity(identity));
+                    }
+                }
                 self.identities.release(before.identity);
             }
             let known = KnownNetworks { networks: networks.clone(), identity, nets };
             let _ = self.networks.insert(place, known);
         }
         for known in gone {
-            for net in &known.nets {
-                self.classes.detach(*net, Atom::Identity(known.identity));
+            for part in known.nets.chunks(NETS_PER_UNIT) {
+                pace.spend(1).await;
+                part.iter().for_each(|net| self.classes.detach(*net, Atom::Identity(known.identity)));
             }
             self.identities.release(known.identity);
         }
@@ -326,7 +360,9 @@ impl Compiler {
         }
     }
 
-    fn update_policies(&mut self, model: &Model, affected: &mut Affected) {
+    async fn update_policies(&mut self, model: &Model, affected: &mut Affected, pace: &Pace) {
+        let known: usize = model.tiers.iter().map(|tier| tier.policies.len()).sum();
+        pace.spend((known / KNOWN_PER_UNIT) as u64).await;
         self.lists.resize_with(self.identities.len(), Vec::new);
         let mut there: HashSet<usize> = HashSet::with_capacity(self.policies.len());
         let mut new: Vec<(&String, &Arc<Policy>, (u32, u32))> = Vec::new();
@@ -350,6 +386,7 @@ impl Compiler {
             gone.iter().filter_map(|number| self.source_of(*number)).cloned().collect();
         // New identities have what was there before; what is new comes for all of them.
         for number in self.identities.take_born() {
+            pace.spend(1 + (self.in_force.len() / SELECTORS_PER_UNIT) as u64).await;
             let Some(traits) = self.identities.traits(number).cloned() else { continue };
             self.sets.add_identity(number, &traits);
             let grown = self.sets.add_ports(&traits.ports);
@@ -367,6 +404,7 @@ impl Compiler {
             }
         }
         for (tier, policy, rank) in new {
+            pace.spend(UNITS_PER_POLICY).await;
             let is_like = |source: &&Arc<Source>| source.what.policy() == Some((tier.as_str(), &policy.id));
             let like = gone_sources.iter().find(is_like);
             let written = Written::Policy { tier: tier.clone(), policy: policy.clone() };
@@ -424,7 +462,7 @@ impl Compiler {
     }
 
     /// Steps 3 to 6.
-    fn settle(&mut self, model: &Model, affected: &mut Affected) {
+    async fn settle(&mut self, model: &Model, affected: &mut Affected, pace: &Pace) {
         affected.gone.sort_unstable();
         for number in &affected.gone {
             if let Some(Some(known)) = self.in_force.get(*number as usize) {
@@ -432,13 +470,13 @@ impl Compiler {
             }
         }
         let dead_sets = self.sets.take_dead(&self.identities, &mut self.classes);
-        let (mut born, dead) = self.classes.settle();
+        let (mut born, dead) = self.classes.settle(pace).await;
         born.retain(|class| dead.binary_search(class).is_err());
-        self.sets.settle(&self.identities, &self.classes);
-        self.settle_members(&born, &dead);
+        self.sets.settle(&self.identities, &self.classes, pace).await;
+        self.settle_members(&born, &dead, pace).await;
         let dead_identities = self.identities.take_dead();
-        self.settle_programs(affected, &dead_identities);
-        self.settle_rows(&born, &dead);
+        self.settle_programs(affected, &dead_identities, pace).await;
+        self.settle_rows(&born, &dead, pace).await;
         for identity in &dead_identities {
             self.sets.remove_identity(*identity);
         }
@@ -462,7 +500,7 @@ impl Compiler {
     }
 
     /// Which classes are in which sets, whose they are, and which named ports they have.
-    fn settle_members(&mut self, born: &[u32], dead: &[u32]) {
+    async fn settle_members(&mut self, born: &[u32], dead: &[u32], pace: &Pace) {
         if born.is_empty() && dead.is_empty() {
             return;
         }
@@ -471,6 +509,7 @@ impl Compiler {
         let mut with_ports: Vec<(bool, (u32, u32, u8, u16))> = Vec::new();
         let changes = dead.iter().map(|class| (false, *class)).chain(born.iter().map(|class| (true, *class)));
         for (is_born, class) in changes {
+            pace.spend(1).await;
             let Some((_, atoms)) = self.classes.class(class) else { continue };
             for set in self.sets.of_atoms(atoms) {
                 let Some(bits) = self.sets.members.classes.get_mut(set as usize) else { continue };
@@ -503,7 +542,7 @@ impl Compiler {
     }
 
     /// The programs of identities that are affected.
-    fn settle_programs(&mut self, affected: &Affected, dead: &[u32]) {
+    async fn settle_programs(&mut self, affected: &Affected, dead: &[u32], pace: &Pace) {
         if affected.identities.is_empty() && dead.is_empty() {
             return;
         }
@@ -512,6 +551,8 @@ impl Compiler {
         let mut released: Vec<u32> = Vec::new();
         let ground = (&self.sets.members, &self.classes);
         for identity in affected.identities.iter().chain(dead.iter().copied()) {
+            let policies = self.lists.get(identity as usize).map_or(0, Vec::len);
+            pace.spend(1 + (policies / LISTED_PER_UNIT) as u64).await;
             let Some(place) = of_identity.get_mut(identity as usize) else { continue };
             let before = *place;
             let traits = self.identities.traits(identity).filter(|_| dead.binary_search(&identity).is_err());
@@ -538,12 +579,14 @@ impl Compiler {
     }
 
     /// Rows of programs that were there before.
-    fn settle_rows(&mut self, born: &[u32], dead: &[u32]) {
+    async fn settle_rows(&mut self, born: &[u32], dead: &[u32], pace: &Pace) {
         for class in dead {
+            pace.spend(UNITS_PER_ROW).await;
             let Some((_, atoms)) = self.classes.class(*class) else { continue };
             self.programs.remove_class(*class, &self.sets.of_atoms(atoms));
         }
         for class in born {
+            pace.spend(UNITS_PER_ROW).await;
             let Some((is_ipv4, atoms)) = self.classes.class(*class) else { continue };
             self.programs.add_class((*class, is_ipv4), &self.sets.of_atoms(atoms), &self.sets.members);
         }
@@ -575,12 +618,6 @@ fn same_profile(known: &Arc<Profile>, profile: &Arc<Profile>) -> bool {
 
 /// Places of a list.
 struct Places(Vec<u32>);
-
-impl Places {
-    fn for_each(&self, list: &[IpNet], mut take: impl FnMut(IpNet)) {
-        self.0.iter().filter_map(|place| list.get(*place as usize)).for_each(|net| take(*net));
-    }
-}
 
 /// What sorted lists do not have in common: places in `after`, and places in `before`.
 fn difference(before: &[IpNet], after: &[IpNet]) -> (Places, Places) {

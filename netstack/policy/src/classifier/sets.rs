@@ -4,12 +4,16 @@ use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
+use pace::Pace;
 
 use super::atoms::{Identities, Traits};
 use super::bits::Bits;
 use super::classes::{Atom, Classes};
 use super::rules::{CompiledPorts, CompiledRule, CompiledSide, Members, SetId};
 use crate::model::{IpVersion, Match, NamedPort, Ports, Rule, Set, Side};
+
+/// What it costs to work out a set.
+const UNITS_PER_SET: u64 = 4;
 
 /// Names of ports, and the ports that endpoints call so.
 #[derive(Default)]
@@ -129,8 +133,9 @@ impl Sets {
     }
 
     /// Works out which classes are in the sets that are new.
-    pub fn settle(&mut self, identities: &Identities, classes: &Classes) {
+    pub async fn settle(&mut self, identities: &Identities, classes: &Classes, pace: &Pace) {
         for id in core::mem::take(&mut self.born) {
+            pace.spend(UNITS_PER_SET).await;
             let Some(Some(entry)) = self.all.get(id as usize) else { continue };
             let mut bits = Bits::default();
             for atom in self.atoms(&entry.set, identities) {

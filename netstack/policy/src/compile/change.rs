@@ -256,7 +256,8 @@ pub struct Referred<'a> {
     profiles: BTreeSet<&'a str>,
     /// Policies, by what is staged for them.
     policies: BTreeSet<OwnedId>,
-    services: bool,
+    /// Namespace and name.
+    services: BTreeSet<(&'a str, &'a str)>,
 }
 
 impl<'a> Referred<'a> {
@@ -272,7 +273,8 @@ impl<'a> Referred<'a> {
                 }
                 Resource::Tier(r) => referred.tiers.insert(&r.metadata.name),
                 Resource::Profile(r) => referred.profiles.insert(&r.metadata.name),
-                Resource::EndpointSlice(_) => !core::mem::replace(&mut referred.services, true),
+                Resource::EndpointSlice(r) => endpoints::service_of(r)
+                    .is_some_and(|service| referred.services.insert((r.metadata.namespace(), service))),
                 _ => false,
             };
         }
@@ -283,7 +285,7 @@ impl<'a> Referred<'a> {
     pub fn is_empty(&self) -> bool {
         let Self { namespaces, accounts, tiers, profiles, policies, services } = self;
         let has_names = !(namespaces.is_empty() && accounts.is_empty() && tiers.is_empty());
-        !has_names && profiles.is_empty() && policies.is_empty() && !services
+        !has_names && profiles.is_empty() && policies.is_empty() && services.is_empty()
     }
 
     /// True if what a resource means depends on it.
@@ -294,9 +296,8 @@ impl<'a> Referred<'a> {
         if !self.policies.is_empty() && id_of(resource).is_some_and(is_staged_for) {
             return true;
         }
-        let policy = |tier: &Option<String>, rules: [&Option<Vec<calico::Rule>>; 2]| {
-            tier.as_deref().is_some_and(|tier| self.tiers.contains(tier))
-                || self.services && has_services(rules)
+        let policy = |tier: &Option<String>, namespace: Option<&str>, rules: Rules<'_>| {
+            tier.as_deref().is_some_and(|tier| self.tiers.contains(tier)) || self.are_served(namespace, rules)
         };
         match &**resource {
             Resource::Pod(pod) => {
@@ -310,19 +311,34 @@ impl<'a> Referred<'a> {
                 profiles.any(|name| self.profiles.contains(name.as_str()))
             }
             Resource::Profile(profile) => {
-                self.services && has_services([&profile.spec.ingress, &profile.spec.egress])
+                self.are_served(None, [&profile.spec.ingress, &profile.spec.egress])
             }
-            Resource::CalicoNetworkPolicy(p) => policy(&p.spec.tier, [&p.spec.ingress, &p.spec.egress]),
-            Resource::GlobalNetworkPolicy(p) => policy(&p.spec.tier, [&p.spec.ingress, &p.spec.egress]),
-            Resource::StagedNetworkPolicy(p) => policy(&p.spec.tier, [&p.spec.ingress, &p.spec.egress]),
-            Resource::StagedGlobalNetworkPolicy(p) => policy(&p.spec.tier, [&p.spec.ingress, &p.spec.egress]),
+            Resource::CalicoNetworkPolicy(p) => {
+                policy(&p.spec.tier, Some(p.metadata.namespace()), [&p.spec.ingress, &p.spec.egress])
+            }
+            Resource::GlobalNetworkPolicy(p) => policy(&p.spec.tier, None, [&p.spec.ingress, &p.spec.egress]),
+            Resource::StagedNetworkPolicy(p) => {
+                policy(&p.spec.tier, Some(p.metadata.namespace()), [&p.spec.ingress, &p.spec.egress])
+            }
+            Resource::StagedGlobalNetworkPolicy(p) => {
+                policy(&p.spec.tier, None, [&p.spec.ingress, &p.spec.egress])
+            }
             _ => false,
         }
     }
+
+    /// True if some rule of a policy of a namespace is about one of the services.
+    fn are_served(&self, namespace: Option<&str>, rules: Rules<'_>) -> bool {
+        if self.services.is_empty() {
+            return false;
+        }
+        let ends = rules.into_iter().flatten().flatten().flat_map(|rule| [&rule.source, &rule.destination]);
+        ends.flatten().filter_map(|end| end.services.as_ref()).any(|service| {
+            let namespace = service.namespace.as_deref().filter(|name| !name.is_empty()).or(namespace);
+            namespace.is_some_and(|namespace| self.services.contains(&(namespace, service.name.as_str())))
+        })
+    }
 }
 
-/// True if some rule is about a service.
-fn has_services(rules: [&Option<Vec<calico::Rule>>; 2]) -> bool {
-    let ends = rules.into_iter().flatten().flatten().flat_map(|rule| [&rule.source, &rule.destination]);
-    ends.flatten().any(|end| end.services.is_some())
-}
+/// Those for ingress and for egress.
+type Rules<'a> = [&'a Option<Vec<calico::Rule>>; 2];

@@ -55,10 +55,14 @@ pub fn learn(resource: &Resource, known: &mut Known, _made: &mut Made, problems:
     }
 }
 
+/// The name of the service that a slice is of.
+pub fn service_of(slice: &objects::EndpointSlice) -> Option<&str> {
+    slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name").map(String::as_str)
+}
+
 /// What a slice of a service is known by.
 pub fn slice_key(slice: &objects::EndpointSlice) -> Option<Arc<str>> {
-    let labels = slice.metadata.labels.as_ref()?;
-    let service = labels.get("kubernetes.io/service-name")?;
+    let service = service_of(slice)?;
     Some(format!("{}/{service}/{}", slice.metadata.namespace(), slice.metadata.name).into())
 }
 

@@ -1,6 +1,7 @@
 //! What policies mean: public conformance cases, and the compiled classifier against the reference.
 
 mod calico_rules;
+mod change;
 mod classifier;
 mod cluster_policies;
 mod common;
