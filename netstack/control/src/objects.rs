@@ -13,7 +13,7 @@ use balancer::{Builder, Settings};
 use core::cell::RefCell;
 use health::Monitor;
 use pace::{Pace, Task};
-use policy::classifier::{Classifier, Compiler, CounterId, OutOfMemory, Part, Source};
+use policy::classifier::{Classifier, Compiler, OutOfMemory};
 use policy::model::Model;
 use resources::{Change, Compiled, Edit, Fault, Object, Set};
 use services::Site;
@@ -184,28 +184,6 @@ impl Objects {
     /// What has compiled the newest policy.
     pub fn compiler(&self) -> Option<&Compiler> {
         self.compiler.as_ref()
-    }
-
-    /// The part of policy that has a number.
-    pub fn policy_rule(&self, counter: CounterId) -> Option<(Arc<Source>, Part)> {
-        let (source, part) = self.compiler.as_ref()?.source(counter)?;
-        Some((source.clone(), part))
-    }
-
-    /// True unless the parts of policy have no names for the moment.
-    pub fn knows_rules(&self) -> bool {
-        self.compiler.is_some() || self.publishing.is_none()
-    }
-
-    /// All that is counted of policy.
-    pub fn policy_sources(&self) -> impl Iterator<Item = &Arc<Source>> {
-        self.compiler.iter().flat_map(Compiler::sources)
-    }
-
-    /// What of policy has a number, in words.
-    pub fn policy_source(&self, counter: CounterId) -> Option<String> {
-        let (source, part) = self.compiler.as_ref()?.source(counter)?;
-        Some(format!("{}", source.reason(part)?))
     }
 
     /// Takes what the node is in its cluster.

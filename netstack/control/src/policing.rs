@@ -1,10 +1,10 @@
 //! What policy has to do with this node: which of its interfaces are host endpoints, and what denies, in words.
 
 use crate::node::Node;
-use alloc::{format, string::String, vec::Vec};
+use alloc::{format, string::String, sync::Arc, vec::Vec};
 use core::net::IpAddr;
 use dataplane::Policy;
-use policy::classifier::{Classifier, CounterId};
+use policy::classifier::{Classifier, CounterId, Part, Source};
 
 impl Node {
     /// Has workers decide by a classifier, or without policy. Returns the generation that they must reach for it.
@@ -29,12 +29,27 @@ impl Node {
         self.shared.publish_same_policy(same)
     }
 
+    /// The part of the policy in force that has a number.
+    pub fn policy_rule(&self, counter: CounterId) -> Option<(Arc<Source>, Part)> {
+        let policy = self.shared.policy();
+        let (source, part) = policy.as_ref().as_ref()?.classifier().source(counter)?;
+        Some((source.clone(), part))
+    }
+
+    /// All that is counted of the policy in force.
+    pub fn policy_sources(&self) -> Vec<Arc<Source>> {
+        let policy = self.shared.policy();
+        policy.as_ref().iter().flat_map(|policy| policy.classifier().sources()).cloned().collect()
+    }
+
     /// What denies packets under a number, in words.
     pub fn policy_reason(&self, counter: CounterId) -> String {
         let named = match counter {
             CounterId::NOTHING => Some("its headers are not there as a whole".into()),
             CounterId::END_OF_PROFILES => Some("no policy and no profile allows it".into()),
-            _ => self.objects.policy_source(counter),
+            _ => {
+                self.policy_rule(counter).and_then(|(source, part)| Some(format!("{}", source.reason(part)?)))
+            }
         };
         named.unwrap_or_else(|| format!("a rule that is gone, number {}", counter.0))
     }

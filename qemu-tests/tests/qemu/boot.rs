@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use lab::farm::wait_until;
 use lab::gateway::{self, TOKEN};
-use lab::{Nic, Vm, VmBuilder};
+use lab::{Api, Nic, Vm, VmBuilder};
 use qemu_tests::Experiment;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -14,9 +16,24 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Starts a node that can be managed: every core has something to do.
 fn comes_up(experiment: &Experiment, machine: VmBuilder, cores: usize) -> Result<()> {
     let vm = experiment.start(machine.argument(&format!("token={TOKEN}")).nic(Nic::user(0)))?;
-    let status = vm.api(TOKEN)?.json("/v1/status")?;
+    let api = vm.api(TOKEN)?;
+    let status = api.json("/v1/status")?;
     let used = status["cores"].as_array().map_or(0, Vec::len);
     ensure!(used == cores, "{used} of {cores} cores are used");
+    knows_the_time(&api)
+}
+
+/// Both machine types have a real-time clock, which QEMU has keep the host's time.
+fn knows_the_time(api: &Api) -> Result<()> {
+    let mut time = None;
+    wait_until("the time is known", LIMIT, || {
+        time = api.json("/v1/status")?["time"].as_str().map(String::from);
+        Ok(time.is_some())
+    })?;
+    let (time, now) = (time.context("no time")?, SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
+    let read = Command::new("date").args(["-u", "+%s", "-d", &time]).output().context("date")?;
+    let seconds: u64 = String::from_utf8(read.stdout)?.trim().parse().with_context(|| time.clone())?;
+    ensure!(seconds.abs_diff(now) < 60, "the node's time is {time}, {seconds}, the host's {now}");
     Ok(())
 }
 

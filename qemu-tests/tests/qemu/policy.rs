@@ -145,10 +145,15 @@ fn check(hosts: &Hosts, api: &Api, open: u16) -> Result<()> {
 
 /// How many packets policy has refused.
 fn denied(api: &Api) -> Result<u64> {
+    dropped(api, "policy-denied")
+}
+
+/// How many packets were dropped for a reason.
+fn dropped(api: &Api, reason: &str) -> Result<u64> {
     let drops = api.json("/v1/drops")?;
     let reasons = drops["drops"].as_array().with_context(|| format!("no drops: {drops}"))?;
-    let denied = reasons.iter().filter(|drop| drop["reason"] == "policy-denied");
-    Ok(denied.filter_map(|drop| drop["packets"].as_u64()).sum())
+    let of_reason = reasons.iter().filter(|drop| drop["reason"] == reason);
+    Ok(of_reason.filter_map(|drop| drop["packets"].as_u64()).sum())
 }
 
 /// The first flow that the node tells of, of those that a query asks for, that is as wanted.
@@ -164,7 +169,7 @@ fn told(api: &Api, query: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value>
 
 pub fn decides_between_hosts(experiment: &Experiment) -> Result<()> {
     let mut config = gateway::config();
-    config["cluster"] = json!({ "flows_per_worker": load::FLOWS });
+    config["cluster"] = json!({ "flows_per_worker": load::FLOWS, "tcp_window": "strict" });
     let (vm, hosts) = experiment.gateway_between_hosts(|machine| machine.config(config), |nic| nic)?;
     let api = vm.api(gateway::TOKEN)?;
     let mut server = hosts.right.command("python3");
@@ -224,5 +229,7 @@ pub fn decides_between_hosts(experiment: &Experiment) -> Result<()> {
         Ok(line()? == "answered")
     })?;
     load::storm(experiment, &hosts, &api)?;
+    let strange = dropped(&api, "tcp-out-of-window")?;
+    ensure!(strange == 0, "{strange} segments between real hosts have no place in their windows");
     cases::agree(experiment, &hosts, &api)
 }

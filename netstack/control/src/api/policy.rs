@@ -85,7 +85,7 @@ fn endpoint_view<'a>(model: &'a Model, endpoint: &'a Endpoint) -> EndpointView<'
 /// `GET /v1/policy/rules`, one policy or profile a piece.
 pub(super) fn rules(node: &mut Node, request: &Request) -> Reply {
     let name = request.query.text("name").map(String::from);
-    let mut sources = node.objects.policy_sources().cloned().collect::<Vec<_>>().into_iter();
+    let mut sources = node.policy_sources().into_iter();
     let head = format!("\"generation\":{},\"policies\":", node.objects.published_generation());
     list(head, move |node, members| {
         let Some(source) = sources.next() else { return Pull::End };

@@ -143,8 +143,7 @@ impl Node {
             self.flow_log.wake_due_ns = now_ns + WAKE_NS;
             self.shared.wake_workers();
         }
-        // While policy is being compiled nobody knows the names of rules.
-        let taken = if self.objects.knows_rules() { self.take_flow_events() } else { 0 };
+        let taken = self.take_flow_events();
         self.sum_up_repeats();
         self.export_flows();
         if taken < EVENTS_PER_TURN {
@@ -197,6 +196,7 @@ impl Node {
 
     fn record_flow(&mut self, event: FlowEvent) {
         let model = self.objects.compiled().model().clone();
+        let rule = self.policy_rule(event.by);
         let log = &mut self.flow_log;
         let unix_ms = |at_ns: u64| (log.unix_offset_ns + at_ns) / 1_000_000;
         let (start_ms, end_ms) = (unix_ms(event.begun_ns), unix_ms(event.last_ns));
@@ -206,7 +206,7 @@ impl Node {
             end_ms,
             from: log.endpoint(&model, event.asked.source().ip()),
             to: log.endpoint(&model, event.sent.destination().ip()),
-            rule: self.objects.policy_rule(event.by),
+            rule,
             event,
         });
         if log.exporter.is_wanted() {

@@ -58,7 +58,7 @@ pub struct Compiler {
     classes: Classes,
     identities: Identities,
     sets: Sets,
-    counters: Counters,
+    counters: Arc<Counters>,
     tiers: Vec<(String, Order, DefaultAction)>,
     in_force: Vec<Option<InForce>>,
     free: Vec<u32>,
@@ -96,7 +96,7 @@ impl Compiler {
             classes: Classes::new()?,
             identities: Identities::default(),
             sets: Sets::default(),
-            counters: Counters::default(),
+            counters: Arc::default(),
             tiers: Vec::new(),
             in_force: Vec::new(),
             free: Vec::new(),
@@ -314,7 +314,7 @@ impl Compiler {
                 compiled.push(Arc::new(Placed { rule, reach }));
             }
         }
-        let source = self.counters.give(written, like.map(AsRef::as_ref));
+        let source = Arc::make_mut(&mut self.counters).give(written, like.map(AsRef::as_ref));
         let entry = Some(InForce { source, rules, held, rank });
         match self.free.pop() {
             Some(number) => {
@@ -485,7 +485,7 @@ impl Compiler {
         self.identities.reuse(dead_identities);
         for number in core::mem::take(&mut affected.gone) {
             if let Some(known) = self.in_force.get_mut(number as usize).and_then(Option::take) {
-                self.counters.take(&known.source);
+                Arc::make_mut(&mut self.counters).take(&known.source);
                 self.free.push(number);
             }
         }
@@ -606,7 +606,7 @@ impl Compiler {
             endpoint_of_class: self.endpoint_of_class.clone(),
             hosts: self.hosts.clone(),
             updates: self.updates,
-            counters: self.counters.end(),
+            counters: self.counters.clone(),
             model,
         }
     }

@@ -33,6 +33,7 @@ use classes::Addresses;
 pub use classes::OutOfMemory;
 pub use compiler::Compiler;
 pub use judge::{Ends, Few, HostId, Judged, Record, Way};
+use origin::Counters;
 pub use origin::{COUNTERS_MAX, CounterId, Part, Source, Written};
 use program::Program;
 use rules::Members;
@@ -61,7 +62,7 @@ pub struct Classifier {
     of_endpoint: Vec<u32>,
     hosts: Arc<[Host]>,
     updates: u64,
-    counters: u32,
+    counters: Arc<Counters>,
 }
 
 /// A host endpoint.
@@ -171,7 +172,17 @@ impl Classifier {
 
     /// How many counters there are to count with: all numbers are below.
     pub fn counters(&self) -> u32 {
-        self.counters
+        self.counters.end()
+    }
+
+    /// What a counter counts.
+    pub fn source(&self, counter: CounterId) -> Option<(&Arc<Source>, Part)> {
+        self.counters.source(counter)
+    }
+
+    /// All policies and profiles in force.
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.counters.sources()
     }
 
     /// How many programs there are.

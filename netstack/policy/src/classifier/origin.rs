@@ -171,7 +171,7 @@ impl Source {
 }
 
 /// Gives out counters.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Counters {
     next: u32,
     /// First counter and how many: used again, the one longest free first, when there are no others.

@@ -66,7 +66,7 @@ fn object_families(node: &Node) -> [Family; 3] {
 fn policy_families(node: &Node) -> [Family; 4] {
     let (mut hits, mut staged): (Vec<Sample>, Vec<Sample>) = Default::default();
     let mut others = RuleCounters::default();
-    for (place, source) in node.objects.policy_sources().enumerate() {
+    for (place, source) in node.policy_sources().into_iter().enumerate() {
         let counters = || source.counters().map(|(_, counter)| node.shared.rule_counters(counter));
         let sum = counters().fold(RuleCounters::default(), |sum, one| sum + one);
         if place >= MAX_POLICIES {
