@@ -149,7 +149,7 @@ pub enum What {
 }
 
 /// Kinds of objects, several and one; kinds of different groups can have the same name.
-const KINDS: [(&str, &str); 19] = [
+const KINDS: [(&str, &str); 20] = [
     ("namespaces", "namespace"),
     ("nodes", "node"),
     ("serviceaccounts", "serviceaccount"),
@@ -163,6 +163,7 @@ const KINDS: [(&str, &str); 19] = [
     ("tiers", "tier"),
     ("profiles", "profile"),
     ("hostendpoints", "hostendpoint"),
+    ("workloadendpoints", "workloadendpoint"),
     ("networksets", "networkset"),
     ("globalnetworksets", "globalnetworkset"),
     ("globalnetworkpolicies", "globalnetworkpolicy"),

@@ -5,7 +5,7 @@ use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::kubernetes;
-use super::meta::{LabelSelector, NumberOrText, Strict};
+use super::meta::{LabelSelector, Loose, NumberOrText, Strict};
 
 pub type NetworkPolicy = Strict<PolicySpec>;
 pub type GlobalNetworkPolicy = Strict<GlobalPolicySpec>;
@@ -17,6 +17,7 @@ pub type NetworkSet = Strict<NetworkSetSpec>;
 pub type GlobalNetworkSet = Strict<NetworkSetSpec>;
 pub type HostEndpoint = Strict<HostEndpointSpec>;
 pub type Profile = Strict<ProfileSpec>;
+pub type WorkloadEndpoint = Loose<WorkloadEndpointSpec>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -118,6 +119,24 @@ pub struct HostEndpointSpec {
     pub expected_ips: Option<Vec<String>>,
     pub profiles: Option<Vec<String>>,
     pub ports: Option<Vec<EndpointPort>>,
+}
+
+/// Written by a CNI plugin, which keeps more in it than policy is about.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadEndpointSpec {
+    pub orchestrator: Option<String>,
+    pub service_account_name: Option<String>,
+    pub ip_networks: Option<Vec<String>>,
+    pub profiles: Option<Vec<String>>,
+    pub ports: Option<Vec<WorkloadPort>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct WorkloadPort {
+    pub name: Option<String>,
+    pub protocol: NumberOrText,
+    pub port: u16,
 }
 
 #[derive(Debug, Deserialize)]

@@ -67,6 +67,13 @@ pub struct Strict<S> {
     _status: Option<IgnoredAny>,
 }
 
+/// An object that others write too: of it only what is known here is read.
+#[derive(Debug, serde::Deserialize)]
+pub struct Loose<S> {
+    pub metadata: Metadata,
+    pub spec: S,
+}
+
 /// `metav1.LabelSelector`.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]

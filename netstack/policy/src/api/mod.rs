@@ -39,6 +39,7 @@ pub enum Resource {
     NetworkSet(calico::NetworkSet),
     GlobalNetworkSet(calico::GlobalNetworkSet),
     HostEndpoint(calico::HostEndpoint),
+    WorkloadEndpoint(calico::WorkloadEndpoint),
     Profile(calico::Profile),
     /// Of a kind that says nothing about policy.
     Other,
@@ -85,16 +86,18 @@ fn calico(kind: &str, value: &Value) -> Result<Resource, Problem> {
         "NetworkSet" => Resource::NetworkSet(from_value(value)?),
         "GlobalNetworkSet" => Resource::GlobalNetworkSet(from_value(value)?),
         "HostEndpoint" => Resource::HostEndpoint(from_value(value)?),
+        "WorkloadEndpoint" => Resource::WorkloadEndpoint(from_value(value)?),
         "Profile" => Resource::Profile(from_value(value)?),
         _ => return other("projectcalico.org/v3", kind),
     })
 }
 
 /// Calico's kinds that configure something else than policy.
-const CALICO_OTHERS: [&str; 12] = [
+const CALICO_OTHERS: [&str; 13] = [
     "IPPool",
     "IPReservation",
     "IPAMConfig",
+    "IPAMConfiguration",
     "BlockAffinity",
     "BGPConfiguration",
     "BGPPeer",

@@ -75,6 +75,7 @@ impl Part for Networks {
 fn id_of(resource: &Resource) -> Option<Id<'_>> {
     let kind = match resource {
         Resource::Pod(_) => "Pod",
+        Resource::WorkloadEndpoint(_) => "Pod",
         Resource::HostEndpoint(_) => "HostEndpoint",
         Resource::Node(_) => "Node",
         Resource::NetworkSet(_) | Resource::GlobalNetworkSet(_) => "NetworkSet",
@@ -306,6 +307,14 @@ impl<'a> Referred<'a> {
                 self.namespaces.contains(namespace) || self.accounts.contains(&account)
             }
             Resource::NetworkSet(set) => self.namespaces.contains(set.metadata.namespace()),
+            Resource::WorkloadEndpoint(endpoint) => {
+                let (namespace, spec) = (endpoint.metadata.namespace(), &endpoint.spec);
+                let account = spec.service_account_name.as_deref().map(|account| (namespace, account));
+                let mut profiles = spec.profiles.iter().flatten();
+                self.namespaces.contains(namespace)
+                    || account.is_some_and(|account| self.accounts.contains(&account))
+                    || profiles.any(|name| self.profiles.contains(name.as_str()))
+            }
             Resource::HostEndpoint(host) => {
                 let mut profiles = host.spec.profiles.iter().flatten();
                 profiles.any(|name| self.profiles.contains(name.as_str()))

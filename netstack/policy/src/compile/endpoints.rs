@@ -35,13 +35,8 @@ pub fn learn(resource: &Resource, known: &mut Known, _made: &mut Made, problems:
             let namespaces = Arc::make_mut(&mut known.namespaces);
             let _ = namespaces.insert(namespace.metadata.name.clone(), namespace.metadata.labels());
         }
-        Resource::Pod(pod) if !pod.spec.host_network => {
-            let workloads = Arc::make_mut(&mut known.workloads);
-            match workloads.get_mut(pod.metadata.namespace()) {
-                Some(count) => *count += 1,
-                None => drop(workloads.insert(pod.metadata.namespace().into(), 1)),
-            }
-        }
+        Resource::Pod(pod) if !pod.spec.host_network => known.learn_workload(pod.metadata.namespace()),
+        Resource::WorkloadEndpoint(endpoint) => known.learn_workload(endpoint.metadata.namespace()),
         Resource::ServiceAccount(account) => {
             let key = (account.metadata.namespace().to_string(), account.metadata.name.clone());
             let _ = Arc::make_mut(&mut known.service_accounts).insert(key, account.metadata.labels());
@@ -98,14 +93,7 @@ pub fn pod(pod: &objects::Pod, known: &Known, made: &mut Made, problems: &mut Pr
         return;
     }
     let account = account(pod);
-    let mut labels = pod.metadata.labels();
-    labels.extend(
-        [(NAMESPACE, namespace), (ORCHESTRATOR, "k8s"), (SERVICE_ACCOUNT, account)]
-            .map(|(key, value)| (key.to_string(), value.to_string())),
-    );
-    labels.extend(namespace_labels(namespace, known));
-    let account_labels = known.service_accounts.get(&(namespace.to_string(), account.to_string()));
-    labels.extend(prefixed(OF_SERVICE_ACCOUNT, account_labels.cloned().unwrap_or_default(), account));
+    let labels = workload_labels(pod.metadata.labels(), (namespace, "k8s"), Some(account), known);
     made.model.endpoints.push(Arc::new(Endpoint {
         name,
         kind: EndpointKind::Workload,
@@ -113,6 +101,69 @@ pub fn pod(pod: &objects::Pod, known: &Known, made: &mut Made, problems: &mut Pr
         addresses,
         ports: named_ports(&pod.spec, problems),
         profiles: Vec::from([format!("kns.{namespace}"), format!("ksa.{namespace}.{account}")]),
+        interface: None,
+        node: None,
+    }));
+}
+
+/// The labels of a workload of a namespace and an orchestrator.
+fn workload_labels(
+    mut labels: Labels,
+    (namespace, orchestrator): (&str, &str),
+    account: Option<&str>,
+    known: &Known,
+) -> Labels {
+    let text = |(key, value): (&str, &str)| (key.to_string(), value.to_string());
+    labels.extend([(NAMESPACE, namespace), (ORCHESTRATOR, orchestrator)].map(text));
+    labels.extend(namespace_labels(namespace, known));
+    if let Some(account) = account {
+        labels.extend([text((SERVICE_ACCOUNT, account))]);
+        let of_account = known.service_accounts.get(&(namespace.to_string(), account.to_string()));
+        labels.extend(prefixed(OF_SERVICE_ACCOUNT, of_account.cloned().unwrap_or_default(), account));
+    }
+    labels
+}
+
+/// A `WorkloadEndpoint`: an endpoint as a CNI plugin writes it, where no pod tells of it.
+pub fn workload(
+    endpoint: &calico::WorkloadEndpoint,
+    known: &Known,
+    model: &mut Model,
+    problems: &mut Problems,
+) {
+    let (metadata, spec) = (&endpoint.metadata, &endpoint.spec);
+    let namespace = metadata.namespace();
+    let profiles = spec.profiles.clone().unwrap_or_default();
+    let mut labels = Labels::new();
+    for inherited in profiles.iter().filter_map(|name| known.profile_labels.get(name)) {
+        labels.extend(inherited.clone());
+    }
+    labels.extend(metadata.labels());
+    let account = spec.service_account_name.as_deref().filter(|account| !account.is_empty());
+    let orchestrator = spec.orchestrator.as_deref().unwrap_or("k8s");
+    let (addresses, ports) = problems.within("spec", |problems| {
+        let networks = spec.ip_networks.as_deref().unwrap_or_default();
+        let addresses = problems.each("ipNetworks", networks, |problems, _, text| {
+            let net = values::net(text, "", problems)?;
+            if net.prefix_len() != net.max_prefix_len() {
+                problems.add("", "the network of a workload is one address");
+            }
+            Some(net.addr())
+        });
+        let ports = spec.ports.as_deref().unwrap_or_default();
+        let ports = problems.each("ports", ports, |problems, _, port| {
+            let protocol = values::protocol_number(&port.protocol, "protocol", problems);
+            Some(NamedPort { name: port.name.clone()?, protocol, port: port.port })
+        });
+        (addresses.into_iter().flatten().collect(), ports.into_iter().flatten().collect())
+    });
+    model.endpoints.push(Arc::new(Endpoint {
+        name: format!("{namespace}/{}", metadata.name),
+        kind: EndpointKind::Workload,
+        labels: workload_labels(labels, (namespace, orchestrator), account, known),
+        addresses,
+        ports,
+        profiles,
         interface: None,
         node: None,
     }));

@@ -179,17 +179,28 @@ impl Known {
                     drop(Arc::make_mut(&mut self.services).remove(&*key));
                 }
             }
-            Resource::Pod(r) if !r.spec.host_network => {
-                let workloads = Arc::make_mut(&mut self.workloads);
-                let namespace = r.metadata.namespace();
-                if let Some(count) = workloads.get_mut(namespace) {
-                    *count -= 1;
-                    if *count == 0 {
-                        let _ = workloads.remove(namespace);
-                    }
-                }
-            }
+            Resource::Pod(r) if !r.spec.host_network => self.forget_workload(r.metadata.namespace()),
+            Resource::WorkloadEndpoint(r) => self.forget_workload(r.metadata.namespace()),
             _ => {}
+        }
+    }
+
+    /// A namespace has one workload more.
+    fn learn_workload(&mut self, namespace: &str) {
+        let workloads = Arc::make_mut(&mut self.workloads);
+        match workloads.get_mut(namespace) {
+            Some(count) => *count += 1,
+            None => drop(workloads.insert(namespace.into(), 1)),
+        }
+    }
+
+    fn forget_workload(&mut self, namespace: &str) {
+        let workloads = Arc::make_mut(&mut self.workloads);
+        if let Some(count) = workloads.get_mut(namespace) {
+            *count -= 1;
+            if *count == 0 {
+                let _ = workloads.remove(namespace);
+            }
         }
     }
 
@@ -294,6 +305,7 @@ fn identity(resource: &Resource) -> Option<(&Metadata, bool)> {
         Resource::NetworkSet(r) => (&r.metadata, true),
         Resource::GlobalNetworkSet(r) => (&r.metadata, false),
         Resource::HostEndpoint(r) => (&r.metadata, false),
+        Resource::WorkloadEndpoint(r) => (&r.metadata, true),
         Resource::Profile(r) => (&r.metadata, false),
         Resource::Other => return None,
     })
@@ -322,6 +334,7 @@ fn everything_else(resource: &Resource, known: &mut Known, made: &mut Made, prob
         Resource::NetworkSet(set) => endpoints::network_set(set, Some(known), model, problems),
         Resource::GlobalNetworkSet(set) => endpoints::network_set(set, None, model, problems),
         Resource::HostEndpoint(endpoint) => endpoints::host_endpoint(endpoint, known, model, problems),
+        Resource::WorkloadEndpoint(endpoint) => endpoints::workload(endpoint, known, model, problems),
         Resource::Profile(profile) => calico::profile(profile, known, model, problems),
         Resource::NetworkPolicy(policy) => kubernetes::policy(policy, known, model, problems),
         Resource::StagedKubernetesNetworkPolicy(policy) => kubernetes::staged(policy, model, problems),

@@ -8,3 +8,4 @@ mod common;
 mod cyclonus;
 mod selectors;
 mod staged;
+mod workloads;
