@@ -31,16 +31,31 @@ const WARM_UP_ROUNDS: usize = 4;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
-/// Flows, none if each packet begins one; and rules.
-pub(super) type Workload = (Option<usize>, usize);
+/// What is measured.
+#[derive(Clone, Copy)]
+pub(super) struct Workload {
+    /// None if each packet begins one.
+    flows: Option<usize>,
+    rules: usize,
+    /// TCP's windows are checked.
+    is_strict: bool,
+}
 
 pub(super) fn all() -> Vec<(String, Workload)> {
     let counts = [(1_000, [10, 10_000]), (100_000, [10, 10_000]), (1_000_000, [10, 10_000])];
     let established = counts.into_iter().flat_map(|(flows, rules)| {
-        rules.map(|rules| (format!("policy-established/{flows}-flows-{rules}-rules"), (Some(flows), rules)))
+        let of = move |rules| Workload { flows: Some(flows), rules, is_strict: false };
+        rules.map(|rules| (format!("policy-established/{flows}-flows-{rules}-rules"), of(rules)))
     });
-    let new = [10, 1_000, 10_000].map(|rules| (format!("policy-new/{rules}-rules-in-graph"), (None, rules)));
-    established.chain(new).collect()
+    let strict = counts.map(|(flows, _)| {
+        let workload = Workload { flows: Some(flows), rules: 10, is_strict: true };
+        (format!("policy-established/{flows}-flows-strict-windows"), workload)
+    });
+    let new = [10, 1_000, 10_000].map(|rules| {
+        let workload = Workload { flows: None, rules, is_strict: false };
+        (format!("policy-new/{rules}-rules-in-graph"), workload)
+    });
+    established.chain(strict).chain(new).collect()
 }
 
 /// What both ports do at present.
@@ -111,7 +126,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn new((flows, rules): Workload) -> Result<Self> {
+    fn new(Workload { flows, rules, is_strict }: Workload) -> Result<Self> {
         let mut fib4 = Fib4Writer::new().context("IPv4 route table")?;
         let fib6 = Fib6Writer::new().context("IPv6 route table")?;
         let everything = Prefix::new(0, 0).context("a prefix")?;
@@ -121,7 +136,10 @@ impl Rig {
         // A flow has two entries, and until they are answered flows may have an eighth of the table.
         let capacity = flows.map_or(1 << 20, |flows| flows * 16);
         let of = |capacity| Config { capacity, secret: [3, 4], timeouts: Timeouts::default() };
-        let memory = Flows::new(&of(capacity), &of(16), 0, 1)?;
+        let mut memory = Flows::new(&of(capacity), &of(16), 0, 1)?;
+        if is_strict {
+            memory.follow_windows()?;
+        }
         let _ = shared.give_flows(0, memory);
         let mut model = one_endpoint(rules);
         for endpoint in &mut model.endpoints {
@@ -163,7 +181,7 @@ pub(super) fn measure(name: String, workload: Workload, rounds: usize) -> Result
     let clock = Clock::new();
     let mut rig = Rig::new(workload)?;
     let mut measured = (0, SYN);
-    if let (Some(flows), _) = workload {
+    if let Some(flows) = workload.flows {
         // The answering end's ACK without SYN is what proves that the other one is there.
         for (port, flags) in [(0, SYN), (1, SYN | ACK), (0, ACK), (1, ACK)] {
             rig.begin();
