@@ -84,6 +84,8 @@ struct Affected {
     identities: Bits,
     gone: Vec<u32>,
     hosts: bool,
+    /// What was in force before the tiers changed: its counters are given on to what is like it, and taken back.
+    before: Vec<Arc<Source>>,
 }
 
 impl Compiler {
@@ -139,18 +141,22 @@ impl Compiler {
         let tiers: Vec<_> =
             model.tiers.iter().map(|tier| (tier.name.clone(), tier.order, tier.default_action)).collect();
         let anew = tiers != self.tiers;
+        let mut affected = Affected::default();
         if anew {
+            affected.before = self.counters.sources().cloned().collect();
             let counters = core::mem::take(&mut self.counters);
             let updates = self.updates;
             *self = Compiler { counters, tiers, updates, ..Compiler::new()? };
         }
         self.updates += 1;
-        let mut affected = Affected::default();
         self.update_endpoints(&model, &mut affected, pace).await;
         self.update_networks(&model, pace).await;
         self.update_profiles(&model, &mut affected);
         self.update_policies(&model, &mut affected, pace).await;
         self.settle(&model, &mut affected, pace).await;
+        for source in &affected.before {
+            Arc::make_mut(&mut self.counters).take(source);
+        }
         if anew {
             // Nobody reads the new tables of addresses yet.
             self.classes.apply_unread(pace).await?;
@@ -343,8 +349,10 @@ impl Compiler {
             if source.as_ref().is_some_and(same) {
                 continue;
             }
+            let is_like = |source: &&Arc<Source>| matches!(&source.what, Written::Profile { name: known, .. } if known == name);
+            let like = source.as_ref().or_else(|| affected.before.iter().find(is_like));
             let written = Written::Profile { name: name.clone(), profile: profile.clone() };
-            let number = self.enforce(written, (u32::MAX, 0), source.as_ref());
+            let number = self.enforce(written, (u32::MAX, 0), like);
             affected.gone.extend(self.profiles.insert(name.clone(), number));
             let _ = changed.insert(name.clone());
         }
@@ -382,8 +390,14 @@ impl Compiler {
         }
         let gone: Vec<u32> =
             self.policies.extract_if(|place, _| !there.contains(place)).map(|(_, number)| number).collect();
-        let gone_sources: Vec<Arc<Source>> =
-            gone.iter().filter_map(|number| self.source_of(*number)).cloned().collect();
+        let gone_sources: Vec<Arc<Source>> = gone
+            .iter()
+            .filter_map(|number| self.source_of(*number))
+            .chain(&affected.before)
+            .cloned()
+            .collect();
+        let known_as: HashMap<_, _> =
+            gone_sources.iter().filter_map(|source| Some((source.what.policy()?, source))).collect();
         // New identities have what was there before; what is new comes for all of them.
         for number in self.identities.take_born() {
             pace.spend(1 + (self.in_force.len() / SELECTORS_PER_UNIT) as u64).await;
@@ -405,8 +419,7 @@ impl Compiler {
         }
         for (tier, policy, rank) in new {
             pace.spend(UNITS_PER_POLICY).await;
-            let is_like = |source: &&Arc<Source>| source.what.policy() == Some((tier.as_str(), &policy.id));
-            let like = gone_sources.iter().find(is_like);
+            let like = known_as.get(&(tier.as_str(), &policy.id)).copied();
             let written = Written::Policy { tier: tier.clone(), policy: policy.clone() };
             let number = self.enforce(written, rank, like);
             let _ = self.policies.insert(Arc::as_ptr(policy) as usize, number);

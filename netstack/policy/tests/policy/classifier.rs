@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use policy::classifier::{Classifier, Compiler, Ends, Record, Way};
+use policy::classifier::{Classifier, Compiler, Ends, Record, Source, Way, Written};
 use policy::model::{
     Action, DefaultAction, Direction, Endpoint, EndpointKind, Hook, Icmp, IpVersion, Match, Model, NamedPort,
     Networks, Order, Packet, Policy, PolicyId, Ports, Profile, Rule, Set, Side, Standing, Tier,
@@ -437,6 +437,7 @@ proptest! {
             prop_assert_eq!(disagreement(&classifier, &model, &packets), None, "step {}", step);
             let anew = Classifier::new(Arc::new(model.clone())).unwrap();
             prop_assert_eq!(classifier.programs(), anew.programs());
+            prop_assert!(compiler.sources().all(|source| is_written(&model, source)), "of policy that is gone");
         }
     }
 }
@@ -496,6 +497,42 @@ proptest! {
             (in_force, before) = (next, after);
         }
     }
+}
+
+fn is_written(model: &Model, source: &Source) -> bool {
+    match &source.what {
+        Written::Policy { policy, .. } => {
+            model.tiers.iter().flat_map(|tier| &tier.policies).any(|known| Arc::ptr_eq(known, policy))
+        }
+        Written::Profile { name, profile } => model.profiles.get(name) == Some(profile),
+    }
+}
+
+/// A change of tiers makes all tables anew, but starts no count again.
+#[test]
+fn counters_stay_when_tiers_change() {
+    let named = |name: &str| Policy {
+        id: PolicyId { name: name.into(), namespace: None, kind: "GlobalNetworkPolicy" },
+        order: Order(None),
+        standing: Standing::Enforced,
+        subject: Selector::All,
+        hook: Hook::Normal,
+        ingress: Some(Vec::new()),
+        egress: None,
+    };
+    let policies = vec![Arc::new(named("a")), Arc::new(named("b"))];
+    let tier = Tier { name: "t".into(), order: Order(None), default_action: DefaultAction::Deny, policies };
+    let profiles = BTreeMap::from([("p".to_string(), Arc::new(Profile::default()))]);
+    let mut model = Model { tiers: vec![tier], profiles, ..Model::default() };
+    let mut compiler = Compiler::new().unwrap();
+    let mut all = Vec::new();
+    for action in [DefaultAction::Deny, DefaultAction::Pass, DefaultAction::Deny] {
+        model.tiers[0].default_action = action;
+        let _ = compiler.update(Arc::new(model.clone())).unwrap();
+        all.push(compiler.sources().flat_map(|source| source.counters()).collect::<Vec<_>>());
+    }
+    assert_eq!(all[0].len(), 6);
+    assert!(all.iter().all(|counters| *counters == all[0]), "{all:?}");
 }
 
 fn stages(kind: EndpointKind) -> &'static [Stage] {
