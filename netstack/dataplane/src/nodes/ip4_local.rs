@@ -79,6 +79,10 @@ pub(super) fn is_esp(cx: &Context<'_>, packet: &Buf, protocol: u8, at: usize) ->
 /// Turns an echo request into its reply: addresses exchanged, type changed; options stay.
 fn reply(packet: &mut Buf, at: usize, mut icmp: Icmpv4) -> Node {
     icmp.checksum = checksum::update(icmp.checksum, u16::from(ECHO_REQUEST) << 8, u16::from(ECHO_REPLY) << 8);
+    // All ones is right wherever zero is, and the only checksum of a reply of zeros alone.
+    if icmp.checksum == U16::ZERO {
+        icmp.checksum = U16::new(u16::MAX);
+    }
     icmp.kind = ECHO_REPLY;
     packet.meta_mut().flags.insert(Flags::ORIGINATED);
     let Some((header, message)) = packet.data_mut().split_at_mut_checked(at) else { return Node::Drop };

@@ -54,6 +54,19 @@ fn echo_is_answered() {
 }
 
 #[test]
+fn a_reply_of_zeros_alone_has_a_checksum() {
+    let mut bed = Testbed::new();
+    let mut frame = Vec::new();
+    let builder = to_router().ipv4([10, 0, 0, 5], [10, 0, 0, 1], 64).icmpv4_echo_request(0, 0);
+    builder.write(&mut frame, &[0; 56]).expect("a vector takes all");
+    bed.send(0, &frame);
+    let (kind, data, ..) = icmp4(&bed.only_sent(0));
+    assert!(matches!(kind, Icmpv4Type::EchoReply(echo) if echo.id == 0 && echo.seq == 0));
+    assert_eq!(data, [0; 56]);
+    bed.assert_balanced();
+}
+
+#[test]
 fn link_local_echo_goes_back_where_it_came_from() {
     let mut bed = Testbed::new();
     let (host, router) = (address6("fe80::5"), address6("fe80::1"));
