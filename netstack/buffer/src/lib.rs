@@ -27,7 +27,7 @@ pub use clock::clocks;
 pub use memory_port::{MemoryPort, MemoryWire};
 pub use pool::{BufferCache, BufferPool};
 pub use port::{Offloads, PortControl, PortInfo, PortQueue, PortStats};
-pub use prefetch::{prefetch_read, prefetch_write};
+pub use prefetch::{prefetch_read, prefetch_read_at, prefetch_write};
 
 /// Packets a vector holds at most.
 pub const VECTOR_SIZE: usize = 256;

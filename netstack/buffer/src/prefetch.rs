@@ -9,6 +9,12 @@ pub fn prefetch_read<T>(place: &T) {
     prefetch_line_read(core::ptr::from_ref(place).cast());
 }
 
+/// Asks for the cache line at so many bytes from the start of `place`, to read it soon.
+#[inline(always)]
+pub fn prefetch_read_at<T>(place: &T, offset_bytes: usize) {
+    prefetch_line_read(core::ptr::from_ref(place).cast::<u8>().wrapping_add(offset_bytes));
+}
+
 /// Asks for the cache line of `place`, to write it soon.
 #[inline(always)]
 pub fn prefetch_write<T>(place: &T) {

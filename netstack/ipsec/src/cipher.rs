@@ -4,6 +4,7 @@ use crate::{Algorithm, SaError};
 use aes::Aes128Enc;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use alloc::boxed::Box;
+use buffer::prefetch_read_at;
 use crypto::{cbc_hmac, chacha, gcm};
 
 /// Bytes of salt in the keying material of an AEAD (RFC 4106 §8.1, RFC 7634 §2).
@@ -19,6 +20,9 @@ pub(crate) enum Cipher {
     /// AES-CBC with HMAC.
     Cbc(Box<Cbc>),
 }
+
+// Which one it is, is told by the number of rounds, a line that packets need anyway.
+const _: () = assert!(size_of::<Cipher>() == size_of::<gcm::Key>());
 
 /// AES-CBC with HMAC, and what makes its IVs.
 pub(crate) struct Cbc {
@@ -36,6 +40,12 @@ impl Cbc {
 }
 
 impl Cipher {
+    /// Asks for the line that says which one it is.
+    #[inline(always)]
+    pub(crate) fn prefetch_kind(&self) {
+        prefetch_read_at(self, gcm::Key::ROUNDS_AT);
+    }
+
     /// Asks for what of the key a packet of `bytes` needs.
     #[inline(always)]
     pub(crate) fn prefetch(&self, bytes: usize) {

@@ -154,6 +154,7 @@ fn find<'s>(
         if let Some(sa) = run.sa {
             sa.window.prefetch(heads[run.start].low);
             sa.cipher.prefetch(packets[run.start].len());
+            snapshot.prefetch_tunnel(sa.tunnel);
         }
     }
 }

@@ -67,8 +67,9 @@ pub(crate) const HARD_EXPIRED: u32 = 1 << 1;
 
 /// A security association, shared by all workers and by successive snapshots.
 ///
-/// What every packet needs is in the first lines, in the order of use.
-#[repr(C, align(64))]
+/// What every packet needs is in the first lines, in the order of use, and of the key in a row. Lines that are used together are
+/// in pairs, which processors fetch together.
+#[repr(C, align(128))]
 pub struct Sa {
     /// Outer IP header and UDP header; lengths and checksum are of an empty packet. Where the peer may move, its IPv4
     /// address is left out.
@@ -91,11 +92,11 @@ pub struct Sa {
     /// The longest outer packet of the path, as far as routers on the way have told.
     pub(crate) path_mtu: AtomicU16,
     pub(crate) window: Window,
+    pub(crate) cipher: Cipher,
     /// Where the peer of an SA in UDP was last seen.
     pub(crate) peer: Peer,
     /// When a router told about the path; 0 if none did.
     path_mtu_at_ns: AtomicU64,
-    pub(crate) cipher: Cipher,
     audit: Audit,
     id: SaId,
     parameters: SaParameters,
@@ -104,6 +105,7 @@ pub struct Sa {
 const _: () = assert!(core::mem::offset_of!(Sa, how) == 64);
 const _: () = assert!(core::mem::offset_of!(Sa, limits) == 128);
 const _: () = assert!(core::mem::offset_of!(Sa, window) <= 192);
+const _: () = assert!(core::mem::offset_of!(Sa, cipher) == 256);
 
 /// How packets are treated: the parameters that the data path asks for.
 #[derive(Clone, Copy, Debug)]
@@ -345,6 +347,7 @@ impl Sa {
         prefetch_read(&self.template);
         prefetch_write(&self.sequence);
         prefetch_read(&self.limits);
+        self.cipher.prefetch_kind();
     }
 
     /// The same for decapsulation.

@@ -73,6 +73,12 @@ impl Snapshot {
         self.inbound.prefetch(spi);
     }
 
+    /// Asks for the line that [`Snapshot::tunnel`] will look at.
+    #[inline]
+    pub(crate) fn prefetch_tunnel(&self, tunnel: TunnelId) {
+        self.tunnels.prefetch(tunnel.0);
+    }
+
     /// The SA that encrypts for a tunnel.
     #[inline]
     pub fn outbound(&self, tunnel: TunnelId) -> Option<&Sa> {

@@ -171,8 +171,20 @@ pub(crate) struct TunnelTable(Vec<Arc<[Option<TunnelRow>; PAGE_TUNNELS]>>);
 impl TunnelTable {
     #[inline]
     pub(crate) fn row(&self, number: u32) -> Option<&TunnelRow> {
+        self.place(number)?.as_ref()
+    }
+
+    #[inline]
+    fn place(&self, number: u32) -> Option<&Option<TunnelRow>> {
         let number = number as usize;
-        self.0.get(number / PAGE_TUNNELS)?[number % PAGE_TUNNELS].as_ref()
+        Some(&self.0.get(number / PAGE_TUNNELS)?[number % PAGE_TUNNELS])
+    }
+
+    #[inline]
+    pub(crate) fn prefetch(&self, number: u32) {
+        if let Some(place) = self.place(number) {
+            buffer::prefetch_read(place);
+        }
     }
 
     pub(crate) fn set(&mut self, number: u32, row: Option<TunnelRow>) {

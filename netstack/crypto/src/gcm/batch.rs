@@ -5,6 +5,7 @@
 
 use super::Key;
 use super::body::registers;
+use super::key::Rounds;
 use super::lanes::Lanes;
 use crate::aead::Job;
 use core::ops::Range;
@@ -42,7 +43,7 @@ impl Order {
         let mut shapes = [[NO_SHAPE; 64]; MOST_JOBS / 64];
         let mut present = 0u32;
         for (job, shape) in jobs.iter().zip(shapes.as_flattened_mut()) {
-            let long_key = usize::from(job.key.rounds == 14);
+            let long_key = usize::from(job.key.rounds == Rounds::Fourteen);
             *shape = (long_key * SHAPES + registers(L::LANES, job.text.len()).min(group + 1) - 1) as u8;
             present |= 1 << *shape;
         }

@@ -24,9 +24,20 @@ const ROUND_KEYS_128: usize = 10;
 pub struct Key {
     /// H^16, H^15, ..., H^1, each divided by x, as little-endian numbers. See [the module](super).
     pub(super) powers: [u128; POWERS],
-    pub(super) rounds: u32,
+    /// It takes two values, so that what may be a key or something else needs no word more to say which.
+    pub(super) rounds: Rounds,
     unused: [u8; 12],
     pub(super) round_keys: [[u8; 16]; ROUND_KEYS],
+}
+
+/// Rounds of AES.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rounds {
+    /// Of AES-128.
+    Ten = 10,
+    /// Of AES-256.
+    Fourteen = 14,
 }
 
 const _: () = assert!(size_of::<Key>() == 512);
@@ -55,8 +66,8 @@ impl Key {
     /// `bytes` is neither 16 nor 32 bytes long. (RFC 8221 says MAY of AES-192; nobody asks for it.)
     pub fn new(bytes: &[u8]) -> Result<Self, KeyLengthError> {
         let rounds = match bytes.len() {
-            16 => 10,
-            32 => 14,
+            16 => Rounds::Ten,
+            32 => Rounds::Fourteen,
             bytes => return Err(KeyLengthError { bytes }),
         };
         let mut key = Self { powers: [0; 16], rounds, unused: [0; 12], round_keys: [[0; 16]; ROUND_KEYS] };
@@ -75,6 +86,9 @@ impl Key {
         Ok(key)
     }
 
+    /// Where the number of rounds is, in bytes.
+    pub const ROUNDS_AT: usize = core::mem::offset_of!(Key, rounds);
+
     /// Asks for the lines that a text of `bytes` needs. Kernels ask too, but only a few packets ahead.
     #[inline(always)]
     pub fn prefetch(&self, bytes: usize) {
@@ -91,7 +105,7 @@ impl Key {
     /// The cipher key: a schedule begins with it.
     pub(super) fn cipher(&self) -> Cipher {
         let bytes = self.round_keys.as_flattened();
-        if self.rounds == 10 {
+        if self.rounds == Rounds::Ten {
             Cipher::Aes128(Aes128Enc::new(&Array::from(
                 bytes.first_chunk::<16>().copied().unwrap_or_default(),
             )))

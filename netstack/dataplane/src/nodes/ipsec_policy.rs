@@ -25,7 +25,7 @@ use ipsec::{Action, Direction, Mode, PacketFacts, Snapshot, TunnelId};
 use packet::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet};
 use packet::icmpv6::{LISTENER_QUERY, LISTENER_REPORT};
 use packet::ipv4::{DONT_FRAGMENT, Ipv4};
-use packet::ipv6::Ipv6;
+use packet::ipv6::{Fragment, Ipv6};
 use packet::udp::{PORT_DHCP_CLIENT, PORT_DHCP_SERVER, PORT_IKE};
 use packet::{icmpv4, icmpv6, nd, protocol};
 use zerocopy::FromBytes;
@@ -68,7 +68,8 @@ fn decide(cx: &Context<'_>, packet: &mut Buf) -> Node {
     let flags = packet.meta().flags;
     let is_local = matches!(onward, Node::Ip4Local | Node::Ip6Local);
     let is_exempt = flags.contains(Flags::ORIGINATED)
-        || is_local && (carries_ipsec(cx, &facts) || is_of_its_link(packet));
+        || is_local
+            && (carries_ipsec(cx, &facts) || is_of_its_link(packet) || is_later_of_udp(packet, &facts));
     if !is_exempt && let Some(reason) = refuse_inbound(cx, packet, &facts) {
         return drop_for(packet, reason);
     }
@@ -95,6 +96,23 @@ fn carries_ipsec(cx: &Context<'_>, facts: &PacketFacts) -> bool {
     facts.protocol == Some(protocol::ESP)
         || facts.protocol == Some(protocol::UDP)
             && facts.ports.is_some_and(|(source, destination)| is_ike(source) || is_ike(destination))
+}
+
+/// True for a fragment that lacks the ports which tell whether it carries IPsec. The first fragment of its packet has them, and
+/// is asked for: where that is refused, nothing is put together (RFC 4301 §7).
+fn is_later_of_udp(packet: &Buf, facts: &PacketFacts) -> bool {
+    let bytes = packet.data();
+    let is_later = match facts.source {
+        IpAddr::V4(_) => {
+            Ipv4::ref_from_prefix(bytes).is_ok_and(|(header, _)| header.fragment_offset_bytes() > 0)
+        }
+        IpAddr::V6(_) => Ipv6::ref_from_prefix(bytes).is_ok_and(|(header, rest)| {
+            let fragment = Fragment::ref_from_prefix(rest);
+            header.next_header == protocol::FRAGMENT
+                && fragment.is_ok_and(|(fragment, _)| fragment.offset_bytes() > 0)
+        }),
+    };
+    is_later && facts.protocol == Some(protocol::UDP)
 }
 
 /// True if this is what somebody on the link finds neighbours or listeners by: no tunnel brought it here.

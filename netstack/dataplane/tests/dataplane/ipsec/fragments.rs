@@ -259,3 +259,60 @@ fn the_nodes_own_packets_are_cut() {
     assert_eq!(site.bed.drops(), [(DropReason::Ip6PacketTooBig, 1)]);
     site.bed.assert_balanced();
 }
+
+/// Of fragments to the node only the first says whether it carries IPsec; it decides for all, since nothing is put together
+/// without it.
+#[test]
+fn esp_in_udp_comes_in_by_fragments_where_only_esp_may() {
+    for ipv6 in [false, true] {
+        let mut site = Site::new(ipv6, |parameters| {
+            parameters.mode = Mode::Transport;
+            parameters.nat_t = Some(NatT { local_port: 4500, remote_port: 4500 });
+        });
+        let (any, local) = if ipv6 { ("::/0", LOCAL6) } else { ("0.0.0.0/0", LOCAL4) };
+        site.database.set_policies(vec![Policy {
+            direction: Direction::Inbound,
+            selector: Selector::between(net(any), ip(local).into()),
+            action: Action::Protect(TUNNEL),
+        }]);
+        site.publish();
+        let frame = |offset: u16, protocol: u8, port: u16| {
+            let payload =
+                [&port.to_be_bytes()[..], &port.to_be_bytes(), &[0, 96, 0, 0, 1, 2, 3, 4], &[7; 84]].concat();
+            let mut packet = if ipv6 {
+                let header = [44, 64].into_iter().chain(ip6_octets(PEER6)).chain(ip6_octets(LOCAL6));
+                let [a, b] = (offset | 1).to_be_bytes();
+                [0x60, 0, 0, 0, 0, 104]
+                    .into_iter()
+                    .chain(header)
+                    .chain([protocol, 0, a, b, 0, 0, 0, 9])
+                    .collect()
+            } else {
+                let [a, b] = ((offset / 8) | 0x2000).to_be_bytes();
+                vec![0x45, 0, 0, 116, 0, 9, a, b, 64, protocol, 0, 0, 10, 0, 1, 9, 10, 0, 1, 1]
+            };
+            packet.extend(payload);
+            let ethertype = if ipv6 { [0x86, 0xdd] } else { [8, 0] };
+            let mut frame = [&MAC1[..], &HOST1, &ethertype, &packet].concat();
+            if !ipv6 {
+                fix_ipv4_checksum(&mut frame);
+            }
+            frame
+        };
+        for (offset, protocol, port, passes) in [
+            (0, 17, 4500, true),
+            (96, 17, 4500, true),
+            (96, 17, 7, true),
+            (0, 50, 7, true),
+            (96, 50, 7, true),
+            (0, 17, 7, false),
+            (0, 6, 7, false),
+            (96, 6, 4500, false),
+        ] {
+            site.bed.send(1, &frame(offset, protocol, port));
+            assert_eq!(site.bed.punts().len(), usize::from(passes), "{offset} {protocol} {port}");
+        }
+        assert_eq!(site.bed.drops(), [(DropReason::IpsecUnprotected, 3)]);
+        site.bed.assert_balanced();
+    }
+}
