@@ -1,12 +1,15 @@
 //! Vectors of packets.
 
+use core::cell::Cell;
+use core::mem;
 use core::net::IpAddr;
 
 use buffer::VECTOR_SIZE;
 use flow::{Config, Ended, Error, FlowTable, Observed, Tallies, Tally, Timeouts, V4, V6};
-use rewrite::{Malformed, Tunnel, Tuple, View};
+use rewrite::{Fragment, Malformed, Tunnel, Tuple, View};
 
 use crate::decide::{Context, Reason};
+use crate::fragments;
 use crate::passes::Lanes;
 use crate::snapshot::Snapshot;
 
@@ -23,6 +26,8 @@ pub enum Verdict {
     Encapsulate(Encapsulation),
     /// It is an echo request to an address that services have: answer it.
     Local,
+    /// It is a later fragment, whose packet's first one has not come: keep it for a while, until [`Balancer::knows_first`].
+    Hold,
     /// Drop it.
     Drop(Reason),
 }
@@ -185,6 +190,8 @@ pub struct Balancer {
     worker: (u16, u16),
     ports: (u16, u16),
     lanes: Lanes,
+    /// A first fragment has come since somebody asked.
+    has_first: bool,
 }
 
 impl Balancer {
@@ -199,7 +206,14 @@ impl Balancer {
         ports: (u16, u16),
     ) -> Result<Self, Error> {
         let (flows4, flows6) = (FlowTable::new(v4)?, FlowTable::new(v6)?);
-        Ok(Self { flows4, flows6, worker: (worker, workers), ports, lanes: Lanes::default() })
+        Ok(Self {
+            flows4,
+            flows6,
+            worker: (worker, workers),
+            ports,
+            lanes: Lanes::default(),
+            has_first: false,
+        })
     }
 
     /// Decides about packets, bytes from the IP header on, and rewrites them. Their cache misses overlap. As many verdicts are
@@ -224,12 +238,63 @@ impl Balancer {
         observer: &mut O,
     ) {
         let (worker, ports, keeps_all) = (self.worker, self.ports, observer.keeps_all());
-        let context = Context { snapshot, worker, ports, now_ns, keeps_all };
+        let has_first = Cell::new(self.has_first);
+        let context = Context { snapshot, worker, ports, now_ns, keeps_all, has_first };
         let chunks = packets.chunks_mut(VECTOR_SIZE).zip(verdicts.chunks_mut(VECTOR_SIZE));
         for (chunk, (packets, verdicts)) in chunks.enumerate() {
             let tables = (&mut self.flows4, &mut self.flows6);
             self.lanes.process(&context, tables, (packets, verdicts), (chunk * VECTOR_SIZE, observer));
         }
+        self.has_first = context.has_first.get();
+    }
+
+    /// True if a first fragment has come since this was asked before, so that [`Balancer::knows_first`] may say so of others.
+    #[inline]
+    pub fn take_first(&mut self) -> bool {
+        mem::take(&mut self.has_first)
+    }
+
+    /// True if the first fragment has come of the packet of which this is a later one.
+    pub fn knows_first(&self, fragment: &[u8], now_ns: u64) -> bool {
+        View::parse(fragment).is_ok_and(|view| self.ports_of(&view, now_ns).is_some())
+    }
+
+    fn ports_of(&self, view: &View, now_ns: u64) -> Option<(u16, u16)> {
+        match view.tuple {
+            Tuple::V4(_) => fragments::ports(&self.flows4, view, now_ns),
+            Tuple::V6(_) => fragments::ports(&self.flows6, view, now_ns),
+        }
+    }
+
+    /// Where fragments meet ([`Owner::Fragments`](crate::Owner::Fragments)): which worker has the flow of one. None if it is to
+    /// be held, as after [`Verdict::Hold`]. `keeps_all` as of the [`Observer`].
+    pub fn owner_of_fragment(
+        &mut self,
+        snapshot: &Snapshot,
+        fragment: &[u8],
+        keeps_all: bool,
+        now_ns: u64,
+    ) -> Option<u16> {
+        let (worker, workers) = self.worker;
+        // A first one may end within the transport header.
+        let Ok(mut view) = View::parse_embedded(fragment) else { return Some(worker) };
+        if !fragments::is_followed(snapshot, keeps_all, &view.tuple) {
+            return Some(worker);
+        }
+        if view.fragment == Fragment::Later {
+            view.tuple = view.tuple.with_ports(self.ports_of(&view, now_ns)?);
+        } else {
+            self.has_first = true;
+            match view.tuple {
+                Tuple::V4(_) => {
+                    fragments::note_first(&mut self.flows4, (snapshot, keeps_all), &view, now_ns);
+                }
+                Tuple::V6(_) => {
+                    fragments::note_first(&mut self.flows6, (snapshot, keeps_all), &view, now_ns);
+                }
+            }
+        }
+        Some(snapshot.owner_of(&view.tuple, workers, self.ports))
     }
 
     /// Has the windows of TCP flows followed from now on, and segments dropped that these have no place for.

@@ -101,7 +101,8 @@ impl Builder {
             addresses: HashTable::new(),
             own: [&settings.node_addresses[..], &settings.own_addresses].concat(),
             ends: HashTable::new(),
-            tunnel_ends: HashTable::new(),
+            backend_addresses: HashTable::new(),
+            has_own_frontends: false,
             services: Vec::new(),
             backends: Vec::new(),
             pool4: pool(true),
@@ -187,9 +188,7 @@ impl Builder {
                 *place = Some(Backend { generation, is_active, address, forwarding });
             }
             service.backends.push(number);
-            if matches!(pool.forwarding, Forwarding::Ipip | Forwarding::Gue) {
-                add_address(&mut snapshot.tunnel_ends, snapshot.placing, backend.address.ip());
-            }
+            add_address(&mut snapshot.backend_addresses, snapshot.placing, backend.address.ip());
             if pool.forwarding == Forwarding::Nat {
                 add_end(snapshot, (backend.address, pool.key.protocol.number()), number);
             }
@@ -316,6 +315,7 @@ fn add_frontend(
         service.frontends.push(at);
     }
     if is_own {
+        snapshot.has_own_frontends = true;
         return;
     }
     add_address(&mut snapshot.addresses, placing, address);

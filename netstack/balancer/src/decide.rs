@@ -1,12 +1,15 @@
 //! One packet's decision.
 
+use core::cell::Cell;
 use core::net::{IpAddr, SocketAddr};
 
 use flow::{Entry, FlowTable, Home, Key, Observed, Refused, Slot, V4, V6};
 use maglev::FlowHasher;
+use packet::protocol;
 use rewrite::{Plain, SourcePool, Transport, Tuple, View};
 use services::Forwarding;
 
+use crate::fragments;
 use crate::snapshot::{Backend, Frontend, NOBODY, Payload, Service, Snapshot};
 
 /// Why a packet is dropped.
@@ -24,8 +27,6 @@ pub enum Reason {
     NoTunnelAddress,
     /// It cannot be translated: a fragment of SCTP to another port.
     Untranslatable,
-    /// A later fragment of a packet whose first one was not seen.
-    FragmentWithoutFirst,
     /// The outer header would make it too long.
     TooLong,
     /// A segment of TCP that its connection's windows have no place for.
@@ -67,6 +68,8 @@ pub(crate) enum Action {
     TranslateError(Tuple),
     /// Bring it to this backend, by its number, as it is.
     Bring(u32, Backend),
+    /// Its packet's first fragment has not come.
+    Hold,
     /// Drop it.
     Drop(Reason),
 }
@@ -81,6 +84,8 @@ pub(crate) struct Context<'a> {
     pub(crate) now_ns: u64,
     /// Flows that are not for services are kept too.
     pub(crate) keeps_all: bool,
+    /// A first fragment has come.
+    pub(crate) has_first: Cell<bool>,
 }
 
 /// The keys of a family.
@@ -302,7 +307,8 @@ impl Context<'_> {
             return Decision { action, flow, backend: Some(number), is_answer: true, is_new: true };
         }
         if self.snapshot.has_address(tuple.destination().ip()) {
-            let asks = view.transport == Transport::Echo && tuple.ports().0 != 0;
+            // Nothing else of ICMP has ports.
+            let asks = matches!(tuple.protocol(), protocol::ICMP | protocol::ICMPV6) && tuple.ports().0 != 0;
             return if asks { Action::Local } else { Action::Drop(Reason::NoPort) }.into();
         }
         let mut decision = Decision { is_new: true, ..Action::NotOurs.into() };
@@ -385,31 +391,32 @@ impl Context<'_> {
         }
     }
 
-    /// Remembers where the fragments of a packet go whose first one has been decided; only those of flows that are known.
-    pub(crate) fn first_fragment<K: Family>(&self, flows: &mut FlowTable<K>, view: &View, key: &K) {
-        let slot = flows.peek(key, self.now_ns);
-        if let (Some(slot), Ok(fragments)) = (slot, K::try_from(view.fragments_key())) {
-            let _ = flows.insert(&fragments, Observed::Other, slot.number(), self.now_ns);
-        }
+    /// Keeps the ports of a packet whose first fragment this is.
+    pub(crate) fn note_first<K: Family>(&self, flows: &mut FlowTable<K>, view: &View) {
+        self.has_first.set(true);
+        fragments::note_first(flows, (self.snapshot, self.keeps_all), view, self.now_ns);
     }
 
-    /// A fragment without ports: it follows the first one.
-    pub(crate) fn later_fragment<K: Family>(&self, flows: &mut FlowTable<K>, view: &View) -> Decision {
-        let flow = K::try_from(view.fragments_key()).ok().and_then(|key| {
-            let slot = flows.lookup(&key, Observed::Other, self.now_ns)?;
-            let slot = Slot::from_number(flows.entry(slot)?.binding);
-            // The flow may have ended since, and the slot be another's.
-            let flow: Tuple = (*flows.entry(slot)?.key()).into();
-            let ends = |tuple: &Tuple| (tuple.source().ip(), tuple.destination().ip(), tuple.protocol());
-            (ends(&flow) == ends(&view.tuple)).then_some(slot)
+    /// A fragment without ports: it goes where the first one went.
+    pub(crate) fn later_fragment<K: Family>(
+        &self,
+        flows: &mut FlowTable<K>,
+        view: &View,
+    ) -> (View, Decision) {
+        let ports = fragments::ports(flows, view, self.now_ns);
+        let whole = ports.map(|ports| View { tuple: view.tuple.with_ports(ports), ..*view });
+        let Some((whole, key)) = whole.and_then(|whole| Some((whole, K::try_from(whole.tuple).ok()?))) else {
+            let is_followed = fragments::is_followed(self.snapshot, self.keeps_all, &view.tuple);
+            let action = if is_followed { Action::Hold } else { Action::NotOurs };
+            return (*view, action.into());
+        };
+        let known = flows.peek(&key, self.now_ns).and_then(|slot| self.known(flows, slot));
+        let decision = known.unwrap_or_else(|| {
+            let seen = Seen { view: &whole, home: flows.home(&key), key };
+            // Nothing in it says more about the flow.
+            self.new_flow(flows, &seen, &[])
         });
-        match flow.and_then(|slot| self.known(flows, slot)) {
-            Some(decision) => decision,
-            None if self.snapshot.has_address(view.tuple.destination().ip()) => {
-                Action::Drop(Reason::FragmentWithoutFirst).into()
-            }
-            None => Action::NotOurs.into(),
-        }
+        (whole, decision)
     }
 }
 

@@ -351,6 +351,15 @@ fn other<O: Observer>(
     observer: (usize, &mut O),
 ) -> Verdict {
     let Ok(view) = View::parse(packet) else {
+        // The first fragment may be cut within the transport header, and the others are to go where it goes.
+        if let Ok(view) = View::parse_embedded(packet)
+            && view.fragment == Fragment::First
+        {
+            match view.tuple {
+                Tuple::V4(_) => context.note_first(flows4, &view),
+                Tuple::V6(_) => context.note_first(flows6, &view),
+            }
+        }
         let passes = observer.1.passes_unread(observer.0);
         return if passes { Verdict::NotOurs } else { Verdict::Drop(Reason::Refused) };
     };
@@ -375,9 +384,11 @@ fn decide<K: Family, O: Observer>(
     seen: &Seen<'_, K>,
     (index, observer): (usize, &mut O),
 ) -> Verdict {
-    let view = seen.view;
+    let (mut view, mut whole) = (seen.view, None);
     let Decision { action, flow, backend, is_answer, is_new } = if view.fragment == Fragment::Later {
-        context.later_fragment(flows, view)
+        let (with_ports, decision) = context.later_fragment(flows, view);
+        view = whole.insert(with_ports);
+        decision
     } else if let Some(about) = subject(view, packet) {
         K::try_from(about).map_or(Action::NotOurs.into(), |about| context.error(flows, &about))
     } else {
@@ -395,10 +406,13 @@ fn decide<K: Family, O: Observer>(
             let _ = in_window(flows, slot, packet, view.transport_offset);
         }
         if view.fragment == Fragment::First {
-            context.first_fragment(flows, view, &seen.key);
+            context.note_first(flows, view);
         }
         decision
     };
+    if matches!(action, Action::Hold) {
+        return Verdict::Hold;
+    }
     let translated = match &action {
         Action::Translate(to) => Some(to),
         _ => None,
@@ -411,7 +425,7 @@ fn decide<K: Family, O: Observer>(
     let decided = Decided { index, view, translated, backend, is_answer, is_new, verdict, tally };
     if !observer.decided(decided) {
         // A flow that is refused is none. A fragment and an error do not speak for the flow that they belong to.
-        if let Some(slot) = flow.filter(|_| speaks) {
+        if let Some(slot) = flow.filter(|_| speaks || is_new) {
             flows.remove(slot);
         }
         return Verdict::Drop(Reason::Refused);
@@ -451,6 +465,7 @@ fn carry_out(
     let translated = match action {
         Action::NotOurs => return Verdict::NotOurs,
         Action::Local => return Verdict::Local,
+        Action::Hold => return Verdict::Hold,
         Action::Drop(reason) => return Verdict::Drop(*reason),
         Action::Bring(number, backend) => return bring(context.snapshot, hash, (*number, backend)),
         Action::Translate(to) => translate(packet, view, to),

@@ -24,8 +24,10 @@ pub struct Snapshot {
     pub(crate) own: Vec<IpAddr>,
     /// Where backends listen that have their packets translated.
     pub(crate) ends: HashTable<End>,
-    /// Where backends are that have their packets in tunnels.
-    pub(crate) tunnel_ends: HashTable<IpAddr>,
+    /// The addresses of all backends.
+    pub(crate) backend_addresses: HashTable<IpAddr>,
+    /// Some frontends are at the node's own addresses.
+    pub(crate) has_own_frontends: bool,
     pub(crate) services: Vec<Service>,
     pub(crate) backends: Vec<Option<Backend>>,
     pub(crate) pool4: Vec<IpAddr>,
@@ -108,6 +110,16 @@ pub struct Choice {
     pub backend: Option<SocketAddr>,
 }
 
+/// The worker that a packet is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// It has the packet's flow.
+    Flow(u16),
+    /// There all fragments of the packet meet, and [`Balancer::owner_of_fragment`](crate::Balancer::owner_of_fragment) says
+    /// who has its flow.
+    Fragments(u16),
+}
+
 /// Bits of a backend's number that are its index; those above are its generation.
 pub(crate) const INDEX_BITS: u32 = 20;
 
@@ -127,7 +139,8 @@ impl Default for Snapshot {
             addresses: HashTable::new(),
             own: Vec::new(),
             ends: HashTable::new(),
-            tunnel_ends: HashTable::new(),
+            backend_addresses: HashTable::new(),
+            has_own_frontends: false,
             services: Vec::new(),
             backends: Vec::new(),
             pool4: Vec::new(),
@@ -232,8 +245,22 @@ impl Snapshot {
         if self.addresses.is_empty() {
             return false;
         }
+        self.is_among(&self.addresses, address)
+    }
+
+    fn is_among(&self, addresses: &HashTable<IpAddr>, address: IpAddr) -> bool {
         let place = self.place(SocketAddr::new(address, 0), 0);
-        self.addresses.find(place, |known| *known == address).is_some()
+        addresses.find(place, |known| *known == address).is_some()
+    }
+
+    /// True if something at this address may be a service's: it is one's, or the node's own and has node ports.
+    pub(crate) fn serves_at(&self, address: IpAddr) -> bool {
+        self.has_address(address) || self.has_own_frontends && self.own.contains(&address)
+    }
+
+    /// True if some backend has this address.
+    pub(crate) fn has_backend_at(&self, address: IpAddr) -> bool {
+        self.is_among(&self.backend_addresses, address)
     }
 
     #[inline]
@@ -281,8 +308,7 @@ impl Snapshot {
             IpAddr::V4(address) => self.tunnel4 == Some(address.octets()),
             IpAddr::V6(address) => self.tunnel6 == Some(address.octets()),
         };
-        let place = self.place(SocketAddr::new(destination.ip(), 0), 0);
-        if !is_from_here || self.tunnel_ends.find(place, |known| *known == destination.ip()).is_none() {
+        if !is_from_here || !self.has_backend_at(destination.ip()) {
             return None;
         }
         let at = match outer.tuple.protocol() {
@@ -298,11 +324,24 @@ impl Snapshot {
         is_to_service.then_some(at)
     }
 
-    /// Which of some workers has the flow of a packet, the same for both directions: by the address and port of the end
-    /// that is not a service's (of UDP and of clients that keep their backend, by the address alone), or where full NAT has put the worker into the port, by that.
-    pub fn owner(&self, packet: &[u8], workers: u16, ports: (u16, u16)) -> u16 {
-        let Ok(view) = View::parse(packet) else { return 0 };
+    /// Which of some workers a packet is for. Its flow's is the same for both directions: by the address and port of the end
+    /// that is not a service's (for clients that keep their backend, by the address alone), or where full NAT has put the worker
+    /// into the port, by that.
+    pub fn owner(&self, packet: &[u8], workers: u16, ports: (u16, u16)) -> Owner {
+        let Ok(view) = View::parse(packet).or_else(|_| View::parse_embedded(packet)) else {
+            return Owner::Flow(0);
+        };
         let tuple = subject(&view, packet).map_or(view.tuple, |about| about.reversed());
+        if view.fragment == Fragment::Whole {
+            return Owner::Flow(self.owner_of(&tuple, workers, ports));
+        }
+        let hash = |end: SocketAddr| self.place(SocketAddr::new(end.ip(), 0), 0);
+        let hash = hash(tuple.source()).wrapping_add(hash(tuple.destination()));
+        Owner::Fragments(share(hash, workers))
+    }
+
+    /// Which worker has a flow.
+    pub(crate) fn owner_of(&self, tuple: &Tuple, workers: u16, ports: (u16, u16)) -> u16 {
         let protocol = tuple.protocol();
         let (source, destination) = (tuple.source(), tuple.destination());
         if self.pool(destination.ip()).contains(&destination.ip())
@@ -310,7 +349,7 @@ impl Snapshot {
         {
             return worker;
         }
-        let ends = if let Some(frontend) = self.frontend(destination, protocol) {
+        let (end, other, by_client) = if let Some(frontend) = self.frontend(destination, protocol) {
             (source, None, self.is_owned_by_client(frontend.service))
         } else if let Some(end) = self.end(source, protocol) {
             (destination, None, end.uses.iter().any(|(service, _)| self.is_owned_by_client(*service)))
@@ -322,15 +361,10 @@ impl Snapshot {
         } else {
             (source, Some(destination), false)
         };
-        let (end, other, by_client) = ends;
-        // What is cut into fragments, of which only the first has ports, is UDP.
-        let has_fragments = view.fragment != Fragment::Whole || protocol == packet::protocol::UDP;
-        let ports_count = !has_fragments && !by_client;
         let hash = |end: SocketAddr| {
-            self.place(SocketAddr::new(end.ip(), if ports_count { end.port() } else { 0 }), protocol)
+            self.place(SocketAddr::new(end.ip(), if by_client { 0 } else { end.port() }), protocol)
         };
-        let hash = hash(end).wrapping_add(other.map_or(0, hash));
-        ((u128::from(hash) * u128::from(workers)) >> 64) as u16
+        share(hash(end).wrapping_add(other.map_or(0, hash)), workers)
     }
 
     fn is_owned_by_client(&self, service: usize) -> bool {
@@ -402,6 +436,11 @@ impl Snapshot {
             IpAddr::V6(address) => Some(Outer::V6(self.tunnel6?, address.octets())),
         }
     }
+}
+
+/// Which of some workers has the part of a hash.
+fn share(hash: u64, workers: u16) -> u16 {
+    ((u128::from(hash) * u128::from(workers)) >> 64) as u16
 }
 
 /// Where things with an address, port and protocol are in the tables of a snapshot: a hash of a few instructions. Nobody but

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
-use balancer::{Balancer, Builder, Decided, Observer, Passed, Reason, Settings, Snapshot, Verdict};
+use balancer::{Balancer, Builder, Decided, Observer, Owner, Passed, Reason, Settings, Snapshot, Verdict};
 use etherparse::{Icmpv4Type, PacketBuilder, icmpv4};
 use flow::{Config, Timeouts};
 use rewrite::View;
@@ -241,6 +241,7 @@ fn packets_are_brought_to_backends_that_answer_themselves() {
             let asks = tcp(client(number), (VIP, 80), 2);
             let answers = tcp((VIP, 80), client(number), 18);
             let [there, back] = [asks, answers].map(|packet| snapshot.owner(&packet, 7, (20_000, 60_000)));
+            assert!(matches!(there, Owner::Flow(_)));
             assert_eq!(there, back);
         }
         for flags in [2, 16] {
@@ -319,8 +320,10 @@ fn fragments_follow_the_first() {
     let snapshot = snapshot(&mut builder, &json!({}), "nat", &[1, 2, 3]);
     let [mut first, mut later] = fragments(&tcp(client(1), (VIP, 80), 16));
     let mut early = later.clone();
-    assert_eq!(one(&mut balancer, &snapshot, &mut early, 0), Verdict::Drop(Reason::FragmentWithoutFirst));
+    assert_eq!(one(&mut balancer, &snapshot, &mut early, 0), Verdict::Hold);
+    assert!(!balancer.take_first() && !balancer.knows_first(&early, 0));
     assert_eq!(one(&mut balancer, &snapshot, &mut first, 0), Verdict::Route);
+    assert!(balancer.take_first() && !balancer.take_first() && balancer.knows_first(&early, 0));
     assert_eq!(one(&mut balancer, &snapshot, &mut later, 0), Verdict::Route);
     let (_, backend) = ends(&first);
     let IpAddr::V4(address) = backend.ip() else { panic!("{backend}") };

@@ -4,6 +4,7 @@ use crate::DropReason;
 use crate::counters::WorkerCounters;
 use crate::flows::Flows;
 use crate::handoff::Outbox;
+use crate::held::Held;
 use crate::policing::{Generation, Policy};
 use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
@@ -32,6 +33,8 @@ pub(crate) struct Context<'a> {
     /// What a node makes in addition to what it was given; goes to interface-output, or to esp-encrypt if
     /// tunnel-fragment makes it.
     pub(crate) made: &'a mut Box<Vector>,
+    /// Fragments that wait for the first one of their packet.
+    pub(crate) held: &'a mut Held,
     /// What a node has for other workers.
     pub(crate) outbox: &'a mut Outbox,
     pub(crate) limits: &'a mut Limits,

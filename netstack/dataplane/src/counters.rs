@@ -90,7 +90,7 @@ pub struct NodeCounters {
 }
 
 /// All packets since start, interfaces that are no more included. With the drop counters the books balance, but for what
-/// is under way: received + injected + made = sent + dropped + punted.
+/// is under way: received + injected + made = sent + dropped + punted + held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PacketTotals {
     /// Received by an interface.
@@ -103,6 +103,8 @@ pub struct PacketTotals {
     pub made: u64,
     /// Handed to control.
     pub punted: u64,
+    /// Fragments that wait for the first one of their packet now.
+    pub held: u64,
 }
 
 /// What a backend of services had.
@@ -293,6 +295,8 @@ pub(crate) struct FlowCounter {
     ipv4: TableCounter,
     ipv6: TableCounter,
     pub(crate) handed_over: Counter,
+    /// Fragments that wait now.
+    pub(crate) held: Counter,
 }
 
 #[derive(Default)]

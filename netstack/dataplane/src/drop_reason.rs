@@ -197,8 +197,10 @@ drop_reasons! {
     ServiceNoTunnelAddress = "service-no-tunnel-address",
     /// The packet's addresses and ports cannot be translated.
     ServiceUntranslatable = "service-untranslatable",
-    /// A fragment of a packet to a service, whose first fragment has not been seen.
-    ServiceFragmentWithoutFirst = "service-fragment-without-first",
+    /// A later fragment of a packet whose first one, which alone says whose it is, did not come in time.
+    FragmentWithoutFirst = "fragment-without-first",
+    /// A later fragment that waited for its packet's first one, and had to give its place to another.
+    FragmentsHeldFull = "fragments-held-full",
     /// With the header of the tunnel to its backend the packet would be too long for any packet.
     ServiceTooLong = "service-too-long",
     /// The backend that is reached by the link layer is not a neighbour whose address is known.

@@ -1,6 +1,6 @@
 //! The graph: every node in order, and where each may send a packet next.
 //!
-//! A vector enters at a source ([`Node::PortInput`], [`Node::Inject`], [`Node::HandoffInput`]) and the graph runs until
+//! A vector enters at a source ([`Node::PortInput`], [`Node::Inject`], [`Node::HandoffInput`], [`Node::HeldFragments`]) and the graph runs until
 //! nothing is pending, always the earliest node that has packets. So at most one vector is under way, and what the
 //! fragmenting nodes, the last ones, make in addition goes out before they make more: no node ever gets more than a
 //! vector holds. For that to be so, drop comes before interface-output, both before ip-fragment, and that before
@@ -58,6 +58,8 @@ graph! {
     Inject = "inject", inject => [Flow, Ip4Lookup, Ip6Lookup, InterfaceOutput, Icmp4Error, Icmp6Error, Drop];
     /// Takes a vector from another worker: frames of whose port it has no queue, packets whose flow this worker has.
     HandoffInput = "handoff-input", handoff_input => [Flow, Ip4Lookup, Ip6Lookup, InterfaceOutput];
+    /// Takes fragments that need not wait any more for the first one of their packet.
+    HeldFragments = "held-fragments", held_fragments => [Flow, Ip4Lookup, Ip6Lookup, Drop];
     /// Destination MAC address, VLAN, EtherType.
     EthernetInput = "ethernet-input", ethernet_input => [ArpInput, Ip4Input, Ip6Input, Drop];
     /// ARP for control.
@@ -224,7 +226,8 @@ mod tests {
 
     #[test]
     fn every_node_is_reached_and_every_way_ends() {
-        let mut reached: BTreeSet<Node> = [Node::PortInput, Node::Inject, Node::HandoffInput].into();
+        let mut reached: BTreeSet<Node> =
+            [Node::PortInput, Node::Inject, Node::HandoffInput, Node::HeldFragments].into();
         loop {
             let nexts: BTreeSet<Node> = reached.iter().flat_map(|node| node.nexts()).copied().collect();
             let before = reached.len();

@@ -22,6 +22,7 @@ mod flow_hash;
 mod flows;
 mod graph;
 mod handoff;
+mod held;
 mod nodes;
 mod policing;
 mod published;

@@ -468,6 +468,7 @@ impl Shared {
             injected: self.total(|counters| &counters.injected),
             made: self.total(|counters| &counters.made),
             punted: self.total(|counters| &counters.punted),
+            held: self.total(|counters| &counters.flows.held),
         };
         (totals, rows)
     }

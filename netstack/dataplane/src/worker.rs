@@ -5,6 +5,7 @@ use crate::flow_events;
 use crate::flows::{EXPIRE_BEHIND, Flows};
 use crate::graph::{Graph, Node};
 use crate::handoff::{Outbox, RING_VECTORS};
+use crate::held::Held;
 use crate::policing::{Generation, Policy};
 use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
@@ -33,6 +34,7 @@ pub struct Worker {
     graph: Graph,
     scratch: Box<Scratch>,
     made: Box<Vector>,
+    held: Held,
     outbox: Outbox,
     limits: Limits,
     trace: WorkerTrace,
@@ -89,14 +91,15 @@ impl Worker {
             graph: Graph::new(),
             scratch: Scratch::new(id),
             made: Box::default(),
+            held: Held::new(),
             limits: Limits::new(),
             trace: WorkerTrace::default(),
             balance: Balance::default(),
         }
     }
 
-    /// Handles what waits at every port, what control injected and what other workers handed over, once around: at most a
-    /// vector of each, and a ring of each worker. Returns how many packets that were. `now_ns` is monotonic.
+    /// Handles what waits at every port, what control injected, what other workers handed over and fragments that were held, once
+    /// around: at most a vector of each, and a ring of each worker. Returns how many packets that were. `now_ns` is monotonic.
     pub fn poll(&mut self, now_ns: u64) -> usize {
         // Asked before the tables are: what control injects after it published must not meet older ones.
         let injects = self.shared.injected(self.id).len();
@@ -114,6 +117,7 @@ impl Worker {
             ports: &mut self.ports,
             scratch: &mut self.scratch,
             made: &mut self.made,
+            held: &mut self.held,
             outbox: &mut self.outbox,
             limits: &mut self.limits,
             trace: &mut self.trace,
@@ -143,6 +147,9 @@ impl Worker {
         for rx_port in 0..cx.ports.len() {
             cx.rx_port = rx_port;
             packets += self.graph.run(&mut cx, Node::PortInput);
+        }
+        if cx.held.is_due(now_ns) {
+            packets += self.graph.run(&mut cx, Node::HeldFragments);
         }
         debug_assert_eq!(self.balance.entered, self.balance.left, "packets were lost or doubled");
         packets

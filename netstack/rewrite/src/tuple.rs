@@ -43,6 +43,15 @@ impl Tuple {
         }
     }
 
+    /// The same addresses with these ports.
+    #[must_use]
+    pub fn with_ports(self, (source_port, destination_port): (u16, u16)) -> Tuple {
+        match self {
+            Tuple::V4(key) => Tuple::V4(V4 { source_port, destination_port, ..key }),
+            Tuple::V6(key) => Tuple::V6(V6 { source_port, destination_port, ..key }),
+        }
+    }
+
     /// Source address and port.
     #[inline]
     pub fn source(&self) -> SocketAddr {

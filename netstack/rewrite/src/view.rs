@@ -149,14 +149,18 @@ impl View {
         }
     }
 
-    /// The key under which a flow table remembers where the fragments of one packet go: the first one is entered with
-    /// it, later ones look it up. The identification takes the ports' place.
+    /// The key under which a flow table remembers the ports of a packet in fragments: the first one is entered with it, later
+    /// ones look it up. What tells packets apart takes the ports' place: the identification and, in IPv4, the protocol, so
+    /// that no other packet has the key (RFC 791 §3.2, RFC 8200 §4.5).
     pub fn fragments_key(&self) -> Tuple {
         let (high, low) = ((self.identification >> 16) as u16, self.identification as u16);
         let protocol = protocol::FRAGMENT;
         match self.tuple {
-            Tuple::V4(key) => Tuple::V4(V4 { source_port: high, destination_port: low, protocol, ..key }),
-            Tuple::V6(key) => Tuple::V6(V6 { source_port: high, destination_port: low, protocol, ..key }),
+            Tuple::V4(key) => {
+                let of_packet = 0x100 | u16::from(key.protocol);
+                Tuple::V4(V4 { protocol, ..key }).with_ports((of_packet, low))
+            }
+            Tuple::V6(key) => Tuple::V6(V6 { protocol, ..key }).with_ports((high, low)),
         }
     }
 }

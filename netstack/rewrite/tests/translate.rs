@@ -230,7 +230,7 @@ fn fragments_together_are_the_translated_packet() {
         assert_eq!(view.fragment, expected);
         assert_eq!(view.tuple.ports(), if expected == Fragment::First { (1, 53) } else { (0, 0) });
         let key = view.fragments_key();
-        assert_eq!((key.ports(), key.protocol()), ((0, 0xabcd), 44));
+        assert_eq!((key.ports(), key.protocol()), ((0x100 | u16::from(UDP), 0xabcd), 44));
         translate(&mut packet, &view, &to).unwrap();
         assert_eq!(packet, fragment(&to, &payload, offset, more));
     }

@@ -73,15 +73,15 @@ fn survive(experiment: &Experiment, frames: impl FnOnce(Mac) -> Result<Vec<Vec<u
     super::forwarding::datagrams_cross(&stations).context("the node is damaged")
 }
 
-/// Every packet that came in or was made went out, to control, or was dropped for a counted reason. The worker goes on
+/// Every packet that came in or was made went out, to control, was dropped for a counted reason, or is held. The worker goes on
 /// while its counters are read, so that a look may catch a packet on its way; one that is lost stays lost.
 fn books_balance(api: &Api) -> Result<()> {
     let mut seen = String::new();
     for _ in 0..50 {
         let totals = &api.json("/v1/counters")?["totals"];
-        let sum = |names: [&str; 3]| names.iter().map(|name| totals[name].as_u64()).sum::<Option<u64>>();
-        let entered = sum(["received", "injected", "made"]).context("no totals")?;
-        let left = sum(["sent", "dropped", "punted"]).context("no totals")?;
+        let sum = |names: &[&str]| names.iter().map(|name| totals[name].as_u64()).sum::<Option<u64>>();
+        let entered = sum(&["received", "injected", "made"]).context("no totals")?;
+        let left = sum(&["sent", "dropped", "punted", "held"]).context("no totals")?;
         if entered == left {
             return Ok(());
         }

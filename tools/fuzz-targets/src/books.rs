@@ -1,4 +1,5 @@
-//! The dataplane's books: what comes in leaves, is dropped for a reason, or goes to control.
+//! The dataplane's books: what comes in leaves, is dropped for a reason, goes to control, or is held: a fragment that
+//! waits for the first one of its packet.
 
 use dataplane::{DropReason, Shared};
 
@@ -17,7 +18,7 @@ pub fn assert_balanced(shared: &Shared) {
     }
     assert_eq!(
         rx + totals.injected + totals.made,
-        tx + dropped + totals.punted,
+        tx + dropped + totals.punted + totals.held,
         "packets were lost or doubled"
     );
 }

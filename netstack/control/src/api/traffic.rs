@@ -20,7 +20,7 @@ struct Counters {
     workers: Vec<WorkerRow>,
 }
 
-/// The books of the dataplane: received + injected + made = sent + dropped + punted, but for what is under way.
+/// The books of the dataplane: received + injected + made = sent + dropped + punted + held, but for what is under way.
 #[derive(Serialize)]
 struct Totals {
     received: u64,
@@ -32,6 +32,8 @@ struct Totals {
     dropped: u64,
     /// Handed to the node itself.
     punted: u64,
+    /// Fragments that wait for the first one of their packet.
+    held: u64,
 }
 
 #[derive(Serialize)]
@@ -127,6 +129,7 @@ fn books(shared: &Shared, totals: PacketTotals) -> Totals {
         sent: totals.sent,
         dropped: shared.drop_counters().map(|(_, packets)| packets).sum(),
         punted: totals.punted,
+        held: totals.held,
     }
 }
 

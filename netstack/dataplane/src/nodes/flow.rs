@@ -2,7 +2,7 @@
 //!
 //! Packets come here only while there are services or policies (`Context::flows`). With several workers, each has the flows of its
 //! own part: what is another one's is handed over first ([`balancer::Snapshot::owner`]), so that both directions of a flow meet
-//! the same table. One lookup serves whoever judges flows: [`Observed`] sees every packet with its flow's entry before it
+//! the same table; fragments meet at one worker before. A later fragment that comes before its packet's first one is held (`held.rs`). One lookup serves whoever judges flows: [`Observed`] sees every packet with its flow's entry before it
 //! is rewritten.
 
 use super::tunnel_error::Trouble;
@@ -14,7 +14,7 @@ use crate::flow_events::{self, FlowEvent, FlowEventKind};
 use crate::graph::{Nexts, Node};
 use crate::policing::{self, Judge, Policy};
 use crate::shared::Shared;
-use balancer::{Decided, Encapsulation, Observer, Passed, Reason, Snapshot, Verdict};
+use balancer::{Balancer, Decided, Encapsulation, Observer, Owner, Passed, Reason, Snapshot, Verdict};
 use buffer::{Buf, Flags, VECTOR_SIZE, Vector};
 use core::net::IpAddr;
 use core::{array, mem};
@@ -78,9 +78,14 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     balancer.process_observed(cx.services, &mut bytes[..count], cx.now_ns, verdicts, &mut observer);
     cx.counters.flows.note(balancer);
     let columns = packets[..count].iter_mut().zip(&*verdicts).zip(&mut *nexts);
+    let mut holds = false;
     for (index, ((packet, verdict), next)) in columns.enumerate() {
         *next = match verdict {
             Verdict::NotOurs | Verdict::Route => lookup(packet),
+            Verdict::Hold => {
+                holds = true;
+                Node::Drop
+            }
             verdict => unusual(cx, packet, verdict, index),
         };
     }
@@ -93,6 +98,12 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         }
     }
     nexts[count..packets.len()].fill(Node::Drop);
+    if holds {
+        hold(cx, packets, nexts, &verdicts[..count]);
+    }
+    if balancer.take_first() | holds {
+        cx.held.look(balancer, cx.now_ns);
+    }
     cx.flows = Some(flows);
     flow_events::tell_ended(cx);
 }
@@ -184,27 +195,60 @@ impl Observed<'_> {
     }
 }
 
-/// Gives packets whose flow another worker has to that one. What its ring has no room for is left at the end of the
+/// Takes the packets out of a vector that are to be held, with their places in `nexts`.
+#[cold]
+fn hold(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts, verdicts: &[Verdict]) {
+    let mut given = mem::take(packets);
+    for (index, packet) in given.drain(..).enumerate() {
+        let is_held = verdicts.get(index).is_some_and(|verdict| matches!(verdict, Verdict::Hold));
+        let (packet, next) = match is_held {
+            true => match hold_one(cx, packet) {
+                Some(other) => (other, Node::Drop),
+                None => continue,
+            },
+            false => (packet, nexts[index]),
+        };
+        nexts[packets.len()] = next;
+        // All were in the vector before.
+        let _ = packets.push(packet);
+    }
+}
+
+/// Holds a fragment. Returns one that is to be dropped in its place, if the ring is full.
+fn hold_one(cx: &mut Context<'_>, packet: Buf) -> Option<Buf> {
+    let mut other = cx.held.hold(packet, cx.now_ns);
+    if let Some(other) = &mut other {
+        let _: Node = drop_for(other, DropReason::FragmentsHeldFull);
+    }
+    cx.balance.left += 1;
+    cx.balance.entered += u64::from(other.is_some());
+    cx.counters.flows.held.set(cx.held.len() as u64);
+    other
+}
+
+/// Gives packets whose flow another worker has to that one. Those that are to be dropped are left at the end of the
 /// vector; returns how many those are.
 fn hand_over(cx: &mut Context<'_>, packets: &mut Vector) -> usize {
-    let Some(flows) = cx.flows.as_deref() else { return 0 };
-    let ((_, workers), ports) = (flows.balancer().worker(), flows.balancer().ports());
+    let Some(flows) = cx.flows.take() else { return 0 };
     let mut given = mem::take(packets);
     let mut refused = Vector::default();
     for mut packet in given.drain(..) {
-        if !packet.meta().flags.contains(Flags::HANDED_OVER) {
-            let owner = usize::from(cx.services.owner(packet.data(), workers, ports));
-            if owner != cx.worker {
-                packet.meta_mut().flags.insert(Flags::HANDED_OVER);
-                if let Err(packet) = cx.outbox.add(cx.shared.inbox(cx.worker), owner, packet) {
-                    let _ = refused.push(packet);
-                }
-                continue;
-            }
+        let Some((owner, flags)) = owner(cx, flows.parts().0, &mut packet) else {
+            // Each has a place that another one had.
+            hold_one(cx, packet).into_iter().for_each(|other| drop(refused.push(other)));
+            continue;
+        };
+        if owner == cx.worker {
+            let _ = packets.push(packet);
+            continue;
         }
-        packet.meta_mut().flags.remove(Flags::HANDED_OVER);
-        let _ = packets.push(packet);
+        packet.meta_mut().flags.insert(flags);
+        if let Err(mut packet) = cx.outbox.add(cx.shared.inbox(cx.worker), owner, packet) {
+            let _: Node = drop_for(&mut packet, DropReason::HandoffFull);
+            let _ = refused.push(packet);
+        }
     }
+    cx.flows = Some(flows);
     while let Some((to, vector)) = cx.outbox.take() {
         let count = vector.len() as u64;
         match cx.shared.hand_over(cx.worker, to, vector) {
@@ -213,19 +257,40 @@ fn hand_over(cx: &mut Context<'_>, packets: &mut Vector) -> usize {
                 cx.counters.flows.handed_over.add(count);
             }
             Err(mut vector) => {
-                vector.drain(..).for_each(|packet| drop(refused.push(packet)));
+                for mut packet in vector.drain(..) {
+                    let _: Node = drop_for(&mut packet, DropReason::HandoffFull);
+                    let _ = refused.push(packet);
+                }
                 cx.shared.inbox(cx.worker).give_empty(vector);
             }
         }
     }
-    let mut count = 0;
-    for mut packet in refused.drain(..) {
-        let _: Node = drop_for(&mut packet, DropReason::HandoffFull);
-        // All were in the vector before.
-        let _ = packets.push(packet);
-        count += 1;
-    }
+    let count = refused.len();
+    // All were in the vector before.
+    refused.drain(..).for_each(|packet| drop(packets.push(packet)));
     count
+}
+
+/// The worker that a packet is for, and what it is to know if that is another one. None: it is to be held.
+fn owner(cx: &Context<'_>, balancer: &mut Balancer, packet: &mut Buf) -> Option<(usize, Flags)> {
+    let flags = packet.meta().flags;
+    packet.meta_mut().flags = flags.difference(Flags::HANDED_OVER | Flags::TO_MEET);
+    if flags.contains(Flags::HANDED_OVER) && !flags.contains(Flags::TO_MEET) {
+        return Some((cx.worker, flags));
+    }
+    let (_, workers) = balancer.worker();
+    let (owner, flags) = match cx.services.owner(packet.data(), workers, balancer.ports()) {
+        Owner::Flow(owner) => (owner, Flags::HANDED_OVER),
+        Owner::Fragments(meeting) if usize::from(meeting) != cx.worker => {
+            (meeting, Flags::HANDED_OVER | Flags::TO_MEET)
+        }
+        Owner::Fragments(_) => {
+            let keeps_all = cx.policy.is_some();
+            let owner = balancer.owner_of_fragment(cx.services, packet.data(), keeps_all, cx.now_ns)?;
+            (owner, Flags::HANDED_OVER)
+        }
+    };
+    Some((usize::from(owner), flags))
 }
 
 /// Where a packet goes that is not simply routed.
@@ -234,6 +299,7 @@ fn unusual(cx: &mut Context<'_>, packet: &mut Buf, verdict: &Verdict, index: usi
     let is_v6 = packet.data().first().is_some_and(|first| first >> 4 == 6);
     match verdict {
         Verdict::NotOurs | Verdict::Route => lookup(packet),
+        Verdict::Hold => Node::Drop,
         Verdict::Local => {
             let local = if is_v6 { Node::Ip6Local } else { Node::Ip4Local };
             ipsec_policy::redirected(cx.ipsec, packet, local)
@@ -337,7 +403,6 @@ fn refuse(packet: &mut Buf, is_v6: bool, reason: Reason) -> Node {
         Reason::NoSource => DropReason::ServiceNoSource,
         Reason::NoTunnelAddress => DropReason::ServiceNoTunnelAddress,
         Reason::Untranslatable => DropReason::ServiceUntranslatable,
-        Reason::FragmentWithoutFirst => DropReason::ServiceFragmentWithoutFirst,
         Reason::TooLong => DropReason::ServiceTooLong,
         Reason::OutOfWindow => DropReason::TcpOutOfWindow,
         Reason::Refused => DropReason::PolicyDenied,

@@ -8,6 +8,7 @@ pub(crate) mod ethernet_input;
 pub(crate) mod flow;
 mod fragment_plan;
 pub(crate) mod handoff_input;
+pub(crate) mod held_fragments;
 pub(crate) mod icmp4_error;
 pub(crate) mod icmp6_error;
 pub(crate) mod inject;

@@ -31,6 +31,7 @@ pub struct Pair {
     pub wires: [MemoryWire; 2],
     pub pool: &'static BufferPool,
     pub woken: Woken,
+    pub now_ns: u64,
 }
 
 impl Pair {
@@ -48,7 +49,7 @@ impl Pair {
         let workers = deal(ports, 2).into_iter().enumerate();
         let workers =
             workers.map(|(id, ports)| Worker::new(shared.clone(), id, ports, pool.cache())).collect();
-        Self { shared, workers, wires: [wire0, wire1], pool, woken }
+        Self { shared, workers, wires: [wire0, wire1], pool, woken, now_ns: 1 }
     }
 
     /// Sends a frame to a port, and polls until nothing is left to do.
@@ -59,7 +60,7 @@ impl Pair {
 
     /// Polls until nothing is left to do.
     pub fn run(&mut self) {
-        while self.workers.iter_mut().map(|worker| worker.poll(1)).sum::<usize>() > 0 {}
+        while self.workers.iter_mut().map(|worker| worker.poll(self.now_ns)).sum::<usize>() > 0 {}
     }
 
     /// Every frame that left by a port since.
@@ -72,11 +73,14 @@ impl Pair {
         self.shared.drop_counters().filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Received + injected + made = sent + dropped + punted, and all buffers are back.
+    /// Received + injected + made = sent + dropped + punted + held, and all buffers are back.
     pub fn assert_balanced(self) {
         let totals = self.shared.packet_totals();
         let drops: u64 = self.drops().iter().map(|(_, count)| count).sum();
-        assert_eq!(totals.received + totals.injected + totals.made, totals.sent + drops + totals.punted);
+        assert_eq!(
+            totals.received + totals.injected + totals.made,
+            totals.sent + drops + totals.punted + totals.held
+        );
         drop(std::iter::from_fn(|| self.shared.next_punt()).collect::<Vec<_>>());
         drop(self.workers);
         assert_eq!(self.pool.available(), 2 * BUFFERS, "buffers leaked");

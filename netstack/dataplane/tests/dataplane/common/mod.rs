@@ -249,7 +249,7 @@ impl Testbed {
         self.shared.drop_counters().filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Received + injected + made = sent + dropped + punted, and all buffers are back.
+    /// Received + injected + made = sent + dropped + punted + held, and all buffers are back.
     pub fn assert_balanced(self) {
         let totals = self.shared.packet_totals();
         let counters: Vec<_> =
@@ -261,7 +261,7 @@ impl Testbed {
         let (again, rows) = self.shared.packet_and_interface_counters();
         let known = [ETH0, ETH1, ETH1_VLAN].map(|id| rows[usize::from(id.0)]);
         assert_eq!((again, &known[..]), (totals, &counters[..]));
-        assert_eq!(rx + totals.injected + totals.made, tx + drops + totals.punted);
+        assert_eq!(rx + totals.injected + totals.made, tx + drops + totals.punted + totals.held);
         drop(self.punts());
         drop(self.worker);
         assert_eq!(self.pool.available(), BUFFERS, "buffers leaked");

@@ -2,6 +2,7 @@
 
 use super::support::*;
 use crate::common::*;
+use crate::pair::Pair;
 use dataplane::DropReason;
 use services::Forwarding;
 use std::net::SocketAddr;
@@ -102,19 +103,135 @@ fn fragments_of_datagrams_that_are_under_way_together_are_told_apart() {
     }
 }
 
+/// Every order of three but the one in which they were cut.
+const OUT_OF_ORDER: [[usize; 3]; 5] = [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+
 #[test]
-fn without_the_first_they_are_dropped_and_counted() {
+fn those_that_come_before_the_first_are_sent_after_it() {
+    for places in [V4, V6] {
+        for forwarding in [Forwarding::Nat, Forwarding::FullNat, Forwarding::Direct, Forwarding::Ipip] {
+            let mut bed = bed(forwarding, &places, if forwarding == Forwarding::Nat { 8080 } else { 80 });
+            for (order, number) in OUT_OF_ORDER.into_iter().zip(0..) {
+                let (client, vip) = (end(places.client, 4000 + u16::from(number)), end(places.vip, 80));
+                let sent = datagram(0, client, vip, number);
+                // One poll each, and all in one vector.
+                let mut alone = Vec::new();
+                for at in order {
+                    bed.send(0, &sent[at]);
+                    assert_eq!(bed.sent(0).len(), 0);
+                    alone.extend(bed.sent(1));
+                }
+                order.iter().for_each(|at| assert!(bed.wires[0].send(&sent[*at])));
+                bed.run();
+                let together = bed.sent(1);
+                assert_eq!((alone.len(), together.len()), (3, 3), "{order:?}: {:?}", bed.drops());
+                assert_eq!(sorted(alone.clone()), sorted(together));
+                let overhead = if forwarding == Forwarding::Ipip { places.ip_bytes } else { 0 };
+                let bytes = |frames: &[Vec<u8>]| frames.iter().map(Vec::len).sum::<usize>();
+                assert_eq!(bytes(&alone), bytes(&sent) + 3 * overhead);
+                if forwarding == Forwarding::Nat {
+                    // Answers likewise.
+                    let backend = ends(&alone[0]).1;
+                    let answer = datagram(1, backend, client, number);
+                    order.iter().for_each(|at| bed.send(1, &answer[*at]));
+                    let expected = datagram(1, vip, client, number);
+                    let back: Vec<_> = bed.sent(0).iter().map(|frame| frame[14..].to_vec()).collect();
+                    assert_eq!(sorted(back), sorted(expected.iter().map(|f| one_hop_on(f)).collect()));
+                }
+            }
+            assert_eq!((bed.shared.packet_totals().held, bed.drops()), (0, vec![]));
+            bed.assert_balanced();
+        }
+    }
+}
+
+fn sorted(mut packets: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    packets.sort();
+    packets
+}
+
+#[test]
+fn without_the_first_they_are_held_for_a_second_then_dropped_and_counted() {
     for places in [V4, V6] {
         let mut bed = bed(Forwarding::Nat, &places, 8080);
         let sent = datagram(0, end(places.client, 4000), end(places.vip, 80), 1);
         bed.send(0, &sent[1]);
+        bed.now_ns += 999_999_999;
+        bed.send(0, &sent[2]);
         bed.assert_nothing_sent();
-        assert_eq!(bed.drops(), [(DropReason::ServiceFragmentWithoutFirst, 1)]);
+        assert_eq!((bed.shared.packet_totals().held, bed.drops()), (2, vec![]));
+        bed.now_ns += 1;
+        bed.run();
+        assert_eq!(bed.shared.packet_totals().held, 1);
+        assert_eq!(bed.drops(), [(DropReason::FragmentWithoutFirst, 1)]);
+        // The other one still goes after its first one.
+        bed.send(0, &sent[0]);
+        assert_eq!(bed.sent(1).len(), 2);
         // What is for no service passes.
         let elsewhere = datagram(0, end(places.client, 4000), end(places.backends[0], 80), 1);
         bed.send(0, &elsewhere[1]);
         assert_eq!(bed.only_sent(1)[14..], one_hop_on(&elsewhere[1]));
         bed.assert_balanced();
+    }
+}
+
+#[test]
+fn a_flood_of_fragments_takes_a_bounded_number_of_buffers_and_the_oldest_goes_first() {
+    const HELD: u64 = 128;
+    let mut bed = bed(Forwarding::Nat, &V4, 8080);
+    let (client, vip) = (end(V4.client, 4000), end(V4.vip, 80));
+    let wanted = datagram(0, client, vip, 255);
+    let flood = |number: u8| datagram(0, end("10.0.0.9", 4000), vip, number)[1].clone();
+    // What comes just before a first one is there still, in a flood that would fill the ring in no time.
+    (0..200).for_each(|number| assert!(bed.wires[0].send(&flood(number))));
+    assert!(bed.wires[0].send(&wanted[1]));
+    (0..20).for_each(|number| assert!(bed.wires[0].send(&flood(number))));
+    bed.run();
+    bed.send(0, &wanted[0]);
+    assert_eq!(bed.sent(1).len(), 2);
+    let totals = bed.shared.packet_totals();
+    assert_eq!((totals.held, bed.drops()), (HELD - 1, vec![(DropReason::FragmentsHeldFull, 221 - HELD)]));
+    assert!(bed.pool.available() >= BUFFERS - 2 * HELD as usize - 512, "{}", bed.pool.available());
+    bed.now_ns += 2_000_000_000;
+    bed.run();
+    assert_eq!(bed.shared.packet_totals().held, 0);
+    bed.assert_balanced();
+}
+
+#[test]
+fn fragments_of_one_packet_meet_at_one_worker_and_go_to_the_one_that_has_the_flow() {
+    for (places, forwarding) in [(V4, Forwarding::Nat), (V6, Forwarding::Nat), (V4, Forwarding::FullNat)] {
+        let mut two = Pair::new(1500);
+        let backends = places.backends.map(|address| end(address, 8080).to_string());
+        let mut all = compiled(forwarding, places.vip, &[&backends[0], &backends[1]]);
+        all.pools[0].key.protocol = services::Protocol::Udp;
+        publish(&two.shared, &all);
+        for number in 0..60 {
+            let client = end(places.client, 4000 + u16::from(number));
+            let vip = end(places.vip, 80);
+            // Their flow begins with a whole packet at its own worker.
+            two.send(0, &frame(0, client, vip, What::Udp, 90));
+            let whole = [two.sent(0), two.sent(1)].concat();
+            let (source, backend) = ends(&whole[0]);
+            for (port, from, to) in [(0, client, vip), (1, backend, source)] {
+                let asked = datagram(port, from, to, number);
+                let order = OUT_OF_ORDER[usize::from(number) % OUT_OF_ORDER.len()];
+                order.iter().for_each(|at| two.send(port, &asked[*at]));
+                let sent = [two.sent(0), two.sent(1)].concat();
+                assert_eq!(sent.len(), 3, "{order:?}: {:?}", two.drops());
+                let (from, to) = if port == 0 { (source, backend) } else { (vip, client) };
+                let expected = datagram(port, from, to, number);
+                let packets = |frames: &[Vec<u8>]| sorted(frames.iter().map(|f| f[14..].to_vec()).collect());
+                let expected: Vec<_> = expected.iter().map(|frame| one_hop_on(frame)).collect();
+                assert_eq!(packets(&sent), sorted(expected));
+            }
+        }
+        // A pair for each flow, and no second one at another worker: the rest are ports of fragments, at one or two.
+        let counters = [0, 1].map(|worker| two.shared.flow_counters(worker));
+        let live: usize = counters.iter().map(|counters| counters.ipv4.live + counters.ipv6.live).sum();
+        assert!((60 * 4..=60 * 6).contains(&live), "{live}");
+        assert_eq!(two.drops(), []);
+        two.assert_balanced();
     }
 }
 
