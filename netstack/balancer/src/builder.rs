@@ -6,10 +6,11 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hashbrown::HashTable;
+use ipnet::IpNet;
 use maglev::{FlowHasher, Seed, Table, TableSize};
 use pace::Pace;
 use services::object::IpFamily;
-use services::{Compiled, Forwarding, Pool, PoolKey, State};
+use services::{Compiled, Forwarding, Pool, PoolKey, Scope, State};
 
 use crate::quic::ServerIds;
 use crate::snapshot::{Backend, End, Frontend, INDEX_BITS, Placing, Service, Snapshot};
@@ -27,19 +28,22 @@ pub struct Settings {
     pub source_addresses: Vec<IpAddr>,
     /// Source address of tunnels over IPv4.
     pub tunnel4: Option<Ipv4Addr>,
+    /// Clients in these networks, but for those in the others, get a source address on their way to backends that are translated
+    /// to and of the whole cluster.
+    pub masquerade: (Vec<IpNet>, Vec<IpNet>),
     /// Source address of tunnels over IPv6.
     pub tunnel6: Option<Ipv6Addr>,
     /// Destination port of GUE.
     pub gue_port: u16,
 }
 
-/// What a backend is known by.
-type Name = (PoolKey, SocketAddr);
+/// The backends of a pool with their numbers.
+type Numbers = BTreeMap<SocketAddr, u32>;
 
 /// Makes snapshots, one after the other.
 pub struct Builder {
     settings: Settings,
-    numbers: BTreeMap<Name, u32>,
+    numbers: BTreeMap<PoolKey, Numbers>,
     /// Indexes that nobody has, the one longest free first.
     free: VecDeque<u32>,
     /// Of each index, the generation it is or was used with.
@@ -89,8 +93,7 @@ impl Builder {
     /// The same in short pieces, of which building one table is the longest. The tables of pools that are as they were in the
     /// snapshot before are shared with it.
     pub async fn build_paced(&mut self, compiled: &Compiled, pace: &Pace) -> Snapshot {
-        pace.spend(compiled.pools.len() as u64).await;
-        self.forget_those_gone(compiled);
+        let mut numbers = core::mem::take(&mut self.numbers);
         let settings = &self.settings;
         let of = |v4: bool| move |address: &&IpAddr| address.is_ipv4() == v4;
         let pool = |v4| settings.source_addresses.iter().filter(of(v4)).copied().collect();
@@ -99,6 +102,7 @@ impl Builder {
             placing: Placing::new(&FlowHasher::new(&settings.seed)),
             frontends: HashTable::new(),
             addresses: HashTable::new(),
+            masquerade: settings.masquerade.clone(),
             own: [&settings.node_addresses[..], &settings.own_addresses].concat(),
             ends: HashTable::new(),
             backend_addresses: HashTable::new(),
@@ -120,9 +124,14 @@ impl Builder {
                     Built::new(pool, &self.settings.seed)
                 }
             };
-            pace.spend(1).await;
-            self.add_service(&mut snapshot, pool, built.table.clone());
+            pace.spend(1 + pool.backends.len() as u64 / ENDS_PER_UNIT).await;
+            let known = numbers.remove(&pool.key).unwrap_or_default();
+            self.add_service(&mut snapshot, pool, (built.table.clone(), known));
             let _ = tables.insert(pool.key.clone(), built);
+        }
+        for (_, gone) in numbers {
+            pace.spend(1 + gone.len() as u64 / ENDS_PER_UNIT).await;
+            self.forget(gone);
         }
         self.tables = tables;
         if snapshot.services.iter().any(|service| service.by_client) {
@@ -147,23 +156,19 @@ impl Builder {
     }
 
     /// Frees the numbers of backends that are not there any more.
-    fn forget_those_gone(&mut self, compiled: &Compiled) {
-        let there: BTreeSet<(&PoolKey, SocketAddr)> = compiled
-            .pools
-            .iter()
-            .flat_map(|pool| pool.backends.iter().map(move |backend| (&pool.key, backend.address)))
-            .collect();
-        let free = &mut self.free;
-        self.numbers.retain(|(key, address), number| {
-            let stays = there.contains(&(key, *address));
-            if !stays {
-                free.push_back(*number & ((1 << INDEX_BITS) - 1));
-            }
-            stays
-        });
+    fn forget(&mut self, gone: Numbers) {
+        self.free.extend(gone.into_values().map(|number| number & ((1 << INDEX_BITS) - 1)));
     }
 
-    fn add_service(&mut self, snapshot: &mut Snapshot, pool: &Pool, table: Option<Arc<Table>>) {
+    fn add_service(
+        &mut self,
+        snapshot: &mut Snapshot,
+        pool: &Pool,
+        (table, mut known): (Option<Arc<Table>>, Numbers),
+    ) {
+        let mut numbers: Numbers =
+            pool.backends.iter().filter_map(|backend| known.remove_entry(&backend.address)).collect();
+        self.forget(known);
         let by_client = pool.affinity.is_some();
         let seconds = pool.affinity.map_or(0, |affinity| affinity.timeout_seconds);
         let mut service = Service {
@@ -176,7 +181,9 @@ impl Builder {
             server_ids: None,
         };
         for backend in &pool.backends {
-            let Some(number) = self.number(&pool.key, backend.address) else { break };
+            let number = numbers.get(&backend.address).copied();
+            let Some(number) = number.or_else(|| self.new_number()) else { break };
+            let _ = numbers.insert(backend.address, number);
             let index = (number & ((1 << INDEX_BITS) - 1)) as usize;
             if snapshot.backends.len() <= index {
                 snapshot.backends.resize(index + 1, None);
@@ -196,6 +203,7 @@ impl Builder {
         if service.backends.len() == pool.backends.len() {
             service.table = table;
         }
+        let _ = self.numbers.insert(pool.key.clone(), numbers);
         if let Some(bytes) = pool.server_id_bytes {
             let backends = pool
                 .backends
@@ -207,13 +215,9 @@ impl Builder {
         snapshot.services.push(service);
     }
 
-    /// The number of a backend, the one it has or a new one. An index is used again with another generation, so that a flow's
-    /// number never means somebody else.
-    fn number(&mut self, key: &PoolKey, address: SocketAddr) -> Option<u32> {
-        let name = (key.clone(), address);
-        if let Some(number) = self.numbers.get(&name) {
-            return Some(*number);
-        }
+    /// A number for a backend. An index is used again with another generation, so that a flow's number never means somebody
+    /// else.
+    fn new_number(&mut self) -> Option<u32> {
         let index = match self.free.pop_front() {
             Some(index) => {
                 let generation = self.generations.get_mut(index as usize)?;
@@ -229,9 +233,7 @@ impl Builder {
             }
         };
         let generation = *self.generations.get(index as usize)?;
-        let number = u32::from(generation) << INDEX_BITS | index;
-        let _ = self.numbers.insert(name, number);
-        Some(number)
+        Some(u32::from(generation) << INDEX_BITS | index)
     }
 }
 
@@ -307,8 +309,11 @@ fn add_frontend(
     let at = SocketAddr::new(address, frontend.port);
     let protocol = pool.key.protocol.number();
     let placing = snapshot.placing;
+    let (masquerade, source_ranges) = (&snapshot.masquerade.0, frontend.source_ranges.clone());
+    let is_masqueraded = pool.key.scope == Scope::Cluster && !masquerade.is_empty();
+    let looks_at_clients = is_masqueraded || !source_ranges.is_empty();
     let entry =
-        Frontend { at, protocol, service: frontend.pool, source_ranges: frontend.source_ranges.clone() };
+        Frontend { at, protocol, service: frontend.pool, source_ranges, is_masqueraded, looks_at_clients };
     let place_of = |frontend: &Frontend| placing.of(frontend.at, frontend.protocol);
     let _ = snapshot.frontends.insert_unique(place_of(&entry), entry, place_of);
     if let Some(service) = snapshot.services.get_mut(frontend.pool) {

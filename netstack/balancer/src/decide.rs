@@ -189,7 +189,7 @@ impl Context<'_> {
         };
         let number = service.backend_of(key.flow_hash(&self.snapshot.hasher));
         let chosen = number.and_then(|number| Some((number, self.snapshot.backend(number)?)));
-        let Some((number, backend)) = chosen.filter(|_| frontend.source_ranges.is_empty()) else {
+        let Some((number, backend)) = chosen.filter(|_| !frontend.looks_at_clients) else {
             return false;
         };
         plan.number = number;
@@ -250,7 +250,8 @@ impl Context<'_> {
         let (action, flow) = if !translates(backend) {
             (Action::Bring(number, *backend), flows.insert(key, observed, number, self.now_ns).ok())
         } else if let Some(to) = tuple.with_destination(backend.address) {
-            if backend.forwarding == Forwarding::FullNat || is_hairpin(&tuple, backend) {
+            let is_masqueraded = || self.snapshot.masquerades(frontend, tuple.source().ip());
+            if backend.forwarding == Forwarding::FullNat || is_hairpin(&tuple, backend) || is_masqueraded() {
                 self.with_own_source(flows, (key, observed), number, to)
             } else {
                 let answer = K::try_from(to.reversed()).ok();
@@ -313,12 +314,37 @@ impl Context<'_> {
         }
         let mut decision = Decision { is_new: true, ..Action::NotOurs.into() };
         // Who talks to a backend itself gets answers from itself: they must not be taken for a service's.
-        if (self.keeps_all || self.snapshot.is_backend(tuple.destination(), tuple.protocol()))
+        let backend = self.snapshot.backend_at(tuple.destination(), tuple.protocol());
+        if (self.keeps_all || backend.is_some())
             && let Ok(answer) = K::try_from(tuple.reversed())
         {
-            decision.flow = flows.insert_pair(key, &answer, observed, NOBODY, self.now_ns).ok();
+            match (flows.insert_pair(key, &answer, observed, NOBODY, self.now_ns), backend) {
+                (Ok(flow), _) => decision.flow = Some(flow),
+                (Err(Refused::AnswerTaken), Some(number)) if may_begin(observed) => {
+                    return self.past_a_service(flows, (key, observed), number).unwrap_or(decision);
+                }
+                (Err(_), _) => {}
+            }
         }
         decision
+    }
+
+    /// A flow to the backend itself whose client talks to it by a service from the same port: to the backend both would be
+    /// one, so this one gets a source of ours. None if there is none.
+    fn past_a_service<K: Family>(
+        &self,
+        flows: &mut FlowTable<K>,
+        (key, observed): (&K, Observed),
+        number: u32,
+    ) -> Option<Decision> {
+        let (action, flow) = self.with_own_source(flows, (key, observed), number, (*key).into());
+        matches!(action, Action::Translate(_)).then_some(Decision {
+            action,
+            flow,
+            backend: Some(number),
+            is_answer: false,
+            is_new: true,
+        })
     }
 
     /// Full NAT: `to` from a source of ours that is free.
@@ -446,6 +472,11 @@ fn client_key(tuple: Tuple) -> Option<Tuple> {
 
 fn translate(to: Option<Tuple>) -> Action {
     to.map_or(Action::Drop(Reason::Untranslatable), Action::Translate)
+}
+
+/// True for a packet that there may have been no flow of before.
+fn may_begin(observed: Observed) -> bool {
+    observed == Observed::Other || begins(observed)
 }
 
 /// True for a packet that no flow was there before of: a SYN without ACK.

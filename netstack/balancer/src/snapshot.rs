@@ -20,6 +20,9 @@ pub struct Snapshot {
     pub(crate) frontends: HashTable<Frontend>,
     /// The addresses of all frontends that are not the node's own.
     pub(crate) addresses: HashTable<IpAddr>,
+    /// Clients in the first networks, but for those in the second, get a source address of ours where
+    /// [`Frontend::is_masqueraded`].
+    pub(crate) masquerade: (Vec<IpNet>, Vec<IpNet>),
     /// The node's own addresses.
     pub(crate) own: Vec<IpAddr>,
     /// Where backends listen that have their packets translated.
@@ -45,6 +48,10 @@ pub(crate) struct Frontend {
     pub(crate) service: usize,
     /// Who may use it; everybody if it is empty.
     pub(crate) source_ranges: Vec<IpNet>,
+    /// Some clients get a source address of ours.
+    pub(crate) is_masqueraded: bool,
+    /// Either is so.
+    pub(crate) looks_at_clients: bool,
 }
 
 /// A service as a worker needs to know it.
@@ -137,6 +144,7 @@ impl Default for Snapshot {
             placing: Placing::new(&FlowHasher::new(&Seed::default())),
             frontends: HashTable::new(),
             addresses: HashTable::new(),
+            masquerade: (Vec::new(), Vec::new()),
             own: Vec::new(),
             ends: HashTable::new(),
             backend_addresses: HashTable::new(),
@@ -258,6 +266,12 @@ impl Snapshot {
         self.has_address(address) || self.has_own_frontends && self.own.contains(&address)
     }
 
+    /// True if a client gets a source address of ours on its way to a backend of this frontend.
+    pub(crate) fn masquerades(&self, frontend: &Frontend, client: IpAddr) -> bool {
+        let has = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&client));
+        frontend.is_masqueraded && has(&self.masquerade.0) && !has(&self.masquerade.1)
+    }
+
     /// True if some backend has this address.
     pub(crate) fn has_backend_at(&self, address: IpAddr) -> bool {
         self.is_among(&self.backend_addresses, address)
@@ -275,6 +289,11 @@ impl Snapshot {
     #[inline]
     pub(crate) fn is_backend(&self, at: SocketAddr, protocol: u8) -> bool {
         self.end(at, protocol).is_some()
+    }
+
+    /// The number of the backend that listens here, in one of its services.
+    pub(crate) fn backend_at(&self, at: SocketAddr, protocol: u8) -> Option<u32> {
+        self.end(at, protocol)?.uses.first().map(|(_, number)| *number)
     }
 
     /// The flow that a packet answers which has nothing but its addresses and ports: one to a frontend whose table has

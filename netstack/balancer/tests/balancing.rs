@@ -232,6 +232,82 @@ fn a_client_that_uses_one_port_for_two_services_of_a_backend_is_told_apart() {
 }
 
 #[test]
+fn a_client_that_talks_to_a_backend_by_its_service_and_past_it_from_one_port_is_told_apart() {
+    let own: IpAddr = "192.0.2.9".parse().unwrap();
+    let backend = ([10, 1, 0, 1], 8080);
+    // Whichever comes first keeps the client's address and port.
+    for order in [[(VIP, 80), backend], [backend, (VIP, 80)]] {
+        let (mut balancer, mut builder) = (balancer(), builder());
+        let snapshot = snapshot(&mut builder, &json!({}), "nat", &[1]);
+        let mut sources = Vec::new();
+        // Each flow from SYN to data, both at once.
+        for flags in [2, 16, 16] {
+            for (place, to) in order.into_iter().enumerate() {
+                let mut packet = tcp(client(1), to, flags);
+                let verdict = one(&mut balancer, &snapshot, &mut packet, 0);
+                assert!(matches!(verdict, Verdict::Route | Verdict::NotOurs), "{verdict:?}");
+                let (source, destination) = ends(&packet);
+                assert_eq!(destination, SocketAddr::from(backend));
+                if flags == 2 {
+                    sources.push(source);
+                }
+                assert_eq!(source, sources[place]);
+                let IpAddr::V4(address) = source.ip() else { panic!("{source}") };
+                let mut answer = tcp(backend, (address.octets(), source.port()), flags | 16);
+                let _ = one(&mut balancer, &snapshot, &mut answer, 0);
+                assert_eq!(answer, tcp(to, client(1), flags | 16));
+            }
+        }
+        assert_eq!((sources[0], sources[1].ip()), (SocketAddr::from(client(1)), own));
+        assert_eq!(balancer.flows4().counts().live, 4);
+    }
+}
+
+#[test]
+fn clients_are_masqueraded_by_rules_but_not_where_the_policy_is_local() {
+    let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+    let masquerade = (networks(&["0.0.0.0/0", "::/0"]), networks(&["198.51.0.0/28"]));
+    let mut builder = Builder::new(Settings {
+        masquerade,
+        node_addresses: vec!["192.0.2.1".parse().unwrap()],
+        source_addresses: vec!["192.0.2.9".parse().unwrap()],
+        ..Settings::default()
+    });
+    let spec = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30_080}]});
+    let local = json!({
+        "type": "NodePort", "ports": [{"port": 80, "nodePort": 30_080}], "externalTrafficPolicy": "Local",
+    });
+    // The service's own address, node ports; those where nobody local serves have no backend.
+    for (spec, to, masqueraded) in [
+        (&spec, (VIP, 80), Some(true)),
+        (&spec, ([192, 0, 2, 1], 30_080), Some(true)),
+        (&local, (VIP, 80), Some(true)),
+        (&local, ([192, 0, 2, 1], 30_080), None),
+    ] {
+        let mut balancer = balancer();
+        let snapshot = snapshot(&mut builder, spec, "nat", &[1]);
+        for number in 0..32 {
+            let mut packet = tcp(client(number), to, 2);
+            let verdict = one(&mut balancer, &snapshot, &mut packet, 0);
+            let Some(masqueraded) = masqueraded else {
+                assert_eq!(verdict, Verdict::Drop(Reason::NoBackend));
+                continue;
+            };
+            let (source, backend) = ends(&packet);
+            assert_eq!(backend, SocketAddr::from(([10, 1, 0, 1], 8080)));
+            if masqueraded && number >= 16 {
+                assert_eq!(source.ip(), "192.0.2.9".parse::<IpAddr>().unwrap());
+                let mut answer = tcp(([10, 1, 0, 1], 8080), ([192, 0, 2, 9], source.port()), 18);
+                assert_eq!(one(&mut balancer, &snapshot, &mut answer, 0), Verdict::Route);
+                assert_eq!(answer, tcp(to, client(number), 18));
+            } else {
+                assert_eq!(source, SocketAddr::from(client(number)));
+            }
+        }
+    }
+}
+
+#[test]
 fn packets_are_brought_to_backends_that_answer_themselves() {
     for (forwarding, overhead) in [("direct", 0), ("ipip", 20), ("gue", 28)] {
         let (mut balancer, mut builder) = (balancer(), builder());

@@ -1,6 +1,6 @@
 //! What a node is in a Kubernetes cluster.
 
-use crate::{HealthCheck, Secret};
+use crate::{HealthCheck, IpNet, Secret};
 use alloc::{string::String, vec::Vec};
 use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,10 @@ pub struct Cluster {
     pub node_addresses: Vec<IpAddr>,
     /// Source addresses of full NAT.
     pub source_addresses: Vec<IpAddr>,
+    /// Clients in these networks get an address of full NAT on their way to backends of the whole cluster.
+    pub masquerade: Vec<IpNet>,
+    /// Clients in these networks do not.
+    pub masquerade_except: Vec<IpNet>,
     /// Source addresses of tunnels to backends, one of each family at most.
     pub tunnel_addresses: Vec<IpAddr>,
     /// Destination UDP port of GUE.
@@ -44,6 +48,8 @@ impl Default for Cluster {
             zone: None,
             node_addresses: Vec::new(),
             source_addresses: Vec::new(),
+            masquerade: Vec::new(),
+            masquerade_except: Vec::new(),
             tunnel_addresses: Vec::new(),
             gue_port: GUE_PORT,
             seed: None,

@@ -43,6 +43,7 @@ fn sample() -> Value {
         },
         "cluster": {
             "node": "node-a", "zone": "zone-1", "node_addresses": ["10.0.0.1"], "source_addresses": ["10.0.0.2"],
+            "masquerade": ["0.0.0.0/0", "::/0"], "masquerade_except": ["10.244.0.0/16"],
             "tunnel_addresses": ["10.0.0.1", "2001:db8::1"], "gue_port": 6081, "seed": "000102030405060708090a0b0c0d0e0f",
             "flows_per_worker": 65536, "tcp_window": "strict", "flow_timeouts": {"tcp_opening_ms": 1000, "tcp_closing_ms": 60000, "established_ms": 60000},
             "health_check": {"kind": "http", "port": 8081, "path": "/ready", "fall": 2},

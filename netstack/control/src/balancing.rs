@@ -3,6 +3,7 @@
 use crate::node::Node;
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
+use alloc::format;
 use alloc::vec::Vec;
 use balancer::{Builder, Settings, Snapshot};
 use config::TcpWindow;
@@ -14,8 +15,12 @@ use services::{Compiled, Forwarding};
 
 /// The part of the free memory that all workers' flows take, when the first service is there.
 const MEMORY_PART: u64 = 8;
+/// The part of it that they take at most, whatever the configuration says.
+const MOST_PART: u64 = 2;
 /// Bytes of an IPv4 flow in its table, and of an IPv6 flow (`flow::FlowTable::new`).
 const FLOW_BYTES: (u64, u64) = (59, 92);
+/// What windows of TCP add to them (`flow::FlowTable::follow_windows`).
+const WINDOW_BYTES: (u64, u64) = (58, 46);
 /// Flows of a worker for which there is room at least, and at most.
 const FLOWS4: (u64, u64) = (1 << 10, 1 << 20);
 const FLOWS6: (u64, u64) = (1 << 9, 1 << 18);
@@ -92,6 +97,7 @@ impl Node {
             own_addresses: all().collect(),
             tunnel4: tunnels().find_map(first4).or(sources4.first().and_then(first4)),
             tunnel6: tunnels().find_map(first6).or(sources6.first().and_then(first6)),
+            masquerade: (cluster.masquerade.clone(), cluster.masquerade_except.clone()),
             source_addresses: or(&cluster.source_addresses, [sources4, sources6].concat()),
             gue_port: cluster.gue_port,
         }
@@ -128,35 +134,84 @@ impl Node {
         }
     }
 
-    /// Gives every worker memory for flows.
+    /// Gives every worker memory for flows: as the configuration says if there is so much, and if not by what is free.
     fn give_flows(&mut self) {
-        let workers = self.shared.workers();
-        let (mut flows4, mut flows6) = capacities(self.platform.memory().free_bytes, workers as u64);
-        if let Some(flows) = self.running.config().cluster.flows_per_worker {
-            (flows4, flows6) = (flows as usize, flows as usize);
+        let free_bytes = self.platform.memory().free_bytes;
+        let mut wanted = capacities(free_bytes, self.shared.workers() as u64);
+        match (self.check_flows(self.running.config()), self.running.config().cluster.flows_per_worker) {
+            (Some(fault), _) => log::error!(target: "services", "{fault}; it is not in force"),
+            (None, Some(flows)) => wanted = (flows as usize, flows as usize),
+            (None, None) => {}
         }
+        let (made, (flows4, flows6)) = loop {
+            match self.make_flows(wanted) {
+                Ok(made) => break (made, wanted),
+                Err(error) if wanted.0 > FLOWS4.0 as usize => {
+                    log::error!(target: "services", "{error}: half as many flows are tried");
+                    wanted = (wanted.0 / 2, (wanted.1 / 2).max(FLOWS6.0 as usize));
+                }
+                Err(error) => {
+                    log::error!(target: "services", "workers have no memory for flows: {error}");
+                    return;
+                }
+            }
+        };
+        for (worker, flows) in made.into_iter().enumerate() {
+            let _ = self.shared.give_flows(worker, flows);
+        }
+        let timeouts = self.flow_timeouts();
+        let config = |capacity| FlowConfig { capacity, secret: [0; 2], timeouts };
+        self.balancing.flows = Some((config(flows4), config(flows6)));
+        log::info!(target: "services", "each worker has room for {flows4} IPv4 and {flows6} IPv6 flows");
+    }
+
+    /// Tables for so many IPv4 and IPv6 flows, for each worker.
+    fn make_flows(&mut self, (flows4, flows6): (usize, usize)) -> Result<Vec<Box<Flows>>, flow::Error> {
+        let workers = self.shared.workers();
         let is_strict = self.running.config().cluster.tcp_window == TcpWindow::Strict;
         let timeouts = self.flow_timeouts();
         let config = |capacity, secret| FlowConfig { capacity, secret, timeouts };
-        for worker in 0..workers {
+        let make = |worker| {
             let mut secret = [0; 16];
             self.platform.random(&mut secret);
             let secret = u128::from_le_bytes(secret);
             let secret = [secret as u64, (secret >> 64) as u64];
-            let flows = Flows::new(&config(flows4, secret), &config(flows6, secret), worker, workers);
-            let follow = |mut flows: Box<Flows>| {
-                if is_strict { flows.follow_windows().map(|()| flows) } else { Ok(flows) }
-            };
-            match flows.and_then(follow) {
-                Ok(flows) => drop(self.shared.give_flows(worker, flows)),
-                Err(error) => {
-                    log::error!(target: "services", "worker {worker} has no memory for flows: {error}");
-                }
+            let mut flows =
+                Flows::new(&config(flows4, secret), &config(flows6, secret), worker, workers)?;
+            if is_strict {
+                flows.follow_windows()?;
             }
-        }
-        self.balancing.flows = Some((config(flows4, [0; 2]), config(flows6, [0; 2])));
-        log::info!(target: "services", "each worker has room for {flows4} IPv4 and {flows6} IPv6 flows");
+            Ok(flows)
+        };
+        (0..workers).map(make).collect()
     }
+
+    /// What is wrong with a configuration that wants more flows followed than there is memory for.
+    pub fn check_flows(&self, config: &config::Config) -> Option<config::Problem> {
+        let flows = u64::from(config.cluster.flows_per_worker?);
+        let workers = self.shared.workers() as u64;
+        let (wanted, taken) = (flow_bytes(&config.cluster), flow_bytes(&self.running.config().cluster));
+        let of_pair = wanted.0 + wanted.1;
+        let taken_bytes = self.balancing.flows.map_or(0, |(v4, v6)| {
+            workers * (v4.capacity as u64 * taken.0 + v6.capacity as u64 * taken.1)
+        });
+        let bytes = (self.platform.memory().free_bytes + taken_bytes) / MOST_PART;
+        let most = (bytes / of_pair / workers.max(1)).max(FLOWS4.0);
+        (flows > most).then(|| config::Problem {
+            pointer: "/cluster/flows_per_worker".into(),
+            message: format!(
+                "{flows} flows of each family for each of {workers} workers take {} MiB, more than half of the memory that is \
+                 free; {most} fit",
+                (flows * of_pair * workers) >> 20
+            ),
+        })
+    }
+}
+
+/// Bytes of an IPv4 and of an IPv6 flow.
+fn flow_bytes(cluster: &config::Cluster) -> (u64, u64) {
+    let windows = if cluster.tcp_window == TcpWindow::Strict { WINDOW_BYTES } else { (0, 0) };
+    (FLOW_BYTES.0 + windows.0, FLOW_BYTES.1 + windows.1)
 }
 
 /// IPv4 and IPv6 flows of each worker where so much memory is free.
@@ -231,6 +286,28 @@ mod tests {
         node.finish_objects();
         let counters = node.shared.flow_counters(0);
         assert_eq!((counters.capacity4, counters.capacity6), (2048, 2048));
+    }
+
+    #[test]
+    fn more_flows_than_there_is_memory_for_are_not_in_force() {
+        let module = json!({"cluster": {"flows_per_worker": 1 << 26}}).to_string();
+        let boot = crate::Boot { module: Some(module.as_bytes().into()), ..crate::Boot::default() };
+        let mut node = crate::testing::Machine::default().start(boot);
+        let fault = node.check_flows(node.running.config()).expect("a machine of 64 MiB");
+        assert_eq!(fault.pointer, "/cluster/flows_per_worker");
+        let most: u64 = fault.message.split(' ').rev().nth(1).and_then(|most| most.parse().ok()).unwrap();
+        assert!((1 << 17..1 << 18).contains(&most), "{fault}");
+        node.objects.restore(objects("10.96.0.1"), 1).unwrap();
+        node.finish_objects();
+        let counters = node.shared.flow_counters(0);
+        let by_memory = capacities(node.platform.memory().free_bytes, 1);
+        assert_eq!((counters.capacity4, counters.capacity6), by_memory);
+        // What fits is taken, whether or not tables are there already.
+        let mut config = node.running.config().clone();
+        for (flows, fits) in [(most, true), (most + by_memory.0 as u64, false)] {
+            config.cluster.flows_per_worker = Some(flows as u32);
+            assert_eq!(node.check(&config).is_ok(), fits, "{flows}");
+        }
     }
 
     #[test]

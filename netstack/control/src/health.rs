@@ -1,9 +1,11 @@
 //! The health of the services' backends: who is checked, what a change of it does, and what is told of it.
 
 use crate::node::Node;
-use alloc::{rc::Rc, sync::Arc, vec::Vec};
+use crate::objects::BACKENDS_PER_UNIT;
+use alloc::{collections::BTreeMap, rc::Rc, sync::Arc, vec::Vec};
 use core::cell::RefCell;
 use health::{Check, Event, Monitor, Status, Target};
+use pace::Pace;
 use resources::Compiled;
 use services::{Pool, PoolKey, State};
 
@@ -36,6 +38,8 @@ pub(crate) struct Healthy {
     panicking: Vec<usize>,
     /// When it was so.
     at_ns: u64,
+    /// When time alone changes it, if it does.
+    until_ns: Option<u64>,
 }
 
 impl InForce {
@@ -66,12 +70,11 @@ impl Health {
         &self.in_force
     }
 
-    /// Checks the backends of these services from now on.
-    pub fn aim(&mut self, services: &Arc<services::Compiled>, now_ns: u64) {
-        if !Arc::ptr_eq(services, &self.aimed_at) {
-            self.aimed_at = services.clone();
-            self.monitor.borrow_mut().set_targets(services.pools.iter().filter_map(target), now_ns);
-        }
+    /// Notes whose backends are to be checked from now on. True if those are others than before: [`aim`] is to be called.
+    pub fn is_new(&mut self, services: &Arc<services::Compiled>) -> bool {
+        let is_new = !Arc::ptr_eq(services, &self.aimed_at);
+        self.aimed_at = services.clone();
+        is_new
     }
 
     /// What health makes of services, pool by pool; None if it is not looked at.
@@ -80,13 +83,14 @@ impl Health {
             services: services::Compiled::default(),
             panicking: Vec::new(),
             at_ns: now_ns,
+            until_ns: None,
         })
     }
 
     /// Notes what workers were given, and says what has changed of pools that have too few backends.
     pub fn take(&mut self, in_force: InForce) {
-        let at_ns = in_force.healthy.as_ref().map(|healthy| healthy.at_ns);
-        self.shares_due_ns = at_ns.map_or(u64::MAX, |at_ns| self.monitor.borrow().next_share_ns(at_ns));
+        let until_ns = in_force.healthy.as_ref().and_then(|healthy| healthy.until_ns);
+        self.shares_due_ns = until_ns.unwrap_or(u64::MAX);
         let before = core::mem::replace(&mut self.in_force, Rc::new(in_force));
         let (before, after) = (panicking(&before), panicking(&self.in_force));
         for key in after.iter().filter(|key| !before.contains(key)) {
@@ -102,9 +106,11 @@ impl Healthy {
     /// Adds the next pool.
     pub fn add(&mut self, monitor: &Rc<RefCell<Monitor>>, pool: &Pool) {
         let mut pool = pool.clone();
-        if monitor.borrow().shares(&mut pool, self.at_ns) {
+        let shares = monitor.borrow().shares(&mut pool, self.at_ns);
+        if shares.panics {
             self.panicking.push(self.services.pools.len());
         }
+        self.until_ns = self.until_ns.into_iter().chain(shares.until_ns).min();
         self.services.pools.push(pool);
     }
 }
@@ -141,6 +147,29 @@ fn panicking(in_force: &InForce) -> Vec<&PoolKey> {
     places.filter_map(|(healthy, place)| Some(&healthy.services.pools.get(place)?.key)).collect()
 }
 
+/// Checks the backends of these services from now on, pool by pool.
+pub(crate) async fn aim(
+    monitor: &Rc<RefCell<Monitor>>,
+    services: &services::Compiled,
+    now_ns: u64,
+    pace: &Pace,
+) {
+    let mut gone: BTreeMap<_, _> =
+        monitor.borrow().pools().map(|(pool, backends)| (pool.clone(), backends)).collect();
+    pace.spend(gone.len() as u64 / BACKENDS_PER_UNIT).await;
+    for pool in &services.pools {
+        pace.spend(1 + pool.backends.len() as u64 / BACKENDS_PER_UNIT).await;
+        if let Some(target) = target(pool) {
+            let _ = gone.remove(&pool.key);
+            monitor.borrow_mut().set_target(target, now_ns);
+        }
+    }
+    for (pool, backends) in gone {
+        pace.spend(1 + backends as u64 / BACKENDS_PER_UNIT).await;
+        monitor.borrow_mut().remove_target(&pool);
+    }
+}
+
 /// What is to be watched of a pool, if anything is.
 fn target(pool: &Pool) -> Option<Target> {
     let check = Check::new(&pool.health_check, pool.key.protocol);
@@ -151,4 +180,63 @@ fn target(pool: &Pool) -> Option<Target> {
         check,
         backends: backends.collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::objects::{BACKENDS_PER_UNIT, UNITS_PER_TURN};
+    use alloc::{format, vec::Vec};
+    use resources::Object;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    const POOLS: u8 = 200;
+    const BACKENDS: u8 = 40;
+
+    /// Services that are checked, with some endpoints each.
+    fn objects() -> Vec<Arc<Object>> {
+        let each = |number: u8| {
+            let metadata = json!({"name": format!("s{number}"), "annotations": {
+                "fairlead.dev/health-check": "tcp", "fairlead.dev/table-size": "251",
+                "fairlead.dev/health-check-slow-start": "1m"}});
+            let service = json!({
+                "apiVersion": "v1", "kind": "Service", "metadata": metadata,
+                "spec": {"clusterIP": format!("10.96.0.{number}"), "ports": [{"port": 80}]},
+            });
+            let endpoint = |host: u8| json!({"addresses": [format!("10.1.{number}.{host}")]});
+            let slice = json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+                "metadata": {"name": format!("s{number}"), "labels": {"kubernetes.io/service-name": format!("s{number}")}},
+                "ports": [{"port": 80}], "endpoints": (0..BACKENDS).map(endpoint).collect::<Vec<_>>(),
+            });
+            [service, slice].map(|value| Arc::new(Object::read(value).unwrap()))
+        };
+        (0..POOLS).flat_map(each).collect()
+    }
+
+    #[test]
+    fn whoever_is_checked_comes_and_goes_a_bounded_number_a_turn() {
+        const MOST_A_TURN: usize = (UNITS_PER_TURN * BACKENDS_PER_UNIT) as usize + BACKENDS as usize;
+        let mut node = crate::testing::Machine::default().start(crate::Boot::default());
+        let all = usize::from(POOLS) * usize::from(BACKENDS);
+        for (objects, generation, wanted) in [(objects(), 1, all), (Vec::new(), 2, 0)] {
+            node.objects.restore(objects, generation).unwrap();
+            let watched = |node: &crate::node::Node| -> usize {
+                node.health.monitor.borrow().pools().map(|(_, backends)| backends).sum()
+            };
+            let (mut turns, mut before) = (0, watched(&node));
+            loop {
+                let goes_on = node.advance_objects();
+                let now = watched(&node);
+                assert!(now.abs_diff(before) <= MOST_A_TURN, "{before} to {now} in one turn");
+                turns += usize::from(now != before);
+                before = now;
+                if !goes_on {
+                    break;
+                }
+            }
+            assert_eq!(before, wanted);
+            assert!(turns >= all / MOST_A_TURN, "{turns} turns");
+        }
+    }
 }

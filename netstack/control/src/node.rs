@@ -170,12 +170,13 @@ impl Node {
         Ok(())
     }
 
-    /// Holds `config` against the ports of this machine.
+    /// Holds `config` against the ports and the memory of this machine.
     ///
     /// # Errors
     /// What does not fit.
-    pub fn check_ports(&self, config: &Config) -> Result<(), Vec<Problem>> {
-        let faults = config::validate_ports(config, &port_facts(&self.ports));
+    pub fn check(&self, config: &Config) -> Result<(), Vec<Problem>> {
+        let mut faults = config::validate_ports(config, &port_facts(&self.ports));
+        faults.extend(self.check_flows(config));
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 

@@ -6,12 +6,12 @@
 //!
 //! A set that was taken while another is on its way waits; of several only the last is made.
 
-use crate::health::{Health, Healthy, InForce};
+use crate::health::{self, Health, Healthy, InForce};
 use crate::node::Node;
+use ::health::Monitor;
 use alloc::{format, rc::Rc, string::String, sync::Arc, vec::Vec};
 use balancer::{Builder, Settings};
 use core::cell::RefCell;
-use health::Monitor;
 use pace::{Pace, Task};
 use policy::classifier::{Classifier, Compiler, OutOfMemory};
 use policy::model::Model;
@@ -22,10 +22,10 @@ use services::Site;
 pub(crate) const MAX_OBJECTS: usize = 1 << 17;
 /// Length of all objects in JSON at most.
 pub(crate) const MAX_BYTES: usize = 128 << 20;
-/// Backends whose shares are found out in a unit of work.
-const BACKENDS_PER_UNIT: u64 = 8;
+/// Backends of a pool that are looked at in a unit of work.
+pub(crate) const BACKENDS_PER_UNIT: u64 = 8;
 /// Units of work in one turn of each kind: about so many microseconds.
-const UNITS_PER_TURN: u64 = 200;
+pub(crate) const UNITS_PER_TURN: u64 = 200;
 
 /// Addresses that are moved to other sets in one turn.
 const ADDRESSES_PER_TURN: usize = 1024;
@@ -280,10 +280,13 @@ impl Node {
             let builder = if parts.services { self.balancing.take_builder() } else { None };
             let balanced = builder.map(|builder| (builder, self.settings(), self.health.monitor.clone()));
             let (compiled, generation) = (self.objects.compiled.clone(), self.objects.generation);
-            self.health.aim(&compiled.services, self.now_ns);
-            let now_ns = self.now_ns;
+            let aims = self.health.is_new(&compiled.services);
+            let (now_ns, monitor) = (self.now_ns, self.health.monitor.clone());
             let compiler = self.objects.compiler.take_if(|_| parts.policy);
             self.objects.publishing = Some(Task::new(|pace| async move {
+                if aims {
+                    health::aim(&monitor, &compiled.services, now_ns, &pace).await;
+                }
                 let policy = parts.policy.then_some(compiler);
                 make((compiled, generation, now_ns), balanced, policy, &pace).await
             }));

@@ -1,7 +1,7 @@
 //! Health checks: when to probe backends, what answers mean, and what that does to a service's shares. Without IO or a clock.
 //!
 //! Main path:
-//! 1. [`Monitor::set_targets`] says who is checked, and how ([`Check`]); who stays keeps what is known of him;
+//! 1. [`Monitor::set_target`] says who is checked, and how ([`Check`]); who stays keeps what is known of him;
 //! 2. [`Monitor::poll`] names probes that are due, spread over their interval with jitter; whoever makes them tells
 //!    [`Monitor::report`] how they ended, and [`Monitor::next_ns`] says when to come again;
 //! 3. [`Monitor::shares`] turns a pool's backends to what the table is to be built of: the unhealthy have no share and drain, the

@@ -48,7 +48,7 @@ pub struct Event {
 /// A pool, and its backends by their places among all.
 pub(crate) struct Watched {
     pub(crate) check: Arc<Check>,
-    backends: BTreeMap<SocketAddr, u32>,
+    pub(crate) backends: BTreeMap<SocketAddr, u32>,
 }
 
 /// The health of all backends that are checked. What a poll costs does not grow with their number but by a logarithm.
@@ -76,44 +76,52 @@ impl Monitor {
         }
     }
 
-    /// Checks these and nobody else from now on. First probes are spread over their interval. Who joins a pool that was there
-    /// starts slowly.
-    pub fn set_targets(&mut self, targets: impl IntoIterator<Item = Target>, now_ns: u64) {
-        let mut old = core::mem::take(&mut self.pools);
-        self.queue.clear();
-        for target in targets {
-            let Target { pool, check, backends } = target;
-            let check = Arc::new(check);
-            let (key, known) = match old.remove_entry(&pool) {
-                Some((key, watched)) => (key, Some(watched.backends)),
-                None => (Arc::new(pool), None),
-            };
-            let is_known = known.is_some();
-            let mut known = known.unwrap_or_default();
-            let mut places = BTreeMap::new();
-            for (address, is_draining) in backends {
-                let place = known.remove(&address).unwrap_or_else(|| {
-                    let mut backend = Backend::new(key.clone(), address, check.clone());
-                    backend.due_ns = now_ns + self.jitter(check.interval_ns);
-                    backend.changed_ns = is_known.then_some(now_ns);
-                    self.add(backend)
-                });
-                if let Some(backend) = self.backends.get_mut(place as usize).and_then(Option::as_mut) {
-                    if backend.check.kind != check.kind {
-                        // What the old check found out says nothing about this one.
-                        (backend.pending, backend.status) = (None, Status::Up);
-                    }
-                    backend.check = check.clone();
-                    backend.due_ns = backend.due_ns.min(now_ns + check.interval_ns);
-                    backend.draining_ns = is_draining.then(|| backend.draining_ns.unwrap_or(now_ns));
+    /// Checks these backends of a pool, and no others of it, from now on. First probes are spread over their interval. Who joins
+    /// a pool that was there starts slowly. What it costs grows with the pool.
+    pub fn set_target(&mut self, target: Target, now_ns: u64) {
+        let Target { pool, check, backends } = target;
+        let check = Arc::new(check);
+        let (key, known) = match self.pools.remove_entry(&pool) {
+            Some((key, watched)) => (key, Some(watched.backends)),
+            None => (Arc::new(pool), None),
+        };
+        let is_known = known.is_some();
+        let mut known = known.unwrap_or_default();
+        let mut places = BTreeMap::new();
+        for (address, is_draining) in backends {
+            let place = known.remove(&address).unwrap_or_else(|| {
+                let mut backend = Backend::new(key.clone(), address, check.clone());
+                backend.due_ns = now_ns + self.jitter(check.interval_ns);
+                backend.changed_ns = is_known.then_some(now_ns);
+                self.add(backend)
+            });
+            self.dequeue(place);
+            if let Some(backend) = self.backends.get_mut(place as usize).and_then(Option::as_mut) {
+                if backend.check.kind != check.kind {
+                    // What the old check found out says nothing about this one.
+                    (backend.pending, backend.status) = (None, Status::Up);
                 }
-                self.enqueue(place);
-                let _ = places.insert(address, place);
+                backend.check = check.clone();
+                backend.due_ns = backend.due_ns.min(now_ns + check.interval_ns);
+                backend.draining_ns = is_draining.then(|| backend.draining_ns.unwrap_or(now_ns));
             }
-            self.remove(known);
-            let _ = self.pools.insert(key, Watched { check, backends: places });
+            self.enqueue(place);
+            let _ = places.insert(address, place);
         }
-        old.into_values().for_each(|watched| self.remove(watched.backends));
+        self.remove(known);
+        let _ = self.pools.insert(key, Watched { check, backends: places });
+    }
+
+    /// Checks nobody of a pool any more.
+    pub fn remove_target(&mut self, pool: &PoolKey) {
+        if let Some(watched) = self.pools.remove(pool) {
+            self.remove(watched.backends);
+        }
+    }
+
+    /// The pools that are watched, each with the number of its backends.
+    pub fn pools(&self) -> impl Iterator<Item = (&Arc<PoolKey>, usize)> {
+        self.pools.iter().map(|(pool, watched)| (pool, watched.backends.len()))
     }
 
     fn add(&mut self, backend: Backend) -> u32 {
@@ -129,6 +137,7 @@ impl Monitor {
 
     fn remove(&mut self, places: BTreeMap<SocketAddr, u32>) {
         for place in places.into_values() {
+            self.dequeue(place);
             if let Some(gone) = self.backends.get_mut(place as usize) {
                 *gone = None;
                 self.free.push(place);
@@ -138,13 +147,24 @@ impl Monitor {
 
     /// Notes when a backend is to be looked at, if it is probed.
     fn enqueue(&mut self, place: u32) {
-        if let Some(backend) = self.at(place).filter(|backend| backend.check.kind.is_some()) {
-            let at_ns = backend.pending.map_or(backend.due_ns, |(_, deadline_ns)| deadline_ns);
+        if let Some(at_ns) = self.look_ns(place) {
             let _ = self.queue.insert((at_ns, place));
         }
     }
 
-    fn at(&self, place: u32) -> Option<&Backend> {
+    /// Forgets it again, before what it depends on changes.
+    fn dequeue(&mut self, place: u32) {
+        if let Some(at_ns) = self.look_ns(place) {
+            let _ = self.queue.remove(&(at_ns, place));
+        }
+    }
+
+    fn look_ns(&self, place: u32) -> Option<u64> {
+        let backend = self.at(place).filter(|backend| backend.check.kind.is_some())?;
+        Some(backend.pending.map_or(backend.due_ns, |(_, deadline_ns)| deadline_ns))
+    }
+
+    pub(crate) fn at(&self, place: u32) -> Option<&Backend> {
         self.backends.get(place as usize)?.as_ref()
     }
 
@@ -205,16 +225,6 @@ impl Monitor {
     /// When [`Monitor::poll`] has something to do next.
     pub fn next_ns(&self) -> u64 {
         self.queue.first().map_or(u64::MAX, |(at_ns, _)| *at_ns)
-    }
-
-    /// When a share changes next after `now_ns` because of time alone. Looks at all backends.
-    pub fn next_share_ns(&self, now_ns: u64) -> u64 {
-        self.backends
-            .iter()
-            .flatten()
-            .filter_map(|backend| backend.next_share_ns(now_ns))
-            .min()
-            .unwrap_or(u64::MAX)
     }
 
     /// What is known of a backend; `None` if its pool is not watched.

@@ -9,11 +9,20 @@ use crate::{Check, Status};
 /// Steps in which a slow start's share grows: each is a change of the table.
 const STEPS: u64 = 4;
 
+/// What is so of a pool's shares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shares {
+    /// So few are up that all are used.
+    pub panics: bool,
+    /// When time alone changes them, if it does.
+    pub until_ns: Option<u64>,
+}
+
 impl Monitor {
     /// Changes a pool's backends to what the table is to be built of at this moment. A pool that is not watched stays as it
-    /// is. True if so few are up that all are used.
-    pub fn shares(&self, pool: &mut Pool, now_ns: u64) -> bool {
-        let Some(watched) = self.pools.get(&pool.key) else { return false };
+    /// is.
+    pub fn shares(&self, pool: &mut Pool, now_ns: u64) -> Shares {
+        let Some(watched) = self.pools.get(&pool.key) else { return Shares::default() };
         let check = &watched.check;
         let known = |member: &Member| self.known(watched, member.address);
         let is_down = |member: &Member| known(member).is_some_and(|backend| backend.status == Status::Down);
@@ -41,7 +50,8 @@ impl Monitor {
             let until_ns = known(member).and_then(|backend| backend.drains_until_ns(panics));
             member.state != State::Draining || until_ns.is_none_or(|until_ns| now_ns < until_ns)
         });
-        panics
+        let all = watched.backends.values().filter_map(|place| self.at(*place));
+        Shares { panics, until_ns: all.filter_map(|backend| backend.next_share_ns(now_ns)).min() }
     }
 }
 
@@ -63,7 +73,7 @@ impl Backend {
     }
 
     /// When its share changes next because of time alone.
-    pub(crate) fn next_share_ns(&self, now_ns: u64) -> Option<u64> {
+    fn next_share_ns(&self, now_ns: u64) -> Option<u64> {
         let step = self.step(now_ns);
         let slow = self.changed_ns.filter(|_| step < STEPS);
         let slow = slow.map(|at_ns| at_ns + self.check.slow_start_ns / STEPS * step);

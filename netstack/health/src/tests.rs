@@ -52,8 +52,12 @@ impl World {
         let pool = pool(backends);
         let mut monitor = Monitor::new(7);
         let backends = pool.backends.iter().map(|backend| (backend.address, false)).collect();
-        monitor.set_targets([Target { pool: pool.key.clone(), check, backends }], 0);
+        monitor.set_target(Target { pool: pool.key.clone(), check, backends }, 0);
         World { monitor, pool, now_ns: 0, dead: Vec::new(), probes: Vec::new(), events: Vec::new() }
+    }
+
+    fn next_share_ns(&self) -> u64 {
+        self.monitor.shares(&mut self.pool.clone(), self.now_ns).until_ns.unwrap_or(u64::MAX)
     }
 
     /// Polls whenever the monitor asks for it.
@@ -68,7 +72,7 @@ impl World {
                     self.events.extend(self.monitor.report(probe.number, Ok(()), self.now_ns));
                 }
             }
-            let next_ns = self.monitor.next_ns().min(self.monitor.next_share_ns(self.now_ns));
+            let next_ns = self.monitor.next_ns().min(self.next_share_ns());
             assert!(next_ns > self.now_ns, "time stands still");
             if next_ns > end_ns {
                 self.now_ns = end_ns;
@@ -200,7 +204,7 @@ fn what_is_checked_changes_and_who_stays_keeps_his_health() {
     let (key, check) = (world.pool.key.clone(), Check { drain_ns: 60 * SECOND, ..Check::default() });
     let backends = vec![(at(1), false), (at(2), true), (at(7), false)];
     let slow = Check { slow_start_ns: 40 * SECOND, ..check };
-    world.monitor.set_targets([Target { pool: key.clone(), check: slow, backends }], world.now_ns);
+    world.monitor.set_target(Target { pool: key.clone(), check: slow, backends }, world.now_ns);
     assert_eq!([0, 1, 7].map(|number| world.status(number)), [None, Some(Status::Down), Some(Status::Up)]);
     // Number 2 drains for another reason, and not for ever; number 7 starts slowly.
     world.pool = pool(8);
@@ -209,8 +213,8 @@ fn what_is_checked_changes_and_who_stays_keeps_his_health() {
     assert_eq!(world.shares(), [(1, None), (2, None), (7, Some(3))]);
     world.run(61);
     assert_eq!(world.shares(), [(7, Some(3))]);
-    world.monitor.set_targets([], world.now_ns);
-    assert_eq!((world.monitor.next_ns(), world.monitor.next_share_ns(world.now_ns)), (u64::MAX, u64::MAX));
+    world.monitor.remove_target(&key);
+    assert_eq!((world.monitor.next_ns(), world.next_share_ns()), (u64::MAX, u64::MAX));
     assert!(world.monitor.poll(u64::MAX / 2, &mut world.events).is_none());
 }
 
@@ -221,7 +225,7 @@ fn without_probes_all_are_up_and_who_terminates_drains() {
     world.dead = vec![0, 1];
     let backends = vec![(at(0), false), (at(1), true)];
     let target = |check| Target { pool: pool(0).key, check, backends: backends.clone() };
-    world.monitor.set_targets([target(check)], 0);
+    world.monitor.set_target(target(check), 0);
     world.pool.backends[1].state = State::Draining;
     world.run(9);
     assert_eq!(world.shares(), [(0, Some(3)), (1, None)]);
@@ -229,7 +233,7 @@ fn without_probes_all_are_up_and_who_terminates_drains() {
     assert_eq!((world.shares(), world.probes.len()), (vec![(0, Some(3))], 0));
     // 0 is for ever.
     let check = Check { kind: None, drain_ns: 0, ..Check::default() };
-    world.monitor.set_targets([target(check)], world.now_ns);
+    world.monitor.set_target(target(check), world.now_ns);
     assert_eq!(world.shares(), [(0, Some(3)), (1, None)]);
     world.run(100_000);
     assert_eq!(world.shares(), [(0, Some(3)), (1, None)]);

@@ -1,6 +1,6 @@
 //! Balance, disruption and build time: `cargo run --release -p maglev --example figures`.
 //!
-//! Beside ours stand the paper's figures (NSDI 2016: §5.3 balance, §3.4 build time) and those of a plain implementation
+//! Beside ours stand the paper's figures (NSDI 2016, §5.3: balance, build time) and those of a plain implementation
 //! in C with stored permutations, mean of 10 seeds on a machine like the one the project is measured on.
 
 use std::collections::HashMap;

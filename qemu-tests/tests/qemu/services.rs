@@ -1,10 +1,14 @@
 //! Services before backends that real programs run: connections that outlive appliances and backends, and bulk.
 
+use std::net::IpAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::farm::{BULK, Connections, FLOWS, Farm, VIP, apply, wait_until, wait_until_it_answers};
+use lab::farm::{
+    BULK, Connections, FLOWS, Farm, NODE_PORT, VIP, VIP6, apply, near_client, objects6, wait_until,
+    wait_until_it_answers,
+};
 use lab::{Api, Vm, gateway};
 use qemu_tests::Experiment;
 use serde_json::Value;
@@ -105,8 +109,17 @@ pub fn requests_and_bulk_by_every_way(experiment: &Experiment) -> Result<()> {
     farm.take_service_address(2)?;
     for forwarding in ["nat", "full-nat", "direct", "ipip", "gue"] {
         apply(&api, &Farm::objects(forwarding, &[2], &[]))?;
-        let megabits = bulk(&farm)?;
+        let megabits = bulk(&farm, VIP.into(), BULK, 12)?;
         experiment.measured(format!("TCP over {forwarding}: {megabits:.0} Mbit/s"));
+    }
+    for forwarding in ["nat", "direct", "gue"] {
+        apply(&api, &objects6(forwarding, 2))?;
+        let megabits = bulk(&farm, VIP6.into(), BULK, 4)?;
+        experiment.measured(format!("TCP and IPv6 over {forwarding}: {megabits:.0} Mbit/s"));
+        if forwarding == "nat" {
+            let megabits = bulk(&farm, near_client(0, 1).into(), NODE_PORT, 4)?;
+            experiment.measured(format!("TCP and IPv6 by a node port: {megabits:.0} Mbit/s"));
+        }
     }
     Ok(())
 }
@@ -195,23 +208,24 @@ pub fn a_backend_that_fails_its_checks_is_avoided(experiment: &Experiment) -> Re
     Ok(())
 }
 
-/// Bytes in bulk to the service; Mbit/s.
-fn bulk(farm: &Farm) -> Result<f64> {
+/// So many megabytes in bulk to the service at an address and port; Mbit/s.
+fn bulk(farm: &Farm, to: IpAddr, port: u16, megabytes: u64) -> Result<f64> {
     let mut server = farm.host(2).command("iperf3");
-    let port = BULK.to_string();
-    let server = server.args(["--server", "--one-off", "--port", &port]).stdout(Stdio::null());
+    let listens = BULK.to_string();
+    let server = server.args(["--server", "--one-off", "--port", &listens]).stdout(Stdio::null());
     let mut server = server.spawn().context("iperf3")?;
     wait_until("iperf3 listens", LIMIT, || {
-        let listening = farm.host(2).run(&["ss", "-ltnH", &format!("sport = :{port}")], LIMIT)?;
+        let listening = farm.host(2).run(&["ss", "-ltnH", &format!("sport = :{listens}")], LIMIT)?;
         Ok(!listening.stdout.is_empty())
     })?;
-    let words = ["iperf3", "--client", &VIP.to_string(), "--port", &port, "--bytes", "12M", "--json"];
+    let (to, port, bytes) = (to.to_string(), port.to_string(), format!("{megabytes}M"));
+    let words = ["iperf3", "--client", &to, "--port", &port, "--bytes", &bytes, "--json"];
     let report = farm.client.run(&words, LIMIT);
     let _ = server.kill();
     let _ = server.wait();
     let report: Value = serde_json::from_str(&report?.succeeded()?)?;
     let received = &report["end"]["sum_received"];
     let bytes = received["bytes"].as_u64().context("iperf3 reports no bytes")?;
-    ensure!(bytes >= 8_000_000, "only {bytes} of 12,000,000 bytes arrived");
+    ensure!(bytes >= megabytes * 600_000, "only {bytes} of {megabytes},000,000 bytes arrived");
     Ok(received["bits_per_second"].as_f64().unwrap_or_default() / 1e6)
 }

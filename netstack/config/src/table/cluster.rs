@@ -15,6 +15,10 @@ const fn addresses(max: usize) -> Schema {
     Schema::List { items: &Schema::Text(Format::Address), key: &[], max }
 }
 
+const fn networks() -> Schema {
+    Schema::List { items: &Schema::Text(Format::Network), key: &[], max: MAX_ADDRESSES }
+}
+
 /// The `cluster` section.
 pub(super) static CLUSTER: Schema = Schema::Object(&[
     field(
@@ -35,6 +39,18 @@ pub(super) static CLUSTER: Schema = Schema::Object(&[
         &const { addresses(MAX_ADDRESSES) },
         Default("[]"),
         "Source addresses of full NAT; answers to them must come back to this node.",
+    ),
+    field(
+        "masquerade",
+        &const { networks() },
+        Default("[]"),
+        "Clients in these networks get a source address of full NAT on their way to backends, unless the traffic policy is Local.",
+    ),
+    field(
+        "masquerade_except",
+        &const { networks() },
+        Default("[]"),
+        "Clients in these networks, which are parts of those in masquerade, keep their addresses.",
     ),
     field(
         "tunnel_addresses",

@@ -55,7 +55,7 @@ pub(super) fn put(node: &mut Node, request: &Request, body: &[u8]) -> Reply {
 
 fn read(node: &Node, body: &[u8]) -> Result<Config, Vec<config::Problem>> {
     let mut config = config::parse(body)?;
-    node.check_ports(&config)?;
+    node.check(&config)?;
     config.keep_secrets(node.running.config());
     let missing = config::missing_secrets(&config);
     if missing.is_empty() { Ok(config) } else { Err(missing) }

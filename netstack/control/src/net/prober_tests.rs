@@ -40,7 +40,7 @@ impl World {
     fn new(backends: &[SocketAddr], check: Check) -> Self {
         let mut monitor = Monitor::new(3);
         let backends = backends.iter().map(|backend| (*backend, false)).collect();
-        monitor.set_targets([Target { pool: key(), check, backends }], 0);
+        monitor.set_target(Target { pool: key(), check, backends }, 0);
         let mut host = Client::new(None, &[], "10.0.0.1");
         host.take_all_addresses("2001:db8::1");
         Self {
@@ -155,7 +155,7 @@ fn tcp_connections_are_made_and_leave_nothing() {
         world.silent = |_| true;
         world.run(5);
         assert_eq!(world.events(), [(Status::Down, Some(Failure::Timeout))]);
-        world.monitor.set_targets([], world.now_ns);
+        world.monitor.remove_target(&key());
         world.run(2);
         assert_eq!((world.prober.running(), world.stack.sockets.iter().count()), (0, 0));
     }

@@ -11,8 +11,10 @@ TUNSETIFF = 0x400454CA
 device = open("/dev/net/tun", "r+b", buffering=0)
 fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH14x", sys.argv[1].encode(), IFF_TUN_WITHOUT_INFORMATION))
 if len(sys.argv) > 2:
-    wire = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    wire.bind(("", int(sys.argv[2])))
+    # Of IPv4 as well.
+    wire = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    wire.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    wire.bind(("::", int(sys.argv[2])))
     header = 0
 else:
     wire = socket.socket(socket.AF_INET, socket.SOCK_RAW, 4)

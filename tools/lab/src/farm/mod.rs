@@ -7,7 +7,9 @@
 //! ```
 //!
 //! The client reaches the service's address, and backends the client's, by all appliances that [`Farm::route_via`] names, in
-//! equal shares of connections. The two directions of a connection may pass different ones.
+//! equal shares of connections. All have addresses of IPv6, too (`ipv6`). The two directions of a connection may pass different ones.
+
+mod ipv6;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -21,6 +23,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{Api, Netns, Nic, VmBuilder, gateway};
+use ipv6::{CLIENT6, backend_address6, near_backends};
+pub use ipv6::{NODE_PORT, VIP6, near_client, objects6};
 
 /// The service's address.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -119,7 +123,9 @@ impl Farm {
         for (index, backend) in farm.backends.iter().enumerate() {
             let device = format!("b{index}");
             backend.host.join(&farm.fabric, &device)?;
-            backend.host.bring_up(&device, &[&format!("{}/24", backend_address(index))])?;
+            let addresses =
+                [format!("{}/24", backend_address(index)), format!("{}/64", backend_address6(index))];
+            backend.host.bring_up(&device, &addresses.each_ref().map(String::as_str))?;
             farm.attach(&device)?;
         }
         for host in farm.backends.iter().map(|backend| &backend.host).chain([&farm.client]) {
@@ -128,7 +134,7 @@ impl Farm {
             host.sysctl("net/ipv4/conf/default/rp_filter", "0")?;
             host.sysctl("net/ipv4/fib_multipath_hash_policy", "1")?;
         }
-        let _ = farm.client.ip(&["addr", "add", &format!("{CLIENT}/32"), "dev", "lo"])?;
+        farm.client.bring_up("lo", &[&format!("{CLIENT}/32"), &format!("{CLIENT6}/128")])?;
         Ok(farm)
     }
 
@@ -182,13 +188,13 @@ impl Farm {
         self.backends[backend].start(program, arguments)
     }
 
-    /// Has a backend take packets to the service's address that come as they are, in IPIP or in GUE.
+    /// Has a backend take packets to the service's address that come as they are, in IPIP (over IPv4) or in GUE.
     ///
     /// # Errors
     /// The address cannot be added, or a device that decapsulates does not come up in time.
     pub fn take_service_address(&mut self, backend: usize) -> Result<()> {
         let host = &self.backends[backend].host;
-        let _ = host.ip(&["addr", "add", &format!("{VIP}/32"), "dev", "lo"])?;
+        host.bring_up("lo", &[&format!("{VIP}/32"), &format!("{VIP6}/128")])?;
         for (device, port) in [("ipip", None), ("gue", Some("6080"))] {
             let script = include_str!("decapsulate.py");
             let arguments: Vec<&str> = ["-c", script, device].into_iter().chain(port).collect();
@@ -229,10 +235,17 @@ impl Farm {
             "api": { "token": gateway::TOKEN },
             "interfaces": [
                 { "name": "eth0", "addresses": ["10.0.2.15/24"] },
-                { "name": "eth1", "addresses": [format!("10.1{appliance}.0.1/24")] },
-                { "name": "eth2", "addresses": [format!("10.2.0.{}/24", appliance + 1)] },
+                { "name": "eth1", "addresses": [
+                    format!("10.1{appliance}.0.1/24"), format!("{}/64", near_client(appliance, 1)),
+                ] },
+                { "name": "eth2", "addresses": [
+                    format!("10.2.0.{}/24", appliance + 1), format!("{}/64", near_backends(appliance)),
+                ] },
             ],
-            "routes": [{ "prefix": format!("{CLIENT}/32"), "via": [{ "address": client }] }],
+            "routes": [
+                { "prefix": format!("{CLIENT}/32"), "via": [{ "address": client }] },
+                { "prefix": format!("{CLIENT6}/128"), "via": [{ "address": near_client(appliance, 2) }] },
+            ],
             "cluster": { "flows_per_worker": FLOWS },
         })
     }
@@ -243,7 +256,8 @@ impl Farm {
     /// A device is not there or cannot be moved, or `ip` refuses an address or a route.
     pub fn join(&self) -> Result<()> {
         for (appliance, [client, backends]) in self.taps.iter().enumerate() {
-            self.client.adopt(client, &[&format!("10.1{appliance}.0.2/24")])?;
+            let addresses = [format!("10.1{appliance}.0.2/24"), format!("{}/64", near_client(appliance, 2))];
+            self.client.adopt(client, &addresses.each_ref().map(String::as_str))?;
             let _ = Command::new("ip")
                 .args(["link", "set", backends, "netns", self.fabric.name()])
                 .status()
@@ -261,7 +275,8 @@ impl Farm {
         let route =
             |host: &Netns, prefix: &str, source: &[&str], via: &dyn Fn(usize) -> String| -> Result<()> {
                 let hops: Vec<String> = appliances.iter().map(|appliance| via(*appliance)).collect();
-                let mut words = vec!["route", "replace", prefix];
+                let family = if prefix.contains(':') { "-6" } else { "-4" };
+                let mut words = vec![family, "route", "replace", prefix];
                 words.extend(source);
                 hops.iter().for_each(|hop| words.extend(["nexthop", "via", hop]));
                 host.ip(&words).map(drop)
@@ -270,8 +285,13 @@ impl Farm {
         route(&self.client, &format!("{VIP}/32"), &["src", &source], &|appliance| {
             format!("10.1{appliance}.0.1")
         })?;
+        let source = CLIENT6.to_string();
+        route(&self.client, &format!("{VIP6}/128"), &["src", &source], &|appliance| {
+            near_client(appliance, 1).to_string()
+        })?;
         for backend in &self.backends {
-            route(&backend.host, "default", &[], &|appliance| format!("10.2.0.{}", appliance + 1))?;
+            route(&backend.host, "0.0.0.0/0", &[], &|appliance| format!("10.2.0.{}", appliance + 1))?;
+            route(&backend.host, "::/0", &[], &|appliance| near_backends(appliance).to_string())?;
         }
         Ok(())
     }
