@@ -47,7 +47,7 @@ pub static CONFIG: Schema = Schema::Object(&[
         "cluster",
         &cluster::CLUSTER,
         Default(
-            r#"{"node_addresses":[],"source_addresses":[],"tunnel_addresses":[],"gue_port":6080,"tcp_window":"liberal","flow_timeouts":{"tcp_opening_ms":30000,"tcp_established_ms":1800000,"tcp_closing_ms":120000,"tcp_closed_ms":10000,"opening_ms":30000,"established_ms":180000},"health_check":{"kind":"none","path":"/","status":"200-399","interval_ms":5000,"timeout_ms":2000,"rise":2,"fall":3,"panic_percent":50,"slow_start_ms":0,"drain_ms":300000}}"#,
+            r#"{"masquerade":[],"masquerade_except":[],"node_addresses":[],"source_addresses":[],"tunnel_addresses":[],"gue_port":6080,"tcp_window":"liberal","flow_timeouts":{"tcp_opening_ms":30000,"tcp_established_ms":1800000,"tcp_closing_ms":120000,"tcp_closed_ms":10000,"opening_ms":30000,"established_ms":180000},"health_check":{"kind":"none","path":"/","status":"200-399","interval_ms":5000,"timeout_ms":2000,"rise":2,"fall":3,"panic_percent":50,"slow_start_ms":0,"drain_ms":300000}}"#,
         ),
         "What the node is in a Kubernetes cluster, whose services and policies it enforces.",
     ),
