@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// How long a connection may take to answer: retransmissions after a loss take their time.
 const ANSWER: Duration = Duration::from_secs(15);
 /// Long-lived connections.
-const CONNECTIONS: u64 = 1500;
+const CONNECTIONS: u64 = 2000;
 
 /// The same on all appliances.
 fn apply_to(apis: &[&Api], objects: &Value) -> Result<()> {

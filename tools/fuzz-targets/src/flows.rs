@@ -2,8 +2,9 @@
 //! addressed to the router, and with its checksums made right, at both ports; and the answers to all that leaves. The node is
 //! kept from input to input, and what is in force changes now and then.
 //!
-//! Whatever comes in leaves, is dropped for a reason, or goes to control; right checksums stay right; an answer to a packet that
-//! was translated comes from where that packet went; both directions are of the same worker.
+//! Whatever comes in leaves, is dropped for a reason, goes to control, or is held, as is a fragment before its first; right
+//! checksums stay right; an answer to a packet that was translated comes from where that packet went; both directions are of the
+//! same worker.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv6Addr};
