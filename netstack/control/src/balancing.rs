@@ -176,8 +176,7 @@ impl Node {
             self.platform.random(&mut secret);
             let secret = u128::from_le_bytes(secret);
             let secret = [secret as u64, (secret >> 64) as u64];
-            let mut flows =
-                Flows::new(&config(flows4, secret), &config(flows6, secret), worker, workers)?;
+            let mut flows = Flows::new(&config(flows4, secret), &config(flows6, secret), worker, workers)?;
             if is_strict {
                 flows.follow_windows()?;
             }
@@ -192,9 +191,10 @@ impl Node {
         let workers = self.shared.workers() as u64;
         let (wanted, taken) = (flow_bytes(&config.cluster), flow_bytes(&self.running.config().cluster));
         let of_pair = wanted.0 + wanted.1;
-        let taken_bytes = self.balancing.flows.map_or(0, |(v4, v6)| {
-            workers * (v4.capacity as u64 * taken.0 + v6.capacity as u64 * taken.1)
-        });
+        let taken_bytes = self
+            .balancing
+            .flows
+            .map_or(0, |(v4, v6)| workers * (v4.capacity as u64 * taken.0 + v6.capacity as u64 * taken.1));
         let bytes = (self.platform.memory().free_bytes + taken_bytes) / MOST_PART;
         let most = (bytes / of_pair / workers.max(1)).max(FLOWS4.0);
         (flows > most).then(|| config::Problem {
