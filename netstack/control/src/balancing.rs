@@ -166,6 +166,7 @@ impl Node {
     }
 
     /// Tables for so many IPv4 and IPv6 flows, for each worker.
+    #[expect(clippy::vec_box, reason = "workers are given boxes")]
     fn make_flows(&mut self, (flows4, flows6): (usize, usize)) -> Result<Vec<Box<Flows>>, flow::Error> {
         let workers = self.shared.workers();
         let is_strict = self.running.config().cluster.tcp_window == TcpWindow::Strict;
