@@ -1,8 +1,9 @@
-//! Workload `aead`: AES-GCM and ChaCha20-Poly1305 alone, each kernel, packets of one size in batches, under 1 and under 10,000
+//! Workload `aead`: AES-GCM, ChaCha20-Poly1305 and AES-CBC with HMAC alone, each kernel, packets of one size in batches, under 1 and under 10,000
 //! keys.
 //!
 //! With feature `peers` other people's ciphers are measured in the same run.
 
+mod cbc;
 #[cfg(feature = "peers")]
 mod peers;
 mod ports;
@@ -121,21 +122,27 @@ enum Cipher {
     Aes128Gcm,
     Aes256Gcm,
     ChaCha20Poly1305,
+    Aes128CbcSha256,
 }
 
 impl Cipher {
-    const ALL: [Self; 3] = [Self::Aes128Gcm, Self::Aes256Gcm, Self::ChaCha20Poly1305];
+    const ALL: [Self; 4] = [Self::Aes128Gcm, Self::Aes256Gcm, Self::ChaCha20Poly1305, Self::Aes128CbcSha256];
 
     fn name(self) -> &'static str {
         match self {
             Self::Aes128Gcm => "AES-128-GCM",
             Self::Aes256Gcm => "AES-256-GCM",
             Self::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+            Self::Aes128CbcSha256 => "AES-128-CBC-SHA256",
         }
     }
 
     fn key_bytes(self) -> usize {
-        if self == Self::Aes128Gcm { 16 } else { 32 }
+        match self {
+            Self::Aes128Gcm => 16,
+            Self::Aes256Gcm | Self::ChaCha20Poly1305 => 32,
+            Self::Aes128CbcSha256 => 16 + 32,
+        }
     }
 
     /// What the execution ports allow a 512-bit kernel of AES-GCM, in clocks per four blocks.
@@ -143,7 +150,7 @@ impl Cipher {
         match self {
             Self::Aes128Gcm => Some(ports.gcm128),
             Self::Aes256Gcm => Some(ports.gcm256),
-            Self::ChaCha20Poly1305 => None,
+            Self::ChaCha20Poly1305 | Self::Aes128CbcSha256 => None,
         }
     }
 
@@ -153,7 +160,7 @@ impl Cipher {
         let aim = match self {
             Self::Aes128Gcm => aim.1,
             Self::Aes256Gcm => aim.2,
-            Self::ChaCha20Poly1305 => 0.0,
+            Self::ChaCha20Poly1305 | Self::Aes128CbcSha256 => 0.0,
         };
         (aim > 0.0).then_some(aim)
     }
@@ -193,7 +200,9 @@ pub fn run(wanted: impl Fn(&str) -> bool) -> Vec<Row> {
             if contenders.is_empty() {
                 continue;
             }
-            for text_bytes in TEXT_BYTES {
+            // CBC takes whole blocks.
+            let is_cbc = cipher == Cipher::Aes128CbcSha256;
+            for text_bytes in TEXT_BYTES.into_iter().filter(|bytes| !is_cbc || bytes.is_multiple_of(16)) {
                 let shape = Shape { cipher, keys, text_bytes };
                 rows.extend(measure(&contenders, shape, ports));
             }
@@ -212,7 +221,7 @@ struct Shape {
 
 /// The names of all contenders that this machine and build have.
 pub fn names() -> Vec<String> {
-    let ciphers = [Cipher::Aes128Gcm, Cipher::ChaCha20Poly1305];
+    let ciphers = [Cipher::Aes128Gcm, Cipher::ChaCha20Poly1305, Cipher::Aes128CbcSha256];
     let all = ciphers.into_iter().flat_map(|cipher| contenders(cipher, 1, &|_| true));
     let mut names: Vec<String> = Vec::new();
     for name in all.map(|contender| contender.name()) {
@@ -229,6 +238,9 @@ fn contenders(cipher: Cipher, keys: usize, wanted: &impl Fn(&str) -> bool) -> Ve
     let key = |i: usize| (0..cipher.key_bytes()).map(|j| byte(i, j)).collect();
     let bytes: Vec<Vec<u8>> = (0..keys).map(key).collect();
     let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
+    if cipher == Cipher::Aes128CbcSha256 {
+        return cbc::all(&bytes, wanted);
+    }
     if cipher == Cipher::ChaCha20Poly1305 {
         let key = |key: &Vec<u8>| chacha::Key::new(key.first_chunk().expect("32 bytes"));
         for own in chacha::Kernel::ALL.into_iter().rev().filter_map(ChaChaPoly::with_kernel) {

@@ -21,6 +21,7 @@ macro_rules! peer {
                         Cipher::Aes128Gcm => &AES_128_GCM,
                         Cipher::Aes256Gcm => &AES_256_GCM,
                         Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+                        Cipher::Aes128CbcSha256 => unreachable!("it is no AEAD"),
                     };
                     let key =
                         |key: &Vec<u8>| LessSafeKey::new(UnboundKey::new(algorithm, key).expect("length"));
