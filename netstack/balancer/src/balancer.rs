@@ -157,6 +157,10 @@ pub trait Observer {
         true
     }
 
+    /// Packets of a vector, by their index, that begin flows as it looks, with the addresses that these will be between: told
+    /// before the first of them is decided about, so that what is known of addresses can be looked up for all at once.
+    fn foresee(&mut self, _: impl Iterator<Item = (usize, (IpAddr, IpAddr))>) {}
+
     /// True if a word that is kept with a flow says that its packets pass. Those of an established flow are then told to
     /// [`Observer::passed`], which needs less to be put together than [`Observer::decided`].
     fn knows(&self, _kept: u32) -> bool {
@@ -166,7 +170,7 @@ pub trait Observer {
     /// A packet passes.
     fn passed(&mut self, _: Passed<'_>) {}
 
-    /// A packet has been decided about. False: it is dropped as [`Reason::Refused`], and its flow ends.
+    /// A packet has been decided about. False: it is dropped as [`Reason::Refused`], and its flow ends, or does not begin.
     fn decided(&mut self, packet: Decided<'_>) -> bool;
 }
 

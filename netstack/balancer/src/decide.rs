@@ -142,6 +142,16 @@ impl<K: Family> Plan<K> {
     fn keep_pair(&mut self, flows: &FlowTable<K>, answer: K) {
         self.keeps = Keeps::Pair(flows.prefetch(&answer), answer);
     }
+
+    /// The addresses that the flow will be between.
+    #[inline(always)]
+    pub(crate) fn ends(&self, key: &K) -> (IpAddr, IpAddr) {
+        let to = match &self.keeps {
+            Keeps::Pair(_, answer) => answer.source_address(),
+            Keeps::One | Keeps::Nothing => key.destination().ip(),
+        };
+        (key.source_address(), to)
+    }
 }
 
 impl Context<'_> {

@@ -11,9 +11,10 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use buffer::VECTOR_SIZE;
-use flow::{FlowTable, Home, Observed, Refused, Segment, Slot, V4, V6};
+use flow::{FlowTable, Home, Newcomer, Observed, Refused, Segment, Slot, V4, V6};
 use rewrite::{Fragment, Plain, Transport, Tuple, View, translate, translate_error};
 use services::Forwarding;
 
@@ -115,6 +116,9 @@ impl Lanes {
                 deferred += 1;
             }
         }
+        if deferred > 0 {
+            observer.foresee(self.beginning(first, deferred));
+        }
         let plans = self.plans4.iter().zip(&self.plans6);
         for (Deferred { index, next }, (plan4, plan6)) in self.deferred.iter().zip(plans).take(deferred) {
             let Some((packet, verdict)) = packets.get_mut(*index).zip(verdicts.get_mut(*index)) else {
@@ -122,16 +126,33 @@ impl Lanes {
             };
             let observer = (first + index, &mut *observer);
             let lanes = (self.lanes4.get(*index), self.lanes6.get(*index));
-            *verdict = match (self.kinds.get(*index), lanes) {
+            match (self.kinds.get(*index), lanes) {
                 (Some(Kind::V4), (Some(lane), _)) => {
-                    later(context, flows4, packet, (lane, plan4), *next, observer)
+                    later(context, flows4, (packet, verdict), (lane, plan4), *next, observer);
                 }
                 (Some(Kind::V6), (_, Some(lane))) => {
-                    later(context, flows6, packet, (lane, plan6), *next, observer)
+                    later(context, flows6, (packet, verdict), (lane, plan6), *next, observer);
                 }
-                _ => other(context, (flows4, flows6), packet, observer),
-            };
+                _ => *verdict = other(context, (flows4, flows6), packet, observer),
+            }
         }
+    }
+
+    /// Of the first `count` packets that are left to the third pass, those that begin flows as planned, and between whom.
+    fn beginning(&self, first: usize, count: usize) -> impl Iterator<Item = (usize, (IpAddr, IpAddr))> + '_ {
+        let plans = self.plans4.iter().zip(&self.plans6);
+        let begin = self.deferred.iter().zip(plans).take(count);
+        begin.filter(|(deferred, _)| matches!(deferred.next, Next::Begin)).filter_map(
+            move |(deferred, plans)| {
+                let index = deferred.index;
+                let ends = match self.kinds.get(index)? {
+                    Kind::V4 => plans.0.ends(&self.lanes4.get(index)?.key),
+                    Kind::V6 => plans.1.ends(&self.lanes6.get(index)?.key),
+                    Kind::Other => return None,
+                };
+                Some((first + index, ends))
+            },
+        )
     }
 
     #[inline(always)]
@@ -201,14 +222,7 @@ fn swift<K: Family, O: Observer>(
         is_answer,
         tally: found.tally,
     });
-    *verdict = match backend {
-        None => Verdict::NotOurs,
-        Some(backend) if translates(backend) => {
-            let _ = lane.key.redirect(backend.address, packet);
-            Verdict::Route
-        }
-        Some(backend) => bring(context.snapshot, lane.home.hash(), (binding, backend)),
-    };
+    send(context, (lane, binding), backend, (packet, verdict));
     Ok(())
 }
 
@@ -217,65 +231,59 @@ fn swift<K: Family, O: Observer>(
 fn later<K: Family, O: Observer>(
     context: &Context<'_>,
     flows: &mut FlowTable<K>,
-    packet: &mut [u8],
+    (packet, verdict): (&mut [u8], &mut Verdict),
     (lane, plan): (&Lane<K>, &Plan<K>),
     next: Next,
     (index, observer): (usize, &mut O),
-) -> Verdict {
+) {
+    let given = (&mut *packet, &mut *verdict);
     let done = match next {
-        Next::ByPeer(slot) => by_peer(context, flows, packet, (lane, slot), (index, &mut *observer)),
-        Next::Begin => begin(context, flows, packet, (lane, plan), (index, &mut *observer)),
+        Next::ByPeer(slot) => by_peer(context, flows, given, (lane, slot), (index, &mut *observer)),
+        Next::Begin => begin(context, flows, given, (lane, plan), (index, &mut *observer)),
         Next::Decide => None,
     };
-    done.unwrap_or_else(|| {
+    if done.is_none() {
         let view = lane.key.view(lane.observed);
         let seen = Seen { view: &view, home: lane.home, key: lane.key };
-        decide(context, flows, packet, &seen, (index, observer))
-    })
+        *verdict = decide(context, flows, packet, &seen, (index, observer));
+    }
 }
 
-/// Begins a flow as planned. None if a packet before this one has begun it.
+/// Begins a flow as planned, and gives the packet its verdict, where it is to be. None if a packet before this one has begun it.
 #[inline(always)]
 fn begin<K: Family, O: Observer>(
     context: &Context<'_>,
     flows: &mut FlowTable<K>,
-    packet: &mut [u8],
+    (packet, verdict): (&mut [u8], &mut Verdict),
     (lane, plan): (&Lane<K>, &Plan<K>),
     (index, observer): (usize, &mut O),
-) -> Option<Verdict> {
+) -> Option<()> {
     if flows.find_at(lane.home, &lane.key).is_some() {
         return None;
     }
     let is_bound = plan.number != NOBODY;
-    let (to, verdict) = if is_bound {
-        let backend = context.snapshot.backend(plan.number)?;
-        match translates(backend) {
-            true => (Some(backend.address), Verdict::Route),
-            false => (None, bring(context.snapshot, lane.home.hash(), (plan.number, backend))),
-        }
-    } else {
-        (None, Verdict::NotOurs)
+    let backend = if is_bound { Some(context.snapshot.backend(plan.number)?) } else { None };
+    let to = backend.filter(|backend| translates(backend)).map(|backend| backend.address);
+    let newcomer = |answers| Newcomer {
+        asks: (lane.home, &lane.key),
+        answers,
+        observed: lane.observed,
+        binding: plan.number,
+        now_ns: context.now_ns,
     };
-    let (first, now_ns) = (lane.observed, context.now_ns);
-    let flow = match &plan.keeps {
-        Keeps::Pair(home, answer) => {
-            let (asks, answers) = ((lane.home, &lane.key), (*home, answer));
-            Some(flows.insert_absent_pair(asks, answers, first, plan.number, now_ns))
-        }
-        Keeps::One => Some(flows.insert_absent(lane.home, &lane.key, first, plan.number, now_ns)),
+    let newcomer = match &plan.keeps {
+        Keeps::Pair(home, answer) => Some(newcomer(Some((*home, answer)))),
+        Keeps::One => Some(newcomer(None)),
         Keeps::Nothing => None,
     };
-    if let Some(Err(Refused::AnswerTaken)) = flow {
-        return None;
-    }
-    // A flow that is not taken is served all the same, by the service's table alone.
-    let flow = flow.and_then(Result::ok);
-    if let Some(slot) = flow.filter(|_| flows.follows_windows(lane.observed)) {
-        let _ = in_window(flows, slot, packet, K::TRANSPORT_OFFSET);
-    }
+    let room = match newcomer.as_ref().map(|flow| flows.room(flow)) {
+        Some(Err(Refused::AnswerTaken)) => return None,
+        // A flow that is not taken is served all the same, by the service's table alone.
+        room => room.and_then(Result::ok),
+    };
     let view = lane.key.view(lane.observed);
     let translated: Option<Tuple> = to.and_then(|to| lane.key.with_destination(to)).map(Into::into);
-    let (kept, tally) = flow.map_or((None, None), |slot| flows.kept_mut(slot, slot));
+    let mut kept = 0;
     let decided = Decided {
         index,
         view: &view,
@@ -283,19 +291,40 @@ fn begin<K: Family, O: Observer>(
         backend: is_bound.then_some(plan.number),
         is_answer: false,
         is_new: true,
-        verdict: kept,
-        tally,
+        verdict: room.as_ref().map(|_| &mut kept),
+        tally: room.as_ref().and_then(|room| flows.tally_in(room)),
     };
+    // Who is refused takes nobody's place.
     if !observer.decided(decided) {
-        if let Some(slot) = flow {
-            flows.remove(slot);
+        *verdict = Verdict::Drop(Reason::Refused);
+        return Some(());
+    }
+    if let (Some(flow), Some(room)) = (&newcomer, room) {
+        let slot = flows.begin(flow, room, kept);
+        if flows.follows_windows(lane.observed) {
+            let _ = in_window(flows, slot, packet, K::TRANSPORT_OFFSET);
         }
-        return Some(Verdict::Drop(Reason::Refused));
     }
-    if let Some(to) = to {
-        let _ = lane.key.redirect(to, packet);
-    }
-    Some(verdict)
+    send(context, (lane, plan.number), backend, (packet, verdict));
+    Some(())
+}
+
+/// Sends a packet of a flow to its backend, if that is bound to one.
+#[inline(always)]
+fn send<K: Family>(
+    context: &Context<'_>,
+    (lane, number): (&Lane<K>, u32),
+    backend: Option<&Backend>,
+    (packet, verdict): (&mut [u8], &mut Verdict),
+) {
+    *verdict = match backend {
+        None => Verdict::NotOurs,
+        Some(backend) if translates(backend) => {
+            let _ = lane.key.redirect(backend.address, packet);
+            Verdict::Route
+        }
+        Some(backend) => bring(context.snapshot, lane.home.hash(), (number, backend)),
+    };
 }
 
 /// A packet of an established flow whose other direction says how it leaves, or what was found about the flow.
@@ -303,10 +332,10 @@ fn begin<K: Family, O: Observer>(
 fn by_peer<K: Family, O: Observer>(
     context: &Context<'_>,
     flows: &mut FlowTable<K>,
-    packet: &mut [u8],
+    (packet, outcome): (&mut [u8], &mut Verdict),
     (lane, slot): (&Lane<K>, Slot),
     (index, observer): (usize, &mut O),
-) -> Option<Verdict> {
+) -> Option<()> {
     let entry = flows.entry(slot).filter(|entry| entry.key().is(&lane.key))?;
     let (binding, is_answer, peer) = (entry.binding, entry.is_answer(), entry.peer()?);
     let to = flows.entry(peer)?.key().reversed();
@@ -329,17 +358,20 @@ fn by_peer<K: Family, O: Observer>(
             Decided { index, view: &view, translated, backend, is_answer, is_new: false, verdict, tally };
         if !observer.decided(decided) {
             flows.remove(slot);
-            return Some(Verdict::Drop(Reason::Refused));
+            *outcome = Verdict::Drop(Reason::Refused);
+            return Some(());
         }
     }
     if !is_bound {
         if is_answer {
             flows.copy_verdict(asks, slot);
         }
-        return Some(Verdict::NotOurs);
+        *outcome = Verdict::NotOurs;
+        return Some(());
     }
     to.write(&lane.key, packet);
-    Some(Verdict::Route)
+    *outcome = Verdict::Route;
+    Some(())
 }
 
 /// A packet that is not plain.

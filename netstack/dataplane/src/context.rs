@@ -5,7 +5,7 @@ use crate::counters::WorkerCounters;
 use crate::flows::Flows;
 use crate::handoff::Outbox;
 use crate::held::Held;
-use crate::policing::{Generation, Policy};
+use crate::policing::{Beginning, Generation, Policy};
 use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
 use crate::token_bucket::TokenBucket;
@@ -66,10 +66,14 @@ pub(crate) struct Scratch {
     pub(crate) destinations4: [u32; VECTOR_SIZE],
     pub(crate) destinations6: [u128; VECTOR_SIZE],
     pub(crate) groups: [u32; VECTOR_SIZE],
+    /// Of packets that go to a neighbour as they are, the groups of the routes to it.
+    pub(crate) neighbours: [u32; VECTOR_SIZE],
     pub(crate) lengths: [u32; VECTOR_SIZE],
     pub(crate) interfaces: [u16; VECTOR_SIZE],
     /// Of the next IPv6 packet that is cut.
     pub(crate) identification: u32,
+    /// What policy needs to know of packets that begin flows.
+    pub(crate) beginning: Beginning,
     /// Where packets of several segments are encrypted and decrypted.
     pub(crate) long: ipsec::Long,
     /// What is done with before flows are looked for.
@@ -84,9 +88,11 @@ impl Scratch {
             destinations4: [0; VECTOR_SIZE],
             destinations6: [0; VECTOR_SIZE],
             groups: [0; VECTOR_SIZE],
+            neighbours: [0; VECTOR_SIZE],
             lengths: [0; VECTOR_SIZE],
             interfaces: [0; VECTOR_SIZE],
             identification: worker as u32,
+            beginning: Beginning::new(),
             long: ipsec::Long::new(),
             untracked: [None; VECTOR_SIZE],
         })

@@ -8,7 +8,7 @@ use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
 use alloc::vec::Vec;
 use balancer::Decided;
-use buffer::{Buf, Flags, Vector};
+use buffer::{Buf, Flags, VECTOR_SIZE, Vector};
 use core::net::IpAddr;
 use policy::classifier::{Classifier, Compiler, CounterId, Ends, HostId, Judged, Record, Way};
 use policy::model::{Direction, Packet, protocol};
@@ -134,6 +134,54 @@ impl From<Classifier> for Policy {
     }
 }
 
+/// Packets of a vector that begin flows between IPv4 addresses, with the classes of these, which were looked up together.
+pub(crate) struct Beginning {
+    count: usize,
+    /// Sources and destinations.
+    addresses: [[u32; VECTOR_SIZE]; 2],
+    classes: [[u32; VECTOR_SIZE]; 2],
+    /// Of each packet of the vector, one more than its place in these columns; 0 if it has none.
+    places: [u16; VECTOR_SIZE],
+}
+
+impl Beginning {
+    pub(crate) fn new() -> Self {
+        let columns = [[0; VECTOR_SIZE]; 2];
+        Self { count: 0, addresses: columns, classes: columns, places: [0; VECTOR_SIZE] }
+    }
+
+    fn clear(&mut self) {
+        if self.count > 0 {
+            self.places.fill(0);
+            self.count = 0;
+        }
+    }
+
+    fn add(&mut self, index: usize, ends: [u32; 2]) {
+        let [sources, destinations] = &mut self.addresses;
+        let columns = (sources.get_mut(self.count), destinations.get_mut(self.count));
+        if let (Some(source), Some(destination)) = columns
+            && let Some(place) = self.places.get_mut(index)
+        {
+            [*source, *destination] = ends;
+            self.count += 1;
+            *place = self.count as u16;
+        }
+    }
+
+    /// The classes of a packet's ends, if it begins the flow that was foreseen.
+    #[inline(always)]
+    fn classes(&self, index: usize, flow: &Packet) -> Option<(u32, u32)> {
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (flow.source, flow.destination) else {
+            return None;
+        };
+        let place = usize::from(*self.places.get(index)?).checked_sub(1)?;
+        let of = |columns: &[[u32; VECTOR_SIZE]; 2]| Some((*columns[0].get(place)?, *columns[1].get(place)?));
+        let is_it = of(&self.addresses) == Some((source.to_bits(), destination.to_bits()));
+        of(&self.classes).filter(|_| is_it)
+    }
+}
+
 /// Judges the packets of a vector.
 pub(crate) struct Judge<'a> {
     policy: &'a Policy,
@@ -144,8 +192,11 @@ pub(crate) struct Judge<'a> {
     interfaces: &'a [u16],
     /// What has denied each packet that is denied.
     denied: &'a mut [u32],
+    beginning: &'a mut Beginning,
     generation: Generation,
     now_ns: u64,
+    /// Of the packet that is being judged.
+    record: Record,
 }
 
 /// Where a packet came from, as the column of interfaces has it.
@@ -159,10 +210,25 @@ impl<'a> Judge<'a> {
     pub(crate) fn new(
         policy: &'a Policy,
         (shared, tables, counters): (&'a Shared, &'a Tables, &'a WorkerCounters),
-        (interfaces, denied): (&'a [u16], &'a mut [u32]),
+        (interfaces, denied, beginning): (&'a [u16], &'a mut [u32], &'a mut Beginning),
         (generation, now_ns): (Generation, u64),
     ) -> Self {
-        Self { policy, shared, tables, counters, interfaces, denied, generation, now_ns }
+        beginning.clear();
+        let record = Record::default();
+        Self { policy, shared, tables, counters, interfaces, denied, beginning, generation, now_ns, record }
+    }
+
+    /// Looks up the classes of addresses that flows are going to be between.
+    pub(crate) fn foresee(&mut self, flows: impl Iterator<Item = (usize, (IpAddr, IpAddr))>) {
+        for (index, ends) in flows {
+            if let (IpAddr::V4(source), IpAddr::V4(destination)) = ends {
+                self.beginning.add(index, [source.to_bits(), destination.to_bits()]);
+            }
+        }
+        let Beginning { count, addresses, classes, .. } = &mut *self.beginning;
+        for (addresses, classes) in addresses.iter().zip(classes) {
+            self.policy.classifier.classes_of_ipv4(&addresses[..*count], classes);
+        }
     }
 
     /// True if a packet passes. Of a flow that has been judged by this policy that is all there is to see.
@@ -201,15 +267,18 @@ impl<'a> Judge<'a> {
         }
         let flow = flow_of(packet, belongs);
         let interface = self.interfaces.get(packet.index).copied().unwrap_or(OWN);
-        let mut record = Record::default();
-        let judged = self.before_translation(packet, interface, &mut record).unwrap_or_else(|passes| {
+        self.record.clear();
+        let judged = self.before_translation(packet, interface).unwrap_or_else(|passes| {
             let ends = self.ends(&flow, interface, passes);
-            self.policy.classifier.judge_flow(&flow, &ends, &mut record)
+            let classifier = &self.policy.classifier;
+            let foreseen = self.beginning.classes(packet.index, &flow);
+            let classes = foreseen.unwrap_or_else(|| classifier.classes(&flow));
+            classifier.judge_flow(&flow, classes, &ends, &mut self.record)
         });
-        note(self.counters, &record);
+        note(self.counters, &self.record);
         // Of a flow that goes on under another policy there is nothing to tell.
         if !(judged.allow && was_judged) {
-            self.tell(packet, judged, &record, bytes);
+            self.tell(packet, judged, bytes);
         }
         if judged.allow {
             if let Some(kept) = packet.verdict.as_deref_mut().filter(|_| !belongs) {
@@ -222,15 +291,10 @@ impl<'a> Judge<'a> {
     }
 
     /// Policies with `preDNAT`: what they drop, or else whether they have let it pass.
-    fn before_translation(
-        &self,
-        packet: &Decided<'_>,
-        interface: u16,
-        record: &mut Record,
-    ) -> Result<Judged, bool> {
+    fn before_translation(&mut self, packet: &Decided<'_>, interface: u16) -> Result<Judged, bool> {
         let host = self.policy.host(interface).filter(|_| !packet.is_answer).ok_or(false)?;
         let original = as_packet(&packet.view.tuple, packet.view.icmp);
-        match self.policy.classifier.judge_before_translation(&original, host, record) {
+        match self.policy.classifier.judge_before_translation(&original, host, &mut self.record) {
             Some(judged) if judged.allow => Err(true),
             Some(judged) => Ok(judged),
             None => Err(false),
@@ -252,7 +316,8 @@ impl<'a> Judge<'a> {
     }
 
     /// Tells control of a flow, if anybody wants to know. Of a flow that is not kept every packet would be a new one.
-    fn tell(&self, packet: &Decided<'_>, judged: Judged, record: &Record, bytes: u64) {
+    fn tell(&self, packet: &Decided<'_>, judged: Judged, bytes: u64) {
+        let record = &self.record;
         let verdict = self.shared.follows_flows() && (!judged.allow || packet.verdict.is_some());
         if !verdict && record.logs.as_slice().is_empty() {
             return;

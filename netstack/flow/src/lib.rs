@@ -49,6 +49,6 @@ mod window;
 pub use entry::Entry;
 pub use key::{Key, V4, V6};
 pub use state::{Observed, State, Timeouts};
-pub use table::{Config, Counts, Error, FlowTable, Found, Home, Refused, Slot};
+pub use table::{Config, Counts, Error, FlowTable, Found, Home, Newcomer, Refused, Room, Slot};
 pub use tally::{End, Ended, Tallies, Tally};
 pub use window::Segment;

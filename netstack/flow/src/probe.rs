@@ -50,16 +50,17 @@ fn find_beyond<K: Key>(lines: &[Line<K>], home: usize, key: &K) -> Option<Place>
     None
 }
 
-/// A free place in a line.
+/// A free place in a line, another one than `taken`.
 #[inline(always)]
-pub(crate) fn free_at<K: Key>(lines: &[Line<K>], line: usize) -> Option<Place> {
-    let way = lines.get(line)?.ways().iter().position(Entry::is_free)?;
-    Some(Place { line, way })
+pub(crate) fn free_at<K: Key>(lines: &[Line<K>], line: usize, taken: Option<Place>) -> Option<Place> {
+    let places = lines.get(line)?.ways().iter().zip(0..).map(|(entry, way)| (entry, Place { line, way }));
+    let mut free = places.filter(|(entry, place)| entry.is_free() && taken != Some(*place));
+    free.next().map(|(_, place)| place)
 }
 
 /// Where a new flow can go.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum Space {
     /// Here nobody lives.
     Free(Place),
     /// Here lives a flow that has gone quiet.
@@ -70,25 +71,28 @@ pub(crate) enum Room {
     None,
 }
 
-/// Finds room for a flow with this home: the first place that is free or quiet, or else the first unproven flow's. `peer` is
-/// the flow's other direction, just put there.
-pub(crate) fn room<K: Key>(lines: &[Line<K>], home: usize, now: u32, peer: Option<Place>) -> Room {
+/// Finds room for a flow with this home: the first place that is free or quiet, or else the first unproven flow's. `taken` is
+/// where the flow's other direction goes.
+pub(crate) fn room<K: Key>(lines: &[Line<K>], home: usize, now: u32, taken: Option<Place>) -> Space {
     let mut unproven = None;
     let window = lines.get(home..).unwrap_or_default();
     for (line, index) in window.iter().zip(home..).take(window_lines::<K>()) {
         for (entry, way) in line.ways().iter().zip(0..) {
             let place = Place { line: index, way };
+            if taken == Some(place) {
+                continue;
+            }
             if entry.is_free() {
-                return Room::Free(place);
+                return Space::Free(place);
             } else if entry.has_expired(now) && entry.peer().is_none() {
-                return Room::Expired(place);
-            } else if entry.state.is_unproven() && peer != Some(place) {
+                return Space::Expired(place);
+            } else if entry.state.is_unproven() {
                 // Whether the peer of a quiet one lives is for `FlowTable::expire` to find out.
                 let _ = unproven.get_or_insert(place);
             }
         }
     }
-    unproven.map_or(Room::None, Room::Unproven)
+    unproven.map_or(Space::None, Space::Unproven)
 }
 
 /// The entry at a place.

@@ -13,6 +13,8 @@ use crate::window::Windows;
 
 mod insert;
 
+pub use insert::{Newcomer, Room};
+
 /// Part of the table that unproven flows may have: one in this many.
 const UNPROVEN_PART: usize = 4;
 /// Turns of unproven flows that one flow's room may take, where established ones have nearly all of the table.

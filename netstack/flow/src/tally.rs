@@ -6,7 +6,7 @@ use crate::entry::Entry;
 use crate::key::Key;
 use crate::probe::{self, Place};
 use crate::state::{State, ticks};
-use crate::table::{Config, Error, FlowTable, Home, Slot, lines_of, place, slot};
+use crate::table::{Config, Error, FlowTable, Home, Room, Slot, lines_of, place, slot};
 
 /// Flows that have ended and that nobody has been told of yet, at most: more than a vector of packets can end.
 const ENDED_MAX: usize = 768;
@@ -189,6 +189,12 @@ impl<K: Key> FlowTable<K> {
         let entry = probe::at_mut(&mut self.lines, place::<K>(asks)).filter(|entry| !entry.is_free());
         let tally = self.tallies.as_mut().and_then(|tallies| tallies.of(slot));
         (entry.map(|entry| &mut entry.verdict), tally)
+    }
+
+    /// What the first packet of a flow that is to come into the table is counted in.
+    #[inline(always)]
+    pub fn tally_in(&mut self, room: &Room) -> Option<&mut Tally> {
+        self.tallies.as_mut()?.of(slot::<K>(room.asks))
     }
 
     /// Gives the answering direction in `answers` the verdict of the asking one in `asks`, so that its packets need not look

@@ -143,6 +143,7 @@ fn by_profiles(model: &Model, endpoint: &Endpoint, direction: Direction, packet:
 }
 
 /// True if a host's own packet is to or from a failsafe port.
+#[inline]
 pub fn is_failsafe(direction: Direction, packet: &Packet) -> bool {
     let ports = match direction {
         Direction::Ingress => &FAILSAFE_INBOUND,

@@ -144,21 +144,23 @@ impl Tunnel {
     }
 }
 
-/// An IPv4 header without options of words that are summed on their way: `words` are the traffic class, the total length, the
-/// identification, flags with offset.
+/// An IPv4 header without options, summed on its way as words of 32 bits (RFC 1071 §2): `words` are the traffic class, the total
+/// length, the identification, flags with offset.
 #[inline]
 fn put_ipv4(room: &mut [u8], words: [u16; 4], protocol: u8, ends: [[u8; 4]; 2]) {
-    let [class, total, identification, flags] = words;
-    let [[a, b], [c, d]] = ends.map(|[a, b, c, d]| [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]);
-    let start = u16::from(VERSION_IHL) << 8 | class;
-    let ttl = u16::from_be_bytes([packet::DEFAULT_TTL, protocol]);
-    let mut words = [start, total, identification, flags, ttl, 0, a, b, c, d];
-    // RFC 791: ten words do not overflow, and two folds leave no carry.
-    let sum: u32 = words.iter().map(|word| u32::from(*word)).sum();
+    let [class, total, identification, flags] = words.map(u32::from);
+    let [source, destination] = ends.map(u32::from_be_bytes);
+    let start = u32::from(VERSION_IHL) << 24 | class << 16 | total;
+    let hops = u32::from(packet::DEFAULT_TTL) << 24 | u32::from(protocol) << 16;
+    let mut words = [start, identification << 16 | flags, hops, source, destination];
+    let sum: u64 = words.iter().map(|word| u64::from(*word)).sum();
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
-    words[5] = !((sum & 0xffff) + (sum >> 16)) as u16;
-    for (place, word) in room.as_chunks_mut::<2>().0.iter_mut().zip(words) {
-        *place = word.to_be_bytes();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    words[2] |= u32::from(!((sum & 0xffff) + (sum >> 16)) as u16);
+    if let Some(room) = room.first_chunk_mut::<{ size_of::<Ipv4>() }>() {
+        let places = room.as_chunks_mut::<4>().0.iter_mut();
+        places.zip(words).for_each(|(place, word)| *place = word.to_be_bytes());
     }
 }
 

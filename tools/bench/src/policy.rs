@@ -1,4 +1,4 @@
-//! Workloads `policy-new`, `policy-established`, `policy-compile` and `policy-change`: the first packet of a flow against 10 to
+//! Workloads `policy-new`, `policy-established`, `policy-denied`, `policy-compile` and `policy-change`: the first packet of a flow against 10 to
 //! 10,000 rules, those after it, and how long it takes to make the tables.
 //!
 //! `policy-new` is the classifier alone, for packets that each hit another rule at random, a tenth of them none; the same in a

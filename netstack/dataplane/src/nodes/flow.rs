@@ -68,27 +68,16 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
         let judged = bytes.iter_mut().zip(&*untracked).filter(|(_, judged)| judged.is_some());
         judged.for_each(|(bytes, _)| *bytes = Default::default());
     }
-    let Scratch { lengths, interfaces, groups, .. } = &mut *cx.scratch;
+    let Scratch { lengths, interfaces, groups, beginning, .. } = &mut *cx.scratch;
     let ground = (cx.shared, cx.tables, cx.counters);
     let when = (cx.policy_generation, cx.now_ns);
-    let columns = (&interfaces[..], &mut groups[..]);
+    let columns = (&interfaces[..], &mut groups[..], beginning);
     let judge = cx.policy.map(|policy| Judge::new(policy, ground, columns, when));
     let (shared, counters, now_ns) = (cx.shared, cx.counters, cx.now_ns);
     let mut observer = Observed { shared, counters, lengths: &lengths[..], now_ns, judge };
     balancer.process_observed(cx.services, &mut bytes[..count], cx.now_ns, verdicts, &mut observer);
     cx.counters.flows.note(balancer);
-    let columns = packets[..count].iter_mut().zip(&*verdicts).zip(&mut *nexts);
-    let mut holds = false;
-    for (index, ((packet, verdict), next)) in columns.enumerate() {
-        *next = match verdict {
-            Verdict::NotOurs | Verdict::Route => lookup(packet),
-            Verdict::Hold => {
-                holds = true;
-                Node::Drop
-            }
-            verdict => unusual(cx, packet, verdict, index),
-        };
-    }
+    let holds = lead_on(cx, &mut packets[..count], verdicts, nexts);
     if has_untracked {
         let columns = packets.iter_mut().zip(nexts.iter_mut()).zip(&cx.scratch.untracked);
         for ((packet, next), judged) in columns.take(count) {
@@ -108,6 +97,31 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     flow_events::tell_ended(cx);
 }
 
+/// Sends packets where their verdicts say. True if some are to be held.
+#[inline(always)]
+fn lead_on(cx: &mut Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], nexts: &mut Nexts) -> bool {
+    let (mut has_neighbours, mut holds) = (false, false);
+    let columns = packets.iter_mut().zip(verdicts).zip(&mut *nexts);
+    for (index, ((packet, verdict), next)) in columns.enumerate() {
+        *next = match verdict {
+            Verdict::NotOurs | Verdict::Route => lookup(packet),
+            Verdict::SendTo(_) => {
+                has_neighbours = true;
+                Node::Drop
+            }
+            Verdict::Hold => {
+                holds = true;
+                Node::Drop
+            }
+            verdict => unusual(cx, packet, verdict, index),
+        };
+    }
+    if has_neighbours {
+        send_to_neighbours(cx, packets, verdicts, nexts);
+    }
+    holds
+}
+
 /// What is counted of packets with flows, before they are rewritten.
 struct Observed<'a> {
     shared: &'a Shared,
@@ -121,6 +135,13 @@ struct Observed<'a> {
 impl Observer for Observed<'_> {
     fn keeps_all(&self) -> bool {
         self.judge.is_some()
+    }
+
+    #[inline(always)]
+    fn foresee(&mut self, flows: impl Iterator<Item = (usize, (IpAddr, IpAddr))>) {
+        if let Some(judge) = &mut self.judge {
+            judge.foresee(flows);
+        }
     }
 
     fn passes_unread(&mut self, index: usize) -> bool {
@@ -298,13 +319,12 @@ fn owner(cx: &Context<'_>, balancer: &mut Balancer, packet: &mut Buf) -> Option<
 fn unusual(cx: &mut Context<'_>, packet: &mut Buf, verdict: &Verdict, index: usize) -> Node {
     let is_v6 = packet.data().first().is_some_and(|first| first >> 4 == 6);
     match verdict {
-        Verdict::NotOurs | Verdict::Route => lookup(packet),
+        Verdict::NotOurs | Verdict::Route | Verdict::SendTo(_) => lookup(packet),
         Verdict::Hold => Node::Drop,
         Verdict::Local => {
             let local = if is_v6 { Node::Ip6Local } else { Node::Ip4Local };
             ipsec_policy::redirected(cx.ipsec, packet, local)
         }
-        Verdict::SendTo(address) => send_to(cx, packet, *address),
         Verdict::Encapsulate(tunnel) => match ipsec_policy::refuse_wrapped(cx, packet) {
             Some(reason) => drop_for(packet, reason),
             None => encapsulate(cx.services, packet, is_v6, tunnel),
@@ -318,17 +338,38 @@ fn unusual(cx: &mut Context<'_>, packet: &mut Buf, verdict: &Verdict, index: usi
     }
 }
 
-/// Sends a packet as it is to a neighbour, who takes it for its own.
-fn send_to(cx: &Context<'_>, packet: &mut Buf, neighbour: IpAddr) -> Node {
-    let group = cx.tables.group(match neighbour {
-        IpAddr::V4(address) => cx.shared.fib4().lookup(address.to_bits()),
-        IpAddr::V6(address) => cx.shared.fib6().lookup(address.to_bits()),
-    });
+/// Sends packets as they are to neighbours, who take them for their own. The routes to those of IPv4 are looked up at once.
+#[inline(never)]
+fn send_to_neighbours(cx: &mut Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], nexts: &mut Nexts) {
+    let Scratch { destinations4, neighbours, .. } = &mut *cx.scratch;
+    for (verdict, destination) in verdicts.iter().zip(&mut *destinations4).take(packets.len()) {
+        *destination = match verdict {
+            Verdict::SendTo(IpAddr::V4(address)) => address.to_bits(),
+            _ => 0,
+        };
+    }
+    cx.shared.fib4().lookup_batch(&destinations4[..packets.len()], neighbours);
+    let columns = packets.iter_mut().zip(verdicts).zip(&cx.scratch.neighbours);
+    for (((packet, verdict), group), next) in columns.zip(nexts) {
+        *next = match verdict {
+            Verdict::SendTo(IpAddr::V4(_)) => send_to(cx, packet, *group, false),
+            Verdict::SendTo(IpAddr::V6(address)) => {
+                send_to(cx, packet, cx.shared.fib6().lookup(address.to_bits()), true)
+            }
+            _ => continue,
+        };
+    }
+}
+
+/// Sends a packet as it is to the neighbour that a group of next hops leads to.
+#[inline(always)]
+fn send_to(cx: &Context<'_>, packet: &mut Buf, group: u32, is_v6: bool) -> Node {
+    let group = cx.tables.group(group);
     let key = cx.shared.flow_key();
-    let hash = |packet: &Buf| if neighbour.is_ipv4() { key.ipv4(packet) } else { key.ipv6(packet) };
+    let hash = |packet: &Buf| if is_v6 { key.ipv6(packet) } else { key.ipv4(packet) };
     let id = cx.tables.choose(group, || hash(packet));
     let row = cx.tables.adjacency(id);
-    let next = if neighbour.is_ipv4() { row.next4 } else { row.next6 };
+    let next = if is_v6 { row.next6 } else { row.next4 };
     if !matches!(next, Node::Ip4Rewrite | Node::Ip6Rewrite) || row.tunnel().is_some() {
         return drop_for(packet, DropReason::ServiceNotNeighbour);
     }

@@ -3,18 +3,31 @@
 use super::{FlowTable, Home, MAX_TURNS, Refused, Slot, TURNS_AHEAD, place, slot};
 use crate::entry::{ANSWERS, Entry, OTHER_SOURCE};
 use crate::key::Key;
-use crate::probe::{self, Place, Room};
+use crate::probe::{self, Place, Space};
 use crate::state::{Observed, State, ticks};
 use crate::tally::End;
 use crate::unproven::Turn;
 
-/// What a flow begins with, of which its key is no part.
-#[derive(Clone, Copy)]
-struct First {
-    observed: Observed,
-    binding: u32,
-    /// In ticks.
-    now: u32,
+/// A flow that is to come into the table, which [`FlowTable::find_at`] has just not found.
+#[derive(Clone, Copy, Debug)]
+pub struct Newcomer<'a, K> {
+    /// Its key, and where that is looked for.
+    pub asks: (Home, &'a K),
+    /// The same of its answers, if they pass here: each direction is the other's peer then and lives as long as it does.
+    pub answers: Option<(Home, &'a K)>,
+    /// What its first packet says.
+    pub observed: Observed,
+    /// What it is bound to.
+    pub binding: u32,
+    /// When it comes.
+    pub now_ns: u64,
+}
+
+/// Where a flow can go, as long as nothing else comes into the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    pub(crate) asks: Place,
+    answers: Option<Place>,
 }
 
 impl<K: Key> FlowTable<K> {
@@ -30,32 +43,10 @@ impl<K: Key> FlowTable<K> {
         now_ns: u64,
     ) -> Result<Slot, Refused> {
         let home = self.home(key);
-        self.remove_key((home, key));
-        self.insert_absent(home, key, observed, binding, now_ns)
+        self.replace(&Newcomer { asks: (home, key), answers: None, observed, binding, now_ns })
     }
 
-    /// [`FlowTable::insert`] of a key that [`FlowTable::find_at`] has just not found.
-    ///
-    /// # Errors
-    /// [`Refused::Full`].
-    #[inline]
-    pub fn insert_absent(
-        &mut self,
-        home: Home,
-        key: &K,
-        observed: Observed,
-        binding: u32,
-        now_ns: u64,
-    ) -> Result<Slot, Refused> {
-        let first = First { observed, binding, now: ticks(now_ns) };
-        let turn = self.give_way();
-        let place = self.place((home, key), first, None)?;
-        self.unproven.put(turn, slot::<K>(place));
-        Ok(slot::<K>(place))
-    }
-
-    /// Keeps both directions of a flow whose first packet was `observed`, as they pass here: each is the other's peer, lives
-    /// as long as it does, and has the same binding. The slot is that of `key`.
+    /// Keeps both directions of a flow whose first packet was `observed`, as they pass here. The slot is that of `key`.
     ///
     /// # Errors
     /// [`Refused::AnswerTaken`] if a flow with the key `answer` is alive, unless both its ends have closed it and `observed`
@@ -68,55 +59,59 @@ impl<K: Key> FlowTable<K> {
         binding: u32,
         now_ns: u64,
     ) -> Result<Slot, Refused> {
-        let (home, answer_home) = (self.home(key), self.home(answer));
-        self.remove_key((home, key));
-        self.insert_absent_pair((home, key), (answer_home, answer), observed, binding, now_ns)
+        let (asks, answers) = ((self.home(key), key), Some((self.home(answer), answer)));
+        self.replace(&Newcomer { asks, answers, observed, binding, now_ns })
     }
 
-    /// [`FlowTable::insert_pair`] where [`FlowTable::find_at`] has just not found `key`.
+    fn replace(&mut self, flow: &Newcomer<'_, K>) -> Result<Slot, Refused> {
+        self.remove_key(flow.asks);
+        let room = self.room(flow)?;
+        Ok(self.begin(flow, room, 0))
+    }
+
+    /// Finds room for a flow, if need be somebody else's.
     ///
     /// # Errors
     /// As [`FlowTable::insert_pair`].
-    #[inline]
-    pub fn insert_absent_pair(
-        &mut self,
-        (home, key): (Home, &K),
-        (answer_home, answer): (Home, &K),
-        observed: Observed,
-        binding: u32,
-        now_ns: u64,
-    ) -> Result<Slot, Refused> {
-        let first = First { observed, binding, now: ticks(now_ns) };
-        if key == answer {
+    #[inline(always)]
+    pub fn room(&mut self, flow: &Newcomer<'_, K>) -> Result<Room, Refused> {
+        let now = ticks(flow.now_ns);
+        let Some((home, answer)) = flow.answers else {
+            return Ok(Room { asks: self.room_at(flow.asks.0, now, None)?, answers: None });
+        };
+        if flow.asks.1.is(answer) {
             return Err(Refused::AnswerTaken);
         }
-        if let Some(at) = probe::find(&self.lines, self.line(answer_home), answer) {
-            let holds =
-                |entry: &Entry<K>| self.is_alive(entry, first.now) && !self.gives_way(entry, observed);
+        if let Some(at) = probe::find(&self.lines, self.line(home), answer) {
+            let holds = |entry: &Entry<K>| self.is_alive(entry, now) && !self.gives_way(entry, flow.observed);
             if probe::at(&self.lines, at).is_some_and(holds) {
                 return Err(Refused::AnswerTaken);
             }
             self.remove_at(at, End::Idle);
         }
-        // Two slots, two turns; the pair goes as one.
-        let (turn, _) = (self.give_way(), self.give_way());
-        let asks = self.place((home, key), first, None)?;
-        let answers = match self.place((answer_home, answer), first, Some(asks)) {
-            Ok(place) => place,
-            Err(refused) => {
-                self.free(asks);
-                return Err(refused);
-            }
-        };
-        self.unproven.put(turn, slot::<K>(asks));
-        let (ask_slot, answer_slot) = (slot::<K>(asks), slot::<K>(answers));
-        if let Some(entry) = probe::at_mut(&mut self.lines, asks) {
-            entry.peer = (answer_slot.0 + 1) | if answer.goes_to(key) { 0 } else { OTHER_SOURCE };
+        let asks = self.room_at(flow.asks.0, now, None)?;
+        Ok(Room { asks, answers: Some(self.room_at(home, now, Some(asks))?) })
+    }
+
+    /// Keeps a flow in the room found for it, with a verdict of its owner's. The slot is that of the asking direction.
+    #[inline(always)]
+    pub fn begin(&mut self, flow: &Newcomer<'_, K>, room: Room, verdict: u32) -> Slot {
+        let state = State::first(flow.observed);
+        let expires = ticks(flow.now_ns).wrapping_add(self.timeouts.of(state));
+        let Newcomer { asks: (home, key), answers, binding, .. } = *flow;
+        let entry = Entry { key: *key, state, passed: 0, expires, binding, verdict, peer: 0 };
+        let asks = slot::<K>(room.asks);
+        let turn = self.give_way();
+        let mut peer = 0;
+        if let (Some((home, key)), Some(at)) = (answers, room.answers) {
+            // Two slots, two turns; the pair goes as one.
+            let _ = self.give_way();
+            self.put(home, at, Entry { key: *key, peer: (asks.0 + 1) | ANSWERS, ..entry });
+            peer = (slot::<K>(at).0 + 1) | if key.goes_to(flow.asks.1) { 0 } else { OTHER_SOURCE };
         }
-        if let Some(entry) = probe::at_mut(&mut self.lines, answers) {
-            entry.peer = (ask_slot.0 + 1) | ANSWERS;
-        }
-        Ok(ask_slot)
+        self.put(home, room.asks, Entry { peer, ..entry });
+        self.unproven.put(turn, asks);
+        asks
     }
 
     /// The flow whose turn it is ends if it is still unproven; as long as few are, it is not looked at, and may stay without
@@ -133,7 +128,7 @@ impl<K: Key> FlowTable<K> {
     #[inline(never)]
     fn end(&mut self, slot: Option<Slot>) {
         if let Some(slot) = slot {
-            let _ = self.displace(place::<K>(slot), None);
+            let _ = self.displace(place::<K>(slot));
         }
         let (line, peer) = TURNS_AHEAD;
         if let Some(slot) = self.unproven.ahead(line) {
@@ -144,85 +139,78 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// Ends an unproven flow for another one. False if it is none, or to be spared.
-    fn displace(&mut self, at: Place, spare: Option<Place>) -> bool {
+    /// Ends an unproven flow for another one. False if it is none.
+    fn displace(&mut self, at: Place) -> bool {
         let is_unproven = probe::at(&self.lines, at).is_some_and(|entry| entry.state.is_unproven());
-        let goes = is_unproven && spare != Some(at);
-        if goes {
+        if is_unproven {
             self.remove_at(at, End::Displaced);
             self.counts.displaced += 1;
         }
-        goes
+        is_unproven
     }
 
     /// Ends one unproven flow, if one of the next has not been proven.
-    fn make_room(&mut self, spare: Option<Place>) -> bool {
+    fn make_room(&mut self) -> bool {
         (0..MAX_TURNS).any(|_| {
             let (_, slot) = self.unproven.turn();
-            slot.is_some_and(|slot| self.displace(place::<K>(slot), spare))
+            slot.is_some_and(|slot| self.displace(place::<K>(slot)))
         })
     }
 
-    /// Finds room for a flow, if need be somebody else's, and puts it there. `peer` is its other direction, just put there.
+    /// Finds room for one direction of a flow; `taken` is that of the other one.
     #[inline(always)]
-    fn place(
-        &mut self,
-        (home, key): (Home, &K),
-        first: First,
-        peer: Option<Place>,
-    ) -> Result<Place, Refused> {
+    fn room_at(&mut self, home: Home, now: u32, taken: Option<Place>) -> Result<Place, Refused> {
         let line = self.line(home);
-        let place = match probe::free_at(&self.lines, line) {
-            Some(place) if self.counts.live < self.capacity => place,
-            _ => self.room_elsewhere(line, first.now, peer)?,
+        let live = self.counts.live + usize::from(taken.is_some());
+        let place = match probe::free_at(&self.lines, line, taken) {
+            Some(place) if live < self.capacity => place,
+            _ => self.room_elsewhere(line, now, taken)?,
         };
-        self.put(line, place, key, first);
+        if let Some(tallies) = &mut self.tallies {
+            tallies.begin(slot::<K>(place), now);
+        }
         Ok(place)
     }
 
     /// Where a flow can go whose home line is full, or that comes into a full table.
     #[inline(never)]
-    fn room_elsewhere(&mut self, line: usize, now: u32, peer: Option<Place>) -> Result<Place, Refused> {
-        if self.counts.live >= self.capacity && !self.make_room(peer) {
+    fn room_elsewhere(&mut self, line: usize, now: u32, taken: Option<Place>) -> Result<Place, Refused> {
+        let live = self.counts.live + usize::from(taken.is_some());
+        if live >= self.capacity && !self.make_room() {
             self.counts.refused += 1;
             return Err(Refused::Full);
         }
-        match probe::room(&self.lines, line, now, peer) {
-            Room::Free(place) => Ok(place),
-            Room::Expired(place) => {
+        match probe::room(&self.lines, line, now, taken) {
+            Space::Free(place) => Ok(place),
+            Space::Expired(place) => {
                 self.remove_at(place, End::Idle);
                 self.counts.expired += 1;
                 Ok(place)
             }
-            Room::Unproven(place) => {
+            Space::Unproven(place) => {
                 self.remove_at(place, End::Displaced);
                 self.counts.displaced += 1;
                 Ok(place)
             }
-            Room::None => {
+            Space::None => {
                 self.counts.refused += 1;
                 Err(Refused::Full)
             }
         }
     }
 
-    /// Puts a flow into a free place.
+    /// Puts one direction of a flow into a free place.
     #[inline(always)]
-    fn put(&mut self, home: usize, at: Place, key: &K, first: First) {
-        let First { observed, binding, now } = first;
-        let state = State::first(observed);
-        let expires = now.wrapping_add(self.timeouts.of(state));
-        let Some(entry) = probe::at_mut(&mut self.lines, at) else { return };
-        *entry = Entry { key: *key, state, passed: entry.passed, expires, binding, verdict: 0, peer: 0 };
+    fn put(&mut self, home: Home, at: Place, entry: Entry<K>) {
+        let Some(place) = probe::at_mut(&mut self.lines, at) else { return };
+        *place = Entry { passed: place.passed, ..entry };
         // A first packet proves nothing.
         self.counts.unproven += 1;
         self.counts.live += 1;
         self.counts.inserted += 1;
-        if at.line != home {
-            probe::count_passed(&mut self.lines, home, at.line, 1);
-        }
-        if let Some(tallies) = &mut self.tallies {
-            tallies.begin(slot::<K>(at), now);
+        let line = self.line(home);
+        if at.line != line {
+            probe::count_passed(&mut self.lines, line, at.line, 1);
         }
         self.forget_windows(slot::<K>(at));
     }

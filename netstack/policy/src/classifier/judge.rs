@@ -3,6 +3,7 @@
 
 use core::net::IpAddr;
 
+use super::program::Program;
 use super::{Classifier, CounterId, Host, NONE};
 use crate::model::{Action, Direction, Packet};
 use crate::reference::{Stage, is_failsafe};
@@ -33,6 +34,14 @@ pub struct Ends {
     pub way: Way,
 }
 
+/// Where policies have a say.
+#[derive(Clone, Copy)]
+struct Point {
+    direction: Direction,
+    stage: Stage,
+    is_host: bool,
+}
+
 /// What is to be done with a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judged {
@@ -53,6 +62,10 @@ pub struct Few {
 }
 
 impl Few {
+    fn clear(&mut self) {
+        self.len = 0;
+    }
+
     fn push(&mut self, counter: CounterId) {
         if let Some(place) = self.counters.get_mut(usize::from(self.len)) {
             *place = counter;
@@ -77,6 +90,14 @@ pub struct Record {
     pub staged_denies: bool,
     /// Rules with the action `Log` that were met.
     pub logs: Few,
+}
+
+impl Record {
+    /// Forgets what was noted.
+    pub fn clear(&mut self) {
+        self.staged_denies = false;
+        [&mut self.hits, &mut self.staged, &mut self.logs].into_iter().for_each(Few::clear);
+    }
 }
 
 /// Passes from tier to tier that are remembered while looking for `Log` rules; of more, rules behind them may be
@@ -104,58 +125,69 @@ impl Classifier {
         !self.hosts.is_empty()
     }
 
-    /// Judges a flow by its first packet, as it is after translation.
+    /// The classes of a packet's source and destination.
     #[inline]
-    pub fn judge_flow(&self, packet: &Packet, ends: &Ends, record: &mut Record) -> Judged {
-        let classes = (self.addresses.class(packet.source), self.addresses.class(packet.destination));
+    pub fn classes(&self, packet: &Packet) -> (u32, u32) {
+        (self.addresses.class(packet.source), self.addresses.class(packet.destination))
+    }
+
+    /// The classes of IPv4 addresses, looked up together: as many as the shorter slice has.
+    pub fn classes_of_ipv4(&self, addresses: &[u32], classes: &mut [u32]) {
+        self.addresses.classes_of_ipv4(addresses, classes);
+    }
+
+    /// Judges a flow by its first packet, as it is after translation, between addresses of these classes.
+    #[inline]
+    pub fn judge_flow(
+        &self,
+        packet: &Packet,
+        classes: (u32, u32),
+        ends: &Ends,
+        record: &mut Record,
+    ) -> Judged {
         let mut by = CounterId::NOTHING;
         if packet.source == packet.destination {
             return Judged { allow: true, by };
         }
         let endpoint = |class: u32| self.endpoint_of_class.get(class as usize).copied().unwrap_or(NONE);
-        let host = |id: Option<HostId>| id.map_or(NONE, |HostId(identity)| identity);
-        let at_host = if ends.way == Way::Forwarded { Stage::Forward } else { Stage::Normal };
         let (sender, receiver) = match ends.way {
             Way::Forwarded => (endpoint(classes.0), endpoint(classes.1)),
             Way::ToNode => (endpoint(classes.0), NONE),
             // What the node itself sends reaches the endpoints that it serves.
             Way::FromNode => (NONE, NONE),
         };
-        let points = [
-            (sender, Direction::Egress, Stage::Normal, false),
-            (host(ends.from), Direction::Ingress, at_host, true),
-            (host(ends.to), Direction::Egress, at_host, true),
-            (receiver, Direction::Ingress, Stage::Normal, false),
-        ];
-        // Looked at in place: moved as a whole right after they were put together they would make the processor wait.
-        for &(identity, direction, stage, is_host) in &points {
-            if identity == NONE {
-                continue;
-            }
-            let Some(judged) = self.judge_at(identity, (direction, stage, is_host), packet, classes, record)
-            else {
-                continue;
-            };
+        let mut passes = |identity: u32, point: Point| {
+            let Some(judged) = self.judge_at(identity, point, packet, classes, record) else { return true };
             by = judged.by;
-            if !judged.allow {
-                return judged;
-            }
-        }
-        Judged { allow: true, by }
+            judged.allow
+        };
+        let host = |direction| Point {
+            direction,
+            stage: if ends.way == Way::Forwarded { Stage::Forward } else { Stage::Normal },
+            is_host: true,
+        };
+        let workload = |direction| Point { direction, stage: Stage::Normal, is_host: false };
+        let allow = passes(sender, workload(Direction::Egress))
+            && ends.from.is_none_or(|HostId(identity)| passes(identity, host(Direction::Ingress)))
+            && ends.to.is_none_or(|HostId(identity)| passes(identity, host(Direction::Egress)))
+            && passes(receiver, workload(Direction::Ingress));
+        Judged { allow, by }
     }
 
     /// Judges a packet that comes in, before its destination is translated. None if nothing says anything.
+    #[inline]
     pub fn judge_before_translation(
         &self,
         packet: &Packet,
         from: HostId,
         record: &mut Record,
     ) -> Option<Judged> {
-        let classes = (self.addresses.class(packet.source), self.addresses.class(packet.destination));
-        self.judge_at(from.0, (Direction::Ingress, Stage::PreDnat, true), packet, classes, record)
+        let point = Point { direction: Direction::Ingress, stage: Stage::PreDnat, is_host: true };
+        self.judge_at(from.0, point, packet, self.classes(packet), record)
     }
 
     /// Judges a packet that has no flow. None if nothing says anything.
+    #[inline]
     pub fn judge_untracked(
         &self,
         packet: &Packet,
@@ -163,8 +195,8 @@ impl Classifier {
         direction: Direction,
         record: &mut Record,
     ) -> Option<Judged> {
-        let classes = (self.addresses.class(packet.source), self.addresses.class(packet.destination));
-        self.judge_at(host.0, (direction, Stage::Untracked, true), packet, classes, record)
+        let point = Point { direction, stage: Stage::Untracked, is_host: true };
+        self.judge_at(host.0, point, packet, self.classes(packet), record)
     }
 
     /// True if policies of a host endpoint are asked at a stage.
@@ -173,11 +205,12 @@ impl Classifier {
         program.is_some_and(|program| !program.lines.is_empty())
     }
 
+    /// [`NONE`] has no policies.
     #[inline]
     fn judge_at(
         &self,
         identity: u32,
-        (direction, stage, is_host): (Direction, Stage, bool),
+        Point { direction, stage, is_host }: Point,
         packet: &Packet,
         classes: (u32, u32),
         record: &mut Record,
@@ -209,6 +242,29 @@ impl Classifier {
         logs: &mut Few,
     ) -> Option<Judged> {
         let program = self.program(number)?;
+        let place = match program.logs.is_empty() {
+            true => program.decide(packet, classes, &self.members, |_, _| {}),
+            false => self.run_with_logs(program, packet, classes, logs),
+        };
+        match place {
+            Some(place) => {
+                let line = program.lines.get(place as usize)?;
+                Some(Judged { allow: line.action == Action::Allow, by: CounterId(line.counter) })
+            }
+            None if stage == Stage::Forward => Some(Judged { allow: true, by: CounterId::NOTHING_FORBIDS }),
+            None => None,
+        }
+    }
+
+    /// The place of the rule that decides, and before it, what is logged.
+    #[inline(never)]
+    fn run_with_logs(
+        &self,
+        program: &Program,
+        packet: &Packet,
+        classes: (u32, u32),
+        logs: &mut Few,
+    ) -> Option<u32> {
         let mut passes = [(0, 0); PASSES];
         let mut passed = 0;
         let place = program.decide(packet, classes, &self.members, |place, tier_end| {
@@ -223,13 +279,6 @@ impl Classifier {
                 logs.push(CounterId(program.lines.get(*log as usize).map_or(0, |line| line.counter)));
             }
         }
-        match place {
-            Some(place) => {
-                let line = program.lines.get(place as usize)?;
-                Some(Judged { allow: line.action == Action::Allow, by: CounterId(line.counter) })
-            }
-            None if stage == Stage::Forward => Some(Judged { allow: true, by: CounterId::NOTHING_FORBIDS }),
-            None => None,
-        }
+        place
     }
 }

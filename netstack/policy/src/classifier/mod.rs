@@ -125,9 +125,8 @@ impl Classifier {
         if kind == EndpointKind::Host && stage != Stage::Forward && is_failsafe(direction, packet) {
             return Some(Decision { allow: true, program: number, place: FAILSAFE });
         }
-        let classes = (self.addresses.class(packet.source), self.addresses.class(packet.destination));
         let program = self.program(number)?;
-        match program.decide(packet, classes, &self.members, |_, _| {}) {
+        match program.decide(packet, self.classes(packet), &self.members, |_, _| {}) {
             Some(place) => {
                 let allow = program.lines.get(place as usize)?.action == Action::Allow;
                 Some(Decision { allow, program: number, place })

@@ -13,6 +13,7 @@ pub const SLOTS: usize = 6;
 
 /// What a table of a slot is searched by, in 16 bits: the destination port; type and code of an ICMP message; the
 /// number of any other protocol.
+#[inline]
 pub fn slot_and_key(packet: &Packet) -> (usize, u16) {
     let icmp = u16::from(packet.icmp.0) << 8 | u16::from(packet.icmp.1);
     match packet.protocol {
@@ -80,11 +81,13 @@ impl Members {
     }
 
     /// True if a class of addresses is as a side wants it.
+    #[inline]
     pub fn admits(&self, side: &CompiledSide, class: u32) -> bool {
         side.within.iter().all(|set| self.contains(*set, class))
             && !side.outside.iter().any(|set| self.contains(*set, class))
     }
 
+    #[inline]
     fn admits_port(&self, ports: &CompiledPorts, class: u32, protocol: u8, port: u16) -> bool {
         match ports {
             CompiledPorts::Range(first, last) => (*first..=*last).contains(&port),
@@ -99,6 +102,7 @@ impl Members {
     }
 
     /// True if a rule is about a packet between addresses of these classes. What the tables have decided is asked again.
+    #[inline]
     pub fn matches(&self, rule: &CompiledRule, packet: &Packet, source: u32, destination: u32) -> bool {
         let is_icmp = matches!(packet.protocol, protocol::ICMP | protocol::ICMPV6);
         let of_type = |icmp: crate::model::Icmp| {

@@ -277,7 +277,7 @@ proptest! {
         for packet in &packets {
             if let Some(wanted) = staged_denies(&model, packet) {
                 let (ends, mut record) = (Ends { from: None, to: None, way: Way::Forwarded }, Record::default());
-                let _ = classifier.judge_flow(packet, &ends, &mut record);
+                let _ = classifier.judge_flow(packet, classes(&classifier, packet), &ends, &mut record);
                 prop_assert_eq!(record.staged_denies, wanted, "{:?}", packet);
             }
         }
@@ -454,8 +454,10 @@ fn difference(classifier: &Classifier, anew: &Classifier, packets: &[Packet]) ->
             if has(packet.source) > 1 || has(packet.destination) > 1 {
                 return None;
             }
-            let [found, wanted] =
-                [classifier, anew].map(|c| c.judge_flow(packet, &ends, &mut Record::default()).allow);
+            let [found, wanted] = [classifier, anew].map(|classifier| {
+                let classes = classes(classifier, packet);
+                classifier.judge_flow(packet, classes, &ends, &mut Record::default()).allow
+            });
             (found != wanted).then(|| format!("passes: {found}: {packet:?}"))
         })
     })
@@ -545,4 +547,14 @@ fn stages(kind: EndpointKind) -> &'static [Stage] {
 /// Each case asks some hundred questions. `POLICY_CASES=100000` is for an afternoon.
 fn cases() -> u32 {
     std::env::var("POLICY_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
+}
+
+/// The classes of a packet's ends, of IPv4 as many packets have them looked up at once.
+fn classes(classifier: &Classifier, packet: &Packet) -> (u32, u32) {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (packet.source, packet.destination) else {
+        return classifier.classes(packet);
+    };
+    let mut classes = [0; 2];
+    classifier.classes_of_ipv4(&[source.to_bits(), destination.to_bits()], &mut classes);
+    (classes[0], classes[1])
 }

@@ -30,7 +30,8 @@ fn verdict(cluster: &Cluster) -> (bool, Option<bool>) {
     let classifier = Classifier::new(cluster.model.clone()).unwrap();
     let ends = Ends { from: None, to: None, way: Way::Forwarded };
     let mut record = Record::default();
-    let judged = classifier.judge_flow(&packet(CLIENT, SERVER, 6, 80), &ends, &mut record);
+    let packet = packet(CLIENT, SERVER, 6, 80);
+    let judged = classifier.judge_flow(&packet, classifier.classes(&packet), &ends, &mut record);
     let has_staged = !record.staged.as_slice().is_empty();
     (judged.allow, has_staged.then_some(!record.staged_denies))
 }

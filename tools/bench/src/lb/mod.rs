@@ -25,6 +25,8 @@ pub struct Workload {
     ipv6: bool,
     /// Established flows.
     flows: u32,
+    /// Health changes all the time: every so many vectors a backend's state is another one.
+    unsteady: bool,
     aim: u32,
 }
 
@@ -57,13 +59,14 @@ const NAT: Workload = Workload {
     forwarding: Forwarding::Nat,
     ipv6: false,
     flows: 1000,
+    unsteady: false,
     aim: 65,
 };
 const NEW_FLOWS: Workload = Workload { group: NEW, variant: "nat", flows: 0, aim: 160, ..NAT };
 const FLOODED: Workload = Workload { group: FLOOD, variant: "nat", flows: 500_000, aim: 0, ..NAT };
 
 /// Everything that can be measured through a router.
-pub fn all() -> [Workload; 21] {
+pub fn all() -> [Workload; 22] {
     let nat = |variant, flows, aim| Workload { variant, flows, aim, ..NAT };
     let of = |forwarding, variant, flows, aim| Workload { forwarding, variant, flows, aim, ..NAT };
     let (direct, ipip, gue) = (Forwarding::Direct, Forwarding::Ipip, Forwarding::Gue);
@@ -73,6 +76,7 @@ pub fn all() -> [Workload; 21] {
         nat("nat-100000", 100_000, 120),
         // A pair has two entries.
         nat("nat-1000000", 1_000_000, 0),
+        Workload { variant: "nat-1000-health-changes", unsteady: true, aim: 0, ..NAT },
         of(direct, "direct-1000", 1000, 60),
         of(direct, "direct-100000", 100_000, 110),
         of(direct, "direct-1000000", 1_000_000, 0),

@@ -4,7 +4,7 @@ use super::Workload;
 use super::traffic::{ACK, Backends, Clients, Flows, SYN, Script};
 use crate::measure::Clock;
 use crate::port::Feed;
-use crate::rig::{NoWake, interface};
+use crate::rig::{NoWake, OPENING_NS, POLL_NS, interface, outlive_unproven};
 use anyhow::{Context, Result, anyhow, ensure};
 use balancer::{Builder, Settings};
 use buffer::{BufferPool, PortQueue, VECTOR_SIZE, clocks};
@@ -30,11 +30,8 @@ const BACKENDS: u8 = 100;
 const CAPACITY: usize = 1 << 21;
 /// Packets of a round.
 const ROUND_PACKETS: usize = 1 << 14;
-/// Time from one vector to the next, as of ten million packets a second.
-const POLL_NS: u64 = 25_600;
-/// How long an unproven flow lives here, and how long it takes to walk round a table of any size.
-const OPENING_NS: u64 = 1_000_000_000;
-const WALK_NS: u64 = 10_000_000_000;
+/// Vectors from one change of health to the next, where there are any.
+const CHANGE_EVERY: usize = 16;
 
 pub(super) struct Rig {
     workload: Workload,
@@ -42,6 +39,8 @@ pub(super) struct Rig {
     worker: Worker,
     script: Script,
     generator_clocks: Arc<AtomicU64>,
+    builder: Builder,
+    changes: usize,
     pub(super) table_bytes: usize,
     now_ns: u64,
     next_new: u32,
@@ -79,7 +78,8 @@ impl Rig {
             gue_port: 6080,
             ..Settings::default()
         };
-        let _ = shared.publish_services(Some(Builder::new(settings).build(&service(workload))));
+        let mut builder = Builder::new(settings);
+        let _ = shared.publish_services(Some(builder.build(&service(workload))));
         let script = Script::new();
         let generator_clocks = Arc::default();
         let ports: Vec<(InterfaceId, Box<dyn PortQueue>)> = vec![
@@ -93,6 +93,8 @@ impl Rig {
             worker,
             script,
             generator_clocks,
+            builder,
+            changes: 0,
             table_bytes,
             now_ns: 0,
             next_new: 1 << 31,
@@ -132,11 +134,7 @@ impl Rig {
             return;
         }
         self.script.with(|orders| orders.flows = Flows::None);
-        let end_ns = self.now_ns + OPENING_NS + WALK_NS;
-        while self.now_ns < end_ns {
-            self.now_ns += 1_000_000;
-            let _ = self.worker.poll(self.now_ns);
-        }
+        outlive_unproven(&mut self.worker, &mut self.now_ns);
     }
 
     /// Clocks per packet, in all and of each node.
@@ -154,11 +152,15 @@ impl Rig {
         let sent = self.shared.interface_counters(OUT).tx.packets;
         let polls = ROUND_PACKETS / VECTOR_SIZE;
         let generator = self.generator_clocks.load(Relaxed);
-        let start = clocks();
-        for _ in 0..polls {
-            self.poll();
+        let mut all = 0;
+        for _ in 0..polls / CHANGE_EVERY {
+            if self.workload.unsteady {
+                self.change_health();
+            }
+            let start = clocks();
+            (0..CHANGE_EVERY).for_each(|_| self.poll());
+            all += clocks() - start;
         }
-        let all = clocks() - start;
         let spent = all.saturating_sub(self.generator_clocks.load(Relaxed) - generator) as f64;
         let packets = (self.shared.interface_counters(OUT).tx.packets - sent) as f64;
         ensure!(packets == ROUND_PACKETS as f64, "{packets} packets left: {:?}", self.drops());
@@ -170,6 +172,20 @@ impl Rig {
             (node.name(), (after.clocks - before.clocks) as f64 / packets)
         });
         Ok(((spent - polls as f64 * clock.read) / packets, nodes.collect()))
+    }
+
+    /// The next backend takes no new flows, the one before it does again.
+    fn change_health(&mut self) {
+        let mut services = service(&self.workload);
+        let drained = services.pools.first_mut().and_then(|pool| {
+            let at = self.changes % pool.backends.len();
+            pool.backends.get_mut(at)
+        });
+        if let Some(backend) = drained {
+            backend.state = State::Draining;
+        }
+        self.changes += 1;
+        let _ = self.shared.publish_services(Some(self.builder.build(&services)));
     }
 
     fn drops(&self) -> Vec<(dataplane::DropReason, u64)> {

@@ -1,16 +1,19 @@
-//! Workloads `policy-established` and `policy-new/*-in-graph`: policy as packets meet it, in a router of two ports.
+//! Workloads `policy-established`, `policy-new/*-in-graph`, `policy-syn-flood` and `policy-denied`: policy as packets meet it, in a router of two ports.
 //!
 //! Every packet is to one endpoint, whose rules each allow a source or a port. Of established flows each packet belongs to another
 //! one, in turn; both directions have been seen before the first round. Of new flows each packet is the first of one, and
-//! nobody ever answers: the table is full of unproven flows, of which the oldest gives way each time.
+//! nobody ever answers: in a flood the table is full of unproven flows, of which the oldest gives way each time; else there is
+//! room. What is denied goes to a port that no rule allows. Where flows are watched, what they carry is counted, and each event
+//! of theirs is taken in time.
 
 use super::{Row, compile, one_endpoint, place};
 use crate::measure::Clock;
 use crate::port::{Feed, Source};
-use crate::rig::{IN, NoWake, OUT, tables};
-use anyhow::{Context, Result, ensure};
+use crate::rig::{IN, NoWake, OPENING_NS, OUT, POLL_NS, outlive_unproven, tables};
+use anyhow::{Context, Result, bail, ensure};
+use balancer::FlowTallies;
 use buffer::{BufferCache, BufferPool, PortQueue, VECTOR_SIZE, Vector, clocks};
-use dataplane::{Flows, Policy, Shared, Worker};
+use dataplane::{DropReason, Flows, Policy, Shared, Worker};
 use fib::{Fib4Writer, Fib6Writer, Prefix};
 use flow::{Config, Timeouts};
 use packet::ethernet::{ETHERTYPE_IPV4, Ethernet};
@@ -34,34 +37,62 @@ const ACK: u8 = 16;
 /// What is measured.
 #[derive(Clone, Copy)]
 pub(super) struct Workload {
-    /// None if each packet begins one.
+    /// Established flows; none if each packet begins one.
     flows: Option<usize>,
     rules: usize,
     /// TCP's windows are checked.
     is_strict: bool,
+    /// Somebody watches flows.
+    watched: bool,
+    /// No rule allows the packets.
+    denied: bool,
+    /// The table is as full of unproven flows as it gets.
+    flood: bool,
 }
 
+/// Entries of a table where flows begin.
+const CAPACITY: usize = 1 << 20;
+
 pub(super) fn all() -> Vec<(String, Workload)> {
+    let of = |flows, rules| Workload {
+        flows,
+        rules,
+        is_strict: false,
+        watched: false,
+        denied: false,
+        flood: false,
+    };
     let counts = [(1_000, [10, 10_000]), (100_000, [10, 10_000]), (1_000_000, [10, 10_000])];
     let established = counts.into_iter().flat_map(|(flows, rules)| {
-        let of = move |rules| Workload { flows: Some(flows), rules, is_strict: false };
-        rules.map(|rules| (format!("policy-established/{flows}-flows-{rules}-rules"), of(rules)))
+        let name = move |rules| format!("policy-established/{flows}-flows-{rules}-rules");
+        rules.map(|rules| (name(rules), of(Some(flows), rules)))
     });
+    let new =
+        [10, 1_000, 10_000].map(|rules| (format!("policy-new/{rules}-rules-in-graph"), of(None, rules)));
     let strict = counts.map(|(flows, _)| {
-        let workload = Workload { flows: Some(flows), rules: 10, is_strict: true };
-        (format!("policy-established/{flows}-flows-strict-windows"), workload)
+        let name = format!("policy-established/{flows}-flows-strict-windows");
+        (name, Workload { is_strict: true, ..of(Some(flows), 10) })
     });
-    let new = [10, 1_000, 10_000].map(|rules| {
-        let workload = Workload { flows: None, rules, is_strict: false };
-        (format!("policy-new/{rules}-rules-in-graph"), workload)
+    let watched = [1_000, 100_000].map(|flows| {
+        let name = format!("policy-established/{flows}-flows-10-rules-watched");
+        (name, Workload { watched: true, ..of(Some(flows), 10) })
     });
-    established.chain(strict).chain(new).collect()
+    let others = [
+        ("policy-syn-flood/10-rules", Workload { flood: true, ..of(None, 10) }),
+        ("policy-syn-flood/10-rules-watched", Workload { flood: true, watched: true, ..of(None, 10) }),
+        ("policy-denied/10-rules", Workload { denied: true, ..of(None, 10) }),
+    ];
+    let others = others.map(|(name, workload)| (name.to_string(), workload));
+    established.chain(strict).chain(new).chain(watched).chain(others).collect()
 }
+
+/// No port.
+const NOWHERE: usize = 2;
 
 /// What both ports do at present.
 #[derive(Default)]
 struct Stage {
-    /// The port that packets come in by; 2 for none.
+    /// The port that packets come in by, or [`NOWHERE`].
     port: AtomicUsize,
     /// TCP flags.
     flags: AtomicUsize,
@@ -73,15 +104,21 @@ struct Traffic {
     port: usize,
     /// After which the first flow comes again.
     flows: usize,
-    rules: usize,
+    workload: Workload,
     stage: Arc<Stage>,
+    shared: Arc<Shared>,
 }
+
+/// The port that no rule allows.
+const NO_SERVICE: u16 = 7;
 
 impl Traffic {
     fn frame(&self, number: usize) -> [u8; 60] {
         let index = number % self.flows;
-        let (net, service) = place(index % self.rules);
-        let host = (index / self.rules) as u32;
+        let Workload { rules, denied, .. } = self.workload;
+        let (net, service) = place(index % rules);
+        let service = if denied { NO_SERVICE } else { service };
+        let host = (index / rules) as u32;
         // Of each rule 2^8 hosts and 2^16 ports.
         let client = net.map_or(u32::from_be_bytes([100, 64, 0, 0]), Ipv4Addr::to_bits) | (host & 0xff);
         let client = (client, (host >> 8) as u16);
@@ -104,6 +141,7 @@ impl Traffic {
 
 impl Source for Traffic {
     fn fill(&mut self, cache: &mut BufferCache, out: &mut Vector) {
+        while self.workload.watched && self.shared.next_flow_event().is_some() {}
         if self.stage.port.load(Relaxed) != self.port {
             return;
         }
@@ -123,10 +161,13 @@ struct Rig {
     worker: Worker,
     stage: Arc<Stage>,
     generator_clocks: Arc<AtomicU64>,
+    workload: Workload,
+    now_ns: u64,
 }
 
 impl Rig {
-    fn new(Workload { flows, rules, is_strict }: Workload) -> Result<Self> {
+    fn new(workload: Workload) -> Result<Self> {
+        let Workload { flows, rules, is_strict, watched, .. } = workload;
         let mut fib4 = Fib4Writer::new().context("IPv4 route table")?;
         let fib6 = Fib6Writer::new().context("IPv6 route table")?;
         let everything = Prefix::new(0, 0).context("a prefix")?;
@@ -134,13 +175,19 @@ impl Rig {
         let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(NoWake));
         let _ = shared.publish(tables(1)?);
         // A flow has two entries, and until they are answered flows may have an eighth of the table.
-        let capacity = flows.map_or(1 << 20, |flows| flows * 16);
-        let of = |capacity| Config { capacity, secret: [3, 4], timeouts: Timeouts::default() };
+        let capacity = flows.map_or(CAPACITY, |flows| flows * 16);
+        let tcp_opening_ms = (OPENING_NS / 1_000_000) as u32;
+        let timeouts = Timeouts { tcp_opening_ms, ..Timeouts::default() };
+        let of = |capacity| Config { capacity, secret: [3, 4], timeouts };
         let mut memory = Flows::new(&of(capacity), &of(16), 0, 1)?;
         if is_strict {
             memory.follow_windows()?;
         }
         let _ = shared.give_flows(0, memory);
+        if watched {
+            let _ = shared.give_tallies(0, FlowTallies::new((&of(capacity), &of(16)))?);
+            shared.follow_flows(true);
+        }
         let mut model = one_endpoint(rules);
         for endpoint in &mut model.endpoints {
             Arc::make_mut(endpoint).addresses = vec![ENDPOINT.into()];
@@ -149,23 +196,29 @@ impl Rig {
         let stage = Arc::new(Stage::default());
         let generator_clocks = Arc::default();
         let port = |port| -> Box<dyn PortQueue> {
-            let traffic = Traffic { port, flows: flows.unwrap_or(1 << 24), rules, stage: stage.clone() };
-            Feed::new(traffic, &generator_clocks)
+            let (flows, shared, stage) = (flows.unwrap_or(1 << 24), shared.clone(), stage.clone());
+            Feed::new(Traffic { port, flows, workload, stage, shared }, &generator_clocks)
         };
         let pool = BufferPool::from_heap(8 * VECTOR_SIZE);
         let worker = Worker::new(shared.clone(), 0, vec![(IN, port(0)), (OUT, port(1))], pool.cache());
-        Ok(Self { shared, worker, stage, generator_clocks })
+        Ok(Self { shared, worker, stage, generator_clocks, workload, now_ns: 0 })
     }
 
     /// Lets packets come in by a port; clocks per packet without the generator's.
     fn run(&mut self, (port, flags): (usize, u8), packets: usize, clock: &Clock) -> f64 {
+        let is_new = self.workload.flows.is_none() && !self.workload.flood;
+        if is_new && self.shared.flow_counters(0).ipv4.unproven >= CAPACITY / 16 {
+            self.stage.port.store(NOWHERE, Relaxed);
+            outlive_unproven(&mut self.worker, &mut self.now_ns);
+        }
         self.stage.port.store(port, Relaxed);
         self.stage.flags.store(usize::from(flags), Relaxed);
         let polls = packets.div_ceil(VECTOR_SIZE);
         let generators = self.generator_clocks.load(Relaxed);
         let start = clocks();
-        for poll in 0..polls {
-            let _ = self.worker.poll(poll as u64);
+        for _ in 0..polls {
+            self.now_ns += POLL_NS;
+            let _ = self.worker.poll(self.now_ns);
         }
         let own = self.generator_clocks.load(Relaxed) - generators;
         // Both ports' sources read the clock.
@@ -196,7 +249,12 @@ pub(super) fn measure(name: String, workload: Workload, rounds: usize) -> Result
     }
     let mut results: Vec<f64> = (0..rounds).map(|_| rig.run(measured, ROUND_PACKETS, &clock)).collect();
     let drops: Vec<_> = rig.shared.drop_counters().filter(|(_, count)| *count > 0).collect();
-    ensure!(drops.is_empty(), "packets were dropped: {drops:?}");
+    match drops[..] {
+        [] if !workload.denied => {}
+        [(DropReason::PolicyDenied, _)] if workload.denied => {}
+        _ => bail!("packets were dropped: {drops:?}"),
+    }
+    ensure!(rig.shared.lost_flow_events() == 0, "events were not taken in time");
     results.sort_by(f64::total_cmp);
     let (best, median) = (results.first().copied(), results.get(results.len() / 2).copied());
     Ok(Row { name, clocks: best, clocks_median: median, milliseconds: None })
