@@ -114,10 +114,10 @@ pub fn requests_and_bulk_by_every_way(experiment: &Experiment) -> Result<()> {
     }
     for forwarding in ["nat", "direct", "gue"] {
         apply(&api, &objects6(forwarding, 2))?;
-        let megabits = bulk(&farm, VIP6.into(), BULK, 4)?;
+        let megabits = bulk(&farm, VIP6.into(), BULK, 8)?;
         experiment.measured(format!("TCP and IPv6 over {forwarding}: {megabits:.0} Mbit/s"));
         if forwarding == "nat" {
-            let megabits = bulk(&farm, near_client(0, 1).into(), NODE_PORT, 4)?;
+            let megabits = bulk(&farm, near_client(0, 1).into(), NODE_PORT, 8)?;
             experiment.measured(format!("TCP and IPv6 by a node port: {megabits:.0} Mbit/s"));
         }
     }
@@ -226,6 +226,7 @@ fn bulk(farm: &Farm, to: IpAddr, port: u16, megabytes: u64) -> Result<f64> {
     let report: Value = serde_json::from_str(&report?.succeeded()?)?;
     let received = &report["end"]["sum_received"];
     let bytes = received["bytes"].as_u64().context("iperf3 reports no bytes")?;
-    ensure!(bytes >= megabytes * 600_000, "only {bytes} of {megabytes},000,000 bytes arrived");
+    // iperf3 ends with some megabytes still on their way.
+    ensure!(bytes + 4_000_000 >= megabytes * 1_000_000, "only {bytes} of {megabytes},000,000 bytes arrived");
     Ok(received["bits_per_second"].as_f64().unwrap_or_default() / 1e6)
 }
