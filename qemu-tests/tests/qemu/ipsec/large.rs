@@ -45,10 +45,14 @@ pub fn the_least_mtu(site: &mut Site) -> Result<()> {
         site.ping(&[(BEHIND6, 1232)])?;
         let after = site.association("out")?["packets"].as_u64();
         ensure!(after == before.map(|count| count + 1), "not in one packet: {before:?}, {after:?}");
+        ensure_clean(site)?;
+        // The host remembers what it is told once.
+        if outer6 {
+            continue;
+        }
         let refused = site.host.run(&["ping", "-M", "do", "-c1", "-W5", "-s", "1233", BEHIND6], LIMIT)?;
         let text = format!("{}{}", refused.stdout, refused.stderr).replace(' ', "");
         ensure!(text.contains("mtu=1280"), "another MTU: {text}");
-        ensure_clean(site)?;
     }
     Ok(())
 }
