@@ -286,10 +286,12 @@ pub enum Ports {
 /// Something that policy protects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
-    /// `namespace/pod`, or the name of the host endpoint.
+    /// `namespace/name`, or the name of the host endpoint.
     pub name: String,
     /// What it is.
     pub kind: EndpointKind,
+    /// Of a workload: a `WorkloadEndpoint` tells of it, no `Pod`. One of each may have the same name.
+    pub by_plugin: bool,
     /// Its labels, with those it has from its namespace, service account and profiles.
     pub labels: Labels,
     /// Its addresses.

@@ -51,7 +51,12 @@ impl Part for Policy {
 impl Part for Endpoint {
     fn id(&self) -> Id<'_> {
         let (namespace, name) = split(&self.name);
-        (if self.kind == EndpointKind::Host { "HostEndpoint" } else { "Pod" }, namespace, name)
+        let kind = match self.kind {
+            EndpointKind::Host => "HostEndpoint",
+            EndpointKind::Workload if self.by_plugin => "WorkloadEndpoint",
+            EndpointKind::Workload => "Pod",
+        };
+        (kind, namespace, name)
     }
 
     fn compare(&self, other: &Self) -> Ordering {
@@ -75,7 +80,7 @@ impl Part for Networks {
 fn id_of(resource: &Resource) -> Option<Id<'_>> {
     let kind = match resource {
         Resource::Pod(_) => "Pod",
-        Resource::WorkloadEndpoint(_) => "Pod",
+        Resource::WorkloadEndpoint(_) => "WorkloadEndpoint",
         Resource::HostEndpoint(_) => "HostEndpoint",
         Resource::Node(_) => "Node",
         Resource::NetworkSet(_) | Resource::GlobalNetworkSet(_) => "NetworkSet",

@@ -97,6 +97,7 @@ pub fn pod(pod: &objects::Pod, known: &Known, made: &mut Made, problems: &mut Pr
     made.model.endpoints.push(Arc::new(Endpoint {
         name,
         kind: EndpointKind::Workload,
+        by_plugin: false,
         labels,
         addresses,
         ports: named_ports(&pod.spec, problems),
@@ -160,6 +161,7 @@ pub fn workload(
     model.endpoints.push(Arc::new(Endpoint {
         name: format!("{namespace}/{}", metadata.name),
         kind: EndpointKind::Workload,
+        by_plugin: true,
         labels: workload_labels(labels, (namespace, orchestrator), account, known),
         addresses,
         ports,
@@ -262,6 +264,7 @@ pub fn host_endpoint(
     model.endpoints.push(Arc::new(Endpoint {
         name: endpoint.metadata.name.clone(),
         kind: EndpointKind::Host,
+        by_plugin: false,
         labels,
         addresses,
         ports,

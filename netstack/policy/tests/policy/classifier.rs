@@ -180,6 +180,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         |(kind, labels, addresses, ports, profiles)| Endpoint {
             name: String::new(),
             kind,
+            by_plugin: false,
             labels,
             addresses,
             ports,

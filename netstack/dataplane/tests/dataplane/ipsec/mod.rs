@@ -450,6 +450,7 @@ fn police_tunnel(shared: &Shared, denies: policy::model::Direction) {
     let endpoint = model::Endpoint {
         name: "tunnel".into(),
         kind: model::EndpointKind::Host,
+        by_plugin: false,
         labels: policy::Labels::new(),
         addresses: Vec::new(),
         ports: Vec::new(),
