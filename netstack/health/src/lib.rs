@@ -5,8 +5,8 @@
 //! 2. [`Monitor::poll`] names probes that are due, spread over their interval with jitter; whoever makes them tells
 //!    [`Monitor::report`] how they ended, and [`Monitor::next_ns`] says when to come again;
 //! 3. [`Monitor::shares`] turns a pool's backends to what the table is to be built of: the unhealthy have no share and drain, the
-//!    recovered and the new come slowly, and if too few are left all are used; [`Monitor::next_share_ns`] says when time alone
-//!    changes that.
+//!    recovered and the new come slowly, and if too few are left all are used; it also says when time alone changes
+//!    that.
 //!
 //! A backend is *up* at first, so that a node that starts does not take services away which it has not looked at yet. It goes down
 //! after [`Check::fall`] failures in a row, and up after [`Check::rise`] successes.
