@@ -426,7 +426,8 @@ fn decide<K: Family, O: Observer>(
     } else {
         // How long a packet is of which this is a fragment nobody knows.
         let has_windows = view.fragment == Fragment::Whole && flows.follows_windows(view.observed());
-        if let Some(slot) = flows.find_at(seen.home, &seen.key).filter(|_| has_windows)
+        if has_windows
+            && let Some(slot) = flows.find_at(seen.home, &seen.key)
             && !in_window(flows, slot, packet, view.transport_offset)
         {
             return Verdict::Drop(Reason::OutOfWindow);
@@ -434,7 +435,10 @@ fn decide<K: Family, O: Observer>(
         let slot = flows.lookup_at(seen.home, &seen.key, view.observed(), context.now_ns);
         let known = slot.and_then(|slot| context.known(flows, slot));
         let decision = known.unwrap_or_else(|| context.new_flow(flows, seen, packet));
-        if let Some(slot) = flows.find_at(seen.home, &seen.key).filter(|_| has_windows && decision.is_new) {
+        if has_windows
+            && decision.is_new
+            && let Some(slot) = flows.find_at(seen.home, &seen.key)
+        {
             let _ = in_window(flows, slot, packet, view.transport_offset);
         }
         if view.fragment == Fragment::First {

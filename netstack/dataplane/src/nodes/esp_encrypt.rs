@@ -12,8 +12,9 @@
 //! over IPv4 the routers of the path do so.
 
 use super::ip_fragment::cut_to;
+use super::ip4_rewrite::fragmentation_needed;
 use super::ip6_rewrite::{into_tunnel, is_own, too_big};
-use super::{drop_for, icmp4_error, linearise, replace};
+use super::{drop_for, linearise, replace};
 use crate::DropReason;
 use crate::context::Context;
 use crate::counters::CountRun;
@@ -22,7 +23,6 @@ use crate::tables::{InterfaceId, Tables};
 use buffer::{Buf, Flags, Vector};
 use ipsec::{EspError, Mode, Sa, Snapshot, TunnelId};
 use packet::ethernet::ETHERTYPE_IPV4;
-use packet::icmpv4;
 use packet::ipv4::{DONT_FRAGMENT, Ipv4};
 use packet::ipv6::Ipv6;
 use zerocopy::FromBytes;
@@ -288,9 +288,7 @@ fn keep_path_mtu(packet: &mut Buf, sa: &Sa) -> Option<Node> {
         return keep_mtu6(packet, into_tunnel(mtu), is_whole);
     }
     if header.flags_fragment.get() & DONT_FRAGMENT != 0 {
-        let code = icmpv4::UNREACHABLE_FRAGMENTATION_NEEDED;
-        let (reason, kind) = (DropReason::Ip4FragmentationNeeded, icmpv4::UNREACHABLE);
-        return Some(icmp4_error(packet, reason, kind, code, mtu as u32));
+        return Some(fragmentation_needed(packet, mtu));
     }
     (!is_whole).then(|| cut_to(packet, mtu, Node::TunnelFragment))
 }

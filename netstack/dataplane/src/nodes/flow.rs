@@ -2,8 +2,9 @@
 //!
 //! Packets come here only while there are services or policies (`Context::flows`). With several workers, each has the flows of its
 //! own part: what is another one's is handed over first ([`balancer::Snapshot::owner`]), so that both directions of a flow meet
-//! the same table; fragments meet at one worker before. A later fragment that comes before its packet's first one is held (`held.rs`). One lookup serves whoever judges flows: [`Observed`] sees every packet with its flow's entry before it
-//! is rewritten.
+//! the same table; fragments meet at one worker before. A later fragment that comes before its packet's first one is held
+//! (`held.rs`). One lookup serves whoever judges flows: [`Observed`] sees every packet with its flow's entry before it is
+//! rewritten.
 
 use super::tunnel_error::Trouble;
 use super::{IcmpError, drop_for, icmp4_error, icmp6_error, ipsec_policy};

@@ -60,7 +60,7 @@ fn forward(packet: &mut Buf, row: &AdjacencyRow) -> Node {
         return icmp4_error(packet, DropReason::Ip4TtlExpired, icmpv4::TIME_EXCEEDED, 0, 0);
     }
     if too_long && header.flags_fragment.get() & DONT_FRAGMENT != 0 {
-        return fragmentation_needed(packet, row.mtu);
+        return fragmentation_needed(packet, row.mtu.into());
     }
     if !originated {
         header.decrement_ttl();
@@ -85,7 +85,7 @@ fn cut_for_tunnel(packet: &mut Buf, row: &AdjacencyRow) -> Node {
 }
 
 /// Tells the sender the MTU (RFC 1191 §4).
-fn fragmentation_needed(packet: &mut Buf, mtu: u16) -> Node {
+pub(super) fn fragmentation_needed(packet: &mut Buf, mtu: usize) -> Node {
     let code = icmpv4::UNREACHABLE_FRAGMENTATION_NEEDED;
-    icmp4_error(packet, DropReason::Ip4FragmentationNeeded, icmpv4::UNREACHABLE, code, u32::from(mtu))
+    icmp4_error(packet, DropReason::Ip4FragmentationNeeded, icmpv4::UNREACHABLE, code, mtu as u32)
 }

@@ -1,4 +1,4 @@
-//! IPsec policies (RFC 4301 §5) and must-encrypt prefixes. Lookup sends packets here only if there are any.
+//! IPsec policies (RFC 4301 §5) and must-encrypt prefixes. Packets come here only if there are any.
 //!
 //! 1. What came in must have come as the inbound policies say, also to groups and to link-local addresses.
 //! 2. What would leave by an ordinary neighbour is encrypted, passed or dropped as the outbound policies say.
@@ -13,6 +13,7 @@
 
 use super::esp_encrypt::keep_mtu6;
 use super::ip_fragment::cut_to;
+use super::ip4_rewrite::fragmentation_needed;
 use super::ip6_rewrite::into_tunnel;
 use super::{drop_for, icmp4_error, icmp6_error};
 use crate::DropReason;
@@ -213,9 +214,7 @@ fn protect(cx: &Context<'_>, packet: &mut Buf, tunnel: TunnelId, row: &Adjacency
         return icmp4_error(packet, DropReason::Ip4TtlExpired, icmpv4::TIME_EXCEEDED, 0, 0);
     }
     if too_long && header.flags_fragment.get() & DONT_FRAGMENT != 0 {
-        let code = icmpv4::UNREACHABLE_FRAGMENTATION_NEEDED;
-        let (reason, kind) = (DropReason::Ip4FragmentationNeeded, icmpv4::UNREACHABLE);
-        return icmp4_error(packet, reason, kind, code, mtu as u32);
+        return fragmentation_needed(packet, mtu);
     }
     if !originated {
         header.decrement_ttl();

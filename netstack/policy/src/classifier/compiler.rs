@@ -274,29 +274,19 @@ impl Compiler {
                 |known: &KnownNetworks| known.identity == identity && known.networks.name == networks.name;
             let before = gone.iter().position(same).map(|at| gone.swap_remove(at));
             let (added, removed) = difference(before.as_ref().map_or(&[], |known| &known.nets), &nets);
-            for part in added.0.chunks(NETS_PER_UNIT) {
-                pace.spend(1).await;
-                for net in part.iter().filter_map(|place| nets.get(*place as usize)) {
-                    self.classes.attach(*net, Atom::Identity(identity));
-                }
-            }
+            let classes = &mut self.classes;
+            each(at(&nets, &added), pace, |net| classes.attach(net, Atom::Identity(identity))).await;
             if let Some(before) = before {
-                for part in removed.0.chunks(NETS_PER_UNIT) {
-                    pace.spend(1).await;
-                    for net in part.iter().filter_map(|place| before.nets.get(*place as usize)) {
-                        self.classes.detach(*net, Atom::Identity(identity));
-                    }
-                }
+                let removed = at(&before.nets, &removed);
+                each(removed, pace, |net| classes.detach(net, Atom::Identity(identity))).await;
                 self.identities.release(before.identity);
             }
             let known = KnownNetworks { networks: networks.clone(), identity, nets };
             let _ = self.networks.insert(place, known);
         }
         for known in gone {
-            for part in known.nets.chunks(NETS_PER_UNIT) {
-                pace.spend(1).await;
-                part.iter().for_each(|net| self.classes.detach(*net, Atom::Identity(known.identity)));
-            }
+            let classes = &mut self.classes;
+            each(known.nets.iter(), pace, |net| classes.detach(net, Atom::Identity(known.identity))).await;
             self.identities.release(known.identity);
         }
     }
@@ -629,21 +619,33 @@ fn same_profile(known: &Arc<Profile>, profile: &Arc<Profile>) -> bool {
     Arc::ptr_eq(known, profile) || known == profile
 }
 
-/// Places of a list.
-struct Places(Vec<u32>);
+/// The networks of a list at some of its places.
+fn at<'a>(nets: &'a [IpNet], places: &'a [u32]) -> impl Iterator<Item = &'a IpNet> {
+    places.iter().filter_map(|place| nets.get(*place as usize))
+}
+
+/// Takes networks one by one, in short pieces.
+async fn each<'a>(nets: impl Iterator<Item = &'a IpNet>, pace: &Pace, mut take: impl FnMut(IpNet)) {
+    for (number, net) in nets.enumerate() {
+        if number.is_multiple_of(NETS_PER_UNIT) {
+            pace.spend(1).await;
+        }
+        take(*net);
+    }
+}
 
 /// What sorted lists do not have in common: places in `after`, and places in `before`.
-fn difference(before: &[IpNet], after: &[IpNet]) -> (Places, Places) {
-    let (mut added, mut removed) = (Places(Vec::new()), Places(Vec::new()));
+fn difference(before: &[IpNet], after: &[IpNet]) -> (Vec<u32>, Vec<u32>) {
+    let (mut added, mut removed) = (Vec::new(), Vec::new());
     let mut old = before.iter().zip(0..).peekable();
     for (net, place) in after.iter().zip(0..) {
         while let Some((_, gone)) = old.next_if(|(known, _)| *known < net) {
-            removed.0.push(gone);
+            removed.push(gone);
         }
         if old.next_if(|(known, _)| *known == net).is_none() {
-            added.0.push(place);
+            added.push(place);
         }
     }
-    removed.0.extend(old.map(|(_, place)| place));
+    removed.extend(old.map(|(_, place)| place));
     (added, removed)
 }

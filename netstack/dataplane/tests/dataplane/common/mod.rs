@@ -328,8 +328,13 @@ pub fn tcp(port: usize, from: ([u8; 4], u16), to: ([u8; 4], u16), flags: u8, pay
 
 /// Recomputes the checksum of the IPv4 header of an untagged frame.
 pub fn fix_ipv4_checksum(frame: &mut [u8]) {
-    let len = 14 + usize::from(frame[14] & 0xf) * 4;
-    frame[24..26].fill(0);
-    let checksum = packet::checksum::of(&frame[14..len]);
-    frame[24..26].copy_from_slice(&checksum.get().to_be_bytes());
+    fix_header_checksum(&mut frame[14..]);
+}
+
+/// Recomputes the checksum of the header of an IPv4 packet.
+pub fn fix_header_checksum(packet: &mut [u8]) {
+    let len = usize::from(packet[0] & 0xf) * 4;
+    packet[10..12].fill(0);
+    let checksum = packet::checksum::of(&packet[..len]);
+    packet[10..12].copy_from_slice(&checksum.get().to_be_bytes());
 }

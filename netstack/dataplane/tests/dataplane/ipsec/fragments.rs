@@ -58,12 +58,10 @@ fn transport_site(mtu: u16, nat_t: bool) -> Site {
         parameters.mode = Mode::Transport;
         parameters.nat_t = nat_t.then_some(NatT { local_port: 4500, remote_port: 4500 });
     });
-    site.database.set_policies(vec![Policy {
-        direction: Direction::Outbound,
-        selector: Selector::between(net("2001:db8:1::1/128"), net("2001:db8:1001::9/128")),
-        action: Action::Protect(TUNNEL),
-    }]);
-    site.publish();
+    site.protect(
+        Direction::Outbound,
+        Selector::between(net("2001:db8:1::1/128"), net("2001:db8:1001::9/128")),
+    );
     site
 }
 
@@ -162,18 +160,11 @@ fn a_path_over_ipv6_is_learnt_in_both_modes() {
 #[test]
 fn transport_mode_over_ipv4_leaves_cutting_to_the_path() {
     let mut site = Site::new(false, |parameters| parameters.mode = Mode::Transport);
-    site.database.set_policies(vec![Policy {
-        direction: Direction::Outbound,
-        selector: Selector::between(net("10.0.1.1/32"), net("10.0.1.9/32")),
-        action: Action::Protect(TUNNEL),
-    }]);
-    site.publish();
+    site.protect(Direction::Outbound, Selector::between(net("10.0.1.1/32"), net("10.0.1.9/32")));
     outbound(&site).set_path_mtu(Some(1000));
     let mut packet = udp4([10, 0, 1, 9], 64, 1200)[14..].to_vec();
     packet[12..16].copy_from_slice(&[10, 0, 1, 1]);
-    packet[10..12].fill(0);
-    let checksum = packet::checksum::of(&packet[..20]);
-    packet[10..12].copy_from_slice(&checksum.get().to_be_bytes());
+    fix_header_checksum(&mut packet);
     let inject = Inject::copy(&mut site.bed.pool.cache(), &packet, InjectTo::Forward4).expect("a buffer");
     assert!(site.bed.shared.inject(inject));
     site.bed.run();
@@ -191,12 +182,7 @@ fn the_least_mtu_of_ipv6_passes_every_tunnel() {
         let mut destination = "2001:db8:1009::77";
         if by_policy {
             destination = "2001:db8:1001::77";
-            site.database.set_policies(vec![Policy {
-                direction: Direction::Outbound,
-                selector: Selector::between(net("::/0"), net("2001:db8:1001::77/128")),
-                action: Action::Protect(TUNNEL),
-            }]);
-            site.publish();
+            site.protect(Direction::Outbound, Selector::between(net("::/0"), net("2001:db8:1001::77/128")));
         }
         for payload in [1232, 1100, 1232] {
             let frame = udp6(destination, 64, payload);
@@ -215,19 +201,6 @@ fn the_least_mtu_of_ipv6_passes_every_tunnel() {
         assert_eq!(site.bed.drops(), [(DropReason::Ip6PacketTooBig, 1)]);
         site.bed.assert_balanced();
     }
-}
-
-/// The IPv4 packet that frames have the fragments of, which no flag forbade.
-fn reassembled4(frames: &[Vec<u8>]) -> Vec<u8> {
-    let mut packet = frames[0][14..34].to_vec();
-    packet.extend(frames.iter().flat_map(|frame| frame[34..].to_vec()));
-    let total = (packet.len() as u16).to_be_bytes();
-    packet[2..4].copy_from_slice(&total);
-    packet[6..8].fill(0);
-    packet[10..12].fill(0);
-    let checksum = packet::checksum::of(&packet[..20]);
-    packet[10..12].copy_from_slice(&checksum.get().to_be_bytes());
-    packet
 }
 
 /// What the node itself sends is cut by it, before a tunnel as without one.
@@ -270,12 +243,7 @@ fn esp_in_udp_comes_in_by_fragments_where_only_esp_may() {
             parameters.nat_t = Some(NatT { local_port: 4500, remote_port: 4500 });
         });
         let (any, local) = if ipv6 { ("::/0", LOCAL6) } else { ("0.0.0.0/0", LOCAL4) };
-        site.database.set_policies(vec![Policy {
-            direction: Direction::Inbound,
-            selector: Selector::between(net(any), ip(local).into()),
-            action: Action::Protect(TUNNEL),
-        }]);
-        site.publish();
+        site.protect(Direction::Inbound, Selector::between(net(any), ip(local).into()));
         let frame = |offset: u16, protocol: u8, port: u16| {
             let payload =
                 [&port.to_be_bytes()[..], &port.to_be_bytes(), &[0, 96, 0, 0, 1, 2, 3, 4], &[7; 84]].concat();

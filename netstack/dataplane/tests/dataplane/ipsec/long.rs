@@ -38,15 +38,7 @@ fn long_from_behind(payload: usize) -> Vec<u8> {
 
 fn allow_fragments(packet: &mut [u8]) {
     packet[6] &= !0x40;
-    packet[10..12].fill(0);
-    let checksum = packet::checksum::of(&packet[..20]);
-    packet[10..12].copy_from_slice(&checksum.get().to_be_bytes());
-}
-
-/// What fragments carry, of which each is within the MTU, in order.
-fn payload_of(pieces: &[Vec<u8>]) -> Vec<u8> {
-    assert!(pieces.iter().all(|piece| piece.len() <= 1514));
-    pieces.iter().flat_map(|piece| piece[34..].to_vec()).collect()
+    fix_header_checksum(packet);
 }
 
 #[test]
@@ -124,12 +116,7 @@ fn among_short_ones_in_vectors_of_every_size() {
 #[test]
 fn in_transport_mode_they_are_encrypted_whole_and_fragmented_behind() {
     let mut site = Site::new(false, |parameters| parameters.mode = Mode::Transport);
-    site.database.set_policies(vec![Policy {
-        direction: Direction::Outbound,
-        selector: Selector::between(net("10.0.1.1/32"), net("10.0.1.9/32")),
-        action: Action::Protect(TUNNEL),
-    }]);
-    site.publish();
+    site.protect(Direction::Outbound, Selector::between(net("10.0.1.1/32"), net("10.0.1.9/32")));
     for payload in [1600, 3000, 8800] {
         let mut echo = Vec::new();
         let builder = PacketBuilder::ipv4([10, 0, 1, 9], [10, 0, 1, 1], 64).icmpv4_echo_request(7, 8);
@@ -138,11 +125,7 @@ fn in_transport_mode_they_are_encrypted_whole_and_fragmented_behind() {
         let frame = site.peer_seals_long(&echo);
         site.bed.send(1, &frame);
         let pieces = site.bed.sent(1);
-        let mut outer = [&pieces[0][14..34], &payload_of(&pieces)].concat();
-        let length = (outer.len() as u16).to_be_bytes();
-        outer[2..4].copy_from_slice(&length);
-        outer[6..8].fill(0);
-        let reply = site.peer_opens_long(&outer).expect("ours");
+        let reply = site.peer_opens_long(&reassembled4(&pieces)).expect("ours");
         assert_eq!((pieces.len() > 1, reply[20], &reply[28..]), (true, 0, &pattern(payload)[..]));
     }
     assert_eq!(site.bed.drops(), []);

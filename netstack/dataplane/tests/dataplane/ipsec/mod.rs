@@ -88,6 +88,12 @@ impl Site {
         let _ = self.bed.shared.publish_ipsec(self.database.snapshot());
     }
 
+    /// Has the tunnel protect what one policy, the only one, is about.
+    fn protect(&mut self, direction: Direction, selector: Selector) {
+        self.database.set_policies(vec![Policy { direction, selector, action: Action::Protect(TUNNEL) }]);
+        self.publish();
+    }
+
     fn packet(&self, bytes: &[u8]) -> Buf {
         let mut packet = self.pool.cache().allocate().expect("the pool is large enough");
         packet.append(bytes).expect("it fits");
@@ -144,6 +150,22 @@ fn after_hop(frame: &[u8]) -> Vec<u8> {
         frame[21] -= 1;
     }
     frame[14..].to_vec()
+}
+
+/// What IPv4 fragments carry, of which each is within the MTU, in order.
+fn payload_of(frames: &[Vec<u8>]) -> Vec<u8> {
+    assert!(frames.iter().all(|frame| frame.len() <= 1514));
+    frames.iter().flat_map(|frame| frame[34..].to_vec()).collect()
+}
+
+/// The IPv4 packet that frames have the fragments of, which no flag forbade.
+fn reassembled4(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut packet = [&frames[0][14..34], &payload_of(frames)].concat();
+    let total = (packet.len() as u16).to_be_bytes();
+    packet[2..4].copy_from_slice(&total);
+    packet[6..8].fill(0);
+    fix_header_checksum(&mut packet);
+    packet
 }
 
 #[test]

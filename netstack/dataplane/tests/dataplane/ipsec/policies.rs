@@ -78,12 +78,7 @@ fn transport_mode_protects_between_hosts() {
         parameters.df = DfPolicy::Set;
     });
     let any = Selector::between(net("10.0.1.1/32"), net("10.0.1.9/32"));
-    site.database.set_policies(vec![Policy {
-        direction: Direction::Outbound,
-        selector: any,
-        action: Action::Protect(TUNNEL),
-    }]);
-    site.publish();
+    site.protect(Direction::Outbound, any);
     let mut packet = Vec::new();
     let builder = PacketBuilder::ipv4([10, 0, 1, 1], [10, 0, 1, 9], 64).udp(9, 9);
     builder.write(&mut packet, b"hello").expect("a vector takes all");
