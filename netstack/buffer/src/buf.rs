@@ -3,8 +3,12 @@
 //! Memory of a buffer, [`BUFFER_BYTES`] in all: 64 bytes of metadata, [`HEADROOM`], [`DATA_ROOM`]. The total is an odd
 //! number of cache lines, so that the metadata of neighbouring buffers spread over all sets of a cache.
 
-use crate::BufferPool;
+mod chain;
+
+pub use chain::Segments;
+
 use crate::prefetch::{prefetch_line_read, prefetch_line_write};
+use crate::{BufferPool, Flags, Meta};
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
@@ -19,7 +23,6 @@ pub const BUFFER_BYTES: usize = size_of::<Header>() + ROOM;
 
 const ROOM: usize = HEADROOM + DATA_ROOM;
 const _: () = assert!(size_of::<Header>() == 64 && align_of::<Header>() == 64);
-const _: () = assert!(size_of::<Meta>() == 40);
 const _: () = assert!(ROOM <= u16::MAX as usize);
 const _: () = assert!(BUFFER_BYTES.is_multiple_of(64) && BUFFER_BYTES / 64 % 2 == 1);
 const _: () = assert!(size_of::<Option<Buf>>() == size_of::<usize>());
@@ -58,69 +61,6 @@ impl Extent {
     #[inline(always)]
     fn len(self) -> usize {
         (self.0 >> 16) as usize
-    }
-}
-
-/// What nodes say to each other about a packet.
-///
-/// Only `flags` is reset when a buffer is freed. The receiving node writes what it and later nodes need.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Meta {
-    /// What is true of the packet.
-    pub flags: Flags,
-    /// The interface it came in on.
-    pub rx_interface: u16,
-    /// The interface it leaves by.
-    pub tx_interface: u16,
-    /// Where the checksum of [`Flags::TX_CSUM`] starts, counted from the start of the headroom (see [`Buf::start`]),
-    /// so that headers pushed later do not move it.
-    pub csum_start: u16,
-    /// Where its result goes, counted from `csum_start`.
-    pub csum_offset: u16,
-    /// Identifies a packet with [`Flags::TRACED`] in the trace.
-    pub trace_id: u16,
-    /// The adjacency that lookup chose.
-    pub adjacency: u32,
-    /// Why it is dropped, on its way to the drop node.
-    pub drop_reason: u8,
-    /// Why it goes to control, on its way to the punt node.
-    pub punt_reason: u8,
-    /// What a node tells the next of its feature.
-    pub opaque: [u64; 2],
-}
-
-bitflags::bitflags! {
-    /// What is true of a packet.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct Flags: u16 {
-        /// The device verified the transport checksum.
-        const RX_CSUM_GOOD = 1 << 0;
-        /// The transport checksum holds the pseudo-header's sum only: whoever sends the packet completes it
-        /// ([`Meta::csum_start`], [`Meta::csum_offset`]; as in VIRTIO 1.3 §5.1.6).
-        const TX_CSUM = 1 << 1;
-        /// Nodes record what they do with it.
-        const TRACED = 1 << 2;
-        /// It was addressed to a group or to everybody at the link layer.
-        const LINK_MULTICAST = 1 << 3;
-        /// This node made it: its TTL is not decremented.
-        const ORIGINATED = 1 << 4;
-        /// It was encrypted here: what it carries needs no more protection.
-        const ENCAPSULATED = 1 << 5;
-        /// It was encrypted twice here; a third time would be a loop.
-        const NESTED = 1 << 6;
-        /// It came out of an IPsec tunnel, whose number is in [`Meta::opaque`], second word.
-        const DECRYPTED = 1 << 7;
-        /// Another worker handed it over because this one has its flow.
-        const HANDED_OVER = 1 << 8;
-        /// It is in a tunnel to a backend of a service, whose outer header has as many bytes as [`Meta::opaque`] says,
-        /// second word: errors about it are for the sender of what is inside.
-        const TUNNELLED = 1 << 9;
-        /// Besides [`Flags::HANDED_OVER`]: the other worker is that where the fragments of its packet meet, and need not
-        /// have its flow.
-        const TO_MEET = 1 << 11;
-        /// It was inside of an ESP packet as a whole: no link brought it, whatever interface it is said to have come in on.
-        const INNER = 1 << 10;
     }
 }
 
@@ -230,18 +170,6 @@ impl Buf {
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Bytes of data in all segments.
-    #[inline(always)]
-    pub fn total_len(&self) -> usize {
-        self.len() + self.header().rest_len as usize
-    }
-
-    /// True if the packet has more than one segment.
-    #[inline(always)]
-    pub fn is_chained(&self) -> bool {
-        self.header().next.is_some()
     }
 
     /// Where data starts, counted from the start of the headroom.
@@ -426,83 +354,6 @@ impl Buf {
         Ok(())
     }
 
-    /// Puts `tail`, which may be a chain, behind the last segment.
-    pub fn append_segment(&mut self, mut tail: Buf) {
-        self.header_mut().rest_len += tail.total_len() as u32;
-        tail.header_mut().rest_len = 0;
-        let mut last = self;
-        while last.header().next.is_some() {
-            let Some(next) = last.header_mut().next.as_mut() else { return };
-            last = next;
-        }
-        last.header_mut().next = Some(tail);
-    }
-
-    /// The segment after the first one.
-    #[inline(always)]
-    pub fn next(&self) -> Option<&Buf> {
-        self.header().next.as_ref()
-    }
-
-    /// Cuts the packet after `total` bytes. Segments that hold none of them are returned, for
-    /// [`BufferCache::free_one`](crate::BufferCache::free_one): they are no packet any more.
-    pub fn truncate(&mut self, total: usize) -> Option<Buf> {
-        let first = self.len().min(total);
-        let rest = (total - first).min(self.header().rest_len as usize);
-        let header = self.header_mut();
-        header.extent = Extent::new(header.extent.start(), first);
-        header.rest_len = rest as u32;
-        let mut left = rest;
-        let mut last = self;
-        while left > 0 {
-            let next = last.header_mut().next.as_mut()?;
-            let len = next.len().min(left);
-            next.header_mut().extent = Extent::new(next.start(), len);
-            left -= len;
-            last = next;
-        }
-        last.header_mut().next.take()
-    }
-
-    /// Copies bytes from `offset` of the whole packet into `out`, and returns how many there were.
-    pub fn copy_out(&self, mut offset: usize, out: &mut [u8]) -> usize {
-        let mut copied = 0;
-        for segment in self.segments() {
-            let Some(bytes) = segment.get(offset..) else {
-                offset -= segment.len();
-                continue;
-            };
-            offset = 0;
-            let n = bytes.len().min(out.len() - copied);
-            out[copied..copied + n].copy_from_slice(&bytes[..n]);
-            copied += n;
-        }
-        copied
-    }
-
-    /// Brings all data into the first segment. The others are returned, for
-    /// [`BufferCache::free_one`](crate::BufferCache::free_one).
-    ///
-    /// # Errors
-    /// There is no room for it; nothing has changed.
-    pub fn linearise(&mut self) -> Result<Option<Buf>, NoRoom> {
-        let (first, total) = (self.len(), self.total_len());
-        if total - first > self.tailroom() {
-            return Err(NoRoom);
-        }
-        let mut rest = [0; ROOM];
-        let rest = &mut rest[..total - first];
-        let _ = self.copy_out(first, rest);
-        let others = self.truncate(first);
-        self.append(rest)?;
-        Ok(others)
-    }
-
-    /// The data of each segment, in order.
-    pub fn segments(&self) -> Segments<'_> {
-        Segments { next: Some(self) }
-    }
-
     /// Asks for the cache lines of the metadata, to write, and of the first received bytes.
     #[inline(always)]
     pub fn prefetch(&self) {
@@ -536,21 +387,6 @@ impl fmt::Debug for Buf {
     }
 }
 
-/// The data of each segment of a packet, in order.
-pub struct Segments<'a> {
-    next: Option<&'a Buf>,
-}
-
-impl<'a> Iterator for Segments<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let segment = self.next?;
-        self.next = segment.next();
-        Some(segment.data())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -558,20 +394,6 @@ mod tests {
 
     fn buf() -> Buf {
         BufferPool::from_heap(1).cache().allocate().expect("the pool has one buffer")
-    }
-
-    fn chain(parts: &[&[u8]]) -> Buf {
-        let mut cache = BufferPool::from_heap(parts.len()).cache();
-        let mut packet: Option<Buf> = None;
-        for part in parts {
-            let mut segment = cache.allocate().expect("one buffer for each part");
-            segment.append(part).expect("parts are short");
-            match &mut packet {
-                None => packet = Some(segment),
-                Some(head) => head.append_segment(segment),
-            }
-        }
-        packet.expect("parts are given")
     }
 
     #[test]
@@ -611,46 +433,7 @@ mod tests {
         assert_eq!((packet.headroom(), packet.tailroom()), (0, 0));
     }
 
-    #[test]
-    fn chains_are_read_and_cut() {
-        let mut packet = chain(&[b"abc", b"", b"defg", b"hi"]);
-        assert_eq!(packet.total_len(), 9);
-        let mut out = [0; 5];
-        assert_eq!(packet.copy_out(2, &mut out), 5);
-        assert_eq!(&out, b"cdefg");
-        assert_eq!(packet.truncate(5).map(|tail| tail.data().to_vec()), Some(b"hi".to_vec()));
-        assert_eq!(packet.segments().collect::<Vec<_>>(), [b"abc".as_slice(), b"", b"de"]);
-        let tail = packet.truncate(2).expect("there are more segments");
-        assert_eq!((packet.total_len(), packet.is_chained(), tail.is_chained()), (2, false, true));
-        assert!(packet.truncate(7).is_none());
-        assert_eq!(packet.total_len(), 2);
-    }
-
-    #[test]
-    fn chains_become_one_segment() {
-        let mut packet = chain(&[b"abc", b"", b"defg", b"hi"]);
-        assert!(packet.linearise().expect("it fits").is_some());
-        assert_eq!((packet.data(), packet.is_chained()), (&b"abcdefghi"[..], false));
-        let long = [7; DATA_ROOM];
-        let mut packet = chain(&[&long, b"x"]);
-        assert!(packet.linearise().is_err());
-        assert_eq!(packet.total_len(), DATA_ROOM + 1);
-    }
-
     proptest! {
-        #[test]
-        fn truncate_keeps_a_prefix(
-            parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 1..6),
-            cut in 0usize..60,
-        ) {
-            let whole = parts.concat();
-            let mut packet = chain(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>());
-            drop(packet.truncate(cut));
-            let kept = packet.segments().collect::<Vec<_>>().concat();
-            prop_assert_eq!(packet.total_len(), kept.len());
-            prop_assert_eq!(&kept[..], &whole[..cut.min(whole.len())]);
-        }
-
         #[test]
         fn pushes_and_pulls_match_a_model(steps in prop::collection::vec((any::<bool>(), 0usize..200), 0..50)) {
             let mut buf = buf();

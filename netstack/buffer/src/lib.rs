@@ -18,13 +18,15 @@ mod buf;
 mod checksum;
 mod clock;
 mod memory_port;
+mod meta;
 mod pool;
 mod port;
 mod prefetch;
 
-pub use buf::{BUFFER_BYTES, Buf, DATA_ROOM, Enclosed, Flags, HEADROOM, Meta, NoRoom, Segments};
+pub use buf::{BUFFER_BYTES, Buf, DATA_ROOM, Enclosed, HEADROOM, NoRoom, Segments};
 pub use clock::clocks;
 pub use memory_port::{MemoryPort, MemoryWire};
+pub use meta::{Flags, Meta};
 pub use pool::{BufferCache, BufferPool};
 pub use port::{Offloads, PortControl, PortInfo, PortQueue, PortStats};
 pub use prefetch::{prefetch_read, prefetch_read_at, prefetch_write};
