@@ -242,17 +242,17 @@ impl Control {
     ) {
         let is_v6 = packet.first().is_some_and(|byte| byte >> 4 == 6);
         let to = if is_v6 { InjectTo::Forward6 } else { InjectTo::Forward4 };
-        if let Some(replies) = echo::reply(packet) {
+        if let Some(reply) = echo::reply(packet) {
             if !self.echo_replies.take(now_ns) {
                 self.node.drops.add(ControlDrop::EchoLimited, 1);
             } else if echo::is_link_local(packet) {
                 // No route leads there.
-                for reply in replies.iter().filter(|_| link_header.is_some()) {
-                    let frame = [link_header.as_ref().map_or(&[][..], |header| header), reply].concat();
-                    self.inject(&frame, InjectTo::Transmit(interface));
+                let header = link_header.as_ref().map_or(&[][..], |header| header);
+                for piece in echo::pieces6(&reply).iter().filter(|_| !header.is_empty()) {
+                    self.inject(&[header, piece].concat(), InjectTo::Transmit(interface));
                 }
             } else {
-                replies.iter().for_each(|reply| self.inject(reply, to));
+                self.inject(&reply, to);
             }
         } else if net::is_for_dataplane(packet, |port| self.shared.ipsec().is_nat_t_port(port)) {
             if let Some(mut inject) = Inject::copy(&mut self.cache, packet, to) {

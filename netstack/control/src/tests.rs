@@ -1,6 +1,7 @@
 //! The whole plane: a host on Ethernet, a worker of the dataplane, control.
 
 mod health;
+mod ipsec;
 
 use crate::dhcp;
 use crate::net::testing::Client;
@@ -394,6 +395,32 @@ fn pings_in_fragments_are_answered_in_fragments() {
     assert_eq!(whole[28..], data);
 }
 
+fn echo_request6(from: &[u8; 16], to: &[u8; 16], bytes: usize) -> Vec<u8> {
+    let mut message = vec![128, 0, 0, 0, 0, 7, 0, 1];
+    message.extend((0..bytes).map(|n| n as u8));
+    let sum = packet::checksum::Sum::new().pseudo_header(from, to, 58, message.len() as u32);
+    let checksum = sum.bytes(&message).finish().get();
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    message
+}
+
+/// The frames of an ICMPv6 message to the node, in fragments.
+fn fragments6(from: &[u8; 16], to: &[u8; 16], message: &[u8]) -> Vec<Vec<u8>> {
+    let fragment = |(n, piece): (usize, &[u8])| {
+        let offset_more = (n * 1232) as u16 | u16::from((n + 1) * 1232 < message.len());
+        let mut packet = vec![0x60, 0, 0, 0];
+        packet.extend((8 + piece.len() as u16).to_be_bytes());
+        packet.extend([44, 64]);
+        packet.extend([from, to].map(|address| &address[..]).concat());
+        packet.extend([58, 0]);
+        packet.extend(offset_more.to_be_bytes());
+        packet.extend([0, 0, 0, 9]);
+        packet.extend(piece);
+        to_node(0x86dd, &packet)
+    };
+    message.chunks(1232).enumerate().map(fragment).collect()
+}
+
 #[test]
 fn pings_in_fragments_from_a_link_local_address_are_answered_to_where_they_came_from() {
     let mut world = World::new(&Machine::default(), Some(config()), "10.0.0.2/24", "10.0.0.1");
@@ -403,23 +430,10 @@ fn pings_in_fragments_from_a_link_local_address_are_answered_to_where_they_came_
         [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]
     };
     let (host, node) = (link_local(HOST_MAC), link_local(port(0).info().mac));
-    let mut message = vec![128, 0, 0, 0, 0, 7, 0, 1];
-    message.extend((0..3000).map(|n| n as u8));
-    let sum = packet::checksum::Sum::new().pseudo_header(&host, &node, 58, message.len() as u32);
-    let checksum = sum.bytes(&message).finish().get();
-    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    let message = echo_request6(&host, &node, 3000);
     world.seen = Some(Vec::new());
-    for (n, piece) in message.chunks(1232).enumerate() {
-        let offset_more = (n * 1232) as u16 | u16::from(n < 2);
-        let mut packet = vec![0x60, 0, 0, 0];
-        packet.extend((8 + piece.len() as u16).to_be_bytes());
-        packet.extend([44, 64]);
-        packet.extend([host, node].concat());
-        packet.extend([58, 0]);
-        packet.extend(offset_more.to_be_bytes());
-        packet.extend([0, 0, 0, 9]);
-        packet.extend(piece);
-        assert!(world.wires[0].send(&to_node(0x86dd, &packet)));
+    for frame in fragments6(&host, &node, &message) {
+        assert!(world.wires[0].send(&frame));
     }
     world.run(10);
     let mut reassembler = crate::net::reassembly::Reassembler::default();

@@ -9,6 +9,7 @@ use crate::outer::Place;
 use crate::sa::ESP_HEADER_BYTES;
 use crate::{EspError, Sa, Snapshot};
 use buffer::Buf;
+use core::net::IpAddr;
 use crypto::TAG_BYTES;
 use packet::ipv4::{Ipv4, VERSION_IHL};
 use packet::protocol;
@@ -335,7 +336,8 @@ pub(crate) fn examine(sa: &Sa, bytes: &[u8], head: Head, is_usable: bool) -> Res
     if text == 0 || text & (block - 1) != 0 {
         return Err(EspError::Malformed);
     }
-    if place.is_in_udp() != sa.how.udp || !is_addressed_to(sa, bytes) {
+    let is_its = is_addressed_to(sa, bytes) && (sa.how.tunnel_mode || is_from_peer(sa, bytes));
+    if place.is_in_udp() != sa.how.udp || !is_its {
         return Err(EspError::WrongEncapsulation);
     }
     if !is_usable {
@@ -344,6 +346,15 @@ pub(crate) fn examine(sa: &Sa, bytes: &[u8], head: Head, is_usable: bool) -> Res
     let number = if sa.how.esn { sa.window.infer(head.low) } else { u64::from(head.low) };
     sa.window.check(number)?;
     Ok(number)
+}
+
+/// True if the source is the peer. In transport mode it is the source of the packet within as well, for which the peer's key vouches
+/// no more than for its own address (RFC 4301 §5.2).
+fn is_from_peer(sa: &Sa, bytes: &[u8]) -> bool {
+    match sa.parameters().remote {
+        IpAddr::V4(peer) => bytes.get(12..16) == Some(&peer.octets()),
+        IpAddr::V6(peer) => bytes.get(8..24) == Some(&peer.octets()),
+    }
 }
 
 /// True if the outer destination is the SA's own address.

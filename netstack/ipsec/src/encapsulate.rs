@@ -271,7 +271,7 @@ impl Wrapping {
             let udp = if sa.how.udp { size_of::<Udp>() } else { 0 };
             (udp, packet.len() - usize::from(place.ip_bytes), next, Way::Transport(place))
         };
-        let padded = if sa.how.tunnel_mode { text.max(usize::from(sa.how.pad_to)) } else { text };
+        let padded = if sa.how.tunnel_mode { text.max(sa.pad_to()) } else { text };
         let block = usize::from(sa.block_bytes);
         // A block is a power of two of bytes.
         let end = (padded + TRAILER_BYTES + block - 1) & !(block - 1);

@@ -1,7 +1,6 @@
 //! What comes out of an authentic packet: trailer, inner packet, what the outer header says of it (RFC 4303 §3.4.4.1).
 
 use crate::outer::{PROTOCOL_IPV4, PROTOCOL_IPV6, Place, combine_ecn, renew_checksum, rewrite_ip};
-use crate::params::EcnPolicy;
 use crate::sa::{ESP_HEADER_BYTES, TRAILER_BYTES};
 use crate::{EspError, PacketFacts, Sa};
 use buffer::{Buf, Flags};
@@ -17,7 +16,6 @@ use zerocopy::FromBytes;
 pub(crate) struct Unwrapped<'a> {
     sa: &'a Sa,
     is_usual: bool,
-    copies_ecn: bool,
     tunnel: u32,
     flags: Flags,
     packets: u64,
@@ -31,7 +29,6 @@ impl<'a> Unwrapped<'a> {
         Self {
             sa,
             is_usual: how.is_usual && !how.has_selectors,
-            copies_ecn: how.ecn == EcnPolicy::Copy,
             tunnel: sa.tunnel.0,
             flags: flags(sa),
             packets: 0,
@@ -79,9 +76,7 @@ impl<'a> Unwrapped<'a> {
             return Err(EspError::BadPadding);
         }
         packet.narrow(BEFORE, inner).map_err(|_| EspError::Malformed)?;
-        if self.copies_ecn {
-            combine_ecn(packet.data_mut(), outer_class)?;
-        }
+        combine_ecn(packet.data_mut(), outer_class)?;
         Ok(true)
     }
 
@@ -125,9 +120,7 @@ pub(crate) fn accept(sa: &Sa, number: u64, bytes: &mut [u8], place: Place) -> Re
         PROTOCOL_IPV4 | PROTOCOL_IPV6 if sa.how.tunnel_mode => {
             let inner = bytes.get_mut(start..).ok_or(EspError::Malformed)?;
             let length = inner_length(inner, next)?;
-            if sa.how.ecn == EcnPolicy::Copy {
-                combine_ecn(inner, outer_class)?;
-            }
+            combine_ecn(inner, outer_class)?;
             start..start + length
         }
         _ if !sa.how.tunnel_mode => unwrap_transport(sa, bytes, place, start, next)?,
@@ -159,7 +152,7 @@ fn payload(text: &[u8]) -> Result<(usize, u8), EspError> {
         return if is_right { Ok((payload, next)) } else { Err(EspError::BadPadding) };
     }
     let bytes = text.get(payload..payload + usize::from(padding)).ok_or(EspError::BadPadding)?;
-    if bytes.iter().zip(1u8..).any(|(byte, number)| *byte != number) {
+    if bytes.iter().zip(1..=padding).any(|(byte, number)| *byte != number) {
         return Err(EspError::BadPadding);
     }
     Ok((payload, next))

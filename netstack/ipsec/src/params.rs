@@ -109,13 +109,13 @@ pub enum DscpPolicy {
     Set(u8),
 }
 
-/// What happens to the ECN field.
+/// What the outer ECN field is. What arrives is combined with the inner one whatever this says (RFC 6040 §4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EcnPolicy {
-    /// Copied outward, combined inward (RFC 6040 §4, normal mode).
+    /// The inner packet's (RFC 6040 §4.1, normal mode).
     #[default]
     Copy,
-    /// Not-ECT outside (RFC 6040 §4.1, compatibility mode).
+    /// Not-ECT (RFC 6040 §4.1, compatibility mode).
     Clear,
 }
 
@@ -196,13 +196,14 @@ pub struct SaParameters {
     pub nat_t: Option<NatT>,
     /// Outer DSCP; tunnel mode, outbound.
     pub dscp: DscpPolicy,
-    /// ECN; tunnel mode.
+    /// Outer ECN; tunnel mode, outbound.
     pub ecn: EcnPolicy,
     /// Outer don't-fragment bit; tunnel mode, outbound.
     pub df: DfPolicy,
     /// Outer TTL; tunnel mode, outbound.
     pub ttl: TtlPolicy,
-    /// Pads inner packets with zeroes to this length, if they are shorter (RFC 4303 §2.7); tunnel mode, outbound.
+    /// Pads inner packets with zeroes to this length, if they are shorter (RFC 4303 §2.7), but not beyond
+    /// [`Sa::limit_padding`](crate::Sa::limit_padding); tunnel mode, outbound.
     pub tfc_pad_to_bytes: Option<u16>,
     /// When it expires.
     pub lifetimes: Lifetimes,

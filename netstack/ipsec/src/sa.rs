@@ -91,6 +91,8 @@ pub struct Sa {
     pub(crate) flags: AtomicU32,
     /// The longest outer packet of the path, as far as routers on the way have told.
     pub(crate) path_mtu: AtomicU16,
+    /// What inner packets are padded to at most.
+    pad_limit: AtomicU16,
     pub(crate) window: Window,
     pub(crate) cipher: Cipher,
     /// Where the peer of an SA in UDP was last seen.
@@ -216,6 +218,7 @@ impl Sa {
             },
             flags: AtomicU32::new(0),
             path_mtu: AtomicU16::new(u16::MAX),
+            pad_limit: AtomicU16::new(u16::MAX),
             window: Window::new(parameters.replay_window, last),
             peer: Peer::new(SocketAddr::new(
                 parameters.remote,
@@ -285,7 +288,7 @@ impl Sa {
     fn text_bytes(&self, inner_bytes: usize) -> usize {
         let block = usize::from(self.block_bytes);
         if self.how.tunnel_mode {
-            let inner_bytes = inner_bytes.max(usize::from(self.how.pad_to));
+            let inner_bytes = inner_bytes.max(self.pad_to());
             return (inner_bytes + TRAILER_BYTES).next_multiple_of(block);
         }
         let header = self.ip_header_bytes().min(inner_bytes);
@@ -339,6 +342,16 @@ impl Sa {
     /// Notes what a router on the path said, or forgets it.
     pub fn set_path_mtu(&self, mtu: Option<u16>) {
         self.path_mtu.store(mtu.unwrap_or(u16::MAX), Relaxed);
+    }
+
+    /// Has inner packets not be padded beyond this length: no padding makes an outer packet too long for its path.
+    pub fn limit_padding(&self, inner_bytes: u16) {
+        self.pad_limit.store(inner_bytes, Relaxed);
+    }
+
+    /// What inner packets are padded to that are shorter.
+    pub(crate) fn pad_to(&self) -> usize {
+        self.how.pad_to.min(self.pad_limit.load(Relaxed)).into()
     }
 
     /// Asks for the cache lines that encapsulation begins with.

@@ -79,7 +79,7 @@ static TUNNEL: Schema = Schema::Object(&[
         "ecn",
         &Schema::Choice(&["copy", "clear"]),
         Default("\"copy\""),
-        "Outer ECN: RFC 6040's normal mode, or none.",
+        "Outer ECN: RFC 6040's normal mode, or none. What arrives is combined either way.",
     ),
     field("df", &Schema::Choice(&["copy", "set", "clear"]), Default("\"copy\""), "Outer don't-fragment bit."),
     field("ttl", &Schema::Integer(0, 255), Default("64"), "Outer TTL or hop limit; 0: the inner packet's."),
@@ -93,7 +93,7 @@ static TUNNEL: Schema = Schema::Object(&[
         "tfc_padding",
         &Schema::Integer(1, 9216),
         Optional,
-        "Pad inner packets to this many bytes (RFC 4303 §2.7).",
+        "Pad inner packets to this many bytes (RFC 4303 §2.7), as far as the path takes them.",
     ),
     field(
         "selectors",

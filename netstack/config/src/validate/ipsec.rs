@@ -167,7 +167,12 @@ fn validate_policy(
     let place = member(pointer, "tunnel");
     match (policy.action, policy.tunnel.as_deref()) {
         (PolicyAction::Protect, None) => problems.add(place, "is missing: the tunnel that protects"),
-        (PolicyAction::Protect, Some(name)) if tunnels.contains_key(name) => {}
+        (PolicyAction::Protect, Some(name)) if tunnels.contains_key(name) => {
+            let tunnel = tunnels[name];
+            if tunnel.mode == IpsecMode::Transport {
+                validate_between_hosts(policy, tunnel, pointer, problems);
+            }
+        }
         (PolicyAction::Protect, Some(name)) if names.contains_key(name) => {
             problems.add(place, format!("{name} is an interface, not a tunnel"));
         }
@@ -191,6 +196,27 @@ fn validate_policy(
         if ports.is_some() && !has_ports {
             problems
                 .add(member(pointer, name), "needs a protocol with ports: 6 (TCP), 17 (UDP) or 132 (SCTP)");
+        }
+    }
+}
+
+/// Reports a policy that leads to transport mode what is not between its ends: the outer header would still be the packet's own, and
+/// whoever it is for has not the key.
+fn validate_between_hosts(policy: &SecurityPolicy, tunnel: &Tunnel, pointer: &str, problems: &mut Problems) {
+    let (from, to) = match policy.direction {
+        AssociationDirection::Out => (tunnel.local, tunnel.remote),
+        AssociationDirection::In => (tunnel.remote, tunnel.local),
+    };
+    for (name, network, end) in [("source", policy.source, from), ("destination", policy.destination, to)] {
+        let host = ipnet::IpNet::from(end);
+        if network != host {
+            problems.add(
+                member(pointer, name),
+                format!(
+                    "must be {host}: transport mode is between {} and {} alone",
+                    tunnel.local, tunnel.remote
+                ),
+            );
         }
     }
 }

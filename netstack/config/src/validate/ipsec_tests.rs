@@ -104,6 +104,30 @@ fn every_fault_has_its_pointer() {
     }
 }
 
+/// What is between other hosts would be encrypted for somebody who has not the key.
+#[test]
+fn transport_mode_is_between_its_ends_alone() {
+    let transport = json!({"name": "ipsec0", "mode": "transport", "route_based": false, "local": "192.0.2.1", "remote": "203.0.113.9"});
+    let mut document = with("/ipsec/tunnels/0", transport);
+    document["routes"] = json!([]);
+    let policy = |direction: &str, source: &str, destination: &str| json!([{"name": "p", "direction": direction, "action": "protect", "tunnel": "ipsec0", "source": source, "destination": destination}]);
+    for (direction, source, destination, expected) in [
+        ("out", "192.0.2.1/32", "203.0.113.9/32", None),
+        ("in", "203.0.113.9/32", "192.0.2.1/32", None),
+        ("out", "203.0.113.9/32", "192.0.2.1/32", Some("source")),
+        ("out", "0.0.0.0/0", "203.0.113.9/32", Some("source")),
+        ("out", "192.0.2.1/32", "203.0.113.0/24", Some("destination")),
+        ("out", "2001:db8::1/128", "2001:db8::9/128", Some("source")),
+        ("in", "203.0.113.9/32", "192.0.2.0/31", Some("destination")),
+    ] {
+        document["ipsec"]["policies"] = policy(direction, source, destination);
+        let found = problems(&document);
+        let pointer = found.first().map(|problem| problem.pointer.clone());
+        let expected = expected.map(|field| std::format!("/ipsec/policies/0/{field}"));
+        assert_eq!(pointer, expected, "{direction} {source} {destination}: {found:?}");
+    }
+}
+
 #[test]
 fn inbound_spis_are_unique() {
     let mut document = with("/ipsec/associations/0/direction", json!("in"));

@@ -106,7 +106,7 @@ struct TunnelView {
     route_based: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     mtu: Option<u16>,
-    /// Name of the association that encrypts; without one, what is sent here is dropped.
+    /// Name of the association that encrypts, which has not expired; without one, what is sent here is dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     outbound: Option<String>,
     inbound: Vec<String>,
@@ -158,7 +158,7 @@ impl TunnelView {
 
 /// `GET /v1/ipsec/tunnels`.
 pub(super) fn tunnels(node: &mut Node, _: &Request) -> Reply {
-    let statuses = node.router.tunnels();
+    let statuses = node.router.tunnels(node.now_ns);
     if let Some(refusal) = refuse_list(node, statuses.len() + node.router.association_count()) {
         return refusal;
     }

@@ -11,16 +11,16 @@ use packet::{DEFAULT_TTL, protocol};
 use zerocopy::network_endian::{U16, U32};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-/// Payload of the fragments of a reply over IPv6: any path carries them (RFC 8200 §5).
+/// Payload of the fragments of a reply over IPv6: any link carries them (RFC 8200 §5).
 const FRAGMENT_BYTES: usize = MIN_MTU as usize - size_of::<Ipv6>() - size_of::<Fragment>();
 
 const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(8));
 
-/// The packets that answer a whole IP packet, if it is a valid echo request. Of IPv4 it is one packet of any length, which
-/// the dataplane cuts.
-pub(crate) fn reply(request: &[u8]) -> Option<Vec<Vec<u8>>> {
+/// The packet that answers a whole IP packet, if it is a valid echo request. It is of any length: the dataplane cuts it, behind ESP if
+/// that encrypts whole packets (RFC 4303 §3.3.4).
+pub(crate) fn reply(request: &[u8]) -> Option<Vec<u8>> {
     match request.first()? >> 4 {
-        4 => reply4(request).map(|reply| vec![reply]),
+        4 => reply4(request),
         6 => reply6(request),
         _ => None,
     }
@@ -97,7 +97,7 @@ fn reply4(request: &[u8]) -> Option<Vec<u8>> {
     Some([answer.as_bytes(), icmp.as_bytes(), data].concat())
 }
 
-fn reply6(request: &[u8]) -> Option<Vec<Vec<u8>>> {
+fn reply6(request: &[u8]) -> Option<Vec<u8>> {
     let (header, message) = Ipv6::read_from_prefix(request).ok()?;
     let (mut icmp, data) = Icmpv6::read_from_prefix(message).ok()?;
     let length = u32::try_from(message.len()).ok()?;
@@ -111,18 +111,22 @@ fn reply6(request: &[u8]) -> Option<Vec<Vec<u8>>> {
     icmp.checksum = U16::ZERO;
     let sum = answer.pseudo_header(protocol::ICMPV6, length).bytes(icmp.as_bytes()).bytes(data);
     icmp.checksum = sum.finish();
-    let message = [icmp.as_bytes(), data].concat();
-    if size_of::<Ipv6>() + message.len() <= usize::from(MIN_MTU) {
-        return Some(vec![[answer.as_bytes(), &message].concat()]);
+    Some([answer.as_bytes(), icmp.as_bytes(), data].concat())
+}
+
+/// What a reply over IPv6 is sent in where no route leads and so nothing cuts it.
+pub(crate) fn pieces6(reply: &[u8]) -> Vec<Vec<u8>> {
+    let Ok((header, message)) = Ipv6::read_from_prefix(reply) else { return Vec::new() };
+    if reply.len() <= usize::from(MIN_MTU) {
+        return vec![reply.to_vec()];
     }
     // What tells the requests of a sender apart tells their replies apart.
+    let icmp = Icmpv6::read_from_prefix(message).map_or_else(|_| Icmpv6::new_zeroed(), |(icmp, _)| icmp);
     let identification = u32::from(icmp.checksum.get()) << 16 | icmp.rest.get() & 0xffff;
     let pieces = message.chunks(FRAGMENT_BYTES).enumerate();
-    Some(
-        pieces
-            .map(|(n, piece)| fragment6(answer, identification, n * FRAGMENT_BYTES, piece, message.len()))
-            .collect(),
-    )
+    pieces
+        .map(|(n, piece)| fragment6(header, identification, n * FRAGMENT_BYTES, piece, message.len()))
+        .collect()
 }
 
 fn fragment6(mut header: Ipv6, identification: u32, offset: usize, piece: &[u8], total: usize) -> Vec<u8> {
@@ -172,23 +176,24 @@ mod tests {
     fn requests_of_any_length_are_answered() {
         for len in [0, 1, 1232, 1233, 4000, 65_000] {
             let request = request4(len);
-            let replies = reply(&request).expect("a valid request");
-            let [answer] = &replies[..] else { panic!("{} packets", replies.len()) };
+            let answer = reply(&request).expect("a valid request");
             assert_eq!((answer[8], answer[20], &answer[12..20]), (64, 0, &[10, 0, 0, 1, 10, 0, 0, 5][..]));
             assert!(Sum::new().bytes(&answer[..20]).is_valid() && Sum::new().bytes(&answer[20..]).is_valid());
             assert_eq!(answer[24..], request[24..]);
 
             let request = request6(len);
-            let replies = reply(&request).expect("a valid request");
-            assert_eq!(replies.len(), if len <= 1232 { 1 } else { (8 + len).div_ceil(1232) });
+            let answer = reply(&request).expect("a valid request");
+            let pieces = pieces6(&answer);
+            assert_eq!(pieces.len(), if len <= 1232 { 1 } else { (8 + len).div_ceil(1232) });
             let mut reassembler = Reassembler::default();
-            let whole = match &replies[..] {
+            let whole = match &pieces[..] {
                 [whole] => whole.clone(),
                 pieces => {
                     assert!(pieces.iter().all(|piece| piece.len() <= 1280));
                     pieces.iter().find_map(|piece| reassembler.receive(piece, 0)).expect("all pieces")
                 }
             };
+            assert_eq!(whole, answer);
             assert_eq!((whole[6], whole[40], &whole[8..40]), (58, 129, &[[1; 16], [5; 16]].concat()[..]));
             let sum = Sum::new().pseudo_header(&whole[8..24], &whole[24..40], 58, 8 + len as u32);
             assert!(sum.bytes(&whole[40..]).is_valid());
@@ -202,8 +207,8 @@ mod tests {
             let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
             let asked = request(from, to, 0xfeed_0007);
             assert_eq!(answer(&asked), None);
-            let replies = reply(&asked).expect("a valid request");
-            assert_eq!(answer(&replies[0]), Some((to, 0xfeed_0007)));
+            let reply = reply(&asked).expect("a valid request");
+            assert_eq!(answer(&reply), Some((to, 0xfeed_0007)));
         }
     }
 
@@ -216,6 +221,6 @@ mod tests {
             assert!(reply(&request).is_none(), "the checksum is wrong");
             assert!(reply(&[]).is_none());
         }
-        assert!(reply(&reply(&request4(9)).expect("a valid request")[0]).is_none());
+        assert!(reply(&reply(&request4(9)).expect("a valid request")).is_none());
     }
 }

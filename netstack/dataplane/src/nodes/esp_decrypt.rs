@@ -2,7 +2,7 @@
 //!
 //! What does not fit into one buffer goes one by one by way of the worker's [`ipsec::Long`].
 
-use super::esp_encrypt::{clamp_mss, reason};
+use super::esp_encrypt::{clamp_mss, longest_inner, reason};
 use super::{drop_for, linearise, replace};
 use crate::DropReason;
 use crate::context::Context;
@@ -18,7 +18,7 @@ const CHUNK: usize = 64;
 #[inline(never)]
 pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts) {
     let mut results = [Err(EspError::UnknownSpi); CHUNK];
-    let mut way = Way { tunnel: TunnelId(u32::MAX), clamp_mss: false, interface: None, is_up: true };
+    let mut way = Way { tunnel: TunnelId(u32::MAX), clamp_to: None, interface: None, is_up: true };
     for (packets, nexts) in packets.chunks_mut(CHUNK).zip(nexts.chunks_mut(CHUNK)) {
         decrypt(cx, &mut way, packets, nexts, &mut results);
     }
@@ -59,8 +59,8 @@ fn decrypt<'a>(
         if tunnel != way.tunnel {
             *way = Way::new(cx, tunnel);
         }
-        if way.clamp_mss {
-            clamp_mss(cx.tables, packet, sa, way.interface.unwrap_or(u16::MAX));
+        if let Some(mtu) = way.clamp_to {
+            clamp_mss(packet, mtu);
         }
         if let Some(interface) = way.interface {
             packet.meta_mut().rx_interface = interface;
@@ -91,7 +91,8 @@ fn decrypt_long<'a>(
 /// What there is to know of a tunnel.
 struct Way {
     tunnel: TunnelId,
-    clamp_mss: bool,
+    /// The longest packets that TCP is to send the other way, where it is told.
+    clamp_to: Option<usize>,
     interface: Option<u16>,
     /// The interface is up, if there is one.
     is_up: bool,
@@ -103,6 +104,8 @@ impl Way {
         let interface = description.interface;
         let row = interface.and_then(|interface| cx.tables.row(InterfaceId(interface)));
         let is_up = interface.is_none() || row.is_some_and(|row| row.description.up);
-        Self { tunnel, clamp_mss: description.clamp_mss, interface, is_up }
+        let back = cx.ipsec.outbound(tunnel).filter(|_| description.clamp_mss);
+        let clamp_to = back.map(|sa| longest_inner(cx.tables, &description, sa));
+        Self { tunnel, clamp_to, interface, is_up }
     }
 }

@@ -21,7 +21,7 @@ use crate::counters::CountRun;
 use crate::graph::{Nexts, Node};
 use crate::tables::{InterfaceId, Tables};
 use buffer::{Buf, Flags, Vector};
-use ipsec::{EspError, Mode, Sa, Snapshot, TunnelId};
+use ipsec::{EspError, Mode, Sa, Snapshot, Tunnel, TunnelId};
 use packet::ethernet::ETHERTYPE_IPV4;
 use packet::ipv4::{DONT_FRAGMENT, Ipv4};
 use packet::ipv6::Ipv6;
@@ -36,7 +36,8 @@ pub(super) const CUT: u64 = 1 << 63;
 #[derive(Clone, Copy)]
 struct Way<'a> {
     tunnel: u32,
-    clamp_mss: bool,
+    /// The longest packets that TCP is to send, where it is told.
+    clamp_to: Option<usize>,
     /// The path of the outer packets is known to take less than others.
     is_narrow: bool,
     sa: &'a Sa,
@@ -44,10 +45,10 @@ struct Way<'a> {
 
 impl<'a> Way<'a> {
     #[inline(always)]
-    fn new(snapshot: &'a Snapshot, tunnel: u32) -> Option<Self> {
-        let (description, sa) = snapshot.way_into(TunnelId(tunnel))?;
-        let is_narrow = sa.path_mtu().is_some();
-        Some(Self { tunnel, clamp_mss: description.clamp_mss, is_narrow, sa })
+    fn new(cx: &Context<'a>, tunnel: u32) -> Option<Self> {
+        let (description, sa) = cx.ipsec.way_into(TunnelId(tunnel))?;
+        let clamp_to = description.clamp_mss.then(|| longest_inner(cx.tables, description, sa));
+        Some(Self { tunnel, clamp_to, is_narrow: sa.path_mtu().is_some(), sa })
     }
 }
 
@@ -155,13 +156,12 @@ fn find<'a>(
         *next = Node::EspEncrypt;
         let tunnel = packet.meta().opaque[1] as u32;
         if way.is_none_or(|way| way.tunnel != tunnel) {
-            *way = Way::new(cx.ipsec, tunnel);
+            *way = Way::new(cx, tunnel);
         }
         let Some(way) = way else { continue };
         counted.add(packet.meta().tx_interface.into(), packet.total_len());
-        if way.clamp_mss {
-            let interface = packet.meta().tx_interface;
-            clamp_mss(cx.tables, packet, way.sa, interface);
+        if let Some(mtu) = way.clamp_to {
+            clamp_mss(packet, mtu);
         }
         if packet.meta().flags.contains(Flags::NESTED) {
             *next = drop_for(packet, DropReason::IpsecLoop);
@@ -250,13 +250,20 @@ fn route(cx: &mut Context<'_>, packets: &mut [Buf], nexts: &mut [Node]) {
     counted.finish();
 }
 
-/// Lowers the MSS of a TCP SYN to what the tunnel takes: its interface, and the path as far as it is known.
+/// The longest packet that a tunnel takes whose SA to encrypt with this is: by its interface, whose MTU follows the outer path, and
+/// by what is known of that path since.
+pub(super) fn longest_inner(tables: &Tables, tunnel: &Tunnel, sa: &Sa) -> usize {
+    let row = tunnel.interface.and_then(|interface| tables.row(InterfaceId(interface)));
+    let own = row.map(|row| usize::from(row.description.mtu));
+    let path = sa.path_mtu().map(|mtu| sa.max_inner_len(mtu.into()));
+    [own, path].into_iter().flatten().min().unwrap_or_else(|| sa.max_inner_len(USUAL_MTU.into()))
+}
+
+/// Lowers the MSS of a TCP SYN to what makes packets of this length.
 #[inline(never)]
-pub(super) fn clamp_mss(tables: &Tables, packet: &mut Buf, sa: &Sa, interface: u16) {
-    let path = sa.max_inner_len(sa.path_mtu().unwrap_or(USUAL_MTU).into());
-    let own = tables.row(InterfaceId(interface)).map_or(usize::MAX, |row| row.description.mtu.into());
+pub(super) fn clamp_mss(packet: &mut Buf, mtu: usize) {
     if packet.complete_checksum().is_ok() {
-        ipsec::clamp_mss(packet.data_mut(), path.min(own));
+        ipsec::clamp_mss(packet.data_mut(), mtu);
     }
 }
 

@@ -73,8 +73,9 @@ pub(super) fn into_tunnel(mtu: usize) -> usize {
     mtu.max(MIN_MTU.into())
 }
 
-/// What this node made is cut by it, as its source (RFC 8200 §5). So are outer packets, but for those of a tunnel in a tunnel
-/// whose MTU does not take the other into account.
+/// What this node made is cut by it, as its source: into what any path takes, of which it keeps no record (RFC 8200 §5). Outer packets
+/// are cut to the link, since what is known of their path is known before; but not those of a tunnel in a tunnel whose MTU does not
+/// take the other into account.
 fn cut_or_refuse(packet: &mut Buf, row: &AdjacencyRow, mtu: usize) -> Node {
     let is_outer = packet.meta().flags.contains(Flags::ENCAPSULATED);
     match row.tunnel() {
@@ -83,7 +84,9 @@ fn cut_or_refuse(packet: &mut Buf, row: &AdjacencyRow, mtu: usize) -> Node {
             let _: Node = row.push_ethernet(packet, ETHERTYPE_IPV6);
             cut_to(packet, mtu, Node::TunnelFragment)
         }
-        None if is_own(packet) => cut_to(packet, mtu, Node::IpFragment),
+        None if is_own(packet) => {
+            cut_to(packet, if is_outer { mtu } else { MIN_MTU.into() }, Node::IpFragment)
+        }
         _ => too_big(packet, mtu),
     }
 }

@@ -8,21 +8,6 @@ use ipsec::{
 };
 use proptest::prelude::*;
 
-/// Every combination of what an SA may be.
-fn every_kind() -> Vec<SaParameters> {
-    let mut all = Vec::new();
-    for algorithm in ALGORITHMS {
-        for bits in 0..16u8 {
-            let mut parameters = parameters(algorithm, bits & 1 != 0);
-            parameters.esn = bits & 2 != 0;
-            parameters.mode = if bits & 4 != 0 { Mode::Transport } else { Mode::Tunnel };
-            parameters.nat_t = (bits & 8 != 0).then_some(NatT { local_port: 4500, remote_port: 4500 });
-            all.push(parameters);
-        }
-    }
-    all
-}
-
 #[test]
 fn everything_comes_back_and_is_as_long_as_announced() {
     for parameters in every_kind() {
@@ -191,71 +176,6 @@ fn late_packets_are_accepted_across_the_edge_of_extended_numbers() {
 }
 
 #[test]
-fn lifetimes_warn_and_end() {
-    let limits = |seconds, bytes, packets| Limits { seconds, bytes, packets };
-    let lasting = |soft, hard| SaParameters {
-        lifetimes: Lifetimes { soft, hard },
-        ..parameters(Algorithm::Aes128Gcm, false)
-    };
-    let second = 1_000_000_000;
-    let packet = inner(false, 72);
-    assert_eq!(packet.len(), 100);
-    for (soft, hard) in [
-        (limits(None, Some(300), None), limits(None, Some(500), None)),
-        (limits(None, None, Some(3)), limits(None, None, Some(5))),
-        (limits(Some(3), None, None), limits(Some(5), None, None)),
-    ] {
-        let mut pair = Pair::new(lasting(soft, hard));
-        let mut kinds = Vec::new();
-        for n in 0..7 {
-            let sealed = pair.seal_at(&packet, n * second);
-            assert_eq!(sealed.is_ok(), n < 5, "{n} {soft:?}");
-            assert!(n < 5 || sealed == Err(EspError::Expired));
-            let outbound = pair.outbound().id();
-            let events = pair.database.poll(n * second);
-            let own = events.iter().filter(|event| event.sa == outbound);
-            kinds.extend(own.map(|event| (n, event.kind)));
-        }
-        assert_eq!(kinds.len(), 2, "{kinds:?}");
-        assert!(matches!(kinds[0], (2 | 3, EventKind::SoftExpired)), "{kinds:?}");
-        assert!(matches!(kinds[1], (4 | 5, EventKind::HardExpired)), "{kinds:?}");
-    }
-}
-
-/// Within a vector, too: what would be beyond the packets of a lifetime is not sent. The last nanosecond counts.
-#[test]
-fn lifetimes_end_exactly() {
-    for last_sequence in [0, 1000, u64::from(u32::MAX) - 2] {
-        let hard = Limits { packets: Some(5), ..Limits::default() };
-        let lifetimes = Lifetimes { hard, ..Lifetimes::default() };
-        let wanted = SaParameters { lifetimes, last_sequence, ..parameters(Algorithm::Aes128Gcm, false) };
-        let mut pair = Pair::new(wanted);
-        let mut packets: Vec<_> = (0..7).map(|_| pair.packet(&inner(false, 30))).collect();
-        let (mut results, sas) = ([Ok(()); 7], [Some(pair.outbound()); 7]);
-        ipsec::encapsulate(pair.snapshot.suite(), &mut packets, &sas, 0, &mut results);
-        assert_eq!(results[..5], [Ok(()); 5]);
-        assert_eq!(results[5..], [Err(EspError::Expired); 2]);
-        assert_eq!(pair.seal(&inner(false, 30)), Err(EspError::Expired));
-        let counters = pair.outbound().counters();
-        assert_eq!((counters.packets, counters.last_sequence), (5, last_sequence + 5));
-        let outbound = pair.outbound().id();
-        let events = pair.database.poll(0);
-        assert!(events.iter().any(|event| event.sa == outbound && event.kind == EventKind::HardExpired));
-    }
-    let seconds = Limits { seconds: Some(5), ..Limits::default() };
-    let lifetimes = Lifetimes { hard: seconds, ..Lifetimes::default() };
-    let pair = Pair::new(SaParameters { lifetimes, ..parameters(Algorithm::Aes128Gcm, false) });
-    assert!(pair.seal_at(&inner(false, 30), 4_999_999_999).is_ok());
-    assert_eq!(pair.seal_at(&inner(false, 30), 5_000_000_000), Err(EspError::Expired));
-    let bytes = Limits { bytes: Some(101), ..Limits::default() };
-    let lifetimes = Lifetimes { hard: bytes, ..Lifetimes::default() };
-    let pair = Pair::new(SaParameters { lifetimes, ..parameters(Algorithm::Aes128Gcm, false) });
-    // 100 bytes, which are one below; and one more packet, which reaches the limit.
-    assert!(pair.seal(&inner(false, 72)).is_ok() && pair.seal(&inner(false, 0)).is_ok());
-    assert_eq!(pair.seal(&inner(false, 0)), Err(EspError::Expired));
-}
-
-#[test]
 fn outer_headers_follow_their_policies() {
     let mut packet = inner(false, 30);
     (packet[1], packet[6]) = (0b1011_1010, 0x40);
@@ -276,13 +196,36 @@ fn outer_headers_follow_their_policies() {
     let cleared = outer(&|p| p.df = DfPolicy::Clear);
     assert_eq!((cleared[6], &cleared[4..6]), (0, &[0, 1][..]));
     assert_eq!(packet::checksum::of(&outer(&|p| p.df = DfPolicy::Set)[..20]).get(), 0);
+    let mut may_be_cut = packet_with(33);
+    may_be_cut[6] = 0;
+    for (df, expected) in [(DfPolicy::Copy, 0), (DfPolicy::Set, 0x40), (DfPolicy::Clear, 0)] {
+        let pair = Pair::new(SaParameters { df, ..parameters(Algorithm::Aes128Gcm, false) });
+        assert_eq!(pair.seal(&may_be_cut).expect("it is sealed")[6], expected, "{df:?}");
+    }
     assert_eq!(outer(&|p| p.ttl = TtlPolicy::Set(9))[8], 9);
     assert_eq!(outer(&|p| p.ttl = TtlPolicy::Copy)[8], 33);
     let padded = outer(&|p| p.tfc_pad_to_bytes = Some(700));
     assert_eq!(padded.len(), 700 + 56);
 }
 
-/// In UDP over IPv6 a packet has a checksum, which is right once whoever sends it completes it (RFC 8200 §8.1).
+/// What is padded fits a path that takes less, in either kind of header.
+#[test]
+fn padding_for_confidentiality_ends_where_the_path_does() {
+    for ipv6 in [false, true] {
+        for algorithm in ALGORITHMS {
+            let pair =
+                Pair::new(SaParameters { tfc_pad_to_bytes: Some(9000), ..parameters(algorithm, ipv6) });
+            let fits = pair.outbound().max_inner_len(1500);
+            pair.outbound().limit_padding(fits as u16);
+            for payload in [0, 100, fits - 28] {
+                let outer = pair.seal(&inner(false, payload)).expect("it is sealed");
+                assert!(outer.len() <= 1500 && outer.len() > 1500 - 16, "{algorithm:?}: {}", outer.len());
+                assert_eq!(pair.open(&outer), Ok(inner(false, payload)));
+            }
+        }
+    }
+}
+
 /// Whether UDP over IPv6 has one, and it is right.
 fn has_checksum(outer: &[u8]) -> bool {
     let sum = packet::checksum::Sum::new();
@@ -290,6 +233,7 @@ fn has_checksum(outer: &[u8]) -> bool {
     outer[46..48] != [0; 2] && sum.bytes(&outer[40..]).is_valid()
 }
 
+/// In UDP over IPv6 a packet has a checksum, which is right once whoever sends it completes it (RFC 8200 §8.1).
 #[test]
 fn udp_over_ipv6_has_a_checksum() {
     for mode in [Mode::Tunnel, Mode::Transport] {
@@ -338,7 +282,13 @@ fn congestion_marks_come_inside() {
     ] {
         for (outside, expected) in expected.into_iter().enumerate() {
             for ipv6 in [false, true] {
-                let pair = Pair::new(parameters(Algorithm::Aes128Gcm, false));
+                // The receiver combines them whatever it sends itself.
+                let ecn = if ipv6 { EcnPolicy::Clear } else { EcnPolicy::Copy };
+                let outbound = parameters(Algorithm::Aes128Gcm, false);
+                let (local, remote) = (outbound.remote, outbound.local);
+                let direction = Direction::Inbound;
+                let pair =
+                    Pair::of(outbound.clone(), SaParameters { direction, local, remote, ecn, ..outbound });
                 let mut packet = inner(ipv6, 20);
                 let at = |packet: &[u8]| if ipv6 { packet[1] >> 4 & 3 } else { packet[1] & 3 };
                 packet[1] |= if ipv6 { inside << 4 } else { inside };
@@ -422,6 +372,29 @@ fn what_is_not_the_sas_is_refused() {
         assert!(pair.open(&outer[..len]).is_err(), "{len}");
     }
     assert_eq!(pair.open(&outer), Ok(inner(false, 20)));
+}
+
+/// In transport mode the outer source is that of the packet within: the peer's key vouches for the peer alone.
+#[test]
+fn outer_addresses_are_those_of_the_sa() {
+    for parameters in every_kind() {
+        let (transport, ipv6) = (parameters.mode == Mode::Transport, parameters.local.is_ipv6());
+        let what = format!("{parameters:?}");
+        let pair = Pair::new(parameters);
+        let packet = between_ends(ipv6, 20);
+        let outer = pair.seal(&packet).expect(&what);
+        let (source, destination) = if ipv6 { (23, 39) } else { (15, 19) };
+        let with_other = |at: usize| {
+            let mut outer = outer.clone();
+            outer[at] ^= 0x40;
+            pair.open(&outer)
+        };
+        assert_eq!(with_other(destination), Err(EspError::WrongEncapsulation), "{what}");
+        let from_another = if transport { Err(EspError::WrongEncapsulation) } else { Ok(packet.clone()) };
+        assert_eq!(with_other(source), from_another, "{what}");
+        let again = if transport { Ok(packet) } else { Err(EspError::Replayed) };
+        assert_eq!(pair.open(&outer), again, "{what}");
+    }
 }
 
 #[test]
@@ -522,7 +495,14 @@ fn transport_mode_through_a_nat_has_its_checksums_renewed() {
         let mut parameters = parameters(Algorithm::Aes128Gcm, ipv6);
         parameters.mode = Mode::Transport;
         parameters.nat_t = Some(NatT { local_port: 4500, remote_port: 4500 });
-        let pair = Pair::new(parameters);
+        // The receiver knows the peer by the address that the NAT gives it.
+        let (outbound, mut remote) = (parameters, ends(ipv6).0);
+        match &mut remote {
+            std::net::IpAddr::V4(address) => *address = (address.to_bits() ^ 0x40).into(),
+            std::net::IpAddr::V6(address) => *address = (address.to_bits() ^ 0x40).into(),
+        }
+        let (direction, local) = (Direction::Inbound, outbound.remote);
+        let pair = Pair::of(outbound.clone(), SaParameters { direction, local, remote, ..outbound });
         let (ip_bytes, source) = if ipv6 { (40, 8..24) } else { (20, 12..16) };
         let icmp6 = if ipv6 { 58 } else { 1 };
         for (protocol, place, length) in [(6, 16, 27), (17, 6, 31), (17, 6, 8), (icmp6, 2, 12)] {
@@ -573,7 +553,8 @@ fn transport_mode_through_a_nat_has_its_checksums_renewed() {
                     std::net::IpAddr::V6(address) => sent[at..at + 16].copy_from_slice(&address.octets()),
                 }
             }
-            let outer = pair.seal(&sent).expect("it is sealed");
+            let mut outer = pair.seal(&sent).expect("it is sealed");
+            outer[source.end - 1] ^= 0x40;
             assert_eq!(pair.open(&outer).expect("it is authentic")[ip_bytes..], sent[ip_bytes..]);
         }
     }

@@ -45,8 +45,8 @@ impl Router {
         self.ipsec.policy_names = names;
         self.ipsec.database.set_policies(policies);
         self.ipsec.database.set_must_encrypt(config.must_encrypt.clone());
-        self.publish_ipsec();
         self.refresh_tunnel_mtus();
+        self.publish_ipsec();
         self.ipsec.due_ns = now_ns;
     }
 

@@ -28,8 +28,8 @@ impl Router {
         self.install(association, true, order, random, now_ns)?;
         self.ipsec.next_order += 1;
         self.switch_outbound(&association.tunnel);
-        self.publish_ipsec();
         self.refresh_tunnel_mtu(&association.tunnel);
+        self.publish_ipsec();
         self.poll_ipsec_soon(now_ns);
         Ok(())
     }

@@ -4,7 +4,7 @@ use alloc::{string::String, vec::Vec};
 use core::net::{IpAddr, SocketAddr};
 
 use dataplane::{MAX_MTU, MIN_MTU};
-use ipsec::{EventKind, Sa};
+use ipsec::{Event, EventKind, Sa};
 use packet::ipv4::Ipv4;
 use packet::ipv6::Ipv6;
 use packet::{protocol, udp::Udp};
@@ -46,10 +46,7 @@ impl Router {
 
     fn tell_expiries(&mut self, now_ns: u64) {
         for event in self.ipsec.database.poll(now_ns) {
-            let Some(settings) = self.ipsec.associations.find(event.sa).map(|known| known.settings.clone())
-            else {
-                continue;
-            };
+            let Some(settings) = self.settings_of(event) else { continue };
             let kind = match event.kind {
                 EventKind::SoftExpired => IpsecEventKind::SoftExpired,
                 EventKind::HardExpired => {
@@ -67,6 +64,16 @@ impl Router {
             };
             self.ipsec.tell(&settings, kind, now_ns);
         }
+    }
+
+    /// The association that an event is of. One that was replaced tells no more than that its peer moved.
+    fn settings_of(&self, event: Event) -> Option<config::Association> {
+        let present = self.ipsec.associations.find(event.sa);
+        let replaced = || {
+            let mut replaced = self.ipsec.lingering.iter().map(|lingering| &lingering.known);
+            replaced.find(|known| known.id == event.sa && matches!(event.kind, EventKind::PeerMoved { .. }))
+        };
+        present.or_else(replaced).map(|known| known.settings.clone())
     }
 
     /// Removes associations of a key daemon that expired a while ago. Those of the configuration stay, as it says: put in
@@ -131,11 +138,16 @@ impl Router {
 
     pub(super) fn refresh_tunnel_mtu(&mut self, name: &str) {
         let Some(known) = self.ipsec.tunnels.get(name) else { return };
-        let Some(settings) = known.settings.as_ref().filter(|settings| settings.route_based) else { return };
-        let mtu = settings.mtu.unwrap_or_else(|| {
-            let sa = self.ipsec.database.outbound(known.id);
-            self.automatic_mtu(sa.map_or(settings.remote, |sa| sa.remote()), sa.map(|sa| &**sa))
-        });
+        let Some(settings) = known.settings.as_ref() else { return };
+        let sa = self.ipsec.database.outbound(known.id).map(|sa| &**sa);
+        let fits = self.automatic_mtu(sa.map_or(settings.remote, Sa::remote), sa);
+        if let Some(sa) = sa {
+            sa.limit_padding(fits);
+        }
+        if !settings.route_based {
+            return;
+        }
+        let mtu = settings.mtu.unwrap_or(fits);
         let link = self.links.id(name).and_then(|id| self.links.get_mut(id));
         let Some(settings) = link.and_then(|link| link.settings.as_mut()) else { return };
         if core::mem::replace(&mut settings.mtu, mtu) != mtu {

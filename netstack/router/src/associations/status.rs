@@ -61,7 +61,7 @@ pub struct TunnelStatus {
     pub settings: config::Tunnel,
     /// Longest inner packet in bytes, of an interface.
     pub mtu: Option<u16>,
-    /// The association that encrypts.
+    /// The association that encrypts; none if the one that was to has expired.
     pub outbound: Option<String>,
     /// The associations that decrypt.
     pub inbound: Vec<String>,
@@ -112,14 +112,18 @@ impl Router {
 
     /// All tunnels, in order of their names.
     #[must_use]
-    pub fn tunnels(&self) -> Vec<TunnelStatus> {
-        self.ipsec.tunnels.iter().filter_map(|(name, known)| self.tunnel_status(name, known)).collect()
+    pub fn tunnels(&self, now_ns: u64) -> Vec<TunnelStatus> {
+        let all = self.ipsec.tunnels.iter();
+        all.filter_map(|(name, known)| self.tunnel_status(name, known, now_ns)).collect()
     }
 
-    fn tunnel_status(&self, name: &str, known: &KnownTunnel) -> Option<TunnelStatus> {
+    fn tunnel_status(&self, name: &str, known: &KnownTunnel, now_ns: u64) -> Option<TunnelStatus> {
         let settings = known.settings.clone()?;
-        let outbound = self.ipsec.database.tunnel(known.id).and_then(|tunnel| tunnel.outbound);
-        let outbound = outbound.and_then(|id| self.ipsec.associations.find(id));
+        let sa = self.ipsec.database.outbound(known.id);
+        let outbound = sa.and_then(|sa| {
+            let association = self.ipsec.associations.find(sa.id())?;
+            (!is_expired(association, &sa.counters(), now_ns)).then_some(association)
+        });
         let inbound = self.ipsec.associations.of_tunnel(name, AssociationDirection::In);
         Some(TunnelStatus {
             mtu: self.links.id(name).and_then(|id| self.links.get(id)).map(crate::links::Link::mtu),

@@ -53,7 +53,7 @@ pub(super) fn families(node: &Node) -> Vec<Family> {
         totals.entry(&association.settings.tunnel).or_default().add(association);
     }
     let mut families = Vec::from(association_families(&associations));
-    families.extend(tunnel_families(&node.router.tunnels(), &totals));
+    families.extend(tunnel_families(&node.router.tunnels(node.now_ns), &totals));
     families
 }
 
@@ -128,9 +128,11 @@ fn tunnel_families(tunnels: &[TunnelStatus], totals: &BTreeMap<&str, Totals>) ->
         Family { name, kind: "gauge", help, samples: tunnels.iter().filter_map(sample).collect() }
     };
     let mut families = Vec::from([
-        gauge("fairlead_ipsec_tunnel_up", "Has an association to encrypt with: 1.", &|tunnel| {
-            Some(f64::from(tunnel.outbound.is_some()))
-        }),
+        gauge(
+            "fairlead_ipsec_tunnel_up",
+            "Has an association to encrypt with that has not expired: 1.",
+            &|tunnel| Some(f64::from(tunnel.outbound.is_some())),
+        ),
         gauge(
             "fairlead_ipsec_tunnel_mtu_bytes",
             "Longest inner packet, of a tunnel that is an interface.",

@@ -149,6 +149,94 @@ fn expired_associations_of_a_key_daemon_are_told_of_for_five_minutes() {
     assert_eq!(at(4000).0, left);
 }
 
+/// So many seconds from now, what the tunnel encrypts by, and whether metrics say that it is up.
+fn way_out(api: &mut Api, seconds: u64) -> (Value, String) {
+    api.node.now_ns += seconds * SECOND_NS;
+    let now_ns = api.node.now_ns;
+    api.node.router.poll(now_ns);
+    let outbound = api.get("/v1/ipsec/tunnels")["tunnels"][0]["outbound"].clone();
+    let metrics = api.ask("GET", "/metrics", "").body;
+    let up = metrics.lines().find(|line| line.starts_with("fairlead_ipsec_tunnel_up{"));
+    (outbound, up.unwrap().rsplit_once(' ').unwrap().1.to_owned())
+}
+
+/// An association that has expired encrypts nothing, and whoever watches the tunnel sees that.
+#[test]
+fn a_tunnel_is_down_once_its_association_has_expired() {
+    let mut api = Api::new();
+    assert_eq!(api.ask_with("PUT", "/v1/config", JSON, &with_tunnel().to_string()).status, 200);
+    let mut out = association(5000);
+    (out["name"], out["direction"]) = (json!("b"), json!("out"));
+    out["lifetime"] = json!({"hard_seconds": 20});
+    assert_eq!(way_out(&mut api, 0), (Value::Null, "0".into()));
+    assert_eq!(api.ask_with("POST", PATH, JSON, &out.to_string()).status, 200);
+    assert_eq!(way_out(&mut api, 19), (json!("b"), "1".into()));
+    assert_eq!(way_out(&mut api, 2), (Value::Null, "0".into()));
+    out["spi"] = json!(5001);
+    assert_eq!(api.ask_with("PUT", PATH, JSON, &out.to_string()).status, 200);
+    assert_eq!(way_out(&mut api, 1), (json!("b"), "1".into()));
+}
+
+/// Padding ends where the path does, with an interface and without.
+#[test]
+fn padding_makes_no_packet_too_long_for_its_path() {
+    for route_based in [true, false] {
+        let mut api = Api::new();
+        let mut config = with_tunnel();
+        let tunnel = &mut config["ipsec"]["tunnels"][0];
+        (tunnel["tfc_padding"], tunnel["route_based"]) = (json!(9000), json!(route_based));
+        config["routes"] = json!([]);
+        let mut out = association(5000);
+        out["direction"] = json!("out");
+        config["ipsec"]["associations"] = json!([out]);
+        let answer = api.ask_with("PUT", "/v1/config", JSON, &config.to_string());
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let snapshot = api.node.shared.ipsec();
+        let sa = snapshot.outbound(::ipsec::TunnelId(0)).expect("it encrypts");
+        assert_eq!(100 + sa.overhead(100), 1500, "{route_based}");
+    }
+}
+
+/// A NAT moves the peer while it still uses the association from before a rekey: the next one sends to where it is.
+#[test]
+fn a_peer_that_moves_during_a_rekey_is_followed() {
+    use ::ipsec::{Algorithm, Database, Direction, Entropy, EspError, NatT, SaParameters, Tunnel, TunnelId};
+    let mut api = Api::new();
+    let mut config = with_tunnel();
+    config["ipsec"]["tunnels"][0]["nat_traversal"] = json!({});
+    assert_eq!(api.ask_with("PUT", "/v1/config", JSON, &config.to_string()).status, 200);
+    assert_eq!(api.ask_with("POST", PATH, JSON, &association(4097).to_string()).status, 200);
+    assert_eq!(api.ask_with("PUT", PATH, JSON, &association(4098).to_string()).status, 200);
+    // The peer, by the first one, from another port.
+    let (mut peer, entropy) =
+        (Database::new(crypto::gcm::Gcm::best()), Entropy { iv_base: 0, iv_key: [0; 16] });
+    let ends = ("10.0.0.2".parse().unwrap(), "10.0.0.1".parse().unwrap());
+    let key = vec![0x5a; 20].into();
+    let nat_t = Some(NatT { local_port: 40_000, remote_port: 4500 });
+    let outbound = SaParameters::new(4097, Direction::Outbound, ends, Algorithm::Aes128Gcm, key);
+    let sa = peer.add(SaParameters { nat_t, ..outbound }, &entropy, 0).unwrap();
+    peer.set_tunnel(TunnelId(0), Tunnel { outbound: Some(sa.id()), ..Tunnel::default() }).unwrap();
+    let mut inner = vec![0x45, 0, 0, 20, 0, 0, 0, 0, 64, 59, 0, 0, 10, 9, 0, 1, 10, 0, 0, 9];
+    inner[11] = 1;
+    let mut packets = [buffer::BufferPool::from_heap(4).cache().copy(&inner).unwrap()];
+    let (mut sealed, mut opened) = ([Ok(())], [Err(EspError::Malformed)]);
+    let suite = peer.snapshot();
+    ::ipsec::encapsulate(suite.suite(), &mut packets, &[Some(&*sa)], 0, &mut sealed);
+    let snapshot = api.node.shared.ipsec();
+    ::ipsec::decapsulate(&snapshot, &mut packets, 0, &mut opened);
+    assert_eq!((sealed, opened[0].map(|sa| sa.parameters().spi)), ([Ok(())], Ok(4097)));
+    api.node.now_ns += SECOND_NS;
+    let now_ns = api.node.now_ns;
+    api.node.router.poll(now_ns);
+    assert_eq!(events(&mut api), ["added", "replaced", "peer-moved"]);
+    let mut out = association(5000);
+    (out["name"], out["direction"]) = (json!("b"), json!("out"));
+    assert_eq!(api.ask_with("POST", PATH, JSON, &out.to_string()).status, 200);
+    let listed = api.get(PATH)["associations"].as_array().unwrap().clone();
+    let made = listed.iter().find(|one| one["name"] == "b").unwrap();
+    assert_eq!((&made["peer_address"], &made["peer_port"]), (&json!("10.0.0.2"), &json!(40_000)));
+}
+
 /// 2,500 tunnels with two associations each way: added one by one, rekeyed, listed, told as metrics, removed.
 #[test]
 fn ten_thousand_associations() {

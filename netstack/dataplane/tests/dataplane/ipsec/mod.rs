@@ -438,12 +438,26 @@ fn connections_are_told_what_fits() {
         frame
     };
     let told = |packet: &[u8]| u16::from_be_bytes([packet[42], packet[43]]);
-    site.bed.send(0, &syn([10, 0, 0, 5], [10, 9, 0, 77]));
-    let sent = site.bed.only_sent(1);
-    assert_eq!(told(&site.peer_opens(&sent[14..]).expect("ours")), TUNNEL_MTU - 40);
-    let frame = site.peer_seals(&syn([10, 9, 0, 77], [10, 0, 0, 5])[14..]);
-    site.bed.send(1, &frame);
-    assert_eq!(told(&site.bed.only_sent(0)[14..]), TUNNEL_MTU - 40);
+    let both_are_told = |site: &mut Site, mtu: u16| {
+        site.bed.send(0, &syn([10, 0, 0, 5], [10, 9, 0, 77]));
+        let sent = site.bed.only_sent(1);
+        assert_eq!(told(&site.peer_opens(&sent[14..]).expect("ours")), mtu - 40);
+        let frame = site.peer_seals(&syn([10, 9, 0, 77], [10, 0, 0, 5])[14..]);
+        site.bed.send(1, &frame);
+        assert_eq!(told(&site.bed.only_sent(0)[14..]), mtu - 40);
+    };
+    both_are_told(&mut site, TUNNEL_MTU);
+    // What the path of our own packets takes is told to those who send them.
+    let outbound = site.database.outbound(TUNNEL).expect("there is one").clone();
+    outbound.learn_path_mtu(1000, 0);
+    let fits = outbound.max_inner_len(1000) as u16;
+    both_are_told(&mut site, fits);
+    let by_policy = Tunnel { interface: None, ..tunnel };
+    site.database.set_tunnel(TUNNEL, by_policy).expect("a valid tunnel");
+    site.publish();
+    both_are_told(&mut site, fits);
+    outbound.set_path_mtu(None);
+    both_are_told(&mut site, outbound.max_inner_len(1500) as u16);
     site.bed.assert_balanced();
 }
 

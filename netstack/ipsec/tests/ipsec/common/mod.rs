@@ -4,8 +4,8 @@ use buffer::{Buf, BufferPool};
 use crypto::cbc_hmac::Hash;
 use crypto::gcm::Gcm;
 use ipsec::{
-    Algorithm, Database, Direction, Entropy, EspError, Sa, SaParameters, SecretBytes, Snapshot, Tunnel,
-    TunnelId,
+    Algorithm, Database, Direction, Entropy, EspError, Mode, NatT, Sa, SaParameters, SecretBytes, Snapshot,
+    Tunnel, TunnelId,
 };
 use std::net::IpAddr;
 
@@ -37,6 +37,21 @@ pub fn ends(ipv6: bool) -> (IpAddr, IpAddr) {
 pub fn parameters(algorithm: Algorithm, ipv6: bool) -> SaParameters {
     let key: SecretBytes = (0..algorithm.key_bytes() as u8).collect::<Vec<_>>().into();
     SaParameters { tunnel: TUNNEL, ..SaParameters::new(SPI, Direction::Outbound, ends(ipv6), algorithm, key) }
+}
+
+/// Every combination of what an SA may be.
+pub fn every_kind() -> Vec<SaParameters> {
+    let mut all = Vec::new();
+    for algorithm in ALGORITHMS {
+        for bits in 0..16u8 {
+            let mut parameters = parameters(algorithm, bits & 1 != 0);
+            parameters.esn = bits & 2 != 0;
+            parameters.mode = if bits & 4 != 0 { Mode::Transport } else { Mode::Tunnel };
+            parameters.nat_t = (bits & 8 != 0).then_some(NatT { local_port: 4500, remote_port: 4500 });
+            all.push(parameters);
+        }
+    }
+    all
 }
 
 /// Both sides of an SA in one snapshot, and the pool of its packets.
