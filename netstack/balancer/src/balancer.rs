@@ -6,7 +6,7 @@ use core::net::IpAddr;
 
 use buffer::VECTOR_SIZE;
 use flow::{Config, Ended, Error, FlowTable, Observed, Tallies, Tally, Timeouts, V4, V6};
-use rewrite::{Fragment, Malformed, Tunnel, Tuple, View};
+use rewrite::{Fragment, Tunnel, Tuple, View};
 
 use crate::decide::{Context, Reason};
 use crate::fragments;
@@ -37,8 +37,8 @@ pub enum Verdict {
 pub struct Encapsulation {
     /// Number of the backend.
     pub(crate) backend: u32,
-    /// Of the packet's flow.
-    pub(crate) hash: u64,
+    /// Of the packet's flow, for [`Tunnel::put`].
+    pub hash: u64,
 }
 
 const _: () = assert!(size_of::<Verdict>() == 24);
@@ -46,18 +46,8 @@ const _: () = assert!(size_of::<Verdict>() == 24);
 impl Encapsulation {
     /// The tunnel, in the snapshot that was decided by.
     #[inline]
-    pub fn tunnel(&self, snapshot: &Snapshot) -> Option<Tunnel> {
+    pub fn tunnel<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Tunnel> {
         snapshot.tunnel(self.backend)
-    }
-
-    /// Writes the outer header into the room for it at the start of `bytes`, as [`Tunnel::put`] does.
-    ///
-    /// # Errors
-    /// [`Malformed`] if it would become too long, or a checksum covers what is not there.
-    #[inline]
-    pub fn put(&self, tunnel: &Tunnel, bytes: &mut [u8], inner_bytes: usize) -> Result<(), Malformed> {
-        // The identification is of use if the outer packet is fragmented on its way; any number that changes will do.
-        tunnel.put(bytes, inner_bytes, self.hash, self.hash as u16)
     }
 }
 

@@ -109,6 +109,7 @@ impl Builder {
             has_own_frontends: false,
             services: Vec::new(),
             backends: Vec::new(),
+            tunnels: Vec::new(),
             pool4: pool(true),
             pool6: pool(false),
             tunnel4: settings.tunnel4.map(|address| address.octets()),
@@ -192,7 +193,9 @@ impl Builder {
                 let generation = (number >> INDEX_BITS) as u16;
                 let is_active = backend.state == State::Active && backend.weight > 0;
                 let (address, forwarding) = (backend.address, pool.forwarding);
-                *place = Some(Backend { generation, is_active, address, forwarding });
+                let backend = Backend { generation, is_active, address, forwarding };
+                *place = Some(backend);
+                add_tunnel(snapshot, index, &backend);
             }
             service.backends.push(number);
             add_address(&mut snapshot.backend_addresses, snapshot.placing, backend.address.ip());
@@ -253,6 +256,17 @@ fn shares(pool: &Pool) -> impl Iterator<Item = (SocketAddr, u32)> {
     let weight =
         |backend: &services::Backend| if backend.state == State::Active { backend.weight } else { 0 };
     pool.backends.iter().map(move |backend| (backend.address, weight(backend)))
+}
+
+/// Makes the tunnel to the backend of an index ready, if it is reached by one.
+fn add_tunnel(snapshot: &mut Snapshot, index: usize, backend: &Backend) {
+    let Some(tunnel) = snapshot.tunnel_to(backend) else { return };
+    if snapshot.tunnels.len() <= index {
+        snapshot.tunnels.resize(index + 1, None);
+    }
+    if let Some(place) = snapshot.tunnels.get_mut(index) {
+        *place = Some(tunnel);
+    }
 }
 
 /// Notes where a backend of the service that is added next listens.

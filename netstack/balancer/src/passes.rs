@@ -513,7 +513,7 @@ fn carry_out(
 #[inline(always)]
 fn bring(snapshot: &Snapshot, hash: u64, (number, backend): (u32, &Backend)) -> Verdict {
     match backend.forwarding {
-        Forwarding::Gue | Forwarding::Ipip if snapshot.outer(backend.address.ip()).is_some() => {
+        Forwarding::Gue | Forwarding::Ipip if snapshot.tunnel(number).is_some() => {
             Verdict::Encapsulate(Encapsulation { backend: number, hash })
         }
         Forwarding::Gue | Forwarding::Ipip => Verdict::Drop(Reason::NoTunnelAddress),

@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub(crate) has_own_frontends: bool,
     pub(crate) services: Vec<Service>,
     pub(crate) backends: Vec<Option<Backend>>,
+    /// By the index of the backend, of those that are reached by one.
+    pub(crate) tunnels: Vec<Option<Tunnel>>,
     pub(crate) pool4: Vec<IpAddr>,
     pub(crate) pool6: Vec<IpAddr>,
     pub(crate) tunnel4: Option<[u8; 4]>,
@@ -151,6 +153,7 @@ impl Default for Snapshot {
             has_own_frontends: false,
             services: Vec::new(),
             backends: Vec::new(),
+            tunnels: Vec::new(),
             pool4: Vec::new(),
             pool6: Vec::new(),
             tunnel4: None,
@@ -435,25 +438,24 @@ impl Snapshot {
         if backend.is_ipv4() { &self.pool4 } else { &self.pool6 }
     }
 
-    /// The tunnel to the backend of a number, if that is reached by one.
-    #[inline]
-    pub(crate) fn tunnel(&self, number: u32) -> Option<Tunnel> {
-        let backend = self.backend(number)?;
+    /// The tunnel to the backend of a number, which is not gone, if it is reached by one and we have an address of its family.
+    #[inline(always)]
+    pub(crate) fn tunnel(&self, number: u32) -> Option<&Tunnel> {
+        self.tunnels.get(Snapshot::index_of(number))?.as_ref()
+    }
+
+    /// Makes the tunnel to a backend ready, if it is reached by one.
+    pub(crate) fn tunnel_to(&self, backend: &Backend) -> Option<Tunnel> {
         let gue_port = match backend.forwarding {
             Forwarding::Gue => Some(self.gue_port),
             Forwarding::Ipip => None,
             Forwarding::Nat | Forwarding::FullNat | Forwarding::Direct => return None,
         };
-        Some(Tunnel { outer: self.outer(backend.address.ip())?, gue_port, zero_checksum6: false })
-    }
-
-    /// The ends of a tunnel to a backend, if we have an address of its family.
-    #[inline(always)]
-    pub(crate) fn outer(&self, backend: IpAddr) -> Option<Outer> {
-        match backend {
-            IpAddr::V4(address) => Some(Outer::V4(self.tunnel4?, address.octets())),
-            IpAddr::V6(address) => Some(Outer::V6(self.tunnel6?, address.octets())),
-        }
+        let outer = match backend.address.ip() {
+            IpAddr::V4(address) => Outer::V4(self.tunnel4?, address.octets()),
+            IpAddr::V6(address) => Outer::V6(self.tunnel6?, address.octets()),
+        };
+        Some(Tunnel::new(outer, gue_port))
     }
 }
 

@@ -329,7 +329,7 @@ fn packets_are_brought_to_backends_that_answer_themselves() {
                     let ends = tunnel.tunnel(&snapshot).unwrap();
                     assert_eq!(ends.overhead_bytes(), overhead);
                     let mut outer = [&vec![0; overhead], &packet[..]].concat();
-                    tunnel.put(&ends, &mut outer, packet.len()).unwrap();
+                    ends.put(&mut outer, packet.len(), tunnel.hash).unwrap();
                     assert_eq!((&outer[16..20], &outer[overhead..]), (&[10, 1, 0, 7][..], &packet[..]));
                 }
                 verdict => panic!("{verdict:?}"),

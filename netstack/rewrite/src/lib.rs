@@ -5,7 +5,7 @@
 //! 2. [`translate`] gives a packet another flow's addresses and ports: NAT in both directions, and full NAT with a source
 //!    out of a [`SourcePool`];
 //! 3. [`translate_error`] does it to an ICMP error, so that the sender of the packet it is about knows the packet;
-//! 4. [`Tunnel::put`] writes the outer header for direct server return by IPIP or GUE.
+//! 4. [`Tunnel::put`] writes the outer header, of which most is ready, for direct server return by IPIP or GUE.
 //!
 //! [`Plain`] does the first two steps to the usual packet at a fraction of the cost.
 //!

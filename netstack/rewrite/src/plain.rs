@@ -4,6 +4,7 @@
 use core::net::{IpAddr, SocketAddr};
 
 use flow::{Key, Observed, V4, V6};
+use packet::checksum::fold;
 use packet::protocol;
 
 use crate::tuple::Tuple;
@@ -302,11 +303,7 @@ impl Change {
 
     #[inline(always)]
     fn apply(self, checksum: [u8; 2]) -> [u8; 2] {
-        let sum = self.0 + u64::from(!u16::from_ne_bytes(checksum));
-        let sum = (sum & 0xffff_ffff) + (sum >> 32);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        (!((sum & 0xffff) + (sum >> 16)) as u16).to_ne_bytes()
+        (!fold(self.0 + u64::from(!u16::from_ne_bytes(checksum)))).to_ne_bytes()
     }
 }
 

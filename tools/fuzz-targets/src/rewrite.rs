@@ -148,10 +148,10 @@ fn tunnel(packet: &[u8], what: u8, hash: u64, ends: &[u8; 32]) {
         Outer::V6(std::array::from_fn(|at| ends[at]), std::array::from_fn(|at| ends[at + 16]))
     };
     let gue_port = (what & 4 != 0).then_some(6080);
-    let tunnel = Tunnel { outer, gue_port, zero_checksum6: what & 8 != 0 };
+    let tunnel = Tunnel::new(outer, gue_port);
     let mut whole = vec![0; tunnel.overhead_bytes()];
     whole.extend_from_slice(packet);
-    if tunnel.put(&mut whole, packet.len(), hash, 7).is_err() {
+    if tunnel.put(&mut whole, packet.len(), hash).is_err() {
         return;
     }
     assert!(transport::is_right(&whole), "an outer header's checksum is wrong");

@@ -6,8 +6,7 @@
 //! (`held.rs`). One lookup serves whoever judges flows: [`Observed`] sees every packet with its flow's entry before it is
 //! rewritten.
 
-use super::tunnel_error::Trouble;
-use super::{IcmpError, drop_for, icmp4_error, icmp6_error, ipsec_policy};
+use super::{drop_for, icmp4_error, icmp6_error, ipsec_policy, to_backend};
 use crate::DropReason;
 use crate::context::{Context, Scratch};
 use crate::counters::WorkerCounters;
@@ -15,14 +14,11 @@ use crate::flow_events::{self, FlowEvent, FlowEventKind};
 use crate::graph::{Nexts, Node};
 use crate::policing::{self, Judge, Policy};
 use crate::shared::Shared;
-use balancer::{Balancer, Decided, Encapsulation, Observer, Owner, Passed, Reason, Snapshot, Verdict};
+use balancer::{Balancer, Decided, Observer, Owner, Passed, Reason, Snapshot, Verdict};
 use buffer::{Buf, Flags, VECTOR_SIZE, Vector};
 use core::net::IpAddr;
 use core::{array, mem};
-use packet::ipv4::Ipv4;
-use packet::ipv6::Ipv6;
 use packet::{icmpv4, icmpv6};
-use zerocopy::FromBytes;
 
 /// Has flows looked at before packets are routed.
 #[cold]
@@ -101,13 +97,17 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
 /// Sends packets where their verdicts say. True if some are to be held.
 #[inline(always)]
 fn lead_on(cx: &mut Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], nexts: &mut Nexts) -> bool {
-    let (mut has_neighbours, mut holds) = (false, false);
+    let (mut has_neighbours, mut has_tunnels, mut holds) = (false, false, false);
     let columns = packets.iter_mut().zip(verdicts).zip(&mut *nexts);
     for (index, ((packet, verdict), next)) in columns.enumerate() {
         *next = match verdict {
             Verdict::NotOurs | Verdict::Route => lookup(packet),
             Verdict::SendTo(_) => {
                 has_neighbours = true;
+                Node::Drop
+            }
+            Verdict::Encapsulate(_) => {
+                has_tunnels = true;
                 Node::Drop
             }
             Verdict::Hold => {
@@ -118,7 +118,10 @@ fn lead_on(cx: &mut Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], next
         };
     }
     if has_neighbours {
-        send_to_neighbours(cx, packets, verdicts, nexts);
+        to_backend::send_to_neighbours(cx, packets, verdicts, nexts);
+    }
+    if has_tunnels {
+        to_backend::encapsulate(cx, packets, verdicts, nexts);
     }
     holds
 }
@@ -320,16 +323,12 @@ fn owner(cx: &Context<'_>, balancer: &mut Balancer, packet: &mut Buf) -> Option<
 fn unusual(cx: &mut Context<'_>, packet: &mut Buf, verdict: &Verdict, index: usize) -> Node {
     let is_v6 = packet.data().first().is_some_and(|first| first >> 4 == 6);
     match verdict {
-        Verdict::NotOurs | Verdict::Route | Verdict::SendTo(_) => lookup(packet),
-        Verdict::Hold => Node::Drop,
+        Verdict::NotOurs | Verdict::Route => lookup(packet),
+        Verdict::SendTo(_) | Verdict::Encapsulate(_) | Verdict::Hold => Node::Drop,
         Verdict::Local => {
             let local = if is_v6 { Node::Ip6Local } else { Node::Ip4Local };
             ipsec_policy::redirected(cx.ipsec, packet, local)
         }
-        Verdict::Encapsulate(tunnel) => match ipsec_policy::refuse_wrapped(cx, packet) {
-            Some(reason) => drop_for(packet, reason),
-            None => encapsulate(cx.services, packet, is_v6, tunnel),
-        },
         Verdict::Drop(Reason::Refused) => {
             // What has denied it.
             packet.meta_mut().opaque[0] = cx.scratch.groups.get(index).map_or(0, |by| u64::from(*by));
@@ -337,103 +336,6 @@ fn unusual(cx: &mut Context<'_>, packet: &mut Buf, verdict: &Verdict, index: usi
         }
         Verdict::Drop(reason) => refuse(packet, is_v6, *reason),
     }
-}
-
-/// Sends packets as they are to neighbours, who take them for their own. The routes to those of IPv4 are looked up at once.
-#[inline(never)]
-fn send_to_neighbours(cx: &mut Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], nexts: &mut Nexts) {
-    let Scratch { destinations4, neighbours, .. } = &mut *cx.scratch;
-    for (verdict, destination) in verdicts.iter().zip(&mut *destinations4).take(packets.len()) {
-        *destination = match verdict {
-            Verdict::SendTo(IpAddr::V4(address)) => address.to_bits(),
-            _ => 0,
-        };
-    }
-    cx.shared.fib4().lookup_batch(&destinations4[..packets.len()], neighbours);
-    let columns = packets.iter_mut().zip(verdicts).zip(&cx.scratch.neighbours);
-    for (((packet, verdict), group), next) in columns.zip(nexts) {
-        *next = match verdict {
-            Verdict::SendTo(IpAddr::V4(_)) => send_to(cx, packet, *group, false),
-            Verdict::SendTo(IpAddr::V6(address)) => {
-                send_to(cx, packet, cx.shared.fib6().lookup(address.to_bits()), true)
-            }
-            _ => continue,
-        };
-    }
-}
-
-/// Sends a packet as it is to the neighbour that a group of next hops leads to.
-#[inline(always)]
-fn send_to(cx: &Context<'_>, packet: &mut Buf, group: u32, is_v6: bool) -> Node {
-    let group = cx.tables.group(group);
-    let key = cx.shared.flow_key();
-    let hash = |packet: &Buf| if is_v6 { key.ipv6(packet) } else { key.ipv4(packet) };
-    let id = cx.tables.choose(group, || hash(packet));
-    let row = cx.tables.adjacency(id);
-    let next = if is_v6 { row.next6 } else { row.next4 };
-    if !matches!(next, Node::Ip4Rewrite | Node::Ip6Rewrite) || row.tunnel().is_some() {
-        return drop_for(packet, DropReason::ServiceNotNeighbour);
-    }
-    packet.meta_mut().adjacency = id;
-    ipsec_policy::redirected(cx.ipsec, packet, next)
-}
-
-/// Puts a packet, which is one hop further then (RFC 2003 §3.1), into the tunnel to its backend. The outer packet is this
-/// node's own.
-fn encapsulate(services: &Snapshot, packet: &mut Buf, is_v6: bool, tunnel: &Encapsulation) -> Node {
-    let hops = if is_v6 { 7 } else { 8 };
-    if packet.data().get(hops).is_none_or(|hops| *hops <= 1) {
-        return if is_v6 {
-            icmp6_error(packet, DropReason::Ip6HopLimitExpired, icmpv6::TIME_EXCEEDED, 0, 0)
-        } else {
-            icmp4_error(packet, DropReason::Ip4TtlExpired, icmpv4::TIME_EXCEEDED, 0, 0)
-        };
-    }
-    if is_v6 {
-        if let Ok((header, _)) = Ipv6::mut_from_prefix(packet.data_mut()) {
-            header.hop_limit -= 1;
-        }
-    } else if let Ok((header, _)) = Ipv4::mut_from_prefix(packet.data_mut()) {
-        header.decrement_ttl();
-    }
-    let inner_bytes = packet.total_len();
-    let Some(ends) = tunnel.tunnel(services) else {
-        return drop_for(packet, DropReason::ServiceNoTunnelAddress);
-    };
-    let overhead_bytes = ends.overhead_bytes();
-    let Ok(bytes) = packet.push_front(overhead_bytes) else {
-        return drop_for(packet, DropReason::NoHeadroom);
-    };
-    if tunnel.put(&ends, bytes, inner_bytes).is_err() {
-        return drop_for(packet, DropReason::ServiceTooLong);
-    }
-    let meta = packet.meta_mut();
-    meta.flags.insert(Flags::ORIGINATED | Flags::TUNNELLED);
-    meta.opaque[1] = overhead_bytes as u64;
-    lookup(packet)
-}
-
-/// Makes the error that is left with a packet in a tunnel one about the packet inside, whose sender is to be told: a
-/// length loses what the tunnel takes. Returns where it goes if that is another node than `here`.
-#[cold]
-pub(super) fn leave_tunnel(packet: &mut Buf, here: Node) -> Option<Node> {
-    let error = IcmpError::of(packet);
-    let bytes = packet.meta().opaque[1] as usize;
-    let flags = packet.meta().flags;
-    packet.meta_mut().flags = flags.difference(Flags::TUNNELLED | Flags::ORIGINATED);
-    if packet.pull_front(bytes).is_err() {
-        return Some(Node::Drop);
-    }
-    let to_v6 = packet.data().first().is_some_and(|first| first >> 4 == 6);
-    let from_v6 = here == Node::Icmp6Error;
-    let is_too_big = match from_v6 {
-        true => error.kind == icmpv6::PACKET_TOO_BIG,
-        false => error.kind == icmpv4::UNREACHABLE && error.code == icmpv4::UNREACHABLE_FRAGMENTATION_NEEDED,
-    };
-    let trouble = if is_too_big { Trouble::TooBig(error.rest) } else { Trouble::Unreachable };
-    packet.meta_mut().opaque[0] = trouble.error(to_v6, bytes).word();
-    let next = if to_v6 { Node::Icmp6Error } else { Node::Icmp4Error };
-    (next != here).then_some(next)
 }
 
 /// Drops a packet. Who asked for what nobody serves is told.

@@ -4,7 +4,7 @@
 //! 2. Where an error may be sent, the packet is cut to what the error quotes, and becomes the error itself.
 //! 3. The error is routed like any packet that this node makes.
 
-use super::{IcmpError, drop, flow, was_for_us};
+use super::{IcmpError, drop, tunnel_error, was_for_us};
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
 use crate::tables::{InterfaceId, Tables};
@@ -29,7 +29,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     for (packet, next) in packets.iter_mut().zip(nexts) {
         *next = Node::Drop;
         if packet.meta().flags.contains(Flags::TUNNELLED)
-            && let Some(other) = flow::leave_tunnel(packet, Node::Icmp4Error)
+            && let Some(other) = tunnel_error::leave_tunnel(packet, Node::Icmp4Error)
         {
             *next = other;
             continue;

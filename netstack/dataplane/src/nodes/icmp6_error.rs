@@ -5,7 +5,7 @@
 //! 3. The error is routed like any packet that this node makes.
 
 use super::ip6_headers::may_be_icmp_error;
-use super::{IcmpError, drop, flow, was_for_us};
+use super::{IcmpError, drop, tunnel_error, was_for_us};
 use crate::context::Context;
 use crate::graph::{Nexts, Node};
 use crate::tables::InterfaceId;
@@ -26,7 +26,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     for (packet, next) in packets.iter_mut().zip(nexts) {
         *next = Node::Drop;
         if packet.meta().flags.contains(Flags::TUNNELLED)
-            && let Some(other) = flow::leave_tunnel(packet, Node::Icmp6Error)
+            && let Some(other) = tunnel_error::leave_tunnel(packet, Node::Icmp6Error)
         {
             *next = other;
             continue;

@@ -27,6 +27,7 @@ pub(crate) mod ipsec_policy;
 mod partial_checksum;
 pub(crate) mod port_input;
 pub(crate) mod punt;
+mod to_backend;
 mod tunnel_error;
 pub(crate) mod tunnel_fragment;
 pub(crate) mod unresolved;

@@ -7,7 +7,7 @@ use super::{IcmpError, icmp4_error, icmp6_error};
 use crate::DropReason;
 use crate::context::Context;
 use crate::graph::Node;
-use buffer::Buf;
+use buffer::{Buf, Flags};
 use packet::icmpv4::{self, TIME_EXCEEDED, UNREACHABLE, UNREACHABLE_FRAGMENTATION_NEEDED};
 use packet::icmpv6;
 
@@ -77,4 +77,27 @@ pub(super) fn pass_on(cx: &Context<'_>, packet: &mut Buf, at: usize, is_v6: bool
     } else {
         icmp4_error(packet, reason, kind, code, rest)
     })
+}
+
+/// Makes the error that is left with a packet in a tunnel one about the packet inside, whose sender is to be told: a
+/// length loses what the tunnel takes. Returns where it goes if that is another node than `here`.
+#[cold]
+pub(super) fn leave_tunnel(packet: &mut Buf, here: Node) -> Option<Node> {
+    let error = IcmpError::of(packet);
+    let bytes = packet.meta().opaque[1] as usize;
+    let flags = packet.meta().flags;
+    packet.meta_mut().flags = flags.difference(Flags::TUNNELLED | Flags::ORIGINATED);
+    if packet.pull_front(bytes).is_err() {
+        return Some(Node::Drop);
+    }
+    let to_v6 = packet.data().first().is_some_and(|first| first >> 4 == 6);
+    let from_v6 = here == Node::Icmp6Error;
+    let is_too_big = match from_v6 {
+        true => error.kind == icmpv6::PACKET_TOO_BIG,
+        false => error.kind == icmpv4::UNREACHABLE && error.code == icmpv4::UNREACHABLE_FRAGMENTATION_NEEDED,
+    };
+    let trouble = if is_too_big { Trouble::TooBig(error.rest) } else { Trouble::Unreachable };
+    packet.meta_mut().opaque[0] = trouble.error(to_v6, bytes).word();
+    let next = if to_v6 { Node::Icmp6Error } else { Node::Icmp4Error };
+    (next != here).then_some(next)
 }
