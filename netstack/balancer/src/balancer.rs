@@ -26,7 +26,7 @@ pub enum Verdict {
     Encapsulate(Encapsulation),
     /// It is an echo request to an address that services have: answer it.
     Local,
-    /// It is a later fragment, whose packet's first one has not come: keep it for a while, until [`Balancer::knows_first`].
+    /// It is a fragment that is of no use before another one has come: keep it for a while, until [`Balancer::knows_awaited`].
     Hold,
     /// Drop it.
     Drop(Reason),
@@ -184,8 +184,8 @@ pub struct Balancer {
     worker: (u16, u16),
     ports: (u16, u16),
     lanes: Lanes,
-    /// A first fragment has come since somebody asked.
-    has_first: bool,
+    /// A fragment has come since somebody asked that others may be held for.
+    has_awaited: bool,
 }
 
 impl Balancer {
@@ -206,7 +206,7 @@ impl Balancer {
             worker: (worker, workers),
             ports,
             lanes: Lanes::default(),
-            has_first: false,
+            has_awaited: false,
         })
     }
 
@@ -232,25 +232,29 @@ impl Balancer {
         observer: &mut O,
     ) {
         let (worker, ports, keeps_all) = (self.worker, self.ports, observer.keeps_all());
-        let has_first = Cell::new(self.has_first);
-        let context = Context { snapshot, worker, ports, now_ns, keeps_all, has_first };
+        let has_awaited = Cell::new(self.has_awaited);
+        let context = Context { snapshot, worker, ports, now_ns, keeps_all, has_awaited };
         let chunks = packets.chunks_mut(VECTOR_SIZE).zip(verdicts.chunks_mut(VECTOR_SIZE));
         for (chunk, (packets, verdicts)) in chunks.enumerate() {
             let tables = (&mut self.flows4, &mut self.flows6);
             self.lanes.process(&context, tables, (packets, verdicts), (chunk * VECTOR_SIZE, observer));
         }
-        self.has_first = context.has_first.get();
+        self.has_awaited = context.has_awaited.get();
     }
 
-    /// True if a first fragment has come since this was asked before, so that [`Balancer::knows_first`] may say so of others.
+    /// True if a fragment has come since this was asked before so that [`Balancer::knows_awaited`] may say so of others.
     #[inline]
-    pub fn take_first(&mut self) -> bool {
-        mem::take(&mut self.has_first)
+    pub fn take_awaited(&mut self) -> bool {
+        mem::take(&mut self.has_awaited)
     }
 
-    /// True if the first fragment has come of the packet of which this is a later one.
-    pub fn knows_first(&self, fragment: &[u8], now_ns: u64) -> bool {
-        View::parse(fragment).is_ok_and(|view| self.ports_of(&view, now_ns).is_some())
+    /// True if the fragment has come that this one is held for: the first one of the packet, or the last one if this is the first.
+    pub fn knows_awaited(&self, fragment: &[u8], now_ns: u64) -> bool {
+        View::parse(fragment).is_ok_and(|view| match (view.fragment, view.tuple) {
+            (Fragment::First, Tuple::V4(_)) => fragments::bytes(&self.flows4, &view, now_ns).is_some(),
+            (Fragment::First, Tuple::V6(_)) => fragments::bytes(&self.flows6, &view, now_ns).is_some(),
+            _ => self.ports_of(&view, now_ns).is_some(),
+        })
     }
 
     fn ports_of(&self, view: &View, now_ns: u64) -> Option<(u16, u16)> {
@@ -271,24 +275,36 @@ impl Balancer {
     ) -> Option<u16> {
         let (worker, workers) = self.worker;
         // A first one may end within the transport header.
-        let Ok(mut view) = View::parse_embedded(fragment) else { return Some(worker) };
+        let Ok(view) = View::parse_embedded(fragment) else { return Some(worker) };
         if !fragments::is_followed(snapshot, keeps_all, &view.tuple) {
             return Some(worker);
         }
-        if view.fragment == Fragment::Later {
-            view.tuple = view.tuple.with_ports(self.ports_of(&view, now_ns)?);
-        } else {
-            self.has_first = true;
-            match view.tuple {
-                Tuple::V4(_) => {
-                    fragments::note_first(&mut self.flows4, (snapshot, keeps_all), &view, now_ns);
-                }
-                Tuple::V6(_) => {
-                    fragments::note_first(&mut self.flows6, (snapshot, keeps_all), &view, now_ns);
-                }
+        let flow = self.flow_of(snapshot, &view, keeps_all, now_ns)?;
+        Some(snapshot.owner_of(&flow, workers, self.ports))
+    }
+
+    /// The flow of a packet, with its ports if it is a fragment: those of a first one are kept for the others. None for a later one
+    /// whose first one has not come. `keeps_all` as of the [`Observer`].
+    pub fn flow_of(
+        &mut self,
+        snapshot: &Snapshot,
+        view: &View,
+        keeps_all: bool,
+        now_ns: u64,
+    ) -> Option<Tuple> {
+        let followed = (snapshot, keeps_all);
+        match (view.fragment, view.tuple) {
+            (Fragment::Whole, _) => {}
+            (Fragment::Later, tuple) => return Some(tuple.with_ports(self.ports_of(view, now_ns)?)),
+            (Fragment::First, Tuple::V4(_)) => {
+                fragments::note_first(&mut self.flows4, followed, view, now_ns);
+            }
+            (Fragment::First, Tuple::V6(_)) => {
+                fragments::note_first(&mut self.flows6, followed, view, now_ns);
             }
         }
-        Some(snapshot.owner_of(&view.tuple, workers, self.ports))
+        self.has_awaited |= view.fragment == Fragment::First;
+        Some(view.tuple)
     }
 
     /// Has the windows of TCP flows followed from now on, and segments dropped that these have no place for.

@@ -25,7 +25,7 @@ pub enum Reason {
     NoSource,
     /// There is no address of ours for a tunnel to the backend.
     NoTunnelAddress,
-    /// It cannot be translated: a fragment of SCTP to another port.
+    /// It cannot be translated: it has no place for it, or goes to the other family.
     Untranslatable,
     /// The outer header would make it too long.
     TooLong,
@@ -84,8 +84,8 @@ pub(crate) struct Context<'a> {
     pub(crate) now_ns: u64,
     /// Flows that are not for services are kept too.
     pub(crate) keeps_all: bool,
-    /// A first fragment has come.
-    pub(crate) has_first: Cell<bool>,
+    /// A fragment has come that others may be held for.
+    pub(crate) has_awaited: Cell<bool>,
 }
 
 /// The keys of a family.
@@ -429,7 +429,7 @@ impl Context<'_> {
 
     /// Keeps the ports of a packet whose first fragment this is.
     pub(crate) fn note_first<K: Family>(&self, flows: &mut FlowTable<K>, view: &View) {
-        self.has_first.set(true);
+        self.has_awaited.set(true);
         fragments::note_first(flows, (self.snapshot, self.keeps_all), view, self.now_ns);
     }
 
@@ -438,7 +438,11 @@ impl Context<'_> {
         &self,
         flows: &mut FlowTable<K>,
         view: &View,
+        packet: &[u8],
     ) -> (View, Decision) {
+        if fragments::note_last(flows, self.snapshot, (view, packet), self.now_ns) {
+            self.has_awaited.set(true);
+        }
         let ports = fragments::ports(flows, view, self.now_ns);
         let whole = ports.map(|ports| View { tuple: view.tuple.with_ports(ports), ..*view });
         let Some((whole, key)) = whole.and_then(|whole| Some((whole, K::try_from(whole.tuple).ok()?))) else {

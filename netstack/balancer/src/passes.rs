@@ -15,11 +15,15 @@ use core::net::IpAddr;
 
 use buffer::VECTOR_SIZE;
 use flow::{FlowTable, Home, Newcomer, Observed, Refused, Segment, Slot, V4, V6};
-use rewrite::{Fragment, Plain, Transport, Tuple, View, translate, translate_error};
+use rewrite::{
+    Fragment, Plain, Refused as Untranslated, Transport, Tuple, View, translate, translate_error,
+    translate_first,
+};
 use services::Forwarding;
 
 use crate::balancer::{Decided, Encapsulation, Observer, Passed, Verdict};
 use crate::decide::{Action, Context, Decision, Family, Keeps, Plan, Reason, Seen, subject, translates};
+use crate::fragments;
 use crate::snapshot::{Backend, NOBODY, Snapshot};
 
 const IPV6_HEADER_BYTES: usize = 40;
@@ -417,8 +421,14 @@ fn decide<K: Family, O: Observer>(
     (index, observer): (usize, &mut O),
 ) -> Verdict {
     let (mut view, mut whole) = (seen.view, None);
+    let needs_last = fragments::needs_last(context.snapshot, view);
+    let bytes = if needs_last { fragments::bytes(flows, view, context.now_ns) } else { None };
+    if needs_last && bytes.is_none() {
+        context.note_first(flows, view);
+        return Verdict::Hold;
+    }
     let Decision { action, flow, backend, is_answer, is_new } = if view.fragment == Fragment::Later {
-        let (with_ports, decision) = context.later_fragment(flows, view);
+        let (with_ports, decision) = context.later_fragment(flows, view, packet);
         view = whole.insert(with_ports);
         decision
     } else if let Some(about) = subject(view, packet) {
@@ -466,6 +476,9 @@ fn decide<K: Family, O: Observer>(
         }
         return Verdict::Drop(Reason::Refused);
     }
+    if let (Action::Translate(to), Some(bytes)) = (&action, bytes) {
+        return routed(translate_first(packet, view, to, bytes));
+    }
     carry_out(context, packet, (view, seen.home.hash()), &action)
 }
 
@@ -498,15 +511,19 @@ fn carry_out(
     (view, hash): (&View, u64),
     action: &Action,
 ) -> Verdict {
-    let translated = match action {
-        Action::NotOurs => return Verdict::NotOurs,
-        Action::Local => return Verdict::Local,
-        Action::Hold => return Verdict::Hold,
-        Action::Drop(reason) => return Verdict::Drop(*reason),
-        Action::Bring(number, backend) => return bring(context.snapshot, hash, (*number, backend)),
-        Action::Translate(to) => translate(packet, view, to),
-        Action::TranslateError(original) => translate_error(packet, view, original),
-    };
+    match action {
+        Action::NotOurs => Verdict::NotOurs,
+        Action::Local => Verdict::Local,
+        Action::Hold => Verdict::Hold,
+        Action::Drop(reason) => Verdict::Drop(*reason),
+        Action::Bring(number, backend) => bring(context.snapshot, hash, (*number, backend)),
+        Action::Translate(to) => routed(translate(packet, view, to)),
+        Action::TranslateError(original) => routed(translate_error(packet, view, original)),
+    }
+}
+
+#[inline(always)]
+fn routed(translated: Result<(), Untranslated>) -> Verdict {
     translated.map_or(Verdict::Drop(Reason::Untranslatable), |()| Verdict::Route)
 }
 

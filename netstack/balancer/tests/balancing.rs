@@ -397,9 +397,9 @@ fn fragments_follow_the_first() {
     let [mut first, mut later] = fragments(&tcp(client(1), (VIP, 80), 16));
     let mut early = later.clone();
     assert_eq!(one(&mut balancer, &snapshot, &mut early, 0), Verdict::Hold);
-    assert!(!balancer.take_first() && !balancer.knows_first(&early, 0));
+    assert!(!balancer.take_awaited() && !balancer.knows_awaited(&early, 0));
     assert_eq!(one(&mut balancer, &snapshot, &mut first, 0), Verdict::Route);
-    assert!(balancer.take_first() && !balancer.take_first() && balancer.knows_first(&early, 0));
+    assert!(balancer.take_awaited() && !balancer.take_awaited() && balancer.knows_awaited(&early, 0));
     assert_eq!(one(&mut balancer, &snapshot, &mut later, 0), Verdict::Route);
     let (_, backend) = ends(&first);
     let IpAddr::V4(address) = backend.ip() else { panic!("{backend}") };

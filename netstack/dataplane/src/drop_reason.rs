@@ -197,7 +197,8 @@ drop_reasons! {
     ServiceNoTunnelAddress = "service-no-tunnel-address",
     /// The packet's addresses and ports cannot be translated.
     ServiceUntranslatable = "service-untranslatable",
-    /// A later fragment of a packet whose first one, which alone says whose it is, did not come in time.
+    /// A later fragment of a packet whose first one, which alone says whose it is, did not come in time; or a first one of SCTP
+    /// whose last one did not, without which its checksum cannot be updated.
     FragmentWithoutFirst = "fragment-without-first",
     /// A later fragment that waited for its packet's first one, and had to give its place to another.
     FragmentsHeldFull = "fragments-held-full",

@@ -1,6 +1,7 @@
-//! Later fragments that came before the first one of their packet, which alone says whose they are.
+//! Later fragments that came before the first one of their packet, which alone says whose they are; and first ones of SCTP whose last one
+//! is to come, which says how long what their checksum covers is.
 //!
-//! They wait in a ring of [`PLACES`] until the first one comes, for [`WAIT_NS`] at most; when it is full, the one that has
+//! They wait in a ring of [`PLACES`] until that one comes, for [`WAIT_NS`] at most; when it is full, the one that has
 //! waited longest goes. So a flood of fragments takes as many buffers, and shortens the wait of others.
 
 use alloc::collections::VecDeque;
@@ -25,13 +26,13 @@ pub(crate) struct Held {
 struct Waiting {
     packet: Buf,
     until_ns: u64,
-    /// The first one has come.
+    /// The one that it waits for has come.
     is_ready: bool,
 }
 
 /// Why a fragment waits no longer.
 pub(crate) enum Released {
-    /// The first one has come.
+    /// The one that it waited for has come.
     Follows(Buf),
     /// It has not come in time.
     Late(Buf),
@@ -54,10 +55,10 @@ impl Held {
         oldest.map(|oldest| oldest.packet)
     }
 
-    /// Looks which ones have their first one, after first ones may have come.
+    /// Looks which ones have what they wait for, after that may have come.
     pub(crate) fn look(&mut self, balancer: &Balancer, now_ns: u64) {
         for waiting in &mut self.waiting {
-            waiting.is_ready = balancer.knows_first(waiting.packet.data(), now_ns);
+            waiting.is_ready = balancer.knows_awaited(waiting.packet.data(), now_ns);
             self.is_ready |= waiting.is_ready;
         }
     }

@@ -7,7 +7,7 @@ use crate::graph::Node;
 use crate::shared::Shared;
 use crate::tables::{InterfaceId, Tables};
 use alloc::vec::Vec;
-use balancer::Decided;
+use balancer::{Balancer, Decided};
 use buffer::{Buf, Flags, VECTOR_SIZE, Vector};
 use core::net::IpAddr;
 use policy::classifier::{Classifier, Compiler, CounterId, Ends, HostId, Judged, Record, Way};
@@ -342,11 +342,15 @@ fn note(counters: &WorkerCounters, record: &Record) {
     record.logs.as_slice().iter().filter_map(rule).for_each(|rule| rule.logs.add(1));
 }
 
-/// Notes in `scratch.untracked` what policies with `doNotTrack` say of packets.
+/// Notes in `scratch.untracked` what policies with `doNotTrack` say of packets. A later fragment is judged by its packet's ports;
+/// until these are known it is left to be held.
 #[cold]
-pub(crate) fn judge_untracked(cx: &mut Context<'_>, packets: &Vector) {
+pub(crate) fn judge_untracked(cx: &mut Context<'_>, balancer: &mut Balancer, packets: &Vector) {
     for (index, packet) in packets.iter().enumerate() {
-        let judged = untracked(cx, packet.data(), interface_of(packet));
+        let judged = View::parse(packet.data()).ok().and_then(|mut view| {
+            view.tuple = balancer.flow_of(cx.services, &view, true, cx.now_ns)?;
+            untracked(cx, &view, packet)
+        });
         if let Some(place) = cx.scratch.untracked.get_mut(index) {
             *place = judged;
         }
@@ -354,9 +358,9 @@ pub(crate) fn judge_untracked(cx: &mut Context<'_>, packets: &Vector) {
 }
 
 /// What policies with `doNotTrack` say of a packet.
-fn untracked(cx: &Context<'_>, bytes: &[u8], interface: u16) -> Option<Judged> {
+fn untracked(cx: &Context<'_>, view: &View, bytes: &Buf) -> Option<Judged> {
     let policy = cx.policy.filter(|policy| policy.has_untracked)?;
-    let view = View::parse(bytes).ok()?;
+    let interface = interface_of(bytes);
     let packet = as_packet(&view.tuple, view.icmp);
     let mut record = Record::default();
     let (leaves_by, is_local) = route(cx.shared, cx.tables, packet.destination);
@@ -374,11 +378,11 @@ fn untracked(cx: &Context<'_>, bytes: &[u8], interface: u16) -> Option<Judged> {
     if let Some(by) =
         judged.filter(|judged| !judged.allow && cx.shared.follows_flows()).map(|judged| judged.by)
     {
-        let (kind, view) = (FlowEventKind::Denied, &view);
+        let kind = FlowEventKind::Denied;
         let (verdict, tally, translated, backend) = (None, None, None, None);
         let (index, is_answer, is_new) = (0, false, true);
         let packet = Decided { index, view, translated, backend, is_answer, is_new, verdict, tally };
-        let event = FlowEvent::of_packet(kind, &packet, bytes.len() as u64, cx.now_ns);
+        let event = FlowEvent::of_packet(kind, &packet, bytes.total_len() as u64, cx.now_ns);
         flow_events::tell(cx.shared, cx.counters, FlowEvent { by, ..event });
     }
     // A failsafe port is no reason to go without a flow.

@@ -13,7 +13,7 @@
 //! by the link layer changes no byte from the IP header on: it is a next hop's business, not this crate's.
 //!
 //! It does not choose backends, remember flows, fragment, or look beyond the transport header. SCTP's checksum covers the
-//! whole packet, and is updated by its length; of a fragment that is not known, so that its ports are not changed.
+//! whole packet, and is updated by its length, which of a packet in fragments somebody else has to know ([`translate_first`]).
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -28,7 +28,7 @@ mod view;
 
 pub use plain::Plain;
 pub use source_pool::SourcePool;
-pub use translate::{Refused, translate, translate_error};
+pub use translate::{Refused, translate, translate_error, translate_first};
 pub use tunnel::{IPV4_IN_IP, IPV6_IN_IP, Outer, Tunnel};
 pub use tuple::Tuple;
 pub use view::{Fragment, Malformed, Transport, View};

@@ -22,7 +22,7 @@ pub enum Refused {
     Family,
     /// The tuple has another protocol.
     Protocol,
-    /// SCTP ports of a fragment would change, and its checksum covers the whole packet.
+    /// SCTP ports of a fragment would change, and how long the packet is that its checksum covers is not known.
     SctpPorts,
     /// It is not an ICMP error about another packet.
     NotAnError,
@@ -54,7 +54,18 @@ const IPV6: Layout = Layout { addresses: 8, destination: 24, checksum: None };
 /// [`Refused`]; then the packet is as it was.
 #[inline]
 pub fn translate(packet: &mut [u8], view: &View, to: &Tuple) -> Result<(), Refused> {
-    let _ = retarget(packet, view, to)?;
+    let _ = retarget(packet, view, to, None)?;
+    Ok(())
+}
+
+/// The same for the first fragment of a packet whose length is known: `bytes`, as [`View::fragmented_bytes`] of its last one
+/// says. SCTP's checksum, which is in the first fragment, covers all of them.
+///
+/// # Errors
+/// [`Refused`]; then the packet is as it was.
+pub fn translate_first(packet: &mut [u8], view: &View, to: &Tuple, bytes: usize) -> Result<(), Refused> {
+    let bytes = if view.is_at_start_of_fragments(packet) { Some(bytes) } else { None };
+    let _ = retarget(packet, view, to, bytes)?;
     Ok(())
 }
 
@@ -72,7 +83,7 @@ pub fn translate_error(packet: &mut [u8], view: &View, original: &Tuple) -> Resu
         (Tuple::V6(_), Tuple::V6(key)) => (IPV6, &key.source),
         _ => return Err(Refused::Family),
     };
-    let inner = retarget(embedded, &about, original)?;
+    let inner = retarget(embedded, &about, original, None)?;
     let outer = replace(head, layout.destination, source).ok_or(Malformed::Truncated)?;
     let icmp = match layout.checksum {
         Some(checksum) => {
@@ -86,19 +97,27 @@ pub fn translate_error(packet: &mut [u8], view: &View, original: &Tuple) -> Resu
     Ok(())
 }
 
-/// Replaces addresses and ports, and returns the change of all bytes, checksums included.
+/// Replaces addresses and ports, and returns the change of all bytes, checksums included. `fragments_bytes` is how long the
+/// transport packet is of which this is the first fragment, if that is known.
 #[inline(always)]
-fn retarget(packet: &mut [u8], view: &View, to: &Tuple) -> Result<Delta, Refused> {
+fn retarget(
+    packet: &mut [u8],
+    view: &View,
+    to: &Tuple,
+    fragments_bytes: Option<usize>,
+) -> Result<Delta, Refused> {
     if to.protocol() != view.tuple.protocol() {
         return Err(Refused::Protocol);
     }
     let keeps_ports = view.fragment == Fragment::Later || to.ports() == view.tuple.ports();
-    if view.transport == Transport::Sctp && !keeps_ports && view.fragment == Fragment::First {
-        return Err(Refused::SctpPorts);
-    }
     // Before anything is changed: of a packet that an ICMP error sends back nobody has looked at the length.
-    let sctp_length = match view.transport {
-        Transport::Sctp if !keeps_ports => Some(transport_length(packet, view).ok_or(Malformed::Truncated)?),
+    let sctp_length = match (view.transport, view.fragment) {
+        (Transport::Sctp, Fragment::First) if !keeps_ports => {
+            Some(fragments_bytes.ok_or(Refused::SctpPorts)?)
+        }
+        (Transport::Sctp, _) if !keeps_ports => {
+            Some(view.transport_bytes(packet).ok_or(Malformed::Truncated)?)
+        }
         _ => None,
     };
     let (layout, addresses) = match (view.tuple, to) {
@@ -147,16 +166,6 @@ fn copy_of(packet: &[u8], range: &core::ops::Range<usize>) -> [u8; 12] {
     let bytes = packet.get(range.start..).unwrap_or_default();
     copy.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
     copy
-}
-
-/// The length of a whole packet from its transport header on, as its IP header says.
-fn transport_length(packet: &[u8], view: &View) -> Option<usize> {
-    let (offset, fixed) = match view.tuple {
-        Tuple::V4(_) => (2, 0),
-        Tuple::V6(_) => (4, 40),
-    };
-    let length: [u8; 2] = *packet.get(offset..)?.first_chunk()?;
-    (usize::from(u16::from_be_bytes(length)) + fixed).checked_sub(view.transport_offset)
 }
 
 fn is_icmp(transport: Transport) -> bool {

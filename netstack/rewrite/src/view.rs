@@ -1,7 +1,7 @@
 //! What a packet is.
 
 use flow::{Observed, V4, V6};
-use packet::ipv4::Ipv4;
+use packet::ipv4::{Ipv4, MORE_FRAGMENTS};
 use packet::ipv6::{Extension, Fragment as FragmentHeader, Ipv6};
 use packet::{icmpv4, icmpv6, protocol};
 use zerocopy::FromBytes;
@@ -147,6 +147,48 @@ impl View {
             Transport::Tcp(flags) => Observed::Tcp(flags),
             _ => Observed::Other,
         }
+    }
+
+    /// Bytes of the packet from its transport header on, as its IP header says.
+    pub(crate) fn transport_bytes(&self, packet: &[u8]) -> Option<usize> {
+        let (offset, fixed) = match self.tuple {
+            Tuple::V4(_) => (2, 0),
+            Tuple::V6(_) => (4, size_of::<Ipv6>()),
+        };
+        let length: [u8; 2] = *packet.get(offset..)?.first_chunk()?;
+        (usize::from(u16::from_be_bytes(length)) + fixed).checked_sub(self.transport_offset)
+    }
+
+    /// Of the last fragment of a packet, how many bytes all fragments have together behind the headers that each of them
+    /// has. `None` of any other fragment.
+    pub fn fragmented_bytes(&self, packet: &[u8]) -> Option<usize> {
+        let (offset_bytes, goes_on) = match self.tuple {
+            Tuple::V4(_) => {
+                let (header, _) = Ipv4::ref_from_prefix(packet).ok()?;
+                (header.fragment_offset_bytes(), header.flags_fragment.get() & MORE_FRAGMENTS != 0)
+            }
+            Tuple::V6(_) => {
+                let header = self.fragment_header(packet)?;
+                (header.offset_bytes(), header.more_fragments())
+            }
+        };
+        let is_last = self.fragment == Fragment::Later && !goes_on;
+        Some(offset_bytes + self.transport_bytes(packet)?).filter(|_| is_last)
+    }
+
+    /// True if what is cut into fragments begins with the transport header: nothing else is between that and what each of them
+    /// has.
+    pub(crate) fn is_at_start_of_fragments(&self, packet: &[u8]) -> bool {
+        let is_its = |header: &FragmentHeader| {
+            header.next_header == self.tuple.protocol() && header.identification.get() == self.identification
+        };
+        matches!(self.tuple, Tuple::V4(_)) || self.fragment_header(packet).is_some_and(is_its)
+    }
+
+    /// The IPv6 fragment header that the transport header, or its rest, follows.
+    fn fragment_header<'a>(&self, packet: &'a [u8]) -> Option<&'a FragmentHeader> {
+        let at = self.transport_offset.checked_sub(size_of::<FragmentHeader>())?;
+        FragmentHeader::ref_from_prefix(packet.get(at..)?).ok().map(|(header, _)| header)
     }
 
     /// The key under which a flow table remembers the ports of a packet in fragments: the first one is entered with it, later

@@ -45,10 +45,10 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     let Some(flows) = cx.flows.take() else { return };
     let count = packets.len() - refused;
     let has_untracked = cx.policy.is_some_and(Policy::has_untracked);
-    if has_untracked {
-        policing::judge_untracked(cx, packets);
-    }
     let (balancer, verdicts) = flows.parts();
+    if has_untracked {
+        policing::judge_untracked(cx, balancer, packets);
+    }
     let mut bytes: [&mut [u8]; VECTOR_SIZE] = array::from_fn(|_| Default::default());
     let Scratch { lengths, interfaces, untracked, .. } = &mut *cx.scratch;
     let columns = lengths.iter_mut().zip(interfaces).zip(&mut bytes);
@@ -87,7 +87,7 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     if holds {
         hold(cx, packets, nexts, &verdicts[..count]);
     }
-    if balancer.take_first() | holds {
+    if balancer.take_awaited() | holds {
         cx.held.look(balancer, cx.now_ns);
     }
     cx.flows = Some(flows);

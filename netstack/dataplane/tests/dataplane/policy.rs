@@ -250,17 +250,43 @@ fn errors_about_a_flow_pass_and_others_do_not() {
     assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 1)]);
 }
 
+/// A fragment to a port of the server, which of all but the first one only the first one says.
+fn fragment((from, port): ([u8; 4], u16), offset: u16, more: bool) -> Vec<u8> {
+    let mut frame = hello(0, (from, 4000), (SERVER, port), 2);
+    let field = offset | if more { 0x2000 } else { 0 };
+    frame[18..20].copy_from_slice(&port.to_be_bytes());
+    frame[20..22].copy_from_slice(&field.to_be_bytes());
+    if offset > 0 {
+        frame[34..38].fill(0);
+    }
+    fix_ipv4_checksum(&mut frame);
+    frame
+}
+
+#[test]
+fn fragments_without_a_flow_are_judged_by_the_ports_of_the_first_one() {
+    let rules = vec![rule(Action::Allow, Some(81), None), rule(Action::Deny, Some(82), None)];
+    let untracked = policy(Selector::Has("host".into()), Hook::Untracked, rules);
+    let (mut bed, _compiler) = testbed(model(vec![untracked], vec![host("eth0")]));
+    let (first, later) = ((0, true), (3, false));
+    for order in [[first, later], [later, first]] {
+        for (port, passes) in [(81, 2), (82, 0)] {
+            for (offset, more) in order {
+                bed.send(0, &fragment((CLIENT, port), offset, more));
+            }
+            assert_eq!(bed.sent(1).len(), passes, "{order:?} to {port}");
+            // The same identification is not meant to be known from the order before.
+            bed.now_ns += 6_000_000_000;
+        }
+    }
+    assert_eq!(bed.drops(), [(DropReason::PolicyDenied, 4)]);
+    bed.assert_balanced();
+}
+
 #[test]
 fn fragments_follow_the_first_one_and_unreadable_packets_do_not_pass() {
     let (mut bed, _compiler) = testbed(model(only_to_80("client"), Vec::new()));
-    let fragment = |from: [u8; 4], offset: u16, more: bool| {
-        let mut frame = hello(0, (from, 4000), (SERVER, 80), 2);
-        let field = offset | if more { 0x2000 } else { 0 };
-        frame[18..20].copy_from_slice(&[0, 7]);
-        frame[20..22].copy_from_slice(&field.to_be_bytes());
-        fix_ipv4_checksum(&mut frame);
-        frame
-    };
+    let fragment = |from, offset, more| fragment((from, 80), offset, more);
     let (first, later) = ((0, true), (3, false));
     for order in [[first, later], [later, first]] {
         for (from, passes) in [(CLIENT, 2), (OTHER, 0)] {

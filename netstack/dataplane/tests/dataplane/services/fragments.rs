@@ -38,16 +38,62 @@ fn cut(frame: &[u8], identification: u8) -> [Vec<u8>; 3] {
 }
 
 fn bed(forwarding: Forwarding, places: &Places, port: u16) -> Testbed {
+    bed_of(services::Protocol::Udp, forwarding, places, port)
+}
+
+fn bed_of(protocol: services::Protocol, forwarding: Forwarding, places: &Places, port: u16) -> Testbed {
     let bed = Testbed::new();
     let backends = places.backends.map(|address| end(address, port).to_string());
     let mut all = compiled(forwarding, places.vip, &[&backends[0], &backends[1]]);
-    all.pools[0].key.protocol = services::Protocol::Udp;
+    all.pools[0].key.protocol = protocol;
     publish(&bed.shared, &all);
     bed
 }
 
 fn datagram(port: usize, from: SocketAddr, to: SocketAddr, identification: u8) -> [Vec<u8>; 3] {
     cut(&frame(port, from, to, What::Udp, 90), identification)
+}
+
+#[test]
+fn sctp_in_fragments_goes_to_another_port_with_its_checksum_once_the_last_one_has_come() {
+    for places in [V4, V6] {
+        let mut bed = bed_of(services::Protocol::Sctp, Forwarding::Nat, &places, 8080);
+        let sctp = |port, from, to, number| cut(&frame(port, from, to, What::Sctp, 90), number);
+        for (order, number) in [[0, 1, 2]].into_iter().chain(OUT_OF_ORDER).zip(1..) {
+            let (client, vip) = (end(places.client, 4000 + u16::from(number)), end(places.vip, 80));
+            let there = sctp(0, client, vip, number);
+            order.iter().for_each(|at| bed.send(0, &there[*at]));
+            let sent = bed.sent(1);
+            assert_eq!(sent.len(), 3, "{order:?}: {:?}", bed.drops());
+            let first = sent.iter().find(|frame| is_first(frame)).expect("the first one");
+            let backend = ends(first).1;
+            assert_eq!(backend.port(), 8080);
+            for (port, from, to, sent) in [(0, client, backend, sent), (1, vip, client, Vec::new())] {
+                let sent = if port == 0 {
+                    sent
+                } else {
+                    let back = sctp(1, backend, client, number);
+                    order.iter().for_each(|at| bed.send(1, &back[*at]));
+                    bed.sent(0)
+                };
+                let expected = sctp(port, from, to, number).map(|frame| one_hop_on(&frame));
+                let sent = sent.iter().map(|frame| frame[14..].to_vec()).collect();
+                assert_eq!(sorted(sent), sorted(expected.to_vec()), "{order:?} by port {port}");
+            }
+        }
+        // One whose last fragment never comes is of no use to anybody.
+        bed.send(0, &sctp(0, end(places.client, 4000), end(places.vip, 80), 99)[0]);
+        bed.assert_nothing_sent();
+        bed.now_ns += 2_000_000_000;
+        bed.run();
+        assert_eq!(bed.drops(), [(DropReason::FragmentWithoutFirst, 1)]);
+        bed.assert_balanced();
+    }
+}
+
+/// True for the fragment that has the transport header.
+fn is_first(frame: &[u8]) -> bool {
+    rewrite::View::parse(&frame[14..]).is_ok_and(|view| view.fragment == rewrite::Fragment::First)
 }
 
 #[test]
@@ -200,36 +246,45 @@ fn a_flood_of_fragments_takes_a_bounded_number_of_buffers_and_the_oldest_goes_fi
 
 #[test]
 fn fragments_of_one_packet_meet_at_one_worker_and_go_to_the_one_that_has_the_flow() {
-    for (places, forwarding) in [(V4, Forwarding::Nat), (V6, Forwarding::Nat), (V4, Forwarding::FullNat)] {
+    let (udp, sctp) = ((What::Udp, services::Protocol::Udp), (What::Sctp, services::Protocol::Sctp));
+    for (places, forwarding, (what, protocol)) in [
+        (V4, Forwarding::Nat, udp),
+        (V6, Forwarding::Nat, udp),
+        (V4, Forwarding::FullNat, udp),
+        (V4, Forwarding::FullNat, sctp),
+        (V6, Forwarding::Nat, sctp),
+    ] {
         let mut two = Pair::new(1500);
         let backends = places.backends.map(|address| end(address, 8080).to_string());
         let mut all = compiled(forwarding, places.vip, &[&backends[0], &backends[1]]);
-        all.pools[0].key.protocol = services::Protocol::Udp;
+        all.pools[0].key.protocol = protocol;
         publish(&two.shared, &all);
         for number in 0..60 {
             let client = end(places.client, 4000 + u16::from(number));
             let vip = end(places.vip, 80);
             // Their flow begins with a whole packet at its own worker.
-            two.send(0, &frame(0, client, vip, What::Udp, 90));
+            two.send(0, &frame(0, client, vip, what, 90));
             let whole = [two.sent(0), two.sent(1)].concat();
             let (source, backend) = ends(&whole[0]);
             for (port, from, to) in [(0, client, vip), (1, backend, source)] {
-                let asked = datagram(port, from, to, number);
+                let asked = cut(&frame(port, from, to, what, 90), number);
                 let order = OUT_OF_ORDER[usize::from(number) % OUT_OF_ORDER.len()];
                 order.iter().for_each(|at| two.send(port, &asked[*at]));
                 let sent = [two.sent(0), two.sent(1)].concat();
                 assert_eq!(sent.len(), 3, "{order:?}: {:?}", two.drops());
                 let (from, to) = if port == 0 { (source, backend) } else { (vip, client) };
-                let expected = datagram(port, from, to, number);
+                let expected = cut(&frame(port, from, to, what, 90), number);
                 let packets = |frames: &[Vec<u8>]| sorted(frames.iter().map(|f| f[14..].to_vec()).collect());
                 let expected: Vec<_> = expected.iter().map(|frame| one_hop_on(frame)).collect();
                 assert_eq!(packets(&sent), sorted(expected));
             }
         }
-        // A pair for each flow, and no second one at another worker: the rest are ports of fragments, at one or two.
+        // A pair for each flow, and no second one at another worker: the rest are ports of fragments, at one or two, and
+        // lengths of SCTP.
         let counters = [0, 1].map(|worker| two.shared.flow_counters(worker));
         let live: usize = counters.iter().map(|counters| counters.ipv4.live + counters.ipv6.live).sum();
-        assert!((60 * 4..=60 * 6).contains(&live), "{live}");
+        let lengths = if matches!(what, What::Sctp) { 60 * 2 } else { 0 };
+        assert!((60 * 4 + lengths..=60 * 6 + lengths).contains(&live), "{live}");
         assert_eq!(two.drops(), []);
         two.assert_balanced();
     }
