@@ -44,7 +44,7 @@ pub struct Encapsulation {
 const _: () = assert!(size_of::<Verdict>() == 24);
 
 impl Encapsulation {
-    /// The tunnel, in the snapshot that was decided by.
+    /// The tunnel, in the snapshot that was decided by. None if this node has no address for one to the backend.
     #[inline]
     pub fn tunnel<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Tunnel> {
         snapshot.tunnel(self.backend)

@@ -23,8 +23,6 @@ pub enum Reason {
     SourceRange,
     /// No source is free for full NAT, or there is none of the backend's family.
     NoSource,
-    /// There is no address of ours for a tunnel to the backend.
-    NoTunnelAddress,
     /// It cannot be translated: it has no place for it, or goes to the other family.
     Untranslatable,
     /// The outer header would make it too long.

@@ -11,7 +11,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use buffer::VECTOR_SIZE;
 use flow::{FlowTable, Home, Newcomer, Observed, Refused, Segment, Slot, V4, V6};
@@ -24,7 +24,7 @@ use services::Forwarding;
 use crate::balancer::{Decided, Encapsulation, Observer, Passed, Verdict};
 use crate::decide::{Action, Context, Decision, Family, Keeps, Plan, Reason, Seen, subject, translates};
 use crate::fragments;
-use crate::snapshot::{Backend, NOBODY, Snapshot};
+use crate::snapshot::{Backend, NOBODY};
 
 const IPV6_HEADER_BYTES: usize = 40;
 
@@ -39,7 +39,7 @@ pub(crate) struct Lanes {
     deferred: Vec<Deferred>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     V4,
     V6,
@@ -102,24 +102,7 @@ impl Lanes {
         (first, observer): (usize, &mut O),
     ) {
         self.read(flows4, flows6, packets);
-        let mut deferred = 0;
-        let columns = self.kinds.iter().zip(&self.lanes4).zip(&self.lanes6);
-        let columns = columns.zip(packets.iter_mut().zip(verdicts.iter_mut()));
-        for ((((kind, lane4), lane6), (packet, verdict)), index) in columns.zip(0..) {
-            let observer = (first + index, &mut *observer);
-            let (plans4, plans6) = ((&mut self.plans4[..], deferred), (&mut self.plans6[..], deferred));
-            let done = match kind {
-                Kind::V4 => swift(context, flows4, (packet, verdict), (lane4, plans4), observer),
-                Kind::V6 => swift(context, flows6, (packet, verdict), (lane6, plans6), observer),
-                Kind::Other => Err(Next::Decide),
-            };
-            if let Err(next) = done
-                && let Some(place) = self.deferred.get_mut(deferred)
-            {
-                *place = Deferred { index, next };
-                deferred += 1;
-            }
-        }
+        let deferred = self.swift(context, (flows4, flows6), (packets, verdicts), (first, observer));
         if deferred > 0 {
             observer.foresee(self.beginning(first, deferred));
         }
@@ -140,6 +123,49 @@ impl Lanes {
                 _ => *verdict = other(context, (flows4, flows6), packet, observer),
             }
         }
+    }
+
+    /// The second pass; returns how many packets are left to the third. Those of one family that follow each other go through code
+    /// of that family alone, which has few enough things to keep at hand.
+    #[inline(always)]
+    fn swift<O: Observer>(
+        &mut self,
+        context: &Context<'_>,
+        (flows4, flows6): (&mut FlowTable<V4>, &mut FlowTable<V6>),
+        (packets, verdicts): (&mut [&mut [u8]], &mut [Verdict]),
+        (first, observer): (usize, &mut O),
+    ) -> usize {
+        let Self { kinds, lanes4, lanes6, plans4, plans6, deferred } = self;
+        let count = packets.len().min(verdicts.len());
+        let kinds = kinds.get(..count).unwrap_or_default();
+        let (mut index, mut left) = (0, 0);
+        for run in kinds.chunk_by(PartialEq::eq) {
+            let range = index..index + run.len();
+            let given = (packets.get_mut(range.clone()), verdicts.get_mut(range.clone()));
+            let (Some(packets), Some(verdicts)) = given else { break };
+            let numbers = (index, first);
+            left = match run.first() {
+                Some(Kind::V4) => {
+                    let lanes = lanes4.get(range).unwrap_or_default();
+                    let left = Left { plans: plans4, deferred, count: left };
+                    swift_run(context, flows4, (packets, verdicts), lanes, left, (numbers, observer))
+                }
+                Some(Kind::V6) => {
+                    let lanes = lanes6.get(range).unwrap_or_default();
+                    let left = Left { plans: plans6, deferred, count: left };
+                    swift_run(context, flows6, (packets, verdicts), lanes, left, (numbers, observer))
+                }
+                _ => {
+                    let places = deferred.iter_mut().skip(left);
+                    places.zip(range).for_each(|(place, index)| {
+                        *place = Deferred { index, next: Next::Decide };
+                    });
+                    left + run.len()
+                }
+            };
+            index += run.len();
+        }
+        left
     }
 
     /// Of the first `count` packets that are left to the third pass, those that begin flows as planned, and between whom.
@@ -178,6 +204,40 @@ impl Lanes {
             };
         }
     }
+}
+
+/// What the second pass leaves to the third.
+struct Left<'a, K> {
+    /// Of packets that begin flows in the usual way, by the place in `deferred`.
+    plans: &'a mut [Plan<K>],
+    deferred: &'a mut [Deferred],
+    count: usize,
+}
+
+/// The second pass over packets of one family, the first of which is the one with this number in the vector, of which the first is
+/// the observer's of that number. Returns how many are left in all.
+#[inline(never)]
+fn swift_run<K: Family, O: Observer>(
+    context: &Context<'_>,
+    flows: &mut FlowTable<K>,
+    (packets, verdicts): (&mut [&mut [u8]], &mut [Verdict]),
+    lanes: &[Lane<K>],
+    left: Left<'_, K>,
+    ((index, first), observer): ((usize, usize), &mut O),
+) -> usize {
+    let Left { plans, deferred, mut count } = left;
+    let columns = packets.iter_mut().zip(verdicts).zip(lanes);
+    for (((packet, verdict), lane), index) in columns.zip(index..) {
+        let observer = (first + index, &mut *observer);
+        let done = swift(context, flows, (packet, verdict), (lane, (&mut *plans, count)), observer);
+        if let Err(next) = done
+            && let Some(place) = deferred.get_mut(count)
+        {
+            *place = Deferred { index, next };
+            count += 1;
+        }
+    }
+    count
 }
 
 /// The second pass: gives the packet its verdict, or says what is left to do.
@@ -226,7 +286,7 @@ fn swift<K: Family, O: Observer>(
         is_answer,
         tally: found.tally,
     });
-    send(context, (lane, binding), backend, (packet, verdict));
+    send((lane, binding), backend, (packet, verdict));
     Ok(())
 }
 
@@ -309,26 +369,26 @@ fn begin<K: Family, O: Observer>(
             let _ = in_window(flows, slot, packet, K::TRANSPORT_OFFSET);
         }
     }
-    send(context, (lane, plan.number), backend, (packet, verdict));
+    send((lane, plan.number), backend, (packet, verdict));
     Some(())
 }
 
 /// Sends a packet of a flow to its backend, if that is bound to one.
 #[inline(always)]
 fn send<K: Family>(
-    context: &Context<'_>,
     (lane, number): (&Lane<K>, u32),
     backend: Option<&Backend>,
     (packet, verdict): (&mut [u8], &mut Verdict),
 ) {
-    *verdict = match backend {
-        None => Verdict::NotOurs,
+    // Each way writes its own: what is chosen first and written then goes over the stack as a whole.
+    match backend {
+        None => *verdict = Verdict::NotOurs,
         Some(backend) if translates(backend) => {
             let _ = lane.key.redirect(backend.address, packet);
-            Verdict::Route
+            *verdict = Verdict::Route;
         }
-        Some(backend) => bring(context.snapshot, lane.home.hash(), (number, backend)),
-    };
+        Some(backend) => bring(lane.home.hash(), (number, backend), verdict),
+    }
 }
 
 /// A packet of an established flow whose other direction says how it leaves, or what was found about the flow.
@@ -479,7 +539,7 @@ fn decide<K: Family, O: Observer>(
     if let (Action::Translate(to), Some(bytes)) = (&action, bytes) {
         return routed(translate_first(packet, view, to, bytes));
     }
-    carry_out(context, packet, (view, seen.home.hash()), &action)
+    carry_out(packet, (view, seen.home.hash()), &action)
 }
 
 /// True if a TCP segment can be of the flow in a slot, whose windows are followed with it. One that ends within its header
@@ -505,18 +565,17 @@ fn in_window<K: Family>(
 }
 
 #[inline(always)]
-fn carry_out(
-    context: &Context<'_>,
-    packet: &mut [u8],
-    (view, hash): (&View, u64),
-    action: &Action,
-) -> Verdict {
+fn carry_out(packet: &mut [u8], (view, hash): (&View, u64), action: &Action) -> Verdict {
     match action {
         Action::NotOurs => Verdict::NotOurs,
         Action::Local => Verdict::Local,
         Action::Hold => Verdict::Hold,
         Action::Drop(reason) => Verdict::Drop(*reason),
-        Action::Bring(number, backend) => bring(context.snapshot, hash, (*number, backend)),
+        Action::Bring(number, backend) => {
+            let mut verdict = Verdict::NotOurs;
+            bring(hash, (*number, backend), &mut verdict);
+            verdict
+        }
         Action::Translate(to) => routed(translate(packet, view, to)),
         Action::TranslateError(original) => routed(translate_error(packet, view, original)),
     }
@@ -527,13 +586,14 @@ fn routed(translated: Result<(), Untranslated>) -> Verdict {
     translated.map_or(Verdict::Drop(Reason::Untranslatable), |()| Verdict::Route)
 }
 
+/// Each way writes its own verdict, as [`send`] does.
 #[inline(always)]
-fn bring(snapshot: &Snapshot, hash: u64, (number, backend): (u32, &Backend)) -> Verdict {
-    match backend.forwarding {
-        Forwarding::Gue | Forwarding::Ipip if snapshot.tunnel(number).is_some() => {
-            Verdict::Encapsulate(Encapsulation { backend: number, hash })
+fn bring(hash: u64, (number, backend): (u32, &Backend), verdict: &mut Verdict) {
+    match (backend.forwarding, backend.address) {
+        (Forwarding::Gue | Forwarding::Ipip, _) => {
+            *verdict = Verdict::Encapsulate(Encapsulation { backend: number, hash });
         }
-        Forwarding::Gue | Forwarding::Ipip => Verdict::Drop(Reason::NoTunnelAddress),
-        _ => Verdict::SendTo(backend.address.ip()),
+        (_, SocketAddr::V4(address)) => *verdict = Verdict::SendTo(IpAddr::V4(*address.ip())),
+        (_, SocketAddr::V6(address)) => *verdict = Verdict::SendTo(IpAddr::V6(*address.ip())),
     }
 }

@@ -174,6 +174,22 @@ fn flows_stay_while_backends_come_and_go_and_move_when_theirs_is_gone() {
 }
 
 #[test]
+fn a_flow_whose_backend_is_gone_does_not_go_to_who_has_its_number_now() {
+    let (mut known, mut builder) = (balancer(), builder());
+    let before = snapshot(&mut builder, &json!({}), "nat", &[1]);
+    for number in 0..40 {
+        let _ = backend_of(&mut known, &before, client(number), 2);
+    }
+    let after = snapshot(&mut builder, &json!({}), "nat", &[2, 3]);
+    let of = |balancer: &mut Balancer| -> Vec<SocketAddr> {
+        (0..40).map(|number| backend_of(balancer, &after, client(number), 16)).collect()
+    };
+    let by_table = of(&mut balancer());
+    assert!(by_table.iter().any(|backend| *backend != by_table[0]), "all have one backend");
+    assert_eq!(of(&mut known), by_table);
+}
+
+#[test]
 fn full_nat_and_hairpin_use_our_own_source() {
     let (mut balancer, mut builder) = (balancer(), builder());
     let full = snapshot(&mut builder, &json!({}), "full-nat", &[1, 2]);
@@ -330,7 +346,8 @@ fn packets_are_brought_to_backends_that_answer_themselves() {
                     assert_eq!(ends.overhead_bytes(), overhead);
                     let mut outer = [&vec![0; overhead], &packet[..]].concat();
                     ends.put(&mut outer, packet.len(), tunnel.hash).unwrap();
-                    assert_eq!((&outer[16..20], &outer[overhead..]), (&[10, 1, 0, 7][..], &packet[..]));
+                    assert_eq!((&outer[16..20], outer[overhead + 8]), (&[10, 1, 0, 7][..], packet[8] - 1));
+                    assert_eq!(outer[overhead + 12..], packet[12..]);
                 }
                 verdict => panic!("{verdict:?}"),
             }

@@ -423,6 +423,11 @@ impl<T: Default, const SIZE: usize, const CHUNKS: usize> Chunked<T, SIZE, CHUNKS
         Some(&self.chunks.get(index / SIZE)?.get()?[index % SIZE])
     }
 
+    /// The first counters, as many as are together.
+    pub(crate) fn first(&self) -> &[T] {
+        self.chunks.first().and_then(Once::get).map_or(&[], |chunk| &chunk[..])
+    }
+
     /// All counters that exist.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.chunks.iter().filter_map(Once::get).flat_map(|chunk| chunk.iter())

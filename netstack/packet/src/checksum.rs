@@ -98,7 +98,7 @@ fn sum_bytes(bytes: &[u8]) -> u64 {
     sum + u64::from(u32::from_ne_bytes(last))
 }
 
-/// A sum of words of 16 or 32 bits as one of 16 bits. Only what is all zero has the sum 0.
+/// A sum of words of 16, 32 or 64 bits, which has not overflowed, as one of 16 bits. Only what is all zero has the sum 0.
 #[inline(always)]
 pub fn fold(sum: u64) -> u16 {
     // The high half becomes both halves' sum with its carry.

@@ -29,6 +29,6 @@ mod view;
 pub use plain::Plain;
 pub use source_pool::SourcePool;
 pub use translate::{Refused, translate, translate_error, translate_first};
-pub use tunnel::{IPV4_IN_IP, IPV6_IN_IP, Outer, Tunnel};
+pub use tunnel::{IPV4_IN_IP, IPV6_IN_IP, NoEntry, Outer, Tunnel};
 pub use tuple::Tuple;
 pub use view::{Fragment, Malformed, Transport, View};

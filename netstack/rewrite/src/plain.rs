@@ -263,11 +263,13 @@ fn view(tuple: Tuple, observed: Observed, transport_offset: usize) -> View {
 
 #[inline(always)]
 fn update(packet: &mut [u8], offset: usize, protocol: u8, change: Change) {
-    let at = offset + if protocol == protocol::TCP { TCP_CHECKSUM } else { UDP_CHECKSUM };
-    let Some(checksum) = packet.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<2>()) else { return };
     if protocol == protocol::TCP {
-        *checksum = change.apply(*checksum);
-    } else if *checksum != [0; 2] {
+        if let Some(checksum) = packet.get_mut(offset + TCP_CHECKSUM..).and_then(<[u8]>::first_chunk_mut) {
+            *checksum = change.apply(*checksum);
+        }
+    } else if let Some(checksum) = packet.get_mut(offset + UDP_CHECKSUM..).and_then(<[u8]>::first_chunk_mut)
+        && *checksum != [0; 2]
+    {
         // RFC 768: zero says that there is none, so that one that comes out as zero is sent as all ones.
         let new = change.apply(*checksum);
         *checksum = if new == [0; 2] { [0xff; 2] } else { new };

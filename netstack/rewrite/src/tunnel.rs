@@ -6,13 +6,11 @@
 //! Congestion bits are copied to the outer header (RFC 6040 §4.1, normal mode).
 
 use packet::checksum::fold;
-use packet::ipv4::{DONT_FRAGMENT, Ipv4};
+use packet::ipv4::{DONT_FRAGMENT, Ipv4, VERSION_IHL};
 use packet::ipv6::Ipv6;
 use packet::udp::Udp;
 use zerocopy::network_endian::{U16, U32};
 use zerocopy::{FromBytes, IntoBytes};
-
-use crate::view::Malformed;
 
 /// The protocol of an IPv4 packet in an IP packet.
 pub const IPV4_IN_IP: u8 = 4;
@@ -20,6 +18,9 @@ pub const IPV4_IN_IP: u8 = 4;
 pub const IPV6_IN_IP: u8 = 41;
 /// Source ports of GUE: the flow's hash chooses among the dynamic ones (RFC 6335).
 const FIRST_DYNAMIC_PORT: u16 = 49_152;
+
+/// Bytes of an IPv4 header up to its hops: what a packet changes of a ready one but for the protocol and the checksum.
+const START_BYTES: usize = 8;
 
 /// The ends of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +36,23 @@ pub enum Outer {
 pub struct Tunnel {
     header: Header,
     gue_port: Option<U16>,
+    overhead_bytes: u8,
+}
+
+/// Why a packet does not go into a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoEntry {
+    /// It may not go one hop further.
+    Expired,
+    /// It is no IP packet, too long to have an outer header, or not all there that is needed.
+    Malformed,
 }
 
 /// An outer IP header before nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Header {
-    /// With its checksum.
-    V4(Ipv4),
+    /// With the sum of what is after its first eight bytes, of which all packets have the same.
+    V4(Ipv4, u16),
     V6(Ipv6),
 }
 
@@ -58,58 +69,66 @@ impl Tunnel {
     pub fn new(outer: Outer, gue_port: Option<u16>) -> Self {
         let header = match outer {
             Outer::V4(source, destination) => {
-                let mut header = Ipv4::new(0, source, destination, 0);
-                header.fill_checksum();
-                Header::V4(header)
+                let header = Ipv4::new(0, source, destination, 0);
+                let sum = !packet::checksum::of(&header.as_bytes()[START_BYTES..]).get();
+                Header::V4(header, sum)
             }
             Outer::V6(source, destination) => Header::V6(Ipv6::new(0, source, destination, 0)),
         };
-        Self { header, gue_port: gue_port.map(U16::new) }
+        let ip_bytes = match header {
+            Header::V4(..) => size_of::<Ipv4>(),
+            Header::V6(_) => size_of::<Ipv6>(),
+        };
+        let overhead_bytes = (ip_bytes + gue_port.map_or(0, |_| size_of::<Udp>())) as u8;
+        Self { header, gue_port: gue_port.map(U16::new), overhead_bytes }
+    }
+
+    /// True if the outer packet is of IPv6.
+    #[inline]
+    pub fn is_ipv6(&self) -> bool {
+        matches!(self.header, Header::V6(_))
     }
 
     /// Bytes in front of the inner packet.
     #[inline]
     pub fn overhead_bytes(&self) -> usize {
-        let ip_bytes = match self.header {
-            Header::V4(_) => size_of::<Ipv4>(),
-            Header::V6(_) => size_of::<Ipv6>(),
-        };
-        ip_bytes + self.gue_port.map_or(0, |_| size_of::<Udp>())
+        usize::from(self.overhead_bytes)
     }
 
     /// Writes the outer header into the room for it at the start of `bytes`, behind which is the start of an IP packet of
-    /// `inner_bytes`; all of it where the header has a UDP checksum, which it has over IPv6. `hash` is its flow's.
+    /// `inner_bytes`; all of it where the header has a UDP checksum, which it has over IPv6. The packet inside is one hop
+    /// further then (RFC 2003 §3.1). `hash` is its flow's.
     ///
     /// # Errors
-    /// [`Malformed`] if there is no IP packet behind the room, one too long to have an outer header, or not all that is
-    /// needed.
+    /// [`NoEntry`]; then the packet behind the room is as it was, but for a hop if it is malformed.
     #[inline]
-    pub fn put(&self, bytes: &mut [u8], inner_bytes: usize, hash: u64) -> Result<(), Malformed> {
+    pub fn put(&self, bytes: &mut [u8], inner_bytes: usize, hash: u64) -> Result<(), NoEntry> {
         match &self.header {
-            Header::V4(ready) => {
-                let (place, rest) = Ipv4::mut_from_prefix(bytes).map_err(|_| Malformed::Truncated)?;
+            Header::V4(ready, sum) => {
+                let (place, rest) = Ipv4::mut_from_prefix(bytes).map_err(|_| NoEntry::Malformed)?;
                 *place = *ready;
                 let Some(port) = self.gue_port else {
-                    let inner = Inner::of(rest)?;
-                    return complete_ipv4(place, &inner, (inner.protocol, inner_bytes, hash));
+                    let inner = Inner::take_hop(rest)?;
+                    return complete_ipv4(place, *sum, &inner, (inner.protocol, inner_bytes, hash));
                 };
-                let (udp, rest) = Udp::mut_from_prefix(rest).map_err(|_| Malformed::Truncated)?;
+                let (udp, rest) = Udp::mut_from_prefix(rest).map_err(|_| NoEntry::Malformed)?;
                 let udp_bytes = inner_bytes + size_of::<Udp>();
-                complete_ipv4(place, &Inner::of(rest)?, (packet::protocol::UDP, udp_bytes, hash))?;
+                let inner = Inner::take_hop(rest)?;
+                complete_ipv4(place, *sum, &inner, (packet::protocol::UDP, udp_bytes, hash))?;
                 *udp = udp_header(port, udp_bytes, hash);
             }
             Header::V6(ready) => {
-                let (place, rest) = Ipv6::mut_from_prefix(bytes).map_err(|_| Malformed::Truncated)?;
+                let (place, rest) = Ipv6::mut_from_prefix(bytes).map_err(|_| NoEntry::Malformed)?;
                 *place = *ready;
                 let Some(port) = self.gue_port else {
-                    let inner = Inner::of(rest)?;
+                    let inner = Inner::take_hop(rest)?;
                     return complete_ipv6(place, &inner, (inner.protocol, inner_bytes, hash));
                 };
-                let (udp, rest) = Udp::mut_from_prefix(rest).map_err(|_| Malformed::Truncated)?;
+                let (udp, rest) = Udp::mut_from_prefix(rest).map_err(|_| NoEntry::Malformed)?;
                 let udp_bytes = inner_bytes + size_of::<Udp>();
-                complete_ipv6(place, &Inner::of(rest)?, (packet::protocol::UDP, udp_bytes, hash))?;
+                complete_ipv6(place, &Inner::take_hop(rest)?, (packet::protocol::UDP, udp_bytes, hash))?;
                 if rest.len() != inner_bytes {
-                    return Err(Malformed::Truncated);
+                    return Err(NoEntry::Malformed);
                 }
                 *udp = udp_header(port, udp_bytes, hash);
                 let sum = place.pseudo_header(packet::protocol::UDP, udp_bytes as u32);
@@ -122,48 +141,58 @@ impl Tunnel {
 }
 
 impl Inner {
+    /// Takes a hop from a packet.
     #[inline(always)]
-    fn of(packet: &[u8]) -> Result<Self, Malformed> {
-        let head: &[u8; 7] = packet.first_chunk().ok_or(Malformed::Truncated)?;
-        match head[0] >> 4 {
-            4 => {
-                let may_fragment = u16::from(head[6]) << 8 & DONT_FRAGMENT == 0;
-                Ok(Self { protocol: IPV4_IN_IP, traffic_class: head[1], may_fragment })
+    fn take_hop(packet: &mut [u8]) -> Result<Self, NoEntry> {
+        let (header, _) = Ipv4::mut_from_prefix(packet).map_err(|_| NoEntry::Malformed)?;
+        match header.version() {
+            4 if header.ttl > 1 => {
+                header.decrement_ttl();
+                let may_fragment = header.flags_fragment.get() & DONT_FRAGMENT == 0;
+                Ok(Self { protocol: IPV4_IN_IP, traffic_class: header.dscp_ecn, may_fragment })
             }
             6 => {
-                let traffic_class = head[0] << 4 | head[1] >> 4;
+                let (header, _) = Ipv6::mut_from_prefix(packet).map_err(|_| NoEntry::Malformed)?;
+                if header.hop_limit <= 1 {
+                    return Err(NoEntry::Expired);
+                }
+                header.hop_limit -= 1;
+                let traffic_class = (header.version_class_flow.get() >> 20) as u8;
                 Ok(Self { protocol: IPV6_IN_IP, traffic_class, may_fragment: false })
             }
-            _ => Err(Malformed::Version),
+            4 => Err(NoEntry::Expired),
+            _ => Err(NoEntry::Malformed),
         }
     }
 }
 
-/// Writes into a ready header what it says about the packet inside, and updates its checksum, which is one without all that
-/// (RFC 1624).
+/// Writes into a ready header what it says about the packet inside, and its checksum, of which `sum` is the part that all packets
+/// have the same. What is written together is summed together (RFC 1071 §2).
 #[inline(always)]
 fn complete_ipv4(
     header: &mut Ipv4,
+    sum: u16,
     inner: &Inner,
     (protocol, payload_bytes, hash): (u8, usize, u64),
-) -> Result<(), Malformed> {
-    let total = u16::try_from(payload_bytes + size_of::<Ipv4>()).map_err(|_| Malformed::Truncated)?;
+) -> Result<(), NoEntry> {
+    let total = u16::try_from(payload_bytes + size_of::<Ipv4>()).map_err(|_| NoEntry::Malformed)?;
     // RFC 2003 §3.1, and what IPv6 expects of a link.
     let flags = if inner.may_fragment { 0 } else { DONT_FRAGMENT };
     // Of use if the outer packet is fragmented on its way; any number that changes will do.
     let identification = hash as u16;
-    let changes = payload_bytes as u64
-        + u64::from(inner.traffic_class)
-        + u64::from(identification)
-        + u64::from(flags)
-        + u64::from(protocol);
-    let sum = fold(changes + u64::from(!header.checksum.get()));
-    header.dscp_ecn = inner.traffic_class;
-    header.total_length = U16::new(total);
-    header.identification = U16::new(identification);
-    header.flags_fragment = U16::new(flags);
+    let start = u64::from(VERSION_IHL) << 56
+        | u64::from(inner.traffic_class) << 48
+        | u64::from(total) << 32
+        | u64::from(identification) << 16
+        | u64::from(flags);
+    let start = start.to_be_bytes();
+    let rest = u16::from_ne_bytes([0, protocol]);
+    let sum = fold(u64::from_ne_bytes(start) + u64::from(rest) + u64::from(sum.to_be()));
+    if let Some(place) = header.as_mut_bytes().first_chunk_mut() {
+        *place = start;
+    }
     header.protocol = protocol;
-    header.checksum = U16::new(!sum);
+    header.checksum = U16::from_bytes((!sum).to_ne_bytes());
     Ok(())
 }
 
@@ -172,11 +201,11 @@ fn complete_ipv6(
     header: &mut Ipv6,
     inner: &Inner,
     (protocol, payload_bytes, hash): (u8, usize, u64),
-) -> Result<(), Malformed> {
+) -> Result<(), NoEntry> {
     let class = u32::from(inner.traffic_class) << 20;
     // The flow label is what equal paths go by (RFC 6438).
     header.version_class_flow = U32::new(6 << 28 | class | (hash as u32 & 0xf_ffff));
-    let length = u16::try_from(payload_bytes).map_err(|_| Malformed::Truncated)?;
+    let length = u16::try_from(payload_bytes).map_err(|_| NoEntry::Malformed)?;
     header.payload_length = U16::new(length);
     header.next_header = protocol;
     Ok(())

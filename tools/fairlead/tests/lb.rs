@@ -125,7 +125,7 @@ fn directories_and_lists_are_read_and_pools_come_and_go() {
         .map(|p| (p["service"].as_str(), p["fate"].as_str()))
         .collect();
     assert_eq!(fates, [(Some("api"), Some("comes")), (Some("web"), Some("goes"))]);
-    assert_eq!(plan["pools"][0]["no_table"], "no backend has a weight above 0");
+    assert_eq!(plan["pools"][0]["no_table"], "no endpoint is ready");
     assert_eq!(plan["change"]["moved"], 65_537);
 }
 

@@ -9,7 +9,7 @@
 use super::{drop_for, icmp4_error, icmp6_error, ipsec_policy, to_backend};
 use crate::DropReason;
 use crate::context::{Context, Scratch};
-use crate::counters::WorkerCounters;
+use crate::counters::{BackendCounter, WorkerCounters};
 use crate::flow_events::{self, FlowEvent, FlowEventKind};
 use crate::graph::{Nexts, Node};
 use crate::policing::{self, Judge, Policy};
@@ -71,7 +71,8 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     let columns = (&interfaces[..], &mut groups[..], beginning);
     let judge = cx.policy.map(|policy| Judge::new(policy, ground, columns, when));
     let (shared, counters, now_ns) = (cx.shared, cx.counters, cx.now_ns);
-    let mut observer = Observed { shared, counters, lengths: &lengths[..], now_ns, judge };
+    let backends = counters.backends.first();
+    let mut observer = Observed { shared, counters, backends, lengths: &lengths[..], now_ns, judge };
     balancer.process_observed(cx.services, &mut bytes[..count], cx.now_ns, verdicts, &mut observer);
     cx.counters.flows.note(balancer);
     let holds = lead_on(cx, &mut packets[..count], verdicts, nexts);
@@ -101,7 +102,7 @@ fn lead_on(cx: &mut Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], next
     let columns = packets.iter_mut().zip(verdicts).zip(&mut *nexts);
     for (index, ((packet, verdict), next)) in columns.enumerate() {
         *next = match verdict {
-            Verdict::NotOurs | Verdict::Route => lookup(packet),
+            Verdict::Route | Verdict::NotOurs => lookup(packet),
             Verdict::SendTo(_) => {
                 has_neighbours = true;
                 Node::Drop
@@ -130,6 +131,8 @@ fn lead_on(cx: &mut Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], next
 struct Observed<'a> {
     shared: &'a Shared,
     counters: &'a WorkerCounters,
+    /// Of those, the first of backends, so that of few backends no more is looked at for each packet.
+    backends: &'a [BackendCounter],
     /// Of the packets of the vector, from the IP header on.
     lengths: &'a [u32],
     now_ns: u64,
@@ -204,7 +207,8 @@ impl Observed<'_> {
     #[inline(always)]
     fn count(&self, number: u32, (is_answer, is_new): (bool, bool), observed: flow::Observed, bytes: u64) {
         const RST: u8 = 4;
-        let counter = self.counters.backends.get(Snapshot::index_of(number));
+        let index = Snapshot::index_of(number);
+        let counter = self.backends.get(index).or_else(|| self.counters.backends.get(index));
         let Some(counter) = counter.and_then(|counter| counter.of(number)) else { return };
         if is_answer {
             counter.from.add(1, bytes);
@@ -345,7 +349,6 @@ fn refuse(packet: &mut Buf, is_v6: bool, reason: Reason) -> Node {
         Reason::NoPort => DropReason::ServiceNoPort,
         Reason::SourceRange => DropReason::ServiceSourceRange,
         Reason::NoSource => DropReason::ServiceNoSource,
-        Reason::NoTunnelAddress => DropReason::ServiceNoTunnelAddress,
         Reason::Untranslatable => DropReason::ServiceUntranslatable,
         Reason::TooLong => DropReason::ServiceTooLong,
         Reason::OutOfWindow => DropReason::TcpOutOfWindow,

@@ -8,10 +8,8 @@ use crate::graph::{Nexts, Node};
 use balancer::{Encapsulation, Snapshot, Verdict};
 use buffer::{Buf, Flags};
 use core::net::IpAddr;
-use packet::ipv4::Ipv4;
-use packet::ipv6::Ipv6;
 use packet::{icmpv4, icmpv6};
-use zerocopy::FromBytes;
+use rewrite::NoEntry;
 
 /// Sends packets as they are to neighbours, who take them for their own. The routes to those of IPv4 are looked up at once.
 #[inline(never)]
@@ -60,55 +58,44 @@ fn send_to(cx: &Context<'_>, packet: &mut Buf, group: u32, is_v6: bool) -> Node 
 /// Puts packets into the tunnels to their backends.
 #[inline(never)]
 pub(super) fn encapsulate(cx: &Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], nexts: &mut Nexts) {
+    let has_policies = cx.ipsec.has_policies();
     for ((packet, verdict), next) in packets.iter_mut().zip(verdicts).zip(nexts) {
         let Verdict::Encapsulate(tunnel) = verdict else { continue };
-        let refused = ipsec_policy::refuse_wrapped(cx, packet);
+        let refused = if has_policies { ipsec_policy::refuse_wrapped(cx, packet) } else { None };
         *next = match refused.map_or_else(|| enter(cx.services, packet, tunnel), Err) {
-            Ok(()) => flow::lookup(packet),
+            Ok(next) => next,
             Err(reason) => refuse(packet, reason),
         };
     }
 }
 
-/// Puts a packet, which is one hop further then (RFC 2003 §3.1), into the tunnel to its backend. The outer packet is this
-/// node's own. An error is why it is dropped.
+/// Puts a packet into the tunnel to its backend. The outer packet is this node's own. An error is why it is dropped.
 #[inline(always)]
-fn enter(services: &Snapshot, packet: &mut Buf, to: &Encapsulation) -> Result<(), DropReason> {
+fn enter(services: &Snapshot, packet: &mut Buf, to: &Encapsulation) -> Result<Node, DropReason> {
     let tunnel = to.tunnel(services).ok_or(DropReason::ServiceNoTunnelAddress)?;
-    take_hop(packet.data_mut())?;
-    let inner_bytes = packet.total_len();
-    let overhead_bytes = tunnel.overhead_bytes();
+    let (inner_bytes, overhead_bytes) = (packet.total_len(), tunnel.overhead_bytes());
     let bytes = packet.push_front(overhead_bytes).map_err(|_| DropReason::NoHeadroom)?;
-    tunnel.put(bytes, inner_bytes, to.hash).map_err(|_| DropReason::ServiceTooLong)?;
+    if let Err(why) = tunnel.put(bytes, inner_bytes, to.hash) {
+        let _ = packet.pull_front(overhead_bytes);
+        return Err(match why {
+            NoEntry::Expired => DropReason::Ip4TtlExpired,
+            NoEntry::Malformed => DropReason::ServiceTooLong,
+        });
+    }
     let meta = packet.meta_mut();
     meta.flags.insert(Flags::ORIGINATED | Flags::TUNNELLED);
     meta.opaque[1] = overhead_bytes as u64;
-    Ok(())
+    Ok(if tunnel.is_ipv6() { Node::Ip6Lookup } else { Node::Ip4Lookup })
 }
 
-/// Takes one hop from an IP packet that has more than one left.
-#[inline(always)]
-fn take_hop(bytes: &mut [u8]) -> Result<(), DropReason> {
-    if bytes.first().is_some_and(|first| first >> 4 == 6) {
-        match Ipv6::mut_from_prefix(bytes) {
-            Ok((header, _)) if header.hop_limit > 1 => header.hop_limit -= 1,
-            _ => return Err(DropReason::Ip6HopLimitExpired),
-        }
-    } else {
-        match Ipv4::mut_from_prefix(bytes) {
-            Ok((header, _)) if header.ttl > 1 => header.decrement_ttl(),
-            _ => return Err(DropReason::Ip4TtlExpired),
-        }
-    }
-    Ok(())
-}
-
-/// Drops a packet that enters no tunnel.
+/// Drops a packet that enters no tunnel. Who has sent one that expires is told, by whichever family it is of.
 #[cold]
 fn refuse(packet: &mut Buf, reason: DropReason) -> Node {
-    match reason {
-        DropReason::Ip4TtlExpired => icmp4_error(packet, reason, icmpv4::TIME_EXCEEDED, 0, 0),
-        DropReason::Ip6HopLimitExpired => icmp6_error(packet, reason, icmpv6::TIME_EXCEEDED, 0, 0),
+    match (reason, flow::lookup(packet)) {
+        (DropReason::Ip4TtlExpired, Node::Ip6Lookup) => {
+            icmp6_error(packet, DropReason::Ip6HopLimitExpired, icmpv6::TIME_EXCEEDED, 0, 0)
+        }
+        (DropReason::Ip4TtlExpired, _) => icmp4_error(packet, reason, icmpv4::TIME_EXCEEDED, 0, 0),
         _ => drop_for(packet, reason),
     }
 }

@@ -138,7 +138,7 @@ impl Rates<'_> {
         let now = self.value();
         let title = format!("{name}, over {:.1} s", self.seconds);
         let mut text = format!("{}\n\n", output::paint(Colour::Bold, &title));
-        let columns = [
+        let columns: [&str; 10] = [
             "service",
             "backend",
             "state",
@@ -154,7 +154,13 @@ impl Rates<'_> {
         for service in items(&now["services"]) {
             let word = |field: &str| output::cell(&service[field]);
             let panic = if service["panic"] == true { " (all used)" } else { "" };
-            let mut named = format!("{}/{}:{}{panic}", word("namespace"), word("service"), word("port"));
+            // A port has a table for each protocol, family and policy.
+            let which = ["protocol", "family", "scope"].map(word).join(" ");
+            let mut named =
+                format!("{}/{}:{} {which}{panic}", word("namespace"), word("service"), word("port"));
+            if items(&service["backends"]).is_empty() {
+                rows.push([vec![named.clone(), "nobody serves".into()], vec![String::new(); 8]].concat());
+            }
             for backend in items(&service["backends"]) {
                 let rate = |field: &str| output::rate(backend[field].as_f64().unwrap_or_default());
                 let address = output::cell(&backend["address"]);
@@ -219,8 +225,11 @@ mod tests {
         assert_eq!(rates.value()["services"][0]["backends"][0]["flows"], 20.0);
         assert_eq!(rates.value()["services"][0]["backends"][1]["flows"], 0.0);
         let text = rates.table("node");
-        assert!(text.contains("default/web:80 (all used)"), "{text}");
+        assert!(text.contains("default/web:80 TCP IPv4 Cluster (all used)"), "{text}");
         assert!(text.contains("down for 1m 15s: no answer in time"), "{text}");
+        let nobody = json!({"services": [{"namespace": "a", "service": "b", "backends": []}]});
+        let text = Rates { before: &nobody, after: &nobody, seconds: 1.0 }.table("node");
+        assert!(text.contains("nobody serves"), "{text}");
         let text = super::text(&after["services"][0]);
         assert!(text.contains("too few backends are up") && text.contains("no answer in time"), "{text}");
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use maglev::{Change, Seed, Shares, Table};
 use serde::Serialize;
-use services::{Backend, Compiled, Exposure, Pool, PoolKey, Site, State};
+use services::{Backend, Compiled, Exposure, Pool, PoolKey, Scope, Site, State};
 
 use super::{PlanArgs, files};
 use crate::cli::Format;
@@ -133,7 +133,11 @@ fn describe(compiled: &Compiled, index: usize) -> PoolPlan {
             .map(|(b, share)| backend_plan(b, *share, slots))
             .collect(),
         imbalance: table.is_ok().then(|| largest.map_or(0.0, |largest| f64::from(largest) / mean)),
-        no_table: table.err().map(|error| error.to_string()),
+        no_table: table.err().map(|error| match (pool.backends.is_empty(), pool.key.scope) {
+            (true, Scope::Local) => "no endpoint is on the node that --on-node names".to_owned(),
+            (true, Scope::Cluster) => "no endpoint is ready".to_owned(),
+            (false, _) => error.to_string(),
+        }),
         fate: None,
         change: None,
     }

@@ -3,7 +3,7 @@
 use super::support::*;
 use crate::common::*;
 use crate::pair::Pair;
-use balancer::Builder;
+use balancer::{Builder, Settings};
 use dataplane::DropReason;
 use etherparse::{Icmpv4Type, PacketBuilder, icmpv4};
 use services::Forwarding;
@@ -158,6 +158,25 @@ fn tunnels_carry_packets_and_tell_senders_what_fits() {
         assert_eq!(bed.drops(), [(DropReason::Ip4FragmentationNeeded, 1)]);
         bed.assert_balanced();
     }
+}
+
+#[test]
+fn what_has_no_hop_left_enters_no_tunnel_nor_does_anything_from_a_node_without_an_address_for_one() {
+    let mut bed = with_service(Forwarding::Ipip, &["10.1.0.7:80"]);
+    let mut last_hop = tcp(0, (CLIENT, 4000), (VIP, 80), 16, &[]);
+    last_hop[22] = 1;
+    fix_ipv4_checksum(&mut last_hop);
+    bed.send(0, &last_hop);
+    let error = bed.only_sent(0);
+    assert_eq!((error[34], &error[30..34]), (11, &CLIENT[..]));
+    assert_eq!(error[42..62], last_hop[14..34]);
+    let nameless = Settings { tunnel4: None, ..settings() };
+    let services = compiled(Forwarding::Ipip, V4.vip, &["10.1.0.7:80"]);
+    let _ = bed.shared.publish_services(Some(Builder::new(nameless).build(&services)));
+    bed.send(0, &tcp(0, (CLIENT, 4000), (VIP, 80), 16, &[]));
+    bed.assert_nothing_sent();
+    assert_eq!(bed.drops(), [(DropReason::Ip4TtlExpired, 1), (DropReason::ServiceNoTunnelAddress, 1)]);
+    bed.assert_balanced();
 }
 
 #[test]
