@@ -397,6 +397,30 @@ fn outer_addresses_are_those_of_the_sa() {
     }
 }
 
+/// RFC 4303 §3.1.1: transport mode leaves extension headers outside that routers look at, and what is behind them within.
+#[test]
+fn extension_headers_stay_in_front_of_transport_mode() {
+    for algorithm in [Algorithm::Aes128Gcm, ALGORITHMS[4]] {
+        let pair = Pair::new(SaParameters { mode: Mode::Transport, ..parameters(algorithm, true) });
+        // Hop-by-hop options, destination options, routing.
+        for headers in [&[0u8][..], &[60], &[43], &[0, 60], &[0, 60, 43, 60]] {
+            let mut packet = between_ends(true, 40);
+            let mut next = packet[6];
+            for header in headers.iter().rev() {
+                drop(packet.splice(40..40, [next, 0, 1, 4, 0, 0, 0, 0]));
+                next = *header;
+            }
+            (packet[5], packet[6]) = (packet[5] + 8 * headers.len() as u8, next);
+            let outer = pair.seal(&packet).expect("it is sealed");
+            let esp = 40 + 8 * headers.len();
+            assert_eq!((outer[6], outer[esp - 8], &outer[esp..esp + 4]), (next, 50, &SPI.to_be_bytes()[..]));
+            assert_eq!(pair.open(&outer), Ok(packet.clone()), "{headers:?}");
+            packet[6] = 44;
+            assert_eq!(pair.seal(&packet), Err(EspError::Fragment));
+        }
+    }
+}
+
 #[test]
 fn vectors_with_many_sas_keep_them_apart() {
     for count in [1usize, 2, 67, 256] {

@@ -134,6 +134,11 @@ pub const INTO_TUNNEL: u32 = 8;
 pub const SHARED: u32 = 9;
 
 pub fn tables(mtu1: u16) -> Tables {
+    tables_of(interfaces(mtu1))
+}
+
+/// Tables with these in place of [`interfaces`].
+pub fn tables_of(interfaces: Vec<Option<Interface>>) -> Tables {
     let adjacencies = [
         Adjacency::Local,
         Adjacency::Neighbour { interface: ETH0, mac: HOST0 },
@@ -147,7 +152,7 @@ pub fn tables(mtu1: u16) -> Tables {
     let mut groups = vec![NextHopGroup::default()];
     groups.extend((0..adjacencies.len()).map(|index| NextHopGroup::single(AdjacencyId(index as u32))));
     groups.push(NextHopGroup { next_hops: vec![(AdjacencyId(2), 1), (AdjacencyId(3), 1)] });
-    Tables::new(interfaces(mtu1), &adjacencies, &groups).expect("the tables are valid")
+    Tables::new(interfaces, &adjacencies, &groups).expect("the tables are valid")
 }
 
 const ROUTES: &[(&str, u8, u32)] = &[

@@ -3,6 +3,7 @@
 mod fragments;
 mod links;
 mod long;
+mod paths;
 mod policies;
 
 use crate::common::*;
@@ -13,7 +14,7 @@ use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
 use ipnet::IpNet;
 use ipsec::{
     Action, Algorithm, Database, DfPolicy, Direction, Entropy, EspError, Mode, NatT, Policy, SaParameters,
-    Selector, Snapshot, Tunnel,
+    Selector, Snapshot, Tunnel, TunnelId,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -289,7 +290,7 @@ fn udp_encapsulation_leaves_ike_alone() {
     site.bed.send(1, &frame);
     assert_eq!(site.bed.only_sent(0).len(), 14 + from_behind(false).len());
 
-    for (payload, punted) in [(&[0, 0, 0, 0, 9, 9][..], true), (&[0xff], false)] {
+    for (payload, punted) in [(&[0, 0, 0, 0, 9, 9][..], true), (&[0; 4], true), (&[0xff], false)] {
         let mut frame = Vec::new();
         let builder = PacketBuilder::ethernet2(HOST1, MAC1).ipv4([10, 0, 1, 9], [10, 0, 1, 1], 9);
         builder.udp(4500, 4500).write(&mut frame, payload).expect("a vector takes all");

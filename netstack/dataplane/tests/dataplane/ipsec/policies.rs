@@ -68,6 +68,37 @@ fn must_encrypt_prefixes_are_never_reached_in_the_clear() {
     site.bed.run();
     site.bed.assert_nothing_sent();
     assert_eq!(site.bed.drops(), [(DropReason::IpsecMustEncrypt, 3)]);
+    // Nor by a policy that lets them pass.
+    site.database.set_policies(vec![Policy {
+        direction: Direction::Outbound,
+        selector: Selector::between(net("0.0.0.0/0"), net("10.1.0.0/16")),
+        action: Action::Bypass,
+    }]);
+    site.publish();
+    site.bed.send(0, &udp4([10, 1, 7, 7], 64, 50));
+    site.bed.assert_nothing_sent();
+    assert_eq!(site.bed.drops(), [(DropReason::IpsecMustEncrypt, 4)]);
+    site.bed.assert_balanced();
+}
+
+/// Who has the key of one tunnel may not send what is to come by another.
+#[test]
+fn what_is_to_come_by_one_tunnel_does_not_come_by_another() {
+    let mut site = Site::new(false, |_| {});
+    let other = TunnelId(TUNNEL.0 + 1);
+    site.database.set_tunnel(other, Tunnel::default()).expect("a valid tunnel");
+    for (wanted, passes) in [(TUNNEL, true), (other, false)] {
+        site.database.set_policies(vec![Policy {
+            direction: Direction::Inbound,
+            selector: Selector::between(net("10.9.0.0/16"), net("0.0.0.0/0")),
+            action: Action::Protect(wanted),
+        }]);
+        site.publish();
+        let frame = site.peer_seals(&from_behind(false));
+        site.bed.send(1, &frame);
+        assert_eq!(site.bed.sent(0).len(), usize::from(passes), "{wanted:?}");
+    }
+    assert_eq!(site.bed.drops(), [(DropReason::IpsecUnprotected, 1)]);
     site.bed.assert_balanced();
 }
 
