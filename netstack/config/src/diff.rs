@@ -1,7 +1,7 @@
 //! What differs between two configurations, in terms a person uses.
 
 use crate::{
-    Config,
+    Config, Tree,
     schema::{Field, Presence, Schema, by_key, key_of},
     table,
 };
@@ -56,8 +56,9 @@ impl fmt::Display for Change {
 /// addresses and next hops is no difference. Secrets are shown as `"<secret>"`; a new configuration without one keeps the old.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     let mut changes = Vec::new();
-    if let (Ok(old), Ok(new)) = (serde_json::to_value(old), serde_json::to_value(new)) {
-        compare(&table::CONFIG, "", Some(&old), Some(&new), &mut changes);
+    let tree = |config: &Config| serde_json::to_value(config).map(Tree);
+    if let (Ok(old), Ok(new)) = (tree(old), tree(new)) {
+        compare(&table::CONFIG, "", Some(&old.0), Some(&new.0), &mut changes);
     }
     changes
 }

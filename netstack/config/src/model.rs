@@ -1,10 +1,11 @@
 //! The configuration as types. Every field is described, with its limits, in [`crate::table`]; a test holds the two together.
 
-use crate::{Association, Cluster, FlowLog, Ipsec, MacAddress};
+use crate::{Association, Cluster, FlowLog, Ipsec, MacAddress, Tree};
 use alloc::{string::String, vec::Vec};
-use core::{fmt, net::IpAddr};
+use core::{fmt, fmt::Write as _, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
 
 /// A whole configuration: what a node is told to be. It is replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,6 +242,25 @@ impl Config {
         shown.cluster.seed = None;
         shown.ipsec.associations.iter_mut().for_each(|association| association.key = None);
         shown
+    }
+
+    /// The document as JSON, with the secrets in it; cleared when it goes. There is room for it from the start: a vector that grows
+    /// leaves what it had where it was.
+    #[must_use]
+    pub fn to_json(&self) -> Zeroizing<Vec<u8>> {
+        /// Bytes of a secret's name, its quotes and its comma, and more than are needed.
+        const AROUND: usize = 32;
+        let shown = serde_json::to_vec(&self.without_secrets()).unwrap_or_default();
+        let keys = self.ipsec.associations.iter().filter_map(|association| association.key.as_ref());
+        let secrets = keys.chain(&self.cluster.seed).map(|secret| secret.expose().len());
+        let secrets = secrets.chain(self.api.token.as_ref().map(String::len));
+        let room = shown.len() + secrets.map(|bytes| bytes + AROUND).sum::<usize>();
+        let mut json = Zeroizing::new(String::with_capacity(room));
+        let tree = serde_json::to_value(self).map(Tree);
+        if tree.map_err(|_| fmt::Error).and_then(|tree| write!(json, "{}", tree.0)).is_err() {
+            json.zeroize();
+        }
+        Zeroizing::new(core::mem::take(&mut *json).into_bytes())
     }
 
     /// Fills in the secrets that a new document leaves out and the one before has: the token, the cluster's seed, and keys of associations of

@@ -104,7 +104,7 @@ mod tests {
     }
 
     fn saved(hostname: &str, boot: &Boot) -> Saved {
-        Saved { generation: 7, module: module_checksum(boot), document: document(hostname) }
+        Saved { generation: 7, module: module_checksum(boot), document: document(hostname).into() }
     }
 
     /// What is chosen, whether or not the module was read ahead.

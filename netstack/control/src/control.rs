@@ -19,6 +19,7 @@ use core::net::IpAddr;
 use dataplane::{Inject, InjectTo, InterfaceId, Punt, Refusal, Shared, TokenBucket};
 use fib::{Fib4Writer, Fib6Writer};
 use router::Output;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Punted packets handled in one turn.
 const PUNTS_PER_POLL: usize = 256;
@@ -204,7 +205,7 @@ impl Control {
     }
 
     fn take_local(&mut self, punt: Punt, now_ns: u64) {
-        let bytes = bytes_of(&punt.packet);
+        let bytes = Zeroizing::new(bytes_of(&punt.packet));
         if reassembly::is_fragment(&bytes) {
             let interface = punt.interface;
             let link_header = self.link_header(punt);
@@ -219,7 +220,7 @@ impl Control {
             Some(refusal) if !is_to_group && self.refusals.take(now_ns) => {
                 self.pass(Inject { packet: punt.packet, to: InjectTo::Refuse(refusal) });
             }
-            _ => self.cache.free_one(punt.packet),
+            _ => free_cleared(&mut self.cache, punt.packet),
         }
     }
 
@@ -402,6 +403,19 @@ impl Control {
             && let Some(record) = self.shared.next_trace_record()
         {
             self.node.trace.push(record);
+        }
+    }
+}
+
+/// Gives back a packet in which somebody may have sent a key to the API.
+fn free_cleared(cache: &mut BufferCache, mut packet: Buf) {
+    loop {
+        let rest = packet.truncate(packet.len());
+        packet.data_mut().zeroize();
+        cache.free_one(packet);
+        match rest {
+            Some(rest) => packet = rest,
+            None => return,
         }
     }
 }

@@ -164,7 +164,7 @@ impl Node {
             document.extend_from_slice(object.text().as_bytes());
             document.push(b'\n');
         }
-        store.save(&Saved { generation, module: self.boot_module, document })?;
+        store.save(&Saved { generation, module: self.boot_module, document: document.into() })?;
         self.objects.saved_generation = Some(generation);
         log::info!(target: "resources", "generation {generation} is in the store");
         Ok(())
@@ -212,7 +212,7 @@ impl Node {
         let saved = Saved {
             generation: self.running.generation(),
             module: self.boot_module,
-            document: serde_json::to_vec(&config).unwrap_or_default(),
+            document: config.to_json(),
         };
         let _ = self.platform.store()?;
         // Whoever reads the configuration finds the objects that were there with it.

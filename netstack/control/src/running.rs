@@ -56,8 +56,7 @@ impl Running {
 
     /// Names this very configuration, also among those of earlier starts of the node, which had the same generations.
     pub fn etag(&self) -> String {
-        let text = serde_json::to_vec(&self.config).unwrap_or_default();
-        let digest = Sha256::digest(&text);
+        let digest = Sha256::digest(self.config.to_json());
         let [a, b, c, d, ..] = digest.0;
         format!("\"{}-{a:02x}{b:02x}{c:02x}{d:02x}\"", self.generation)
     }

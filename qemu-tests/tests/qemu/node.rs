@@ -6,9 +6,12 @@ use anyhow::{Context, Result, ensure};
 use lab::gateway::{self, Stations};
 use lab::{Api, Vm};
 use qemu_tests::Experiment;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Memory of a node that is looked through.
+const SMALL_MIB: u32 = 64;
 
 /// What an idle node may use, the emulation of its machine included.
 const IDLE_PERCENT: f64 = 3.0;
@@ -86,8 +89,8 @@ fn busy_percent(vm: &Vm, time: Duration) -> Result<f64> {
 
 pub fn crash_record_is_told_after_the_restart(experiment: &Experiment) -> Result<()> {
     // The node crashes on purpose in its first run, and only in that one.
-    let (vm, stations) =
-        experiment.gateway_with(|machine| machine.smp(2).argument("crash=panic@1"), |nic| nic)?;
+    let (mut vm, stations) = experiment
+        .gateway_with(|machine| machine.smp(2).memory_mib(SMALL_MIB).argument("crash=panic@1"), |nic| nic)?;
     let _ = vm.console().wait_for("the run before crashed", LIMIT)?;
     let record = vm.api(gateway::TOKEN)?.json("/v1/crash")?;
     let text = record["crash"].as_str().unwrap_or_default();
@@ -101,21 +104,20 @@ pub fn crash_record_is_told_after_the_restart(experiment: &Experiment) -> Result
     let text = record["crash"].as_str().unwrap_or_default();
     ensure!(text.contains("on purpose") && text.contains("went well since: 1"), "the record is {record}");
     super::forwarding::datagrams_cross(&stations)?;
+    no_removed_key_is_in_memory(experiment, &mut vm, &api)?;
     no_key_is_told(vm, &api)
 }
 
-/// Keys, in hexadecimal, of as many bytes as their algorithms want.
-fn keys() -> [String; 2] {
+/// Keys, in hexadecimal, of as many bytes as their algorithms want; others for each seed.
+fn keys(seed: u32) -> [String; 2] {
     [20u32, 48].map(|bytes| {
-        let byte = |at: u32| (at * 0x9e37 + bytes).wrapping_mul(0x85eb_ca6b) >> 24;
+        let byte = |at: u32| (at * 0x9e37 + bytes + seed).wrapping_mul(0x85eb_ca6b) >> 24;
         (0..bytes).map(|at| format!("{:02x}", byte(at))).collect()
     })
 }
 
-/// The node is ended by an operator while security associations are in force: not four bytes in a row of a key are on the
-/// console, in the log, in the crash record or in what the API tells, before and after.
-fn no_key_is_told(mut vm: Vm, api: &Api) -> Result<()> {
-    let [gcm, cbc] = keys();
+/// A configuration with a security association of each key.
+fn with_keys([gcm, cbc]: &[String; 2]) -> Value {
     let association = |name: &str, direction: &str, algorithm: &str, key: &str| {
         let spi = 4096 + key.len();
         json!({"name": name, "tunnel": "t", "direction": direction, "spi": spi, "algorithm": algorithm, "key": key})
@@ -124,10 +126,59 @@ fn no_key_is_told(mut vm: Vm, api: &Api) -> Result<()> {
     config["ipsec"] = json!({
         "tunnels": [{"name": "t", "local": gateway::RIGHT.node4, "remote": gateway::RIGHT.host4}],
         "associations": [
-            association("in", "in", "aes128gcm16", &gcm),
-            association("out", "out", "aes128-sha256", &cbc),
+            association("in", "in", "aes128gcm16", gcm),
+            association("out", "out", "aes128-sha256", cbc),
         ],
     });
+    config
+}
+
+/// Once associations are removed, no byte of the machine's memory is left of their keys: not of what was installed, nor of the
+/// request that brought them.
+fn no_removed_key_is_in_memory(experiment: &Experiment, vm: &mut Vm, api: &Api) -> Result<()> {
+    let keys = keys(0x5eed);
+    let _ = api.put("/v1/config", &with_keys(&keys))?.accepted()?;
+    let installed = places(experiment, vm, &keys)?;
+    ensure!(!installed.is_empty(), "keys in force are nowhere in memory: the search finds nothing");
+    let _ = api.put("/v1/config", &gateway::config())?.accepted()?;
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let left = places(experiment, vm, &keys)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "keys are still in memory: {left:x?}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Where in the machine's memory the cipher keys are, as bytes or as they were written.
+fn places(experiment: &Experiment, vm: &mut Vm, keys: &[String; 2]) -> Result<Vec<usize>> {
+    let file = experiment.logs().join("memory");
+    let size = u64::from(SMALL_MIB) << 20;
+    let arguments = json!({"val": 0, "size": size, "filename": file});
+    let _ = vm.qmp().execute("pmemsave", &arguments)?;
+    let memory = std::fs::read(&file)?;
+    std::fs::remove_file(&file)?;
+    let mut found = Vec::new();
+    for key in keys {
+        let text = &key[..32];
+        let bytes = (0..32).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16));
+        let bytes = bytes.collect::<Result<Vec<u8>, _>>()?;
+        for wanted in [&bytes, text.as_bytes()] {
+            let first = wanted[0];
+            let all = memory.iter().enumerate().filter(|(_, byte)| **byte == first).map(|(at, _)| at);
+            found.extend(all.filter(|at| memory[*at..].starts_with(wanted)));
+        }
+    }
+    Ok(found)
+}
+
+/// The node is ended by an operator while security associations are in force: not four bytes in a row of a key are on the
+/// console, in the log, in the crash record or in what the API tells, before and after.
+fn no_key_is_told(mut vm: Vm, api: &Api) -> Result<()> {
+    let keys = keys(0);
+    let config = with_keys(&keys);
     let mut told = vec![api.put("/v1/config", &config)?.accepted()?.body];
     let tell = |told: &mut Vec<String>| -> Result<()> {
         for path in
@@ -145,7 +196,7 @@ fn no_key_is_told(mut vm: Vm, api: &Api) -> Result<()> {
     ensure!(told.iter().any(|text| text.contains("non-maskable")), "no record of the operator's interrupt");
     told.push(vm.console().text());
     let told = told.concat().to_lowercase();
-    for key in [gcm, cbc] {
+    for key in keys {
         // As it is written, and as a register shows it.
         let bytes: Vec<&str> = (0..key.len()).step_by(2).map(|at| &key[at..at + 2]).collect();
         for four in bytes.windows(4) {

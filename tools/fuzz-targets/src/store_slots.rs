@@ -60,7 +60,7 @@ pub fn run(data: &[u8]) {
         }
     }
     let before = load(&mut medium);
-    let new = Saved { generation: 7, module: [9; 32], document: data.to_vec() };
+    let new = Saved { generation: 7, module: [9; 32], document: data.to_vec().into() };
     let saved = Store::open(&mut medium).is_ok_and(|mut store| store.save(&new).is_ok());
     let after = load(&mut medium);
     assert!(

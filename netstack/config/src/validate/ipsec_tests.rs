@@ -141,6 +141,10 @@ fn keys_stay_where_the_association_is_the_same() {
     let before = read(&with("/hostname", json!("gw")));
     let mut shown = before.without_secrets();
     assert_eq!(missing_secrets(&shown).len(), 2);
+    // The store's text has them, and room for them from the start.
+    let text = before.to_json();
+    assert_eq!(parse(&text).unwrap(), before);
+    assert!(text.len() - shown.to_json().len() <= 2 * (40 + 32) && text.capacity() >= text.len());
     shown.keep_secrets(&before);
     assert_eq!((&shown, missing_secrets(&shown)), (&before, vec![]));
     for (field, value) in [("spi", json!(5000)), ("name", json!("c")), ("algorithm", json!("aes256gcm16"))] {

@@ -3,13 +3,15 @@
 use alloc::{collections::VecDeque, vec, vec::Vec};
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
+use zeroize::Zeroizing;
 
 /// Packets that a queue holds at most.
 const QUEUE_PACKETS: usize = 256;
 
 /// A device of queues.
 pub(super) struct PacketQueues {
-    received: VecDeque<Vec<u8>>,
+    /// Cleared once they are read: there may be keys in them.
+    received: VecDeque<Zeroizing<Vec<u8>>>,
     sent: VecDeque<Vec<u8>>,
     /// Longest packet sent.
     pub mtu: u16,
@@ -23,7 +25,7 @@ impl Default for PacketQueues {
 
 impl PacketQueues {
     /// Queues a packet for the sockets. False: there is no room, and it is dropped as on a wire.
-    pub fn push_received(&mut self, packet: Vec<u8>) -> bool {
+    pub fn push_received(&mut self, packet: Zeroizing<Vec<u8>>) -> bool {
         let has_room = self.received.len() < QUEUE_PACKETS;
         if has_room {
             self.received.push_back(packet);
@@ -74,7 +76,7 @@ impl Device for PacketQueues {
     }
 }
 
-pub(super) struct RxToken(Vec<u8>);
+pub(super) struct RxToken(Zeroizing<Vec<u8>>);
 
 impl phy::RxToken for RxToken {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, handle: F) -> R {

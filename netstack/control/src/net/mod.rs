@@ -27,6 +27,7 @@ pub(crate) use filter::{Filter, is_for_dataplane, refusal};
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketSet};
 use smoltcp::time::Instant;
 use smoltcp::wire::HardwareAddress;
+use zeroize::Zeroizing;
 
 /// Packets handled in one poll.
 const PACKETS_PER_POLL: usize = 256;
@@ -66,6 +67,7 @@ impl Stack {
     /// Takes an IP packet for the node, one that is not asked for only if the filter lets it pass. Returns why it is
     /// dropped, if it is: not for this stack, or the queue is full.
     pub fn receive(&mut self, packet: Vec<u8>, is_asked_for: bool) -> Option<ControlDrop> {
+        let packet = Zeroizing::new(packet);
         if !is_asked_for && !self.filter.accepts(&packet) {
             return Some(ControlDrop::NotTaken);
         }

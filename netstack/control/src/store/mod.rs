@@ -22,6 +22,7 @@ use core::fmt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use slot::Header;
+use zeroize::Zeroizing;
 
 /// SHA-256.
 pub type Checksum = [u8; 32];
@@ -42,8 +43,8 @@ pub struct Saved {
     pub generation: u64,
     /// Checksum of the boot module the node had then; zero if none.
     pub module: Checksum,
-    /// The document.
-    pub document: Vec<u8>,
+    /// The document, cleared when it goes.
+    pub document: Zeroizing<Vec<u8>>,
 }
 
 /// What a slot holds.
@@ -349,7 +350,10 @@ impl<'a> Store<'a> {
             generation: header.generation,
             length_bytes: header.length,
         };
-        Ok((state, Some(Saved { generation: header.generation, module: header.module, document })))
+        Ok((
+            state,
+            Some(Saved { generation: header.generation, module: header.module, document: document.into() }),
+        ))
     }
 }
 

@@ -73,8 +73,8 @@ impl BlockDevice for Disk {
 }
 
 fn saved(generation: u64, length: usize) -> Saved {
-    let document = (0..length).map(|i| (i as u64 * 31 + generation) as u8).collect();
-    Saved { generation, module: [generation as u8; 32], document }
+    let document: Vec<u8> = (0..length).map(|i| (i as u64 * 31 + generation) as u8).collect();
+    Saved { generation, module: [generation as u8; 32], document: document.into() }
 }
 
 fn load(disk: &mut Disk) -> Option<Saved> {
