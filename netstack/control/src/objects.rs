@@ -28,7 +28,7 @@ pub(crate) const BACKENDS_PER_UNIT: u64 = 8;
 pub(crate) const UNITS_PER_TURN: u64 = 200;
 
 /// Addresses that are moved to other sets in one turn.
-const ADDRESSES_PER_TURN: usize = 1024;
+const ADDRESSES_PER_TURN: usize = 32;
 
 /// What an edit came to.
 pub(crate) enum Outcome {

@@ -144,6 +144,8 @@ impl After {
 /// What a step came to.
 enum Step {
     Progress,
+    /// The same, and enough for a turn.
+    Enough,
     /// Only the peer or time can change something.
     Blocked,
     /// The same, and a source or sink is to be asked again after so many nanoseconds.
@@ -197,6 +199,7 @@ impl<S: Service> Connection<S> {
             }
             match self.step(service, wire, now_ns) {
                 Step::Progress => {}
+                Step::Enough => return Next::Now,
                 Step::Blocked => return self.next(wire, u64::MAX, now_ns),
                 Step::Waiting(wait_ns) => {
                     self.write(wire, now_ns);
@@ -307,6 +310,7 @@ impl<S: Service> Connection<S> {
             return Step::Waiting(SINK_WAIT_NS);
         }
         let read = self.fill(wire);
+        let mut pushed = false;
         let used = match reading.decoder.decode(self.input()) {
             Piece::Malformed => {
                 let reply = service.refuse(400, "the body is not chunked as it should be");
@@ -329,6 +333,7 @@ impl<S: Service> Connection<S> {
                     self.reply(reply, After { keep_alive: false, ..reading.after }, now_ns);
                     return Step::Progress;
                 }
+                pushed = true;
                 framing + data.len()
             }
         };
@@ -338,7 +343,12 @@ impl<S: Service> Connection<S> {
             self.deadline_ns = reading.slowest_ns().min(now_ns + STALL_TIMEOUT_NS);
         }
         self.state = State::Read(reading);
-        if read > 0 || used > 0 { Step::Progress } else { Step::Blocked }
+        match (pushed, read > 0 || used > 0) {
+            // What the sink makes of it takes longer than reading it.
+            (true, _) => Step::Enough,
+            (false, true) => Step::Progress,
+            (false, false) => Step::Blocked,
+        }
     }
 
     fn step_send(&mut self, mut sending: Sending<S>, service: &mut S, now_ns: u64) -> Step {

@@ -26,8 +26,10 @@ use pace::Pace;
 /// The class of IPv6 addresses that nothing is about. That of IPv4 is 0, which the table answers for no prefix.
 const NOWHERE6: u32 = 1;
 
-/// Addresses that are entered into tables that nobody reads before their memory is tidied.
-const UNREAD_PART: usize = 256;
+/// Addresses that are entered into tables that nobody reads before their memory is tidied, and what one costs: each writes an
+/// entry for up to 256 addresses anew.
+const UNREAD_PART: usize = 32;
+const UNITS_PER_ENTRY: usize = 8;
 
 /// Numbers from here on are passages: there are less classes.
 const PASSAGE: u32 = 1 << 30;
@@ -382,7 +384,9 @@ impl<K: fib::Key> Half<K> {
         let part = self.moving.iter().skip(self.entered).take(at_most);
         let mut done = 0;
         for (prefix, passage) in part {
-            let _ = self.writer.insert(*prefix, PASSAGE + passage)?;
+            if !change(&mut self.writer, *prefix, PASSAGE + passage)? {
+                break;
+            }
             (self.entered, done) = (self.entered + 1, done + 1);
         }
         Ok(done)
@@ -393,16 +397,29 @@ impl<K: fib::Key> Half<K> {
         let part = self.moving.iter().skip(self.arrived).take(at_most);
         let mut done = 0;
         for (prefix, passage) in part {
-            let _ = match passages.all.get(*passage as usize).map_or(NO_ROUTE, |passage| passage.entry) {
-                NO_ROUTE => self.writer.remove(*prefix)?,
-                class => self.writer.insert(*prefix, class)?,
-            };
+            let entry = passages.all.get(*passage as usize).map_or(NO_ROUTE, |passage| passage.entry);
+            if !change(&mut self.writer, *prefix, entry)? {
+                break;
+            }
             (self.arrived, done) = (self.arrived + 1, done + 1);
         }
         if self.arrived == self.moving.len() {
             (self.moving, self.entered, self.arrived) = (Vec::new(), 0, 0);
         }
         Ok(done)
+    }
+}
+
+/// Changes what a table has for a prefix. False if that has to wait until what is unlinked is reclaimed.
+fn change<K: fib::Key>(writer: &mut Writer<K>, prefix: Prefix<K>, entry: u32) -> Result<bool, OutOfMemory> {
+    let result = match entry {
+        NO_ROUTE => writer.remove(prefix),
+        entry => writer.insert(prefix, entry),
+    };
+    match result {
+        Ok(_) => Ok(true),
+        Err(fib::Error::Memory) if writer.memory().unlinked_bytes > 0 => Ok(false),
+        Err(_) => Err(OutOfMemory),
     }
 }
 
@@ -523,7 +540,7 @@ impl Classes {
         }
     }
 
-    /// Puts some addresses into their passages.
+    /// Puts some addresses into their passages; fewer, if memory that is unlinked has to be reclaimed first.
     pub fn enter(&mut self, at_most: usize) -> Result<(), OutOfMemory> {
         let done = self.half4.enter(at_most)?;
         self.half6.enter(at_most - done).map(|_| ())
@@ -534,19 +551,19 @@ impl Classes {
         self.half4.entered < self.half4.moving.len() || self.half6.entered < self.half6.moving.len()
     }
 
-    /// Moves some addresses to the classes that were worked out for them.
+    /// Moves some addresses to the classes that were worked out for them; fewer, as in [`Classes::enter`].
     pub fn apply(&mut self, at_most: usize) -> Result<(), OutOfMemory> {
         let done = self.half4.apply(at_most, &self.passages)?;
         self.half6.apply(at_most - done, &self.passages).map(|_| ())
     }
 
-    /// Moves all of them in tables that nobody reads yet, whose memory can be used again at once.
+    /// Moves all of them in tables that nobody reads meanwhile, whose memory can be used again at once.
     pub async fn apply_unread(&mut self, pace: &Pace) -> Result<(), OutOfMemory> {
         while self.has_pending() {
-            pace.spend(UNREAD_PART as u64).await;
+            pace.spend((UNREAD_PART * UNITS_PER_ENTRY) as u64).await;
             self.apply(UNREAD_PART)?;
-            self.retire(0);
-            self.reclaim(0);
+            self.retire(u64::MAX);
+            self.reclaim(u64::MAX);
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ use super::{Classifier, DIRECTIONS, Host, NONE, PROGRAMS_OF_IDENTITY, program::P
 use crate::model::{DefaultAction, Endpoint, EndpointKind, Model, Networks, Order, Policy, Profile, Rule};
 
 /// What is done for a unit of work.
-const KNOWN_PER_UNIT: usize = 64;
+const KNOWN_PER_UNIT: usize = 16;
 const NETS_PER_UNIT: usize = 2;
 const SELECTORS_PER_UNIT: usize = 16;
 const LISTED_PER_UNIT: usize = 8;
@@ -124,7 +124,9 @@ impl Compiler {
     /// 3. they get the new one;
     /// 4. once none has the one before, [`Compiler::apply_part`] is called as long as [`Compiler::has_pending`].
     ///
-    /// To each reader all addresses move as it takes the new classifier. What is left of this at the next update is done then.
+    /// To each reader all addresses move as it takes the new classifier. What is left of this at the next update is done then,
+    /// as [`Compiler::apply`] does it. After each part [`Compiler::retire`] and [`Compiler::reclaim`] are due: a table at the end
+    /// of its memory goes on with what they give back.
     ///
     /// # Errors
     /// [`OutOfMemory`]; then the compiler is of no use any more.
@@ -137,7 +139,7 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::update`].
     pub async fn update_paced(&mut self, model: Arc<Model>, pace: &Pace) -> Result<Classifier, OutOfMemory> {
-        self.apply()?;
+        self.classes.apply_unread(pace).await?;
         let tiers: Vec<_> =
             model.tiers.iter().map(|tier| (tier.name.clone(), tier.order, tier.default_action)).collect();
         let anew = tiers != self.tiers;
@@ -178,15 +180,15 @@ impl Compiler {
         self.classes.has_to_enter()
     }
 
-    /// Moves addresses to the classes that the newest classifier knows for them, where nobody reads an older one.
+    /// Moves all addresses to the classes that the newest classifier knows for them, where nobody looks any up meanwhile.
     ///
     /// # Errors
     /// [`OutOfMemory`].
     pub fn apply(&mut self) -> Result<(), OutOfMemory> {
-        self.classes.apply(usize::MAX)
+        pace::at_once(|pace| async move { self.classes.apply_unread(&pace).await })
     }
 
-    /// The same of some addresses.
+    /// Moves some addresses, where nobody reads an older classifier.
     ///
     /// # Errors
     /// [`OutOfMemory`].
@@ -225,9 +227,11 @@ impl Compiler {
     }
 
     async fn update_endpoints(&mut self, model: &Model, affected: &mut Affected, pace: &Pace) {
-        pace.spend((model.endpoints.len() / KNOWN_PER_UNIT) as u64).await;
         let mut there: HashSet<usize> = HashSet::with_capacity(model.endpoints.len());
-        for endpoint in &model.endpoints {
+        for (number, endpoint) in model.endpoints.iter().enumerate() {
+            if number % KNOWN_PER_UNIT == 0 {
+                pace.spend(1).await;
+            }
             let place = Arc::as_ptr(endpoint) as usize;
             let is_first = there.insert(place);
             if !is_first || self.endpoints.contains_key(&place) {
@@ -359,13 +363,14 @@ impl Compiler {
     }
 
     async fn update_policies(&mut self, model: &Model, affected: &mut Affected, pace: &Pace) {
-        let known: usize = model.tiers.iter().map(|tier| tier.policies.len()).sum();
-        pace.spend((known / KNOWN_PER_UNIT) as u64).await;
         self.lists.resize_with(self.identities.len(), Vec::new);
         let mut there: HashSet<usize> = HashSet::with_capacity(self.policies.len());
         let mut new: Vec<(&String, &Arc<Policy>, (u32, u32))> = Vec::new();
         for (tier, tier_number) in model.tiers.iter().zip(0..) {
             for (policy, place_in_tier) in tier.policies.iter().zip(0..) {
+                if place_in_tier % KNOWN_PER_UNIT as u32 == 0 {
+                    pace.spend(1).await;
+                }
                 let place = Arc::as_ptr(policy) as usize;
                 let is_first = there.insert(place);
                 let rank = (tier_number, place_in_tier);

@@ -170,14 +170,17 @@ impl Source {
     }
 }
 
+/// Counters whose sources are kept in one part.
+const COUNTERS_OF_PART: u32 = 256;
+
 /// Gives out counters.
 #[derive(Clone, Default)]
 pub struct Counters {
     next: u32,
     /// First counter and how many: used again, the one longest free first, when there are no others.
     free: VecDeque<(u32, u32)>,
-    /// By the first counter.
-    sources: BTreeMap<u32, Arc<Source>>,
+    /// By the first counter, in parts, none empty, so that a change copies little of what readers have.
+    sources: BTreeMap<u32, Arc<BTreeMap<u32, Arc<Source>>>>,
 }
 
 impl Counters {
@@ -192,7 +195,9 @@ impl Counters {
             }
         };
         let source = Arc::new(Source { what, counters });
-        let _ = self.sources.insert(source.first(Direction::Ingress), source.clone());
+        let first = source.first(Direction::Ingress);
+        let part = self.sources.entry(first / COUNTERS_OF_PART).or_default();
+        let _ = Arc::make_mut(part).insert(first, source.clone());
         source
     }
 
@@ -211,8 +216,13 @@ impl Counters {
     /// Takes the counters of a source back, unless another has them.
     pub fn take(&mut self, source: &Arc<Source>) {
         let first = source.first(Direction::Ingress);
-        if self.sources.get(&first).is_some_and(|known| Arc::ptr_eq(known, source)) {
-            let _ = self.sources.remove(&first);
+        let number = first / COUNTERS_OF_PART;
+        let Some(part) = self.sources.get_mut(&number) else { return };
+        if part.get(&first).is_some_and(|known| Arc::ptr_eq(known, source)) {
+            let _ = Arc::make_mut(part).remove(&first);
+            if part.is_empty() {
+                let _ = self.sources.remove(&number);
+            }
             self.free.push_back((first, source.what.lens().iter().sum::<u32>() + 2));
         }
     }
@@ -224,12 +234,13 @@ impl Counters {
 
     /// What a counter counts.
     pub fn source(&self, counter: CounterId) -> Option<(&Arc<Source>, Part)> {
-        let (_, source) = self.sources.range(..=counter.0).next_back()?;
+        let parts = self.sources.range(..=counter.0 / COUNTERS_OF_PART).rev();
+        let (_, source) = parts.filter_map(|(_, part)| part.range(..=counter.0).next_back()).next()?;
         Some((source, source.part(counter)?))
     }
 
     /// All there are.
     pub fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
-        self.sources.values()
+        self.sources.values().flat_map(|part| part.values())
     }
 }
