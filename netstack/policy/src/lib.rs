@@ -19,6 +19,7 @@ extern crate alloc;
 mod api;
 pub mod classifier;
 mod compile;
+mod failsafe;
 pub mod flow;
 pub mod model;
 mod problem;
@@ -28,5 +29,6 @@ mod verdict;
 
 pub use compile::{Cluster, Inventory, Parsed, Referred, is_foreign};
 pub use config::Problem;
+pub use failsafe::{Failsafe, OpenPort};
 pub use selector::{Labels, Selector, SelectorError};
 pub use verdict::{Reason, Verdict};

@@ -5,6 +5,7 @@ use core::{cmp::Ordering, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
+use crate::failsafe::Failsafe;
 use crate::selector::{Labels, Selector};
 
 /// Everything that decides. Its parts are shared, so that what changes from one model to the next is found by what is not.
@@ -304,6 +305,8 @@ pub struct Endpoint {
     pub interface: Option<String>,
     /// Of a host endpoint, the node that the interface is of; none for all.
     pub node: Option<String>,
+    /// Of a host endpoint, the ports that no policy closes.
+    pub failsafe: Option<Arc<Failsafe>>,
 }
 
 /// What an endpoint is.

@@ -21,6 +21,14 @@ impl Problems {
         }
     }
 
+    /// Adds what is wrong with a member of the value being checked, or within it.
+    pub fn add_below(&mut self, name: &str, Problem { pointer, message }: Problem) {
+        self.within(name, |problems| {
+            problems.place.push_str(&pointer);
+            problems.add("", message);
+        });
+    }
+
     /// Runs a check of a member of the value being checked.
     pub fn within<T>(&mut self, name: &str, check: impl FnOnce(&mut Problems) -> T) -> T {
         let outer = self.place.len();

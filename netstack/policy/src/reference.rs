@@ -39,33 +39,6 @@ pub fn is_asked(hook: Hook, stage: Stage, kind: EndpointKind) -> bool {
     }
 }
 
-/// Ports that no policy closes on a host's own traffic, so that a mistake does not lock its owner out: protocol and
-/// port, inbound (Calico's defaults).
-pub const FAILSAFE_INBOUND: [(u8, u16); 9] = [
-    (protocol::TCP, 22),
-    (protocol::UDP, 68),
-    (protocol::TCP, 179),
-    (protocol::TCP, 2379),
-    (protocol::TCP, 2380),
-    (protocol::TCP, 5473),
-    (protocol::TCP, 6443),
-    (protocol::TCP, 6666),
-    (protocol::TCP, 6667),
-];
-
-/// The same, outbound.
-pub const FAILSAFE_OUTBOUND: [(u8, u16); 9] = [
-    (protocol::UDP, 53),
-    (protocol::UDP, 67),
-    (protocol::TCP, 179),
-    (protocol::TCP, 2379),
-    (protocol::TCP, 2380),
-    (protocol::TCP, 5473),
-    (protocol::TCP, 6443),
-    (protocol::TCP, 6666),
-    (protocol::TCP, 6667),
-];
-
 /// Judges a packet of an endpoint. None if nothing at this stage decides, which only [`Stage::PreDnat`] and
 /// [`Stage::Untracked`] may say.
 pub fn judge(
@@ -75,8 +48,8 @@ pub fn judge(
     stage: Stage,
     packet: &Packet,
 ) -> Option<Verdict> {
-    let stages_of_host = endpoint.kind == EndpointKind::Host && stage != Stage::Forward;
-    if stages_of_host && is_failsafe(direction, packet) {
+    let failsafe = endpoint.failsafe.as_ref().filter(|_| stage != Stage::Forward);
+    if failsafe.is_some_and(|failsafe| failsafe.has(direction, packet)) {
         return Some(Verdict { allow: true, reason: Reason::Failsafe });
     }
     let mut asked_any = false;
@@ -140,16 +113,6 @@ fn by_profiles(model: &Model, endpoint: &Endpoint, direction: Direction, packet:
         }
     }
     Verdict { allow: false, reason: Reason::EndOfProfiles }
-}
-
-/// True if a host's own packet is to or from a failsafe port.
-#[inline]
-pub fn is_failsafe(direction: Direction, packet: &Packet) -> bool {
-    let ports = match direction {
-        Direction::Ingress => &FAILSAFE_INBOUND,
-        Direction::Egress => &FAILSAFE_OUTBOUND,
-    };
-    ports.contains(&(packet.protocol, packet.destination_port))
 }
 
 /// True if a packet is one the rule is about.

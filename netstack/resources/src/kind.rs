@@ -23,7 +23,7 @@ const fn global(api_version: &'static str, name: &'static str) -> Facts {
 const CALICO: &str = "projectcalico.org/v3";
 
 /// In the order in which objects are shown: what others refer to first.
-const FACTS: [Facts; 21] = [
+const FACTS: [Facts; 22] = [
     global("v1", "Namespace"),
     global("v1", "Node"),
     namespaced("v1", "ServiceAccount"),
@@ -36,6 +36,7 @@ const FACTS: [Facts; 21] = [
     global("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
     global(CALICO, "Tier"),
     global(CALICO, "Profile"),
+    global(CALICO, "FelixConfiguration"),
     global(CALICO, "HostEndpoint"),
     namespaced(CALICO, "WorkloadEndpoint"),
     namespaced(CALICO, "NetworkSet"),

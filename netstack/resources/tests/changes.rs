@@ -8,7 +8,7 @@ use resources::{Compiled, Edit, Object, Set, compile};
 use serde_json::{Value, json};
 use services::Site;
 
-const KINDS: u8 = 13;
+const KINDS: u8 = 14;
 
 /// Of each kind there are a few objects, each in a few versions.
 fn object(kind: u8, which: u8, version: u8) -> Arc<Object> {
@@ -40,7 +40,7 @@ fn object(kind: u8, which: u8, version: u8) -> Arc<Object> {
         7 => calico("Profile", json!({"labelsToApply": labels, "ingress": [{"action": "Allow"}]})),
         8 => calico(
             "HostEndpoint",
-            json!({"interfaceName": "eth0", "profiles": [format!("x{}", version % 3)]}),
+            json!({"interfaceName": "eth0", "node": format!("x{}", version % 2), "profiles": [format!("x{}", version % 3)]}),
         ),
         9 => calico("NetworkSet", json!({"nets": [format!("20.{version}.0.0/16")]})),
         10 => calico("GlobalNetworkSet", json!({"nets": [format!("21.{version}.0.0/16")]})),
@@ -51,6 +51,13 @@ fn object(kind: u8, which: u8, version: u8) -> Arc<Object> {
                 json!({"tier": tier, "order": order, "selector": "app == '1'",
                 "egress": [{"action": "Allow", "destination": {"services": services}}]}),
             )
+        }
+        13 => {
+            let name = ["default", "node.x0", "node.x1", "node.x2"][usize::from(which)];
+            let ports = json!([{"protocol": "tcp", "port": version}]);
+            let field = ["failsafeInboundHostPorts", "failsafeOutboundHostPorts"][usize::from(version % 2)];
+            json!({"apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration",
+                   "metadata": {"name": name}, "spec": {field: ports}})
         }
         _ => calico(
             "GlobalNetworkPolicy",

@@ -40,6 +40,7 @@ fn endpoint(name: &str, address: [u8; 4]) -> Endpoint {
         profiles: vec!["open".into()],
         interface: None,
         node: None,
+        failsafe: None,
     }
 }
 
@@ -52,6 +53,7 @@ fn host(interface: &str) -> Endpoint {
         interface,
         labels,
         addresses: Vec::new(),
+        failsafe: Some(Arc::default()),
         ..endpoint("host", [0; 4])
     }
 }

@@ -3,9 +3,10 @@
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::Value;
 
 use super::kubernetes;
-use super::meta::{LabelSelector, Loose, NumberOrText, Strict};
+use super::meta::{LabelSelector, Loose, Metadata, NumberOrText, Strict};
 
 pub type NetworkPolicy = Strict<PolicySpec>;
 pub type GlobalNetworkPolicy = Strict<GlobalPolicySpec>;
@@ -145,6 +146,22 @@ pub struct EndpointPort {
     pub name: String,
     pub protocol: NumberOrText,
     pub port: u16,
+}
+
+/// What a node's agent does. Policy is about few of its many fields.
+#[derive(Debug, Deserialize)]
+pub struct FelixConfiguration {
+    pub metadata: Metadata,
+    #[serde(default)]
+    pub spec: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProtoPort {
+    pub protocol: Option<String>,
+    pub port: u16,
+    pub net: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

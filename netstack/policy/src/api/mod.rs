@@ -41,6 +41,7 @@ pub enum Resource {
     HostEndpoint(calico::HostEndpoint),
     WorkloadEndpoint(calico::WorkloadEndpoint),
     Profile(calico::Profile),
+    FelixConfiguration(calico::FelixConfiguration),
     /// Of a kind that says nothing about policy.
     Other,
 }
@@ -88,12 +89,13 @@ fn calico(kind: &str, value: &Value) -> Result<Resource, Problem> {
         "HostEndpoint" => Resource::HostEndpoint(from_value(value)?),
         "WorkloadEndpoint" => Resource::WorkloadEndpoint(from_value(value)?),
         "Profile" => Resource::Profile(from_value(value)?),
+        "FelixConfiguration" => Resource::FelixConfiguration(from_value(value)?),
         _ => return other("projectcalico.org/v3", kind),
     })
 }
 
 /// Calico's kinds that configure something else than policy.
-const CALICO_OTHERS: [&str; 13] = [
+const CALICO_OTHERS: [&str; 12] = [
     "IPPool",
     "IPReservation",
     "IPAMConfig",
@@ -102,7 +104,6 @@ const CALICO_OTHERS: [&str; 13] = [
     "BGPConfiguration",
     "BGPPeer",
     "BGPFilter",
-    "FelixConfiguration",
     "ClusterInformation",
     "KubeControllersConfiguration",
     "CalicoNodeStatus",

@@ -5,10 +5,11 @@ use core::net::IpAddr;
 
 use super::program::Program;
 use super::{Classifier, CounterId, Host, NONE};
+use crate::failsafe::Failsafe;
 use crate::model::{Action, Direction, Packet};
-use crate::reference::{Stage, is_failsafe};
+use crate::reference::Stage;
 
-/// A host endpoint of a classifier, of that one only.
+/// A host endpoint of a classifier, of that one only: its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostId(u32);
 
@@ -36,10 +37,11 @@ pub struct Ends {
 
 /// Where policies have a say.
 #[derive(Clone, Copy)]
-struct Point {
+struct Point<'a> {
     direction: Direction,
     stage: Stage,
-    is_host: bool,
+    /// What passes there whatever policies say.
+    failsafe: Option<&'a Failsafe>,
 }
 
 /// What is to be done with a flow.
@@ -115,9 +117,19 @@ impl Classifier {
                 && host.endpoint.addresses.iter().any(|address| addresses.contains(address))
         };
         let all = |host: &&Host| host.endpoint.interface.as_deref() == Some("*");
-        let hosts = || self.hosts.iter().filter(here);
-        let host = hosts().find(named).or_else(|| hosts().find(by_address)).or_else(|| hosts().find(all))?;
-        Some(HostId(host.identity))
+        let first = |is_it: &dyn Fn(&&Host) -> bool| {
+            (0..).zip(self.hosts.iter()).find(|(_, host)| here(host) && is_it(host)).map(|(place, _)| place)
+        };
+        first(&named).or_else(|| first(&by_address)).or_else(|| first(&all)).map(HostId)
+    }
+
+    /// The identity of a host endpoint, and the point of a stage there.
+    #[inline]
+    fn at_host(&self, host: HostId, stage: Stage, direction: Direction) -> (u32, Point<'_>) {
+        let host = self.hosts.get(host.0 as usize);
+        let failsafe = host.and_then(|host| host.endpoint.failsafe.as_deref());
+        let failsafe = failsafe.filter(|_| stage != Stage::Forward);
+        (host.map_or(NONE, |host| host.identity), Point { direction, stage, failsafe })
     }
 
     /// True if there are host endpoints.
@@ -156,21 +168,17 @@ impl Classifier {
             // What the node itself sends reaches the endpoints that it serves.
             Way::FromNode => (NONE, NONE),
         };
-        let mut passes = |identity: u32, point: Point| {
-            let Some(judged) = self.judge_at(identity, point, packet, classes, record) else { return true };
+        let mut passes = |(identity, point): (u32, Point<'_>)| {
+            let Some(judged) = self.judge_at((identity, point), packet, classes, record) else { return true };
             by = judged.by;
             judged.allow
         };
-        let host = |direction| Point {
-            direction,
-            stage: if ends.way == Way::Forwarded { Stage::Forward } else { Stage::Normal },
-            is_host: true,
-        };
-        let workload = |direction| Point { direction, stage: Stage::Normal, is_host: false };
-        let allow = passes(sender, workload(Direction::Egress))
-            && ends.from.is_none_or(|HostId(identity)| passes(identity, host(Direction::Ingress)))
-            && ends.to.is_none_or(|HostId(identity)| passes(identity, host(Direction::Egress)))
-            && passes(receiver, workload(Direction::Ingress));
+        let of_host = if ends.way == Way::Forwarded { Stage::Forward } else { Stage::Normal };
+        let workload = |direction| Point { direction, stage: Stage::Normal, failsafe: None };
+        let allow = passes((sender, workload(Direction::Egress)))
+            && ends.from.is_none_or(|host| passes(self.at_host(host, of_host, Direction::Ingress)))
+            && ends.to.is_none_or(|host| passes(self.at_host(host, of_host, Direction::Egress)))
+            && passes((receiver, workload(Direction::Ingress)));
         Judged { allow, by }
     }
 
@@ -182,8 +190,8 @@ impl Classifier {
         from: HostId,
         record: &mut Record,
     ) -> Option<Judged> {
-        let point = Point { direction: Direction::Ingress, stage: Stage::PreDnat, is_host: true };
-        self.judge_at(from.0, point, packet, self.classes(packet), record)
+        let at = self.at_host(from, Stage::PreDnat, Direction::Ingress);
+        self.judge_at(at, packet, self.classes(packet), record)
     }
 
     /// Judges a packet that has no flow. None if nothing says anything.
@@ -195,28 +203,28 @@ impl Classifier {
         direction: Direction,
         record: &mut Record,
     ) -> Option<Judged> {
-        let point = Point { direction, stage: Stage::Untracked, is_host: true };
-        self.judge_at(host.0, point, packet, self.classes(packet), record)
+        let at = self.at_host(host, Stage::Untracked, direction);
+        self.judge_at(at, packet, self.classes(packet), record)
     }
 
     /// True if policies of a host endpoint are asked at a stage.
     pub fn asks(&self, host: HostId, stage: Stage, direction: Direction) -> bool {
-        let program = self.program_of(host.0, stage, direction, true).and_then(|number| self.program(number));
-        program.is_some_and(|program| !program.lines.is_empty())
+        let (identity, _) = self.at_host(host, stage, direction);
+        let program = self.program_of(identity, stage, direction, true);
+        program.and_then(|number| self.program(number)).is_some_and(|program| !program.lines.is_empty())
     }
 
     /// [`NONE`] has no policies.
     #[inline]
     fn judge_at(
         &self,
-        identity: u32,
-        Point { direction, stage, is_host }: Point,
+        (identity, Point { direction, stage, failsafe }): (u32, Point<'_>),
         packet: &Packet,
         classes: (u32, u32),
         record: &mut Record,
     ) -> Option<Judged> {
         let number = self.program_of(identity, stage, direction, true)?;
-        if is_host && stage != Stage::Forward && is_failsafe(direction, packet) {
+        if failsafe.is_some_and(|failsafe| failsafe.has(direction, packet)) {
             record.hits.push(CounterId::FAILSAFE);
             return Some(Judged { allow: true, by: CounterId::FAILSAFE });
         }

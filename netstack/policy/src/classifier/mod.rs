@@ -26,8 +26,8 @@ mod table;
 
 use alloc::{sync::Arc, vec::Vec};
 
-use crate::model::{Action, Direction, Endpoint, EndpointKind, Model, Packet};
-use crate::reference::{Stage, is_failsafe};
+use crate::model::{Action, Direction, Endpoint, Model, Packet};
+use crate::reference::Stage;
 use crate::verdict::{Reason, Verdict};
 use classes::Addresses;
 pub use classes::OutOfMemory;
@@ -120,9 +120,10 @@ impl Classifier {
         stage: Stage,
         packet: &Packet,
     ) -> Option<Decision> {
-        let kind = self.model.endpoints.get(endpoint)?.kind;
+        let failsafe =
+            self.model.endpoints.get(endpoint)?.failsafe.as_ref().filter(|_| stage != Stage::Forward);
         let number = self.program_of(*self.of_endpoint.get(endpoint)?, stage, direction, true)?;
-        if kind == EndpointKind::Host && stage != Stage::Forward && is_failsafe(direction, packet) {
+        if failsafe.is_some_and(|failsafe| failsafe.has(direction, packet)) {
             return Some(Decision { allow: true, program: number, place: FAILSAFE });
         }
         let program = self.program(number)?;

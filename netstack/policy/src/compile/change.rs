@@ -12,8 +12,8 @@ use config::Problem;
 use pace::Pace;
 
 use super::{
-    Cluster, Entry, Known, Made, OwnedId, Parsed, Pass, endpoints, everything_else, identity, supersedes,
-    tiers,
+    Cluster, Entry, Known, Made, OwnedId, Parsed, Pass, endpoints, everything_else, failsafe, identity,
+    supersedes, tiers,
 };
 use crate::api::{Resource, calico};
 use crate::model::{Endpoint, EndpointKind, Model, Networks, Policy, Profile, Tier};
@@ -22,7 +22,7 @@ use crate::problem::Problems;
 /// What one resource costs in one pass.
 const UNITS_PER_RESOURCE: u64 = 2;
 /// Parts that are taken over for a unit of work.
-const PARTS_PER_UNIT: usize = 64;
+const PARTS_PER_UNIT: usize = 32;
 
 /// Kind, namespace and name of a part of a model.
 type Id<'a> = (&'static str, Option<&'a str>, &'a str);
@@ -98,6 +98,7 @@ fn id_of(resource: &Resource) -> Option<Id<'_>> {
         | Resource::EndpointSlice(_)
         | Resource::Tier(_)
         | Resource::Profile(_)
+        | Resource::FelixConfiguration(_)
         | Resource::Other => return None,
     };
     let (metadata, namespaced) = identity(resource)?;
@@ -260,6 +261,8 @@ pub struct Referred<'a> {
     accounts: BTreeSet<(&'a str, &'a str)>,
     tiers: BTreeSet<&'a str>,
     profiles: BTreeSet<&'a str>,
+    /// Configurations of failsafe ports.
+    failsafes: BTreeSet<&'a str>,
     /// Policies, by what is staged for them.
     policies: BTreeSet<OwnedId>,
     /// Namespace and name.
@@ -279,6 +282,7 @@ impl<'a> Referred<'a> {
                 }
                 Resource::Tier(r) => referred.tiers.insert(&r.metadata.name),
                 Resource::Profile(r) => referred.profiles.insert(&r.metadata.name),
+                Resource::FelixConfiguration(r) => referred.failsafes.insert(&r.metadata.name),
                 Resource::EndpointSlice(r) => endpoints::service_of(r)
                     .is_some_and(|service| referred.services.insert((r.metadata.namespace(), service))),
                 _ => false,
@@ -289,8 +293,9 @@ impl<'a> Referred<'a> {
 
     /// True if there is nothing.
     pub fn is_empty(&self) -> bool {
-        let Self { namespaces, accounts, tiers, profiles, policies, services } = self;
-        let has_names = !(namespaces.is_empty() && accounts.is_empty() && tiers.is_empty());
+        let Self { namespaces, accounts, tiers, profiles, failsafes, policies, services } = self;
+        let names = [namespaces, tiers, failsafes];
+        let has_names = !accounts.is_empty() || names.into_iter().any(|names| !names.is_empty());
         !has_names && profiles.is_empty() && policies.is_empty() && services.is_empty()
     }
 
@@ -322,7 +327,9 @@ impl<'a> Referred<'a> {
             }
             Resource::HostEndpoint(host) => {
                 let mut profiles = host.spec.profiles.iter().flatten();
+                let node = host.spec.node.as_deref();
                 profiles.any(|name| self.profiles.contains(name.as_str()))
+                    || self.failsafes.iter().any(|name| failsafe::is_for(name, node))
             }
             Resource::Profile(profile) => {
                 self.are_served(None, [&profile.spec.ingress, &profile.spec.egress])

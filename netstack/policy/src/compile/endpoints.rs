@@ -12,8 +12,8 @@ use core::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    Known, Made, NAMESPACE, OF_NAMESPACE, OF_SERVICE_ACCOUNT, ORCHESTRATOR, SERVICE_ACCOUNT, supersedes,
-    values,
+    Known, Made, NAMESPACE, OF_NAMESPACE, OF_SERVICE_ACCOUNT, ORCHESTRATOR, SERVICE_ACCOUNT, failsafe,
+    supersedes, values,
 };
 use crate::api::{Resource, calico, core as objects};
 use crate::model::{Action, Endpoint, EndpointKind, Match, Model, NamedPort, Networks, Profile, Rule};
@@ -46,6 +46,7 @@ pub fn learn(resource: &Resource, known: &mut Known, _made: &mut Made, problems:
             let _ = Arc::make_mut(&mut known.profile_labels).insert(profile.metadata.name.clone(), labels);
         }
         Resource::EndpointSlice(slice) => service(slice, known, problems),
+        Resource::FelixConfiguration(felix) => failsafe::learn(felix, known, problems),
         _ => {}
     }
 }
@@ -104,6 +105,7 @@ pub fn pod(pod: &objects::Pod, known: &Known, made: &mut Made, problems: &mut Pr
         profiles: Vec::from([format!("kns.{namespace}"), format!("ksa.{namespace}.{account}")]),
         interface: None,
         node: None,
+        failsafe: None,
     }));
 }
 
@@ -168,6 +170,7 @@ pub fn workload(
         profiles,
         interface: None,
         node: None,
+        failsafe: None,
     }));
 }
 
@@ -261,6 +264,7 @@ pub fn host_endpoint(
         });
         (addresses.into_iter().flatten().collect(), ports)
     });
+    let node = endpoint.spec.node.clone().filter(|name| !name.is_empty());
     model.endpoints.push(Arc::new(Endpoint {
         name: endpoint.metadata.name.clone(),
         kind: EndpointKind::Host,
@@ -270,7 +274,8 @@ pub fn host_endpoint(
         ports,
         profiles,
         interface: endpoint.spec.interface_name.clone().filter(|name| !name.is_empty()),
-        node: endpoint.spec.node.clone().filter(|name| !name.is_empty()),
+        failsafe: Some(Arc::new(failsafe::of_node(node.as_deref(), known))),
+        node,
     }));
 }
 

@@ -4,6 +4,7 @@ mod calico;
 mod change;
 mod cluster;
 mod endpoints;
+mod failsafe;
 mod kubernetes;
 mod values;
 
@@ -130,6 +131,8 @@ struct Known {
     tiers: Arc<BTreeMap<String, (Order, DefaultAction)>>,
     /// How many pods with policy each namespace has, if any.
     workloads: Arc<BTreeMap<Arc<str>, usize>>,
+    /// By the names of the configurations that say it.
+    failsafes: Arc<BTreeMap<String, failsafe::Written>>,
     /// The policies whose place staged ones would take, or that they would delete.
     leaving: Arc<BTreeSet<OwnedId>>,
 }
@@ -174,6 +177,9 @@ impl Known {
             }
             Resource::Profile(r) => drop(Arc::make_mut(&mut self.profile_labels).remove(&r.metadata.name)),
             Resource::Tier(r) => drop(Arc::make_mut(&mut self.tiers).remove(&r.metadata.name)),
+            Resource::FelixConfiguration(r) => {
+                drop(Arc::make_mut(&mut self.failsafes).remove(&r.metadata.name));
+            }
             Resource::EndpointSlice(r) => {
                 if let Some(key) = endpoints::slice_key(r) {
                     drop(Arc::make_mut(&mut self.services).remove(&*key));
@@ -307,6 +313,7 @@ fn identity(resource: &Resource) -> Option<(&Metadata, bool)> {
         Resource::HostEndpoint(r) => (&r.metadata, false),
         Resource::WorkloadEndpoint(r) => (&r.metadata, true),
         Resource::Profile(r) => (&r.metadata, false),
+        Resource::FelixConfiguration(r) => (&r.metadata, false),
         Resource::Other => return None,
     })
 }
@@ -351,6 +358,7 @@ fn everything_else(resource: &Resource, known: &mut Known, made: &mut Made, prob
         | Resource::ServiceAccount(_)
         | Resource::EndpointSlice(_)
         | Resource::Tier(_)
+        | Resource::FelixConfiguration(_)
         | Resource::Other => {}
     }
 }

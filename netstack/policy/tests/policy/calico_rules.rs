@@ -72,6 +72,7 @@ fn endpoint(kind: EndpointKind) -> Endpoint {
         profiles: Vec::new(),
         interface: None,
         node: None,
+        failsafe: (kind == EndpointKind::Host).then(Default::default),
     }
 }
 

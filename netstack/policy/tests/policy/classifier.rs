@@ -11,7 +11,7 @@ use policy::model::{
     Networks, Order, Packet, Policy, PolicyId, Ports, Profile, Rule, Set, Side, Standing, Tier,
 };
 use policy::reference::{self, Stage};
-use policy::{Labels, Selector};
+use policy::{Failsafe, Labels, OpenPort, Selector};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -171,15 +171,27 @@ fn tier() -> impl Strategy<Value = Tier> {
     )
 }
 
+/// Of a host endpoint.
+fn failsafe() -> impl Strategy<Value = Failsafe> {
+    let open = || {
+        (select(vec![6u8, 17]), select(PORTS.to_vec()), option::of(net()))
+            .prop_map(|(protocol, port, net)| OpenPort { protocol, port, net })
+    };
+    let other =
+        (vec(open(), 0..3), vec(open(), 0..3)).prop_map(|(inbound, outbound)| Failsafe { inbound, outbound });
+    prop_oneof![Just(Failsafe::default()), other]
+}
+
 fn endpoint() -> impl Strategy<Value = Endpoint> {
-    let kind = select(vec![EndpointKind::Workload, EndpointKind::Workload, EndpointKind::Host]);
+    let failsafe =
+        prop_oneof![2 => Just(None), 1 => failsafe().prop_map(|failsafe| Some(Arc::new(failsafe)))];
     let port = (select(NAMES.to_vec()), select(vec![6u8, 17]), select(PORTS.to_vec()))
         .prop_map(|(name, protocol, port)| NamedPort { name: name.into(), protocol, port });
     let profiles = vec(select(vec!["p", "q", "missing"]).prop_map(String::from), 0..3);
-    (kind, labels(), vec(address(), 0..3), vec(port, 0..3), profiles).prop_map(
-        |(kind, labels, addresses, ports, profiles)| Endpoint {
+    (failsafe, labels(), vec(address(), 0..3), vec(port, 0..3), profiles).prop_map(
+        |(failsafe, labels, addresses, ports, profiles)| Endpoint {
             name: String::new(),
-            kind,
+            kind: if failsafe.is_some() { EndpointKind::Host } else { EndpointKind::Workload },
             by_plugin: false,
             labels,
             addresses,
@@ -187,6 +199,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             profiles,
             interface: None,
             node: None,
+            failsafe,
         },
     )
 }

@@ -6,6 +6,7 @@ mod classifier;
 mod cluster_policies;
 mod common;
 mod cyclonus;
+mod failsafe;
 mod large_sets;
 mod selectors;
 mod staged;

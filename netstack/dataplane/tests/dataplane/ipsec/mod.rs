@@ -494,6 +494,7 @@ fn police_tunnel(shared: &Shared, denies: policy::model::Direction) {
         profiles: Vec::new(),
         interface: Some("ipsec0".into()),
         node: None,
+        failsafe: Some(Arc::default()),
     };
     let tier = model::Tier {
         name: "default".into(),

@@ -3,7 +3,9 @@
 use super::support::*;
 use crate::common::*;
 use balancer::Builder;
-use dataplane::DropReason;
+use dataplane::{DropReason, InterfaceId, Policy};
+use policy::Inventory;
+use policy::classifier::Classifier;
 use serde_json::{Value, json};
 use services::{Objects, Site, compile};
 use std::collections::BTreeSet;
@@ -229,5 +231,52 @@ fn a_client_keeps_its_backend_with_affinity() {
         node.apply(&json!({"sessionAffinity": "ClientIP"}), &endpoints);
         assert_eq!(node.ask_by_many(node.vip()).len(), 1);
         node.bed.assert_balanced();
+    }
+}
+
+/// A policy about all host endpoints, asked as `hook` says, that denies a port.
+fn denies(hook: &str, port: u16) -> Value {
+    let mut spec = json!({
+        "selector": "all()", "applyOnForward": true, "types": ["Ingress"],
+        "ingress": [{"action": "Deny", "protocol": "TCP", "destination": {"ports": [port]}}, {"action": "Allow"}],
+    });
+    spec[hook] = json!(true);
+    json!({"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy", "metadata": {"name": "p"}, "spec": spec})
+}
+
+#[test]
+fn policy_is_asked_about_backends_and_before_translation_about_the_service() {
+    let host = json!({"apiVersion": "projectcalico.org/v3", "kind": "HostEndpoint", "metadata": {"name": "h"},
+                      "spec": {"node": "here", "interfaceName": "eth0"}});
+    for (hook, port, passes) in [
+        ("preDNAT", 80, false),
+        ("preDNAT", 8080, true),
+        ("applyOnForward", 80, true),
+        ("applyOnForward", 8080, false),
+    ] {
+        for places in [V4, V6] {
+            let client = places.client;
+            let mut node = Node::new(places);
+            let endpoints = [node.endpoint(0, &json!({}))];
+            node.apply(&json!({}), &endpoints);
+            let mut inventory = Inventory::default();
+            for value in [&host, &denies(hook, port)] {
+                inventory.add(0, value).expect("a valid object");
+            }
+            let model = inventory.build().expect("objects that go together").model;
+            let classifier = Classifier::new(model).expect("a small model");
+            let at = classifier.host("here", "eth0", &[]).expect("a host endpoint");
+            let policy = Policy::new(classifier, [(InterfaceId(0), at)]);
+            let _ = node.bed.shared.publish_policy(Some(policy));
+            let vip = node.vip();
+            if passes {
+                let backend = node.ask(5000, vip, SYN);
+                assert!(node.only(0).contains(&backend), "{hook} {port}");
+            } else {
+                node.bed.send(0, &frame(0, end(client, 5000), vip, SYN, 0));
+                assert_eq!(node.bed.drops(), [(DropReason::PolicyDenied, 1)], "{hook} {port}");
+            }
+            node.bed.assert_balanced();
+        }
     }
 }
