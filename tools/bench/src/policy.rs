@@ -3,10 +3,11 @@
 //!
 //! `policy-new` is the classifier alone, for packets that each hit another rule at random, a tenth of them none; the same in a
 //! router, and packets of established flows, are in `graph`. `policy-change` is how long one change of the same cluster takes, of
-//! the model alone, and from an object's JSON on (`objects`).
+//! the model alone, and from a request to the API on (`objects`).
 
 mod graph;
 mod objects;
+mod site;
 
 use crate::routes::Random;
 use anyhow::{Result, anyhow};
@@ -45,7 +46,8 @@ pub struct Row {
 pub fn names() -> Vec<String> {
     let new = RULES.iter().map(|rules| format!("policy-new/{rules}-rules"));
     let whole = format!("policy-compile/{POLICIES}-policies");
-    let changes = CHANGES.map(|(name, _)| name).into_iter().chain(objects::CHANGES.map(|(name, _)| name));
+    let of_objects = objects::all().into_iter().map(|(name, _)| name);
+    let changes = CHANGES.map(|(name, _)| name.to_string()).into_iter().chain(of_objects);
     let in_graph = graph::all().into_iter().map(|(name, _)| name);
     new.chain([whole]).chain(changes.map(|name| format!("policy-change/{name}"))).chain(in_graph).collect()
 }
@@ -65,7 +67,7 @@ pub fn run(meant: impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
     for (_, change) in CHANGES {
         measures.push(Box::new(move |name| changes(name, change)));
     }
-    for (_, workload) in objects::CHANGES {
+    for (_, workload) in objects::all() {
         measures.push(Box::new(move |name| objects::measure(name, workload)));
     }
     for (_, workload) in graph::all() {
@@ -258,6 +260,7 @@ fn endpoint(index: usize) -> Endpoint {
         profiles: Vec::new(),
         interface: None,
         node: None,
+        failsafe: None,
     }
 }
 

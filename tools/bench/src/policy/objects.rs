@@ -1,84 +1,101 @@
-//! Workloads `policy-change/object-*`: from an object's line of JSON to the tables that workers read, as in the node.
+//! Workloads `policy-change/object-*`: from a request to the API to the policy that workers read, in a whole node.
 //!
-//! The way is that of control: read the object, make the next set, compile what it touches, update the classifier, move
-//! addresses to their new classes. HTTP, and the turns that other work of control takes, are not in it.
+//! [`Site`] is control and one worker in turn, as on a node with one core, over a stream in memory. A change begins with its request
+//! and ends when it is answered and the worker has the policy that came of it: HTTP, the turns of control and the steps in
+//! which addresses move are all in it. Nothing else is to be done.
 
+use super::site::Site;
 use super::{ENDPOINTS, POLICIES, Row};
-use anyhow::{Result, anyhow};
-use policy::classifier::Compiler;
-use resources::{Compiled, Edit, Object, Set, compile};
-use serde_json::json;
-use services::Site;
-use std::sync::Arc;
-use std::time::Instant;
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+use std::time::Duration;
 
 const SETS: usize = 1_000;
 const MEMBERS: usize = 1_000;
+/// Members that one change takes from a set, and that it adds to it.
+const EXCHANGED: usize = 50;
+/// Members of the one set where there is only one.
+const LARGE: usize = 50_000;
 const NAMESPACES: usize = 10;
+const CHANGES_OF_ONE: usize = 60;
 
-/// Lines before, and the lines of each change.
-type Workload = (fn() -> Vec<String>, fn(usize) -> Vec<String>);
-
-pub(super) const CHANGES: [(&str, Workload); 4] = [
-    ("object-policy", (cluster, |number| vec![policy(number * 37 % POLICIES, 50_000 + number)])),
-    ("object-pod", (cluster, |number| vec![pod(number * 37 % ENDPOINTS, number)])),
-    ("object-namespace", (cluster, |number| vec![namespace(number % NAMESPACES, number)])),
-    ("object-1000-of-1000000-members", (networks, |number| vec![networks_of(number * 37 % SETS, number)])),
-];
-
-struct Way {
-    set: Set,
-    compiled: Compiled,
-    compiler: Compiler,
-    generation: u64,
+/// A node's objects, and what is done with them.
+#[derive(Clone, Copy)]
+pub(super) struct Workload {
+    before: fn() -> Vec<String>,
+    /// The lines of each request.
+    change: fn(usize) -> Vec<String>,
+    requests: usize,
 }
 
-impl Way {
-    fn change(&mut self, lines: &[String]) -> Result<()> {
-        let read = |line: &String| {
-            let object = Object::read(serde_json::from_str(line)?);
-            object.map(Arc::new).map_err(|error| anyhow!("{:?}", error.0))
-        };
-        let edit = Edit::Apply(lines.iter().map(read).collect::<Result<_>>()?);
-        let (set, compiled) = pace::at_once(|pace| {
-            let (set, before) = (&self.set, &self.compiled);
-            async move {
-                let (next, changes) = set.change(&edit, &pace).await;
-                let compiled = compile(&next, &changes, &Site::default(), before, &pace).await;
-                compiled.map(|compiled| (next, compiled)).map_err(|faults| anyhow!("{}", faults[0]))
-            }
-        })?;
-        let classifier = self.compiler.update(compiled.model().clone())?;
-        self.compiler.apply()?;
-        self.generation += 1;
-        self.compiler.retire(self.generation);
-        self.compiler.reclaim(self.generation);
-        drop(classifier);
-        (self.set, self.compiled) = (set, compiled);
-        Ok(())
-    }
+pub(super) fn all() -> Vec<(String, Workload)> {
+    let of = |before, change| Workload { before, change, requests: CHANGES_OF_ONE };
+    let one_policy: fn(usize) -> Vec<String> = |number| vec![policy(number * 37 % POLICIES, 50_000 + number)];
+    let members: fn(usize) -> Vec<String> =
+        |number| vec![networks_of(number * 37 % SETS, 1 + number / SETS, MEMBERS)];
+    let of_one: fn(usize) -> Vec<String> = |number| vec![networks_of(0, number, LARGE)];
+    [
+        ("policy", of(cluster, one_policy)),
+        ("policy-storm-of-1000", Workload { requests: 1_000, ..of(cluster, one_policy) }),
+        ("pod", of(cluster, |number| vec![pod(number * 37 % ENDPOINTS, number)])),
+        ("namespace", of(cluster, |number| vec![namespace(number % NAMESPACES, number)])),
+        ("100-of-1000000-members", Workload { requests: 300, ..of(networks, members) }),
+        (
+            "100-of-50000-members-of-one-set",
+            of(|| vec![pod(1, 0), block(), networks_of(0, 0, LARGE)], of_one),
+        ),
+    ]
+    .map(|(name, workload)| (format!("object-{name}"), workload))
+    .into()
 }
 
-pub(super) fn measure(name: String, (before, change): Workload) -> Result<Row> {
-    let mut way =
-        Way { set: Set::default(), compiled: Compiled::default(), compiler: Compiler::new()?, generation: 0 };
-    let start = Instant::now();
-    way.change(&before())?;
+pub(super) fn measure(name: String, workload: Workload) -> Result<Row> {
+    let mut site = Site::new()?;
+    let before = site.resident_bytes()?;
+    let objects = (workload.before)();
+    let body = objects.join("\n");
+    let loading = site.apply(&body)?;
+    drop(body);
+    let turns = core::mem::take(&mut site.turns);
     println!(
-        "{name}: {} objects from nothing in {:.0} ms",
-        way.set.len(),
-        start.elapsed().as_secs_f64() * 1e3
+        "{name}: {} objects from nothing in {:.0} ms of which the longest turn of control took {:.0} us; {:.0} MiB",
+        objects.len(),
+        ms(loading),
+        us(turns.control),
+        (site.resident_bytes()?.saturating_sub(before)) as f64 / f64::from(1 << 20),
     );
-    let mut times = Vec::new();
-    for number in 1..60 {
-        let lines = change(number);
-        let start = Instant::now();
-        way.change(&lines)?;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
+    drop(objects);
+    let (mut times, mut turns) = (Vec::new(), Vec::new());
+    for number in 1..=workload.requests {
+        times.push(site.apply(&(workload.change)(number).join("\n"))?);
+        turns.push(core::mem::take(&mut site.turns));
     }
-    times.sort_by(f64::total_cmp);
-    println!("{name}: median {:.2} ms, longest {:.2} ms", times[times.len() / 2], times[times.len() - 1]);
-    Ok(Row { name, clocks: None, clocks_median: None, milliseconds: times.first().copied() })
+    ensure!(site.changed == 1 + workload.requests, "{} of the requests changed something", site.changed);
+    let all: Duration = times.iter().sum();
+    times.sort_unstable();
+    turns.sort_unstable_by_key(|turns| turns.control);
+    let [common, rare] = [turns.len() / 2, turns.len() - 1].map(|at| us(turns[at].control));
+    let of_worker = turns.iter().map(|turns| turns.worker).max().unwrap_or_default();
+    let [best, median, longest] = [0, times.len() / 2, times.len() - 1].map(|at| times[at]);
+    println!(
+        "{name}: median {:.2} ms, longest {:.2} ms; {} requests in {:.0} ms; longest turn of control in one {common:.0} us (median), in all {rare:.0} us, of the worker {:.0} us; {:.0} MiB",
+        ms(median),
+        ms(longest),
+        times.len(),
+        ms(all),
+        us(of_worker),
+        (site.resident_bytes()?.saturating_sub(before)) as f64 / f64::from(1 << 20),
+    );
+    Ok(Row { name, clocks: None, clocks_median: None, milliseconds: Some(ms(best)) })
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn us(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
 }
 
 fn cluster() -> Vec<String> {
@@ -99,7 +116,7 @@ fn policy(index: usize, port: usize) -> String {
     calico("GlobalNetworkPolicy", &format!("policy-{index}"), &json!({}), &spec)
 }
 
-fn calico(kind: &str, name: &str, labels: &serde_json::Value, spec: &serde_json::Value) -> String {
+fn calico(kind: &str, name: &str, labels: &Value, spec: &Value) -> String {
     let metadata = json!({"name": name, "labels": labels});
     json!({"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": metadata, "spec": spec})
         .to_string()
@@ -111,7 +128,7 @@ fn pod(index: usize, version: usize) -> String {
         "name": format!("{index}"), "version": format!("{version}"),
     });
     let namespace = format!("namespace-{}", index % NAMESPACES);
-    let address = std::net::Ipv4Addr::from_bits((10 << 24) + 1 + index as u32);
+    let address = Ipv4Addr::from_bits((10 << 24) + 1 + index as u32);
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"namespace": namespace, "name": format!("pod-{index}"), "labels": labels},
@@ -127,18 +144,24 @@ fn namespace(index: usize, version: usize) -> String {
 
 /// A thousand sets of a thousand networks, which are blocked for some pods.
 fn networks() -> Vec<String> {
-    let source = json!({"action": "Deny", "source": {"selector": "list == 'blocked'"}});
-    let spec = json!({"selector": "app == '1'", "ingress": [source]});
-    let block = calico("GlobalNetworkPolicy", "block", &json!({}), &spec);
     let pods = (0..ENDPOINTS).map(|index| pod(index, 0));
-    (0..SETS).map(|index| networks_of(index, 0)).chain(pods).chain([block]).collect()
+    (0..SETS).map(|index| networks_of(index, 0, MEMBERS)).chain(pods).chain([block()]).collect()
 }
 
-fn networks_of(index: usize, version: usize) -> String {
-    let first = ((40 + version as u32 % 8) << 24) + (index * MEMBERS) as u32;
-    let nets: Vec<String> = (0..MEMBERS as u32)
-        .map(|member| format!("{}/32", std::net::Ipv4Addr::from_bits(first + member)))
-        .collect();
-    let labels = json!({"list": "blocked"});
-    calico("GlobalNetworkSet", &format!("set-{index}"), &labels, &json!({"nets": nets}))
+fn block() -> String {
+    let source = json!({"action": "Deny", "source": {"selector": "list == 'blocked'"}});
+    let spec = json!({"selector": "app == '1'", "ingress": [source]});
+    calico("GlobalNetworkPolicy", "block", &json!({}), &spec)
+}
+
+/// With each version others than before are [`EXCHANGED`].
+fn networks_of(index: usize, version: usize, members: usize) -> String {
+    let steps = members / EXCHANGED;
+    let net = |member: usize| {
+        let turn = (version + steps - 1 - member / EXCHANGED) / steps;
+        let net = ((40 + turn % 8) << 24) + index * members + member;
+        format!("{}/32", Ipv4Addr::from_bits(net as u32))
+    };
+    let nets: Vec<String> = (0..members).map(net).collect();
+    calico("GlobalNetworkSet", &format!("set-{index}"), &json!({"list": "blocked"}), &json!({"nets": nets}))
 }
