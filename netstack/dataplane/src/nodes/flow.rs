@@ -95,34 +95,34 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     flow_events::tell_ended(cx);
 }
 
-/// Sends packets where their verdicts say. True if some are to be held.
+/// Sends packets where their verdicts say, those with like verdicts that follow each other together. True if some are to be held.
 #[inline(always)]
 fn lead_on(cx: &mut Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], nexts: &mut Nexts) -> bool {
-    let (mut has_neighbours, mut has_tunnels, mut holds) = (false, false, false);
-    let columns = packets.iter_mut().zip(verdicts).zip(&mut *nexts);
-    for (index, ((packet, verdict), next)) in columns.enumerate() {
-        *next = match verdict {
-            Verdict::Route | Verdict::NotOurs => lookup(packet),
-            Verdict::SendTo(_) => {
-                has_neighbours = true;
-                Node::Drop
-            }
-            Verdict::Encapsulate(_) => {
-                has_tunnels = true;
-                Node::Drop
-            }
-            Verdict::Hold => {
-                holds = true;
-                Node::Drop
-            }
-            verdict => unusual(cx, packet, verdict, index),
+    let (mut index, mut holds) = (0, false);
+    let verdicts = verdicts.get(..packets.len()).unwrap_or_default();
+    for run in verdicts.chunk_by(|one, other| mem::discriminant(one) == mem::discriminant(other)) {
+        let range = index..index + run.len();
+        let (Some(packets), Some(nexts)) = (packets.get_mut(range.clone()), nexts.get_mut(range)) else {
+            break;
         };
-    }
-    if has_neighbours {
-        to_backend::send_to_neighbours(cx, packets, verdicts, nexts);
-    }
-    if has_tunnels {
-        to_backend::encapsulate(cx, packets, verdicts, nexts);
+        match run.first() {
+            Some(Verdict::Route | Verdict::NotOurs) => {
+                packets.iter().zip(nexts).for_each(|(packet, next)| *next = lookup(packet));
+            }
+            Some(Verdict::SendTo(_)) => to_backend::send_to_neighbours(cx, packets, run, nexts),
+            Some(Verdict::Encapsulate(_)) => to_backend::encapsulate(cx, packets, run, nexts),
+            Some(Verdict::Hold) => {
+                nexts.fill(Node::Drop);
+                holds = true;
+            }
+            _ => {
+                let columns = packets.iter_mut().zip(run).zip(nexts).zip(index..);
+                columns.for_each(|(((packet, verdict), next), index)| {
+                    *next = unusual(cx, packet, verdict, index);
+                });
+            }
+        }
+        index += run.len();
     }
     holds
 }

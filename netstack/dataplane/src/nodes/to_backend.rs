@@ -4,7 +4,7 @@
 use super::{drop_for, flow, icmp4_error, icmp6_error, ipsec_policy};
 use crate::DropReason;
 use crate::context::{Context, Scratch};
-use crate::graph::{Nexts, Node};
+use crate::graph::Node;
 use balancer::{Encapsulation, Snapshot, Verdict};
 use buffer::{Buf, Flags};
 use core::net::IpAddr;
@@ -17,7 +17,7 @@ pub(super) fn send_to_neighbours(
     cx: &mut Context<'_>,
     packets: &mut [Buf],
     verdicts: &[Verdict],
-    nexts: &mut Nexts,
+    nexts: &mut [Node],
 ) {
     let Scratch { destinations4, neighbours, .. } = &mut *cx.scratch;
     for (verdict, destination) in verdicts.iter().zip(&mut *destinations4).take(packets.len()) {
@@ -57,7 +57,7 @@ fn send_to(cx: &Context<'_>, packet: &mut Buf, group: u32, is_v6: bool) -> Node 
 
 /// Puts packets into the tunnels to their backends.
 #[inline(never)]
-pub(super) fn encapsulate(cx: &Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], nexts: &mut Nexts) {
+pub(super) fn encapsulate(cx: &Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], nexts: &mut [Node]) {
     let has_policies = cx.ipsec.has_policies();
     for ((packet, verdict), next) in packets.iter_mut().zip(verdicts).zip(nexts) {
         let Verdict::Encapsulate(tunnel) = verdict else { continue };
