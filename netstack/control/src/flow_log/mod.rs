@@ -7,6 +7,7 @@
 //!
 //! Everything is bounded, and what is lost is counted. Nothing is kept of flows that have not ended: their end tells all.
 
+mod endpoints;
 mod export;
 mod ipfix;
 mod record;
@@ -17,17 +18,11 @@ mod tests;
 pub(crate) use record::{Filter, Record};
 
 use crate::node::Node;
-use alloc::{
-    collections::{BTreeMap, VecDeque},
-    rc::Rc,
-    sync::Arc,
-    vec::Vec,
-};
+use alloc::{collections::VecDeque, rc::Rc, sync::Arc, vec::Vec};
 use balancer::FlowTallies;
-use core::net::IpAddr;
 use dataplane::{FlowEvent, FlowEventKind};
+use endpoints::Endpoints;
 use export::Exporter;
-use policy::model::{Endpoint, Model};
 use repeats::Repeats;
 
 /// Records that are kept for readers.
@@ -43,8 +38,6 @@ const WATCH_NS: u64 = 10_000_000_000;
 /// Bytes of a flow's tallies.
 const TALLY_BYTES: u64 = 30;
 
-type Endpoints = (Arc<Model>, BTreeMap<IpAddr, Arc<Endpoint>>);
-
 /// The flow log of a node.
 #[derive(Default)]
 pub(crate) struct FlowLog {
@@ -58,8 +51,7 @@ pub(crate) struct FlowLog {
     /// Workers count what flows carry.
     is_counting: bool,
     repeats: Repeats,
-    /// The endpoints of a model by their addresses.
-    endpoints: Option<Endpoints>,
+    endpoints: Endpoints,
     exporter: Exporter,
     poll_due_ns: u64,
     wake_due_ns: u64,
@@ -106,16 +98,6 @@ impl FlowLog {
 
     fn is_watched(&self, now_ns: u64) -> bool {
         Rc::strong_count(&self.watchers) > 1 || now_ns < self.watched_until_ns
-    }
-
-    fn endpoint(&mut self, model: &Arc<Model>, address: IpAddr) -> Option<Arc<Endpoint>> {
-        if !self.endpoints.as_ref().is_some_and(|(of, _)| Arc::ptr_eq(of, model)) {
-            let all = model.endpoints.iter();
-            let by_address =
-                all.flat_map(|endpoint| endpoint.addresses.iter().map(|a| (*a, endpoint.clone())));
-            self.endpoints = Some((model.clone(), by_address.collect()));
-        }
-        self.endpoints.as_ref()?.1.get(&address).cloned()
     }
 }
 
@@ -204,8 +186,8 @@ impl Node {
             sequence: log.next,
             start_ms,
             end_ms,
-            from: log.endpoint(&model, event.asked.source().ip()),
-            to: log.endpoint(&model, event.sent.destination().ip()),
+            from: log.endpoints.at(&model, event.asked.source().ip()),
+            to: log.endpoints.at(&model, event.sent.destination().ip()),
             rule,
             event,
         });

@@ -244,3 +244,34 @@ impl Counters {
         self.sources.values().flat_map(|part| part.values())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Action, Match, Rule};
+
+    fn profile(rules: usize) -> Written {
+        let rule = |index| Rule { action: Action::Allow, matches: Match::default(), index, name: None };
+        let profile = Profile { ingress: (0..rules).map(rule).collect(), egress: Vec::new() };
+        Written::Profile { name: alloc::format!("p{rules}"), profile: profile.into() }
+    }
+
+    #[test]
+    fn a_counter_is_found_whichever_part_its_source_begins_in() {
+        let mut counters = Counters::default();
+        let sources: Vec<_> =
+            [1, 600, 200, 3, 255, 1].map(|rules| counters.give(profile(rules), None)).into();
+        for source in &sources {
+            for (part, counter) in source.counters() {
+                let (found, of) = counters.source(counter).expect("it is given");
+                assert!(Arc::ptr_eq(found, source) && of == part, "{counter:?}");
+            }
+        }
+        let before = counters.clone();
+        counters.take(&sources[1]);
+        counters.take(&sources[5]);
+        assert_eq!((counters.sources().count(), before.sources().count()), (4, 6));
+        assert!(sources[1].counters().all(|(_, counter)| counters.source(counter).is_none()));
+        assert!(sources[2].counters().all(|(_, counter)| counters.source(counter).is_some()));
+    }
+}
