@@ -32,7 +32,7 @@ use packet::{icmpv4, icmpv6, nd, protocol};
 use zerocopy::FromBytes;
 
 /// Has policies looked at before packets go where lookup sends them.
-pub(super) fn redirect(packets: &mut Vector, nexts: &mut [Node]) {
+pub(super) fn redirect(packets: &mut [Buf], nexts: &mut [Node]) {
     for (packet, next) in packets.iter_mut().zip(nexts) {
         *next = by_policies(packet, *next);
     }

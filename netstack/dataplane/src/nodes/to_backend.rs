@@ -11,7 +11,7 @@ use core::net::IpAddr;
 use packet::{icmpv4, icmpv6};
 use rewrite::NoEntry;
 
-/// Sends packets as they are to neighbours, who take them for their own. The routes to those of IPv4 are looked up at once.
+/// Sends packets as they are to neighbours, who take them for their own: all of these verdicts say so.
 #[inline(never)]
 pub(super) fn send_to_neighbours(
     cx: &mut Context<'_>,
@@ -19,24 +19,45 @@ pub(super) fn send_to_neighbours(
     verdicts: &[Verdict],
     nexts: &mut [Node],
 ) {
+    let mut first = 0;
+    for run in verdicts.chunk_by(|one, other| is_to_ipv6(one) == is_to_ipv6(other)) {
+        let range = first..first + run.len();
+        first = range.end;
+        let (Some(packets), Some(nexts)) = (packets.get_mut(range.clone()), nexts.get_mut(range)) else {
+            break;
+        };
+        let is_v6 = run.first().is_some_and(is_to_ipv6);
+        find_neighbours(cx, run);
+        for ((packet, next), group) in packets.iter_mut().zip(&mut *nexts).zip(&cx.scratch.neighbours) {
+            *next = send_to(cx, packet, *group, is_v6);
+        }
+        if cx.ipsec.has_policies() {
+            ipsec_policy::redirect(packets, nexts);
+        }
+    }
+}
+
+fn is_to_ipv6(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::SendTo(IpAddr::V6(_)))
+}
+
+/// Looks up the routes to neighbours of one family, those of IPv4 all at once.
+#[inline(always)]
+fn find_neighbours(cx: &mut Context<'_>, verdicts: &[Verdict]) {
     let Scratch { destinations4, neighbours, .. } = &mut *cx.scratch;
-    for (verdict, destination) in verdicts.iter().zip(&mut *destinations4).take(packets.len()) {
-        *destination = match verdict {
-            Verdict::SendTo(IpAddr::V4(address)) => address.to_bits(),
-            _ => 0,
-        };
-    }
-    cx.shared.fib4().lookup_batch(&destinations4[..packets.len()], neighbours);
-    let columns = packets.iter_mut().zip(verdicts).zip(&cx.scratch.neighbours);
-    for (((packet, verdict), group), next) in columns.zip(nexts) {
-        *next = match verdict {
-            Verdict::SendTo(IpAddr::V4(_)) => send_to(cx, packet, *group, false),
-            Verdict::SendTo(IpAddr::V6(address)) => {
-                send_to(cx, packet, cx.shared.fib6().lookup(address.to_bits()), true)
+    let mut count = 0;
+    for ((verdict, destination), group) in verdicts.iter().zip(&mut *destinations4).zip(&mut *neighbours) {
+        match verdict {
+            Verdict::SendTo(IpAddr::V4(address)) => {
+                *destination = address.to_bits();
+                count += 1;
             }
-            _ => continue,
-        };
+            Verdict::SendTo(IpAddr::V6(address)) => *group = cx.shared.fib6().lookup(address.to_bits()),
+            _ => {}
+        }
     }
+    // None or all.
+    cx.shared.fib4().lookup_batch(&destinations4[..count], neighbours);
 }
 
 /// Sends a packet as it is to the neighbour that a group of next hops leads to.
@@ -52,7 +73,7 @@ fn send_to(cx: &Context<'_>, packet: &mut Buf, group: u32, is_v6: bool) -> Node 
         return drop_for(packet, DropReason::ServiceNotNeighbour);
     }
     packet.meta_mut().adjacency = id;
-    ipsec_policy::redirected(cx.ipsec, packet, next)
+    next
 }
 
 /// Puts packets into the tunnels to their backends.
