@@ -3,7 +3,7 @@
 use core::cell::Cell;
 use core::net::{IpAddr, SocketAddr};
 
-use flow::{Entry, FlowTable, Home, Key, Observed, Refused, Slot, V4, V6};
+use flow::{FlowTable, Home, Key, Observed, Refused, Side, Slot, V4, V6};
 use maglev::FlowHasher;
 use packet::protocol;
 use rewrite::{Plain, SourcePool, Transport, Tuple, View};
@@ -112,7 +112,7 @@ impl Family for V6 {
 pub(crate) struct Seen<'a, K> {
     pub(crate) view: &'a View,
     pub(crate) key: K,
-    pub(crate) home: Home,
+    pub(crate) home: Home<K>,
 }
 
 /// A flow that begins in the usual way: with the backend that its service's table has for it, or for no service.
@@ -128,25 +128,21 @@ pub(crate) struct Plan<K> {
 pub(crate) enum Keeps<K> {
     #[default]
     Nothing,
-    /// The flow itself.
+    /// The flow, whose answers do not pass here.
     One,
-    /// The flow, and its answers: their key, and where it is looked for.
-    Pair(Home, K),
+    /// The flow in both directions.
+    Both,
+    /// The flow, and its answers, which have another key.
+    Pair(Home<K>),
 }
 
 impl<K: Family> Plan<K> {
-    /// Asks for the line of the answers. The key is written in place.
-    #[inline(always)]
-    fn keep_pair(&mut self, flows: &FlowTable<K>, answer: K) {
-        self.keeps = Keeps::Pair(flows.prefetch(&answer), answer);
-    }
-
     /// The addresses that the flow will be between.
     #[inline(always)]
     pub(crate) fn ends(&self, key: &K) -> (IpAddr, IpAddr) {
         let to = match &self.keeps {
-            Keeps::Pair(_, answer) => answer.source_address(),
-            Keeps::One | Keeps::Nothing => key.destination().ip(),
+            Keeps::Pair(answers) => answers.key().source_address(),
+            Keeps::Both | Keeps::One | Keeps::Nothing => key.destination().ip(),
         };
         (key.source_address(), to)
     }
@@ -155,26 +151,25 @@ impl<K: Family> Plan<K> {
 impl Context<'_> {
     /// A packet of a flow that the table knows, at `slot`.
     pub(crate) fn known<K: Family>(&self, flows: &FlowTable<K>, slot: Slot) -> Option<Decision> {
-        let entry = flows.entry(slot)?;
-        let tuple: Tuple = (*entry.key()).into();
-        let is_answer = entry.is_answer();
-        let flow = if is_answer { entry.peer() } else { Some(slot) };
+        let side = flows.side(slot)?;
+        let tuple: Tuple = side.key().into();
+        let (binding, is_answer, flow) = (side.binding(), side.is_answer(), side.asks());
         let decided = |action, backend| Decision { action, flow, backend, is_answer, is_new: false };
-        if entry.binding == NOBODY {
+        if binding == NOBODY {
             return Some(decided(Action::NotOurs, None));
         }
-        let bound = Some(entry.binding);
+        let (bound, peer) = (Some(binding), side.peer());
         if is_answer {
-            let peer: Tuple = (*flows.entry(entry.peer()?)?.key()).into();
+            let peer: Tuple = flows.side(peer?)?.key().into();
             return Some(decided(Action::Translate(peer.reversed()), bound));
         }
-        let backend = self.snapshot.backend(entry.binding)?;
-        let action = match entry.peer() {
-            None if !translates(backend) => Action::Bring(entry.binding, *backend),
+        let backend = self.snapshot.backend(binding)?;
+        let action = match peer {
+            None if !translates(backend) => Action::Bring(binding, *backend),
             None => translate(tuple.with_destination(backend.address)),
             // The source is another one too; the answer's key tells.
-            Some(peer) if !entry.keeps_source() => {
-                let answer: Tuple = (*flows.entry(peer)?.key()).into();
+            Some(peer) if !side.keeps_source() => {
+                let answer: Tuple = flows.side(peer)?.key().into();
                 Action::Translate(answer.reversed())
             }
             Some(_) => translate(tuple.with_destination(backend.address)),
@@ -188,7 +183,7 @@ impl Context<'_> {
     #[inline(always)]
     pub(crate) fn plan<K: Family>(&self, flows: &FlowTable<K>, key: &K, plan: &mut Plan<K>) -> bool {
         let Some(frontend) = self.snapshot.frontend(key.destination(), key.protocol()) else {
-            return self.plan_for_nobody(flows, key, plan);
+            return self.plan_for_nobody(key, plan);
         };
         let service = self.snapshot.services.get(frontend.service);
         let Some(service) = service.filter(|service| !service.by_client && service.server_ids.is_none())
@@ -206,7 +201,7 @@ impl Context<'_> {
             Forwarding::Nat if key.source_address() == backend.address.ip() => return false,
             Forwarding::Nat => {
                 let Some(to) = key.with_destination(backend.address) else { return false };
-                plan.keep_pair(flows, to.reversed());
+                plan.keeps = Keeps::Pair(flows.prefetch(&to.reversed()));
             }
             Forwarding::Direct | Forwarding::Ipip | Forwarding::Gue => plan.keeps = Keeps::One,
         }
@@ -215,7 +210,7 @@ impl Context<'_> {
 
     /// The same of a flow that is for no service's port.
     #[inline(always)]
-    fn plan_for_nobody<K: Family>(&self, flows: &FlowTable<K>, key: &K, plan: &mut Plan<K>) -> bool {
+    fn plan_for_nobody<K: Family>(&self, key: &K, plan: &mut Plan<K>) -> bool {
         let (source, destination) = (key.reversed().destination(), key.destination());
         let is_backend = |end| self.snapshot.is_backend(end, key.protocol());
         if is_backend(source) || self.snapshot.has_address(destination.ip()) {
@@ -223,7 +218,7 @@ impl Context<'_> {
         }
         plan.number = NOBODY;
         if self.keeps_all || is_backend(destination) {
-            plan.keep_pair(flows, key.reversed());
+            plan.keeps = Keeps::Both;
         } else {
             plan.keeps = Keeps::Nothing;
         }
@@ -288,7 +283,7 @@ impl Context<'_> {
     ) -> Option<u32> {
         let key = client_key(*tuple).and_then(|key| K::try_from(key).ok())?;
         let known = flows.lookup(&key, Observed::Other, self.now_ns);
-        let kept = known.and_then(|slot| Some(flows.entry(slot)?.binding));
+        let kept = known.and_then(|slot| Some(flows.side(slot)?.binding()));
         let is_good = |number: &u32| self.snapshot.backend(*number).is_some_and(|backend| backend.is_active);
         let (number, slot) = match kept.filter(is_good) {
             Some(number) => (number, known),
@@ -390,22 +385,28 @@ impl Context<'_> {
         let asks = about.reversed();
         let Ok(key) = K::try_from(asks) else { return Action::NotOurs.into() };
         let slot = flows.peek(&key, self.now_ns);
-        let entry = slot.and_then(|slot| flows.entry(slot));
-        let flow = entry.and_then(|entry| if entry.is_answer() { entry.peer() } else { slot });
-        Decision { flow, ..self.error_action(flows, entry, asks).into() }
+        let side = slot.and_then(|slot| flows.side(slot));
+        let flow = side.and_then(|side| side.asks());
+        Decision { flow, ..self.error_action(flows, side, asks).into() }
     }
 
-    fn error_action<K: Family>(&self, flows: &FlowTable<K>, entry: Option<&Entry<K>>, asks: Tuple) -> Action {
-        if let Some(entry) = entry {
-            if entry.binding == NOBODY {
+    fn error_action<K: Family>(
+        &self,
+        flows: &FlowTable<K>,
+        side: Option<Side<'_, K>>,
+        asks: Tuple,
+    ) -> Action {
+        if let Some(side) = side {
+            if side.binding() == NOBODY {
                 return Action::NotOurs;
             }
-            if let Some(peer) = entry.peer().and_then(|slot| flows.entry(slot)) {
-                return Action::TranslateError((*peer.key()).into());
+            if let Some(peer) = side.peer().and_then(|slot| flows.side(slot)) {
+                return Action::TranslateError(peer.key().into());
             }
-            if let Some(backend) = self.snapshot.backend(entry.binding).filter(|backend| !translates(backend))
+            if let Some(backend) =
+                self.snapshot.backend(side.binding()).filter(|backend| !translates(backend))
             {
-                return Action::Bring(entry.binding, *backend);
+                return Action::Bring(side.binding(), *backend);
             }
         }
         // Nobody remembers: the services' tables know whose answer it was, or to whom the packet went.

@@ -84,5 +84,5 @@ fn keep<K: Family>(flows: &mut FlowTable<K>, key: Tuple, what: u32, now_ns: u64)
 
 fn kept<K: Family>(flows: &FlowTable<K>, key: Tuple, now_ns: u64) -> Option<u32> {
     let key = K::try_from(key).ok()?;
-    Some(flows.entry(flows.peek(&key, now_ns)?)?.binding)
+    Some(flows.side(flows.peek(&key, now_ns)?)?.binding())
 }

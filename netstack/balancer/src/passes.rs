@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use buffer::VECTOR_SIZE;
-use flow::{FlowTable, Home, Newcomer, Observed, Refused, Segment, Slot, V4, V6};
+use flow::{Answers, FlowTable, Home, Newcomer, Observed, Refused, Segment, Slot, V4, V6};
 use rewrite::{
     Fragment, Plain, Refused as Untranslated, Transport, Tuple, View, translate, translate_error,
     translate_first,
@@ -52,7 +52,7 @@ enum Kind {
 struct Lane<K> {
     key: K,
     observed: Observed,
-    home: Home,
+    home: Home<K>,
 }
 
 /// A packet that is left to the third pass.
@@ -191,13 +191,13 @@ impl Lanes {
         for ((packet, kind), (lane4, lane6)) in packets.iter().zip(&mut self.kinds).zip(lanes) {
             *kind = if let Some((key, observed)) = V4::read(packet) {
                 *lane4 = Lane { key, observed, home: flows4.prefetch(&key) };
-                flows4.prefetch_tally(lane4.home);
-                flows4.prefetch_windows(lane4.home);
+                flows4.prefetch_tally(&lane4.home);
+                flows4.prefetch_windows(&lane4.home);
                 Kind::V4
             } else if let Some((key, observed)) = V6::read(packet) {
                 *lane6 = Lane { key, observed, home: flows6.prefetch(&key) };
-                flows6.prefetch_tally(lane6.home);
-                flows6.prefetch_windows(lane6.home);
+                flows6.prefetch_tally(&lane6.home);
+                flows6.prefetch_windows(&lane6.home);
                 Kind::V6
             } else {
                 Kind::Other
@@ -250,21 +250,21 @@ fn swift<K: Family, O: Observer>(
     (index, observer): (usize, &mut O),
 ) -> Result<(), Next> {
     if flows.follows_windows(lane.observed)
-        && let Some(slot) = flows.find_at(lane.home, &lane.key)
+        && let Some(slot) = flows.find_at(&lane.home)
         && !in_window(flows, slot, packet, K::TRANSPORT_OFFSET)
     {
         *verdict = Verdict::Drop(Reason::OutOfWindow);
         return Ok(());
     }
-    let Some(mut found) = flows.find_mut(lane.home, &lane.key) else {
+    let Some(mut found) = flows.find_mut(&lane.home) else {
         let is_usual = plans.get_mut(place).is_some_and(|plan| context.plan(flows, &lane.key, plan));
         return Err(if is_usual { Next::Begin } else { Next::Decide });
     };
-    let (binding, is_answer) = (found.entry.binding, found.entry.is_answer());
+    let ((binding, kept), is_answer) = (found.kept(), found.is_answer());
     let is_bound = binding != NOBODY;
-    let needs_peer = is_bound && (is_answer || !found.entry.keeps_source());
-    if needs_peer || !observer.knows(found.entry.verdict) {
-        let (slot, Some(peer)) = (found.slot, found.entry.peer()) else { return Err(Next::Decide) };
+    let needs_peer = is_bound && (is_answer || !found.side().keeps_source());
+    if needs_peer || !observer.knows(kept) {
+        let (slot, Some(peer)) = (found.slot(), found.side().peer()) else { return Err(Next::Decide) };
         flows.prefetch_slot(peer);
         return Err(Next::ByPeer(slot));
     }
@@ -322,22 +322,23 @@ fn begin<K: Family, O: Observer>(
     (lane, plan): (&Lane<K>, &Plan<K>),
     (index, observer): (usize, &mut O),
 ) -> Option<()> {
-    if flows.find_at(lane.home, &lane.key).is_some() {
+    if flows.find_at(&lane.home).is_some() {
         return None;
     }
     let is_bound = plan.number != NOBODY;
     let backend = if is_bound { Some(context.snapshot.backend(plan.number)?) } else { None };
     let to = backend.filter(|backend| translates(backend)).map(|backend| backend.address);
     let newcomer = |answers| Newcomer {
-        asks: (lane.home, &lane.key),
+        asks: &lane.home,
         answers,
         observed: lane.observed,
         binding: plan.number,
         now_ns: context.now_ns,
     };
     let newcomer = match &plan.keeps {
-        Keeps::Pair(home, answer) => Some(newcomer(Some((*home, answer)))),
-        Keeps::One => Some(newcomer(None)),
+        Keeps::Pair(answers) => Some(newcomer(Answers::Other(answers))),
+        Keeps::Both => Some(newcomer(Answers::Same)),
+        Keeps::One => Some(newcomer(Answers::Elsewhere)),
         Keeps::Nothing => None,
     };
     let room = match newcomer.as_ref().map(|flow| flows.room(flow)) {
@@ -400,9 +401,9 @@ fn by_peer<K: Family, O: Observer>(
     (lane, slot): (&Lane<K>, Slot),
     (index, observer): (usize, &mut O),
 ) -> Option<()> {
-    let entry = flows.entry(slot).filter(|entry| entry.key().is(&lane.key))?;
-    let (binding, is_answer, peer) = (entry.binding, entry.is_answer(), entry.peer()?);
-    let to = flows.entry(peer)?.key().reversed();
+    let side = flows.side(slot).filter(|side| side.key().is(&lane.key))?;
+    let (binding, is_answer, peer) = (side.binding(), side.is_answer(), side.peer()?);
+    let to = flows.side(peer)?.key().reversed();
     let is_bound = binding != NOBODY;
     // Answers of a backend that is gone still reach their clients.
     let is_whole = is_answer || !is_bound || context.snapshot.backend(binding).is_some();
@@ -427,9 +428,6 @@ fn by_peer<K: Family, O: Observer>(
         }
     }
     if !is_bound {
-        if is_answer {
-            flows.copy_verdict(asks, slot);
-        }
         *outcome = Verdict::NotOurs;
         return Some(());
     }
@@ -497,17 +495,17 @@ fn decide<K: Family, O: Observer>(
         // How long a packet is of which this is a fragment nobody knows.
         let has_windows = view.fragment == Fragment::Whole && flows.follows_windows(view.observed());
         if has_windows
-            && let Some(slot) = flows.find_at(seen.home, &seen.key)
+            && let Some(slot) = flows.find_at(&seen.home)
             && !in_window(flows, slot, packet, view.transport_offset)
         {
             return Verdict::Drop(Reason::OutOfWindow);
         }
-        let slot = flows.lookup_at(seen.home, &seen.key, view.observed(), context.now_ns);
+        let slot = flows.lookup_at(&seen.home, view.observed(), context.now_ns);
         let known = slot.and_then(|slot| context.known(flows, slot));
         let decision = known.unwrap_or_else(|| context.new_flow(flows, seen, packet));
         if has_windows
             && decision.is_new
-            && let Some(slot) = flows.find_at(seen.home, &seen.key)
+            && let Some(slot) = flows.find_at(&seen.home)
         {
             let _ = in_window(flows, slot, packet, view.transport_offset);
         }
@@ -524,7 +522,7 @@ fn decide<K: Family, O: Observer>(
         _ => None,
     };
     let speaks = view.fragment != Fragment::Later && !matches!(view.transport, Transport::Error(_));
-    let answers = flow.filter(|_| is_answer).and_then(|slot| flows.entry(slot)?.peer());
+    let answers = flow.filter(|_| is_answer).and_then(|slot| flows.side(slot)?.peer());
     let (verdict, tally) = flow.map_or((None, None), |asks| flows.kept_mut(asks, answers.unwrap_or(asks)));
     // An error is about a flow's packets, and none of them.
     let tally = tally.filter(|_| !matches!(view.transport, Transport::Error(_)));

@@ -252,7 +252,7 @@ fn a_client_that_talks_to_a_backend_by_its_service_and_past_it_from_one_port_is_
     let own: IpAddr = "192.0.2.9".parse().unwrap();
     let backend = ([10, 1, 0, 1], 8080);
     // Whichever comes first keeps the client's address and port.
-    for order in [[(VIP, 80), backend], [backend, (VIP, 80)]] {
+    for (order, entries) in [([(VIP, 80), backend], 4), ([backend, (VIP, 80)], 3)] {
         let (mut balancer, mut builder) = (balancer(), builder());
         let snapshot = snapshot(&mut builder, &json!({}), "nat", &[1]);
         let mut sources = Vec::new();
@@ -275,7 +275,8 @@ fn a_client_that_talks_to_a_backend_by_its_service_and_past_it_from_one_port_is_
             }
         }
         assert_eq!((sources[0], sources[1].ip()), (SocketAddr::from(client(1)), own));
-        assert_eq!(balancer.flows4().counts().live, 4);
+        // One of both directions where nothing is translated.
+        assert_eq!(balancer.flows4().counts().live, entries);
     }
 }
 

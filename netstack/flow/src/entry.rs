@@ -1,15 +1,16 @@
 //! A flow's entry and the cache line it lives in.
 
-use crate::key::{Key, V4, V6};
+use crate::key::{Home, Key, V4, V6};
+use crate::link::{Link, Seen};
 use crate::state::{Observed, State, TimeoutTicks};
-use crate::table::Slot;
 
-/// What the table keeps of a flow.
+/// What the table keeps of a flow, or of one direction of it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Entry<K> {
-    /// Which flow.
+    /// As packets from the lower end say. Which these are, the link tells.
     pub(crate) key: K,
+    /// Of both directions as [`Link::states`] tells.
     pub(crate) state: State,
     /// Of a line's first entry: flows that live in a later line than their home and passed this one.
     pub(crate) passed: u8,
@@ -19,71 +20,45 @@ pub struct Entry<K> {
     pub binding: u32,
     /// What policy found, 0 before it has looked. The owner's own.
     pub verdict: u32,
-    /// One more than the slot of the opposite direction, 0 if there is none; besides, [`ANSWERS`] and [`OTHER_SOURCE`].
-    pub(crate) peer: u32,
+    pub(crate) link: Link,
 }
-
-/// The bit of [`Entry::peer`] that the answering direction has.
-pub(crate) const ANSWERS: u32 = 1 << 31;
-/// The bit of [`Entry::peer`] of flows whose answers go to another address or port than the flow's source.
-pub(crate) const OTHER_SOURCE: u32 = 1 << 30;
 
 const _: () = assert!(size_of::<Entry<V4>>() == 32 && size_of::<Entry<V6>>() == 56);
 const _: () = assert!(size_of::<Line<V4>>() == 64 && size_of::<Line<V6>>() == 64);
 
 impl<K: Key> Entry<K> {
-    /// Which flow.
-    pub fn key(&self) -> &K {
-        &self.key
-    }
-
-    /// How far the flow has come.
-    pub fn state(&self) -> State {
-        self.state
-    }
-
-    /// The slot of the opposite direction, if there is one.
-    pub fn peer(&self) -> Option<Slot> {
-        (self.peer & !(ANSWERS | OTHER_SOURCE)).checked_sub(1).map(Slot)
-    }
-
-    /// True if answers go to the flow's own source, or nothing is known of answers.
-    #[inline(always)]
-    pub fn keeps_source(&self) -> bool {
-        self.peer & OTHER_SOURCE == 0
-    }
-
-    /// True if the flow answers another one, its peer.
-    #[inline(always)]
-    pub fn is_answer(&self) -> bool {
-        self.peer & ANSWERS != 0
-    }
-
     pub(crate) fn is_free(&self) -> bool {
-        self.state == State::Free
+        self.link.is_free()
     }
 
-    /// True if it is this flow's. Free entries have the default key.
+    /// What it is to the packets that are looked for, if the key is theirs.
     #[inline(always)]
-    pub(crate) fn is_of(&self, key: &K) -> bool {
-        self.key.is(key) & !self.is_free()
+    pub(crate) fn seen_by(&self, sought: &Home<K>) -> Seen {
+        self.link.seen_from(sought.is_down)
     }
 
-    /// Follows the flow by nearly every packet: one of an established flow, or of the asking direction of one that is still
-    /// to be answered, which proves nothing. False if there is more to do: then it is as it was.
+    /// The states of both directions if it is of both, or else its own.
+    pub(crate) fn states(&self) -> [State; 2] {
+        if self.link.is_both() { self.link.states(self.state) } else { [self.state; 2] }
+    }
+
+    /// Follows the flow by nearly every packet: one of an established flow that nobody ends, or of the asking direction of one
+    /// that is still to be answered, which proves nothing. False if there is more to do: then it is as it was.
     #[inline(always)]
-    pub(crate) fn follow_usual(&mut self, observed: Observed, now: u32, timeouts: &TimeoutTicks) -> bool {
+    pub(crate) fn follow_usual(
+        &mut self,
+        is_answer: bool,
+        observed: Observed,
+        now: u32,
+        timeouts: &TimeoutTicks,
+    ) -> bool {
         let is_established = matches!(self.state, State::TcpEstablished | State::Established);
-        let waits = self.state.is_unproven() && !self.is_answer() && self.peer().is_some();
-        if !(is_established || waits) || self.has_expired(now) {
+        let waits = || self.state.is_unproven() && !is_answer && self.link.has_answers();
+        let is_usual = (is_established || waits()) && !self.has_expired(now);
+        if !is_usual || self.state.after(observed, is_established) != self.state {
             return false;
         }
-        let state = self.state.after(observed, is_established);
-        if state == State::TcpClosed {
-            return false;
-        }
-        self.state = state;
-        self.expires = now.wrapping_add(timeouts.of(state));
+        self.expires = now.wrapping_add(timeouts.of(self.state));
         true
     }
 
@@ -103,7 +78,7 @@ impl<K: Key> Default for Entry<K> {
             expires: 0,
             binding: 0,
             verdict: 0,
-            peer: 0,
+            link: Link::default(),
         }
     }
 }
@@ -132,10 +107,21 @@ impl<K: Key> Line<K> {
 
     /// Which way is a flow's, found without a branch for each: they would be guessed wrong.
     #[inline(always)]
-    pub(crate) fn way_of(&self, key: &K) -> Option<usize> {
+    pub(crate) fn way_of(&self, sought: &Home<K>) -> Option<usize> {
         let ways = self.ways().iter().zip(0..);
-        let way = ways.fold(K::WAYS, |found, (entry, way)| if entry.is_of(key) { way } else { found });
-        (way < K::WAYS).then_some(way)
+        let way =
+            ways.fold(K::WAYS, |found, (entry, way)| if entry.key.is(&sought.key) { way } else { found });
+        match self.ways().get(way)?.seen_by(sought).is_theirs() {
+            true => Some(way),
+            false => self.way_beside(sought),
+        }
+    }
+
+    /// The same where there is an entry of the opposite direction alone, or a free one that has the key.
+    #[cold]
+    fn way_beside(&self, sought: &Home<K>) -> Option<usize> {
+        let is_theirs = |entry: &Entry<K>| entry.key.is(&sought.key) && entry.seen_by(sought).is_theirs();
+        self.ways().iter().position(is_theirs)
     }
 
     /// Flows that passed this line.

@@ -32,6 +32,12 @@ pub trait Key: Copy + Eq + Default + core::fmt::Debug + sealed::Sealed {
     /// True if the keys are equal, found out in few steps.
     #[doc(hidden)]
     fn is(&self, other: &Self) -> bool;
+    /// The key of answers that come from where this one's packets go to.
+    #[must_use]
+    fn reversed(&self) -> Self;
+    /// Of it and its reversed key that whose source is the lower end, and whether that is the reversed one.
+    #[doc(hidden)]
+    fn upward(&self) -> (Self, bool);
     /// True if its destination is the other's source, address and port.
     #[doc(hidden)]
     fn goes_to(&self, other: &Self) -> bool;
@@ -94,6 +100,36 @@ impl Key for V4 {
     }
 
     #[inline(always)]
+    fn reversed(&self) -> Self {
+        V4 {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
+
+    #[inline(always)]
+    fn upward(&self) -> (Self, bool) {
+        // In words, without a branch: which end is the lower one would be guessed wrong.
+        let (addresses, ports) = (self.addresses(), self.ports());
+        let (other_addresses, other_ports) = (addresses.rotate_left(32), ports.rotate_left(16));
+        let is_down =
+            (addresses > other_addresses) | ((addresses == other_addresses) & (ports > other_ports));
+        let addresses = if is_down { other_addresses } else { addresses };
+        let ports = if is_down { other_ports } else { ports };
+        let key = V4 {
+            source: (addresses as u32).to_ne_bytes(),
+            destination: ((addresses >> 32) as u32).to_ne_bytes(),
+            source_port: ports as u16,
+            destination_port: (ports >> 16) as u16,
+            protocol: self.protocol,
+        };
+        (key, is_down)
+    }
+
+    #[inline(always)]
     fn goes_to(&self, other: &Self) -> bool {
         (self.destination, self.destination_port) == (other.source, other.source_port)
     }
@@ -103,6 +139,11 @@ impl V4 {
     #[inline(always)]
     fn addresses(&self) -> u64 {
         u64::from(u32::from_ne_bytes(self.source)) | u64::from(u32::from_ne_bytes(self.destination)) << 32
+    }
+
+    #[inline(always)]
+    fn ports(&self) -> u32 {
+        u32::from(self.source_port) | u32::from(self.destination_port) << 16
     }
 }
 
@@ -134,8 +175,76 @@ impl Key for V6 {
     }
 
     #[inline(always)]
+    fn reversed(&self) -> Self {
+        V6 {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
+
+    #[inline(always)]
+    fn upward(&self) -> (Self, bool) {
+        let (from, to) = (u128::from_ne_bytes(self.source), u128::from_ne_bytes(self.destination));
+        let is_down = (from > to) | ((from == to) & (self.source_port > self.destination_port));
+        let addresses = (from ^ to) & u128::from(is_down).wrapping_neg();
+        let ports = (self.source_port ^ self.destination_port) & u16::from(is_down).wrapping_neg();
+        let key = V6 {
+            source: (from ^ addresses).to_ne_bytes(),
+            destination: (to ^ addresses).to_ne_bytes(),
+            source_port: self.source_port ^ ports,
+            destination_port: self.destination_port ^ ports,
+            protocol: self.protocol,
+        };
+        (key, is_down)
+    }
+
+    #[inline(always)]
     fn goes_to(&self, other: &Self) -> bool {
         (self.destination, self.destination_port) == (other.source, other.source_port)
+    }
+}
+
+/// What is searched for in a table, and where that begins: the same for both directions of a flow, save for which it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Home<K> {
+    pub(crate) hash: u64,
+    /// From the lower end to the upper one.
+    pub(crate) key: K,
+    /// The packets come from the upper end.
+    pub(crate) is_down: bool,
+}
+
+impl<K: Key> Home<K> {
+    #[inline(always)]
+    pub(crate) fn new(key: &K, secret: [u64; 2]) -> Self {
+        let (key, is_down) = key.upward();
+        Home { hash: key.hash(secret), key, is_down }
+    }
+
+    /// The hash of the key, which is this table's own.
+    #[inline(always)]
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// The key of the packets.
+    #[inline(always)]
+    pub fn key(&self) -> K {
+        if self.is_down { self.key.reversed() } else { self.key }
+    }
+
+    /// The same of packets that come from where these go to; the very same if that is where these come from.
+    #[inline(always)]
+    pub(crate) fn turned(&self) -> Self {
+        Home { is_down: !self.is_down & !self.key.goes_to(&self.key), ..*self }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.key.is(&other.key) & (self.is_down == other.is_down)
     }
 }
 

@@ -5,18 +5,20 @@
 //! 2. [`FlowTable::lookup_batch`] finds the flows of a vector of packets, misses overlapping, and follows their state by TCP flags
 //!    and time ([`State`]);
 //! 3. a miss is decided elsewhere (Maglev, policy) and kept by [`FlowTable::insert`], or by [`FlowTable::insert_pair`] where
-//!    answers come back with other addresses;
+//!    answers pass here too;
 //! 4. [`FlowTable::expire`] walks a few lines at each poll and frees what has gone quiet;
 //! 5. if they are to be, windows of TCP are followed, and a segment that does not fit is told: [`FlowTable::admits`];
 //! 6. while somebody wants to know, [`Tallies`] count what flows carry, and tell of those that end.
 //!
-//! It stores for each flow what its owners give it: a binding (such as a backend), a policy's verdict, the slot of the
-//! opposite direction. It does not parse packets, translate them, or decide anything. A flow that it does not take is
-//! served without it: losing the table costs consistency while backends change, never a packet.
+//! It stores for each flow what its owners give it: a binding (such as a backend), a policy's verdict. It does not parse
+//! packets, translate them, or decide anything. A flow that it does not take is served without it: losing the table costs
+//! consistency while backends change, never a packet.
 //!
 //! # Memory
 //!
-//! An IPv4 flow has 32 bytes, two in a cache line, an IPv6 flow a line of its own. A flow lives in its home line, given by a keyed
+//! An IPv4 flow has 32 bytes, two in a cache line, an IPv6 flow a line of its own. One entry is of both directions where answers
+//! come from where the flow goes to: hash and line are the same for both. Where addresses are translated on the way, answers have
+//! an entry of their own, and each direction knows the other's slot. A flow lives in its home line, given by a keyed
 //! hash, or in one of the next, at most 32 slots on. Each line counts the flows that had to pass it, so that a search ends at the first
 //! line that nobody passed: nearly always the home line. Entries never move, so a slot's number is good as long as its
 //! flow lives. What flows carry is counted beside their entries, in lines that are asked for together with those, and not at all
@@ -37,7 +39,9 @@ extern crate alloc;
 
 mod entry;
 mod key;
+mod link;
 mod probe;
+mod side;
 mod state;
 mod table;
 mod tally;
@@ -49,6 +53,8 @@ mod window;
 pub use entry::Entry;
 pub use key::{Key, V4, V6};
 pub use state::{Observed, State, Timeouts};
-pub use table::{Config, Counts, Error, FlowTable, Found, Home, Newcomer, Refused, Room, Slot};
+pub use table::{
+    Answers, Config, Counts, Error, FlowTable, Found, Home, Newcomer, Refused, Room, Side, Slot,
+};
 pub use tally::{End, Ended, Tallies, Tally};
 pub use window::Segment;

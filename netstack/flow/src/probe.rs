@@ -1,7 +1,7 @@
 //! Where a flow is, and where it may be put.
 
 use crate::entry::{Entry, Line};
-use crate::key::Key;
+use crate::key::{Home, Key};
 
 /// Slots from the first of a flow's home line on in which it can live.
 const WINDOW_SLOTS: usize = 32;
@@ -26,21 +26,21 @@ pub(crate) struct Place {
 
 /// Finds a flow's slot. Expired flows are found too.
 #[inline(always)]
-pub(crate) fn find<K: Key>(lines: &[Line<K>], home: usize, key: &K) -> Option<Place> {
+pub(crate) fn find<K: Key>(lines: &[Line<K>], home: usize, sought: &Home<K>) -> Option<Place> {
     let line = lines.get(home)?;
-    match line.way_of(key) {
+    match line.way_of(sought) {
         Some(way) => Some(Place { line: home, way }),
         None if line.passed() == 0 => None,
-        None => find_beyond(lines, home, key),
+        None => find_beyond(lines, home, sought),
     }
 }
 
 /// The same in the lines after the flow's home.
 #[inline(never)]
-fn find_beyond<K: Key>(lines: &[Line<K>], home: usize, key: &K) -> Option<Place> {
+fn find_beyond<K: Key>(lines: &[Line<K>], home: usize, sought: &Home<K>) -> Option<Place> {
     let window = lines.get(home + 1..)?;
     for (line, index) in window.iter().zip(home + 1..).take(window_lines::<K>() - 1) {
-        if let Some(way) = line.way_of(key) {
+        if let Some(way) = line.way_of(sought) {
             return Some(Place { line: index, way });
         }
         if line.passed() == 0 {
@@ -84,7 +84,7 @@ pub(crate) fn room<K: Key>(lines: &[Line<K>], home: usize, now: u32, taken: Opti
             }
             if entry.is_free() {
                 return Space::Free(place);
-            } else if entry.has_expired(now) && entry.peer().is_none() {
+            } else if entry.has_expired(now) && entry.link.peer().is_none() {
                 return Space::Expired(place);
             } else if entry.state.is_unproven() {
                 // Whether the peer of a quiet one lives is for `FlowTable::expire` to find out.

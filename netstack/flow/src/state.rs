@@ -8,7 +8,7 @@ mod flag {
     pub(super) const ACK: u8 = 16;
 }
 
-/// The state of a flow. Of a pair, each direction has its own.
+/// The state of a flow. Where both directions pass here, each has its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
@@ -94,6 +94,15 @@ impl TimeoutTicks {
     #[inline(always)]
     pub(crate) fn of(&self, state: State) -> u32 {
         self.0[state as usize]
+    }
+
+    /// How long a flow may be silent whose directions are in these states: as long as either of them, and after a RST as if the
+    /// other one were closing too.
+    pub(crate) fn of_both(&self, [one, other]: [State; 2]) -> u32 {
+        match (one, other) {
+            (State::TcpClosed, _) | (_, State::TcpClosed) => self.of(State::TcpClosing),
+            _ => self.of(one).max(self.of(other)),
+        }
     }
 }
 

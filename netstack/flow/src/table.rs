@@ -3,17 +3,20 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::entry::{Entry, Line, OTHER_SOURCE};
+use crate::entry::{Entry, Line};
+pub use crate::key::Home;
 use crate::key::Key;
+use crate::link::{Link, MAX_SLOTS};
 use crate::probe::{self, Place};
+pub use crate::side::{Found, Side, Slot};
 use crate::state::{MAX_TIMEOUT_MS, Observed, State, TimeoutTicks, Timeouts, ticks};
-use crate::tally::{End, Tallies, Tally};
+use crate::tally::{End, Tallies};
 use crate::unproven::Unproven;
 use crate::window::Windows;
 
 mod insert;
 
-pub use insert::{Newcomer, Room};
+pub use insert::{Answers, Newcomer, Room};
 
 /// Part of the table that unproven flows may have: one in this many.
 const UNPROVEN_PART: usize = 4;
@@ -21,18 +24,13 @@ const UNPROVEN_PART: usize = 4;
 const MAX_TURNS: usize = 8;
 /// How many turns before it is an unproven flow's, its line is asked for; and, that having come, its peer's.
 const TURNS_AHEAD: (usize, usize) = (24, 12);
-/// Slots at most: their numbers leave a bit of an entry's peer free.
-const MAX_SLOTS: usize = 1 << 30;
-
-const _: () = assert!(MAX_SLOTS <= OTHER_SOURCE as usize);
-
 /// Keys whose lines are asked for before the first is looked at.
 const BATCH: usize = buffer::VECTOR_SIZE;
 
 /// How a table is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Flows it takes at most; a pair counts twice.
+    /// Flows it takes at most; one whose answers have another key counts twice.
     pub capacity: usize,
     /// Secret of its hash, random: who does not know it cannot choose flows that live in one place.
     pub secret: [u64; 2],
@@ -58,7 +56,7 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Capacity { flows } => write!(f, "a table of {flows} flows: give 1 to some 500 million"),
+            Error::Capacity { flows } => write!(f, "a table of {flows} flows: give 1 to some 130 million"),
             Error::Memory { bytes } => write!(f, "no {bytes} bytes of memory for the connection table"),
         }
     }
@@ -73,54 +71,6 @@ pub enum Refused {
     Full,
     /// Another flow has the key of the answering direction: another port must be chosen.
     AnswerTaken,
-}
-
-/// The number of an entry, good for as long as its flow lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Slot(pub(crate) u32);
-
-impl Slot {
-    /// The number, to be kept where there is room for no more.
-    pub fn number(self) -> u32 {
-        self.0
-    }
-
-    /// The slot of a number that was kept. Whose it is now, the key of its entry tells.
-    pub fn from_number(number: u32) -> Slot {
-        Slot(number)
-    }
-}
-
-/// A flow that has been found, to work with.
-pub struct Found<'a, K> {
-    /// Where it is.
-    pub slot: Slot,
-    /// What is kept of it.
-    pub entry: &'a mut Entry<K>,
-    /// What it has carried, while somebody wants to know.
-    pub tally: Option<&'a mut Tally>,
-    timeouts: &'a TimeoutTicks,
-}
-
-impl<K: Key> Found<'_, K> {
-    /// Follows the flow as a lookup would if it is established, or if that leaves it as unproven as it was. False if not, or
-    /// if it has been quiet for too long: then it is as it was.
-    #[inline(always)]
-    pub fn follow_usual(&mut self, observed: Observed, now_ns: u64) -> bool {
-        self.entry.follow_usual(observed, ticks(now_ns), self.timeouts)
-    }
-}
-
-/// Where a key's search begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Home(u64);
-
-impl Home {
-    /// The hash of the key, which is this table's own.
-    #[inline]
-    pub fn hash(self) -> u64 {
-        self.0
-    }
 }
 
 /// What happened, since the table was made; and how many flows there are.
@@ -203,59 +153,69 @@ impl<K: Key> FlowTable<K> {
     /// Finds the flow of a packet and follows its state. `None` is a miss: no such flow, or it is over and the packet begins another.
     #[inline]
     pub fn lookup(&mut self, key: &K, observed: Observed, now_ns: u64) -> Option<Slot> {
-        self.lookup_from(self.line(self.home(key)), key, observed, ticks(now_ns))
+        self.lookup_from(&self.home(key), observed, ticks(now_ns))
     }
 
-    /// Where the search of a key begins.
+    /// What to look for where, to find a key.
     #[inline(always)]
-    pub fn home(&self, key: &K) -> Home {
-        Home(key.hash(self.secret))
+    pub fn home(&self, key: &K) -> Home<K> {
+        Home::new(key, self.secret)
     }
 
     /// Finds the slot of a key, whether its flow is alive or not, and leaves it as it is.
     #[inline(always)]
-    pub fn find_at(&self, home: Home, key: &K) -> Option<Slot> {
-        probe::find(&self.lines, self.line(home), key).map(slot::<K>)
+    pub fn find_at(&self, home: &Home<K>) -> Option<Slot> {
+        let place = self.find(home)?;
+        let seen = probe::at(&self.lines, place)?.seen_by(home);
+        Some(Slot::of::<K>(place, seen))
+    }
+
+    #[inline(always)]
+    fn find(&self, home: &Home<K>) -> Option<Place> {
+        probe::find(&self.lines, self.line(home), home)
     }
 
     /// Finds the flow of a key, whether it is alive or not, with all that there is of it.
     #[inline(always)]
-    pub fn find_mut(&mut self, home: Home, key: &K) -> Option<Found<'_, K>> {
-        let place = probe::find(&self.lines, self.line(home), key)?;
-        let slot = slot::<K>(place);
+    pub fn find_mut(&mut self, home: &Home<K>) -> Option<Found<'_, K>> {
+        let place = self.find(home)?;
         let entry = probe::at_mut(&mut self.lines, place)?;
-        let tally = self.tallies.as_mut().and_then(|tallies| tallies.of(slot));
-        Some(Found { slot, entry, tally, timeouts: &self.timeouts })
+        let seen = entry.seen_by(home);
+        let tally = self.tallies.as_mut().and_then(|tallies| tallies.of(Slot::of::<K>(place, seen)));
+        Some(Found { place, seen, entry, tally, timeouts: &self.timeouts })
     }
 
     /// [`Found::follow_usual`] of the flow in a slot.
     #[inline(always)]
     pub fn follow_usual(&mut self, slot: Slot, observed: Observed, now_ns: u64) -> bool {
         let Self { lines, timeouts, .. } = self;
-        let entry = probe::at_mut(lines, place::<K>(slot));
-        entry.is_some_and(|entry| entry.follow_usual(observed, ticks(now_ns), timeouts))
+        probe::at_mut(lines, slot.place::<K>()).is_some_and(|entry| {
+            let is_answer = Side { entry, slot }.is_answer();
+            entry.follow_usual(is_answer, observed, ticks(now_ns), timeouts)
+        })
     }
 
     /// Asks for the line of a slot.
     #[inline(always)]
     pub fn prefetch_slot(&self, slot: Slot) {
-        if let Some(line) = self.lines.get(place::<K>(slot).line) {
+        if let Some(line) = self.lines.get(slot.place::<K>().line) {
             buffer::prefetch_write(line);
         }
     }
 
     /// Finds the flow of a key without a packet of it: its state and time stay.
     pub fn peek(&self, key: &K, now_ns: u64) -> Option<Slot> {
-        let place = probe::find(&self.lines, self.line(self.home(key)), key)?;
+        let home = self.home(key);
+        let place = self.find(&home)?;
         let entry = probe::at(&self.lines, place)?;
-        self.is_alive(entry, ticks(now_ns)).then(|| slot::<K>(place))
+        self.is_alive(entry, ticks(now_ns)).then(|| Slot::of::<K>(place, entry.seen_by(&home)))
     }
 
     /// Asks for the line that a search of `key` will look at first.
     #[inline]
-    pub fn prefetch(&self, key: &K) -> Home {
+    pub fn prefetch(&self, key: &K) -> Home<K> {
         let home = self.home(key);
-        if let Some(line) = self.lines.get(self.line(home)) {
+        if let Some(line) = self.lines.get(self.line(&home)) {
             buffer::prefetch_write(line);
         }
         home
@@ -263,8 +223,8 @@ impl<K: Key> FlowTable<K> {
 
     /// [`FlowTable::lookup`] of a key that was prefetched.
     #[inline]
-    pub fn lookup_at(&mut self, home: Home, key: &K, observed: Observed, now_ns: u64) -> Option<Slot> {
-        self.lookup_from(self.line(home), key, observed, ticks(now_ns))
+    pub fn lookup_at(&mut self, home: &Home<K>, observed: Observed, now_ns: u64) -> Option<Slot> {
+        self.lookup_from(home, observed, ticks(now_ns))
     }
 
     /// Looks up a vector of packets, as [`FlowTable::lookup`] one after the other would, with the cache misses of 256 at
@@ -280,39 +240,34 @@ impl<K: Key> FlowTable<K> {
         let now = ticks(now_ns);
         let chunks = keys.chunks(BATCH).zip(observed.chunks(BATCH)).zip(found.chunks_mut(BATCH));
         for ((keys, observed), found) in chunks {
-            let mut homes = [Home::default(); BATCH];
+            let mut homes = [Home::<K>::default(); BATCH];
             for (key, home) in keys.iter().zip(&mut homes) {
                 *home = self.prefetch(key);
             }
-            for (((key, observed), home), found) in keys.iter().zip(observed).zip(&homes).zip(found) {
-                *found = self.lookup_from(self.line(*home), key, *observed, now);
+            for ((observed, home), found) in observed.iter().zip(&homes).zip(found).take(keys.len()) {
+                *found = self.lookup_from(home, *observed, now);
             }
         }
     }
 
-    /// The flow in a slot.
-    #[inline]
-    pub fn entry(&self, slot: Slot) -> Option<&Entry<K>> {
-        probe::at(&self.lines, place::<K>(slot)).filter(|entry| !entry.is_free())
-    }
-
-    /// The same, to change its binding or verdict.
-    #[inline]
-    pub fn entry_mut(&mut self, slot: Slot) -> Option<&mut Entry<K>> {
-        probe::at_mut(&mut self.lines, place::<K>(slot)).filter(|entry| !entry.is_free())
+    /// The direction of a flow in a slot.
+    #[inline(always)]
+    pub fn side(&self, slot: Slot) -> Option<Side<'_, K>> {
+        let entry = probe::at(&self.lines, slot.place::<K>()).filter(|entry| !entry.is_free())?;
+        Some(Side { entry, slot })
     }
 
     /// Has a flow live for so long from now on, up to a day, whatever its state, unless packets of it come.
     pub fn keep(&mut self, slot: Slot, milliseconds: u32, now_ns: u64) {
         let ticks_kept = ticks(u64::from(milliseconds.min(MAX_TIMEOUT_MS)) * 1_000_000);
-        if let Some(entry) = self.entry_mut(slot) {
+        if let Some(entry) = probe::at_mut(&mut self.lines, slot.place::<K>()) {
             entry.expires = ticks(now_ns).wrapping_add(ticks_kept);
         }
     }
 
     /// Ends a flow, and its peer.
     pub fn remove(&mut self, slot: Slot) {
-        self.remove_at(place::<K>(slot), End::Forced);
+        self.remove_at(slot.place::<K>(), End::Forced);
     }
 
     /// Frees what has been quiet for too long in the next `lines` cache lines. Called often with a few, it
@@ -349,11 +304,15 @@ impl<K: Key> FlowTable<K> {
         self.timeouts = TimeoutTicks::new(timeouts);
     }
 
-    /// All flows, the expired ones that nobody has come across yet among them.
-    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Entry<K>)> + '_ {
+    /// All entries, those of expired flows that nobody has come across yet among them; one that is of both directions as the
+    /// asking one.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, Side<'_, K>)> + '_ {
         self.lines.iter().zip(0..).flat_map(|(line, index)| {
             let entries = line.ways().iter().zip(0..).filter(|(entry, _)| !entry.is_free());
-            entries.map(move |(entry, way)| (slot::<K>(Place { line: index, way }), entry))
+            entries.map(move |(entry, way)| {
+                let slot = Slot::at::<K>(Place { line: index, way });
+                (slot, Side { entry, slot })
+            })
         })
     }
 
@@ -385,66 +344,100 @@ impl<K: Key> FlowTable<K> {
     }
 
     #[inline(always)]
-    pub(crate) fn line(&self, home: Home) -> usize {
-        probe::home(home.0, self.homes)
+    pub(crate) fn line(&self, home: &Home<K>) -> usize {
+        probe::home(home.hash, self.homes)
     }
 
     #[inline(always)]
-    fn lookup_from(&mut self, home: usize, key: &K, observed: Observed, now: u32) -> Option<Slot> {
-        let place = probe::find(&self.lines, home, key)?;
+    fn lookup_from(&mut self, home: &Home<K>, observed: Observed, now: u32) -> Option<Slot> {
+        let place = self.find(home)?;
         let entry = probe::at_mut(&mut self.lines, place)?;
-        match entry.follow_usual(observed, now, &self.timeouts) {
-            true => Some(slot::<K>(place)),
-            false => self.follow(place, observed, now),
+        let seen = entry.seen_by(home);
+        let slot = Slot::of::<K>(place, seen);
+        match entry.follow_usual(seen.is_answer(), observed, now, &self.timeouts) {
+            true => Some(slot),
+            false => self.follow(slot, observed, now),
         }
     }
 
     /// The rest of a lookup: flows that packets prove or end, or that have expired.
-    fn follow(&mut self, at: Place, observed: Observed, now: u32) -> Option<Slot> {
-        let entry = probe::at(&self.lines, at)?;
-        if entry.state.is_over(observed) || !self.is_alive(entry, now) {
+    fn follow(&mut self, slot: Slot, observed: Observed, now: u32) -> Option<Slot> {
+        let side = self.side(slot)?;
+        let before = side.state();
+        if before.is_over(observed) || !self.is_alive(side.entry, now) {
             return None;
         }
-        let proves = match entry.peer() {
+        let proves = match side.peer() {
             None => true,
-            Some(_) => entry.is_answer() && State::is_proof(observed),
+            Some(_) => side.is_answer() && State::is_proof(observed),
         };
+        let after = before.after(observed, proves);
         // What an answer proves of its own direction it proves of the other one too.
-        let peer = entry.peer().filter(|_| proves && entry.state.is_unproven());
-        let entry = probe::at_mut(&mut self.lines, at)?;
-        let before = entry.state;
-        entry.state = before.after(observed, proves);
-        entry.expires = now.wrapping_add(self.timeouts.of(entry.state));
+        let is_proven = before.is_unproven() && !after.is_unproven();
+        match side.entry.link.is_both() {
+            true => self.set_both(slot, after, is_proven, now),
+            false => self.set_one(slot, after, is_proven, now),
+        }
+        Some(slot)
+    }
+
+    /// One direction of an entry of both has another state now.
+    fn set_both(&mut self, slot: Slot, after: State, is_proven: bool, now: u32) {
+        let Some(entry) = probe::at_mut(&mut self.lines, slot.place::<K>()) else { return };
+        let (before, mut states) = (entry.state, entry.states());
+        let this = usize::from(slot.is_turned());
+        states[this] = after;
+        if is_proven {
+            states[1 - this] = states[1 - this].after_answer();
+        }
+        (entry.link, entry.state) = entry.link.with_states(states);
+        entry.expires = now.wrapping_add(self.timeouts.of_both(states));
         let after = entry.state;
         self.count_change(before, after);
-        if let Some(peer) = peer.and_then(|slot| probe::at_mut(&mut self.lines, place::<K>(slot))) {
-            let before = peer.state;
-            peer.state = before.after_answer();
-            peer.expires = now.wrapping_add(self.timeouts.of(peer.state));
-            let after = peer.state;
-            self.count_change(before, after);
+    }
+
+    /// A direction that has an entry of its own has another state now.
+    fn set_one(&mut self, slot: Slot, after: State, is_proven: bool, now: u32) {
+        let peer = self.set_state(slot, after, now).and_then(Link::peer);
+        let Some(peer) = peer.and_then(|peer| self.side(peer)) else { return };
+        let (slot, before) = (peer.slot, peer.state());
+        if is_proven {
+            let _ = self.set_state(slot, before.after_answer(), now);
         } else if after == State::TcpClosed {
-            self.follow_reset(at, now);
+            self.follow_reset(slot, now);
         }
-        Some(slot::<K>(at))
+    }
+
+    /// Returns what the entry has to do with the opposite direction.
+    fn set_state(&mut self, slot: Slot, after: State, now: u32) -> Option<Link> {
+        let entry = probe::at_mut(&mut self.lines, slot.place::<K>())?;
+        let before = core::mem::replace(&mut entry.state, after);
+        entry.expires = now.wrapping_add(self.timeouts.of(after));
+        let link = entry.link;
+        self.count_change(before, after);
+        Some(link)
     }
 
     /// The other direction of a flow that was reset is not waited for as if it were established.
     #[cold]
-    fn follow_reset(&mut self, at: Place, now: u32) {
+    fn follow_reset(&mut self, peer: Slot, now: u32) {
         let closing = self.timeouts.of(State::TcpClosing);
-        let peer = probe::at(&self.lines, at).and_then(Entry::peer);
-        if let Some(peer) = peer.and_then(|slot| probe::at_mut(&mut self.lines, place::<K>(slot)))
+        if let Some(peer) = probe::at_mut(&mut self.lines, peer.place::<K>())
             && peer.expires.wrapping_sub(now) as i32 > closing as i32
         {
             peer.expires = now.wrapping_add(closing);
         }
     }
 
+    /// The entry of the opposite direction, if there is another one.
+    fn peer_of(&self, entry: &Entry<K>) -> Option<&Entry<K>> {
+        probe::at(&self.lines, entry.link.peer()?.place::<K>())
+    }
+
     /// True if a packet that would begin a flow may have the place of this one, which is over in both directions.
     fn gives_way(&self, entry: &Entry<K>, observed: Observed) -> bool {
-        let peer = entry.peer().and_then(|slot| probe::at(&self.lines, place::<K>(slot)));
-        entry.state.is_over(observed) && peer.is_none_or(|peer| peer.state.is_over(observed))
+        let peer = self.peer_of(entry).map(|peer| peer.state);
+        entry.states().into_iter().chain(peer).all(|state| state.is_over(observed))
     }
 
     fn count_change(&mut self, before: State, after: State) {
@@ -454,24 +447,23 @@ impl<K: Key> FlowTable<K> {
 
     /// True if the flow, or its peer, has not been quiet for too long.
     fn is_alive(&self, entry: &Entry<K>, now: u32) -> bool {
-        let peer = entry.peer().and_then(|slot| probe::at(&self.lines, place::<K>(slot)));
-        !entry.has_expired(now) || peer.is_some_and(|peer| !peer.has_expired(now))
+        !entry.has_expired(now) || self.peer_of(entry).is_some_and(|peer| !peer.has_expired(now))
     }
 
-    fn remove_key(&mut self, (home, key): (Home, &K)) {
-        if let Some(place) = probe::find(&self.lines, self.line(home), key) {
+    fn remove_key(&mut self, home: &Home<K>) {
+        if let Some(place) = self.find(home) {
             self.remove_at(place, End::Idle);
         }
     }
 
     fn remove_at(&mut self, at: Place, end: End) {
-        let peer = probe::at(&self.lines, at).and_then(Entry::peer);
+        let peer = probe::at(&self.lines, at).and_then(|entry| entry.link.peer());
         if self.tallies.is_some() {
-            self.note_end(at, peer, end);
+            self.note_end(Slot::at::<K>(at), end);
         }
         self.free(at);
         if let Some(peer) = peer {
-            self.free(place::<K>(peer));
+            self.free(peer.place::<K>());
         }
     }
 
@@ -482,18 +474,7 @@ impl<K: Key> FlowTable<K> {
         *entry = Entry { passed: entry.passed, ..Entry::default() };
         self.count_change(state, State::Free);
         self.counts.live -= 1;
-        let home = self.line(self.home(&key));
+        let home = self.line(&self.home(&key));
         probe::count_passed(&mut self.lines, home, at.line, -1);
     }
-}
-
-#[inline(always)]
-pub(crate) fn slot<K: Key>(place: Place) -> Slot {
-    Slot((place.line * K::WAYS + place.way) as u32)
-}
-
-#[inline(always)]
-pub(crate) fn place<K: Key>(slot: Slot) -> Place {
-    let number = slot.0 as usize;
-    Place { line: number / K::WAYS, way: number % K::WAYS }
 }

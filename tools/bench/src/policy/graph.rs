@@ -174,8 +174,8 @@ impl Rig {
         let _ = fib4.insert(everything, 1).context("a route does not fit")?;
         let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(NoWake));
         let _ = shared.publish(tables(1)?);
-        // A flow has two entries, and until they are answered flows may have an eighth of the table.
-        let capacity = flows.map_or(CAPACITY, |flows| flows * 16);
+        // Until they are answered flows may have an eighth of the table.
+        let capacity = flows.map_or(CAPACITY, |flows| flows * 8);
         let tcp_opening_ms = (OPENING_NS / 1_000_000) as u32;
         let timeouts = Timeouts { tcp_opening_ms, ..Timeouts::default() };
         let of = |capacity| Config { capacity, secret: [3, 4], timeouts };
@@ -242,7 +242,7 @@ pub(super) fn measure(name: String, workload: Workload, rounds: usize) -> Result
         }
         measured = (0, ACK);
         let counts = rig.shared.flow_counters(0).ipv4;
-        ensure!(counts.live >= 2 * flows && counts.unproven == 0, "{counts:?} of {flows} flows");
+        ensure!(counts.live >= flows && counts.unproven == 0, "{counts:?} of {flows} flows");
     }
     for _ in 0..WARM_UP_ROUNDS {
         let _ = rig.run(measured, ROUND_PACKETS, &clock);
