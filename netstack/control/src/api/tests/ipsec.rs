@@ -155,6 +155,8 @@ fn way_out(api: &mut Api, seconds: u64) -> (Value, String) {
     let now_ns = api.node.now_ns;
     api.node.router.poll(now_ns);
     let outbound = api.get("/v1/ipsec/tunnels")["tunnels"][0]["outbound"].clone();
+    let verified = api.get("/v1/ipsec/verify?prefix=10.9.0.0/16");
+    assert_eq!(verified["encrypted"], outbound != Value::Null, "{verified}");
     let metrics = api.ask("GET", "/metrics", "").body;
     let up = metrics.lines().find(|line| line.starts_with("fairlead_ipsec_tunnel_up{"));
     (outbound, up.unwrap().rsplit_once(' ').unwrap().1.to_owned())
@@ -175,6 +177,42 @@ fn a_tunnel_is_down_once_its_association_has_expired() {
     out["spi"] = json!(5001);
     assert_eq!(api.ask_with("PUT", PATH, JSON, &out.to_string()).status, 200);
     assert_eq!(way_out(&mut api, 1), (json!("b"), "1".into()));
+}
+
+/// Number and IV of the next packet of the tunnel.
+fn next_number_and_iv(api: &Api) -> (u32, u64) {
+    let snapshot = api.node.shared.ipsec();
+    let sa = snapshot.outbound(::ipsec::TunnelId(0)).expect("it encrypts");
+    let packet = [&[0x45, 0, 0, 20][..], &[1; 16]].concat();
+    let mut packets = [buffer::BufferPool::from_heap(4).cache().copy(&packet).unwrap()];
+    let mut results = [Ok(())];
+    ::ipsec::encapsulate(snapshot.suite(), &mut packets, &[Some(sa)], 0, &mut results);
+    assert_eq!(results, [Ok(())]);
+    let outer = packets[0].data();
+    let number = u32::from_be_bytes(outer[24..28].try_into().unwrap());
+    (number, u64::from_be_bytes(outer[28..36].try_into().unwrap()))
+}
+
+/// A tunnel that changes makes its associations again, under the keys that they have: no number comes twice, and IVs begin elsewhere.
+#[test]
+fn an_association_that_is_made_again_repeats_neither_numbers_nor_ivs() {
+    let mut api = Api::new();
+    let mut config = with_tunnel();
+    let mut out = association(5000);
+    out["direction"] = json!("out");
+    config["ipsec"]["associations"] = json!([out]);
+    let mut seen = Vec::new();
+    for ttl in [64, 63, 62] {
+        config["ipsec"]["tunnels"][0]["ttl"] = json!(ttl);
+        let answer = api.ask_with("PUT", "/v1/config", JSON, &config.to_string());
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        seen.extend([next_number_and_iv(&api), next_number_and_iv(&api)]);
+    }
+    assert!(seen.is_sorted_by_key(|(number, _)| *number), "{seen:x?}");
+    // Workers may have taken numbers that control does not know of.
+    assert!(seen[2].0 > seen[1].0 + 60_000 && seen[4].0 > seen[3].0 + 60_000, "{seen:x?}");
+    let bases: BTreeSet<u64> = seen.iter().map(|(number, iv)| iv.wrapping_sub(u64::from(*number))).collect();
+    assert_eq!(bases.len(), 3, "{seen:x?}");
 }
 
 /// Padding ends where the path does, with an interface and without.
