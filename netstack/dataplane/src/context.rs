@@ -76,6 +76,8 @@ pub(crate) struct Scratch {
     pub(crate) beginning: Beginning,
     /// Where packets of several segments are encrypted and decrypted.
     pub(crate) long: ipsec::Long,
+    /// Has SAs whose packets no other worker encrypts.
+    pub(crate) claimant: ipsec::Claimant,
     /// What is done with before flows are looked for.
     pub(crate) untracked: [Option<Judged>; VECTOR_SIZE],
 }
@@ -94,6 +96,7 @@ impl Scratch {
             identification: worker as u32,
             beginning: Beginning::new(),
             long: ipsec::Long::new(),
+            claimant: ipsec::Claimant::new(),
             untracked: [None; VECTOR_SIZE],
         })
     }

@@ -182,7 +182,7 @@ fn open<'s>(
         let _ = (take(&mut packets, skipped), take(&mut extended, skipped));
         let (packets, extended) = (take(&mut packets, range.len()), take(&mut extended, range.len()));
         let Some(sa) = run.sa else { continue };
-        let is_usable = sa.is_usable(now_ns);
+        let is_usable = sa.may_receive(now_ns);
         let usual = (is_usable && sa.how.is_usual).then(|| Usual::new(sa));
         let columns = packets.iter_mut().zip(&heads[range.clone()]).zip(&mut results[range.clone()]);
         let columns = columns.zip(&mut numbers[range]).zip(extended);

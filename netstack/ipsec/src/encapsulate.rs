@@ -7,7 +7,7 @@ use crate::cipher::Cipher;
 use crate::jobs::{AeadParts, CHUNK, ExtendedHeader, Jobs, UsualJob, take};
 use crate::outer::{Inner, OuterIpv4, Place, leave_checksum, rewrite_ip};
 use crate::sa::{ESP_HEADER_BYTES, HARD_EXPIRED, TRAILER_BYTES};
-use crate::{EspError, Sa};
+use crate::{Claimant, EspError, Sa};
 use buffer::{Buf, Flags};
 use core::ptr;
 use crypto::cbc_hmac::BLOCK_BYTES;
@@ -24,9 +24,10 @@ pub(crate) const MAX_PACKET_BYTES: usize = 65_535;
 /// [`Long`](crate::Long). A packet with another error is to be dropped; a packet without is an outer IP packet, and over IPv6 in UDP one whose checksum is still to be
 /// completed ([`Flags::TX_CSUM`]).
 ///
-/// `results` and `sas` have a place for each packet.
+/// `claimant` is the worker's. `results` and `sas` have a place for each packet.
 pub fn encapsulate(
     suite: &Suite,
+    claimant: &Claimant,
     packets: &mut [Buf],
     sas: &[Option<&Sa>],
     now_ns: u64,
@@ -34,13 +35,14 @@ pub fn encapsulate(
 ) {
     let chunks = packets.chunks_mut(CHUNK).zip(sas.chunks(CHUNK)).zip(results.chunks_mut(CHUNK));
     for ((packets, sas), results) in chunks {
-        chunk(suite, packets, sas, now_ns, results);
+        chunk(suite, claimant, packets, sas, now_ns, results);
     }
 }
 
 #[inline(always)]
 fn chunk(
     suite: &Suite,
+    claimant: &Claimant,
     packets: &mut [Buf],
     sas: &[Option<&Sa>],
     now_ns: u64,
@@ -59,7 +61,7 @@ fn chunk(
             extended: take(&mut extended, length),
         };
         match sa {
-            Some(sa) => wrap_run(sa, run, &mut jobs, now_ns),
+            Some(sa) => wrap_run(sa, claimant, run, &mut jobs, now_ns),
             None => run.results.fill(Err(EspError::NoSa)),
         }
         place += length;
@@ -85,13 +87,13 @@ struct Run<'r, 'p> {
 
 /// Gives numbers, headers and trailers to packets of one SA.
 #[inline(always)]
-fn wrap_run<'p>(sa: &'p Sa, run: Run<'_, 'p>, jobs: &mut Jobs<'p>, now_ns: u64) {
+fn wrap_run<'p>(sa: &'p Sa, claimant: &Claimant, run: Run<'_, 'p>, jobs: &mut Jobs<'p>, now_ns: u64) {
     let Run { place, packets, results, extended } = run;
-    if !sa.is_usable(now_ns) {
+    if !sa.may_send(now_ns) {
         return refuse_all(sa, results, EspError::Expired);
     }
     sa.cipher.prefetch(packets.first().map_or(0, Buf::len));
-    let numbers = sa.sequence.take(packets.len() as u32);
+    let numbers = sa.sequence.take(claimant, packets.len() as u32);
     let granted = (numbers.end - numbers.start) as usize;
     if granted < packets.len() {
         sa.raise(HARD_EXPIRED);
@@ -113,7 +115,7 @@ fn wrap_run<'p>(sa: &'p Sa, run: Run<'_, 'p>, jobs: &mut Jobs<'p>, now_ns: u64) 
             *result = wrapped.note(sa, inner_bytes, pushed);
         }
     }
-    sa.count_sent(wrapped.bytes, now_ns);
+    sa.count_sent(claimant, wrapped.bytes, now_ns);
 }
 
 /// What was made ready for the cipher.

@@ -56,5 +56,5 @@ pub use replay::Window;
 pub use sa::{Entropy, Sa, SaCounters};
 pub use secret::SecretBytes;
 pub use selector::{PacketFacts, Selector};
-pub use sequence::Sequence;
+pub use sequence::{Claimant, Sequence};
 pub use snapshot::{Snapshot, Tunnel};

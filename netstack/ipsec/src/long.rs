@@ -9,7 +9,7 @@ use crate::inner::accept;
 use crate::jobs::{ExtendedHeader, Jobs};
 use crate::outer::fill_checksum;
 use crate::sa::HARD_EXPIRED;
-use crate::{EspError, Sa, Snapshot};
+use crate::{Claimant, EspError, Sa, Snapshot};
 use alloc::boxed::Box;
 use alloc::vec;
 use buffer::Buf;
@@ -46,23 +46,25 @@ impl Long {
     pub fn encapsulate(
         &mut self,
         suite: &Suite,
+        claimant: &Claimant,
         packet: &mut Buf,
         sa: &Sa,
         now_ns: u64,
     ) -> Result<&[u8], EspError> {
-        let sealed = self.seal(suite, packet, sa, now_ns).inspect_err(|error| sa.refuse(*error))?;
-        sa.count_sent(packet.total_len() as u64, now_ns);
+        let sealed = self.seal(suite, claimant, packet, sa, now_ns).inspect_err(|error| sa.refuse(*error))?;
+        sa.count_sent(claimant, packet.total_len() as u64, now_ns);
         Ok(&self.bytes[sealed])
     }
 
     fn seal(
         &mut self,
         suite: &Suite,
+        claimant: &Claimant,
         packet: &mut Buf,
         sa: &Sa,
         now_ns: u64,
     ) -> Result<Range<usize>, EspError> {
-        if !sa.is_usable(now_ns) {
+        if !sa.may_send(now_ns) {
             return Err(EspError::Expired);
         }
         packet.complete_checksum().map_err(|_| EspError::Malformed)?;
@@ -72,7 +74,7 @@ impl Long {
         let wrapping = Wrapping::new(sa, inner)?;
         let range = FRONT - wrapping.before..end + wrapping.added;
         let bytes = self.bytes.get_mut(range.clone()).ok_or(EspError::TooLong)?;
-        let number = sa.sequence.take(1).next().ok_or_else(|| {
+        let number = sa.sequence.take(claimant, 1).next().ok_or_else(|| {
             sa.raise(HARD_EXPIRED);
             sa.why_no_number()
         })?;
@@ -106,7 +108,7 @@ impl Long {
         let (spi, head) = locate_in(bytes)?;
         let sa = snapshot.inbound(spi).ok_or(EspError::UnknownSpi)?;
         let opened = (|| {
-            let number = examine(sa, bytes, head, sa.is_usable(now_ns))?;
+            let number = examine(sa, bytes, head, sa.may_receive(now_ns))?;
             let esp = bytes.get_mut(usize::from(head.place.esp)..).ok_or(EspError::Malformed)?;
             if !is_authentic(snapshot.suite(), sa, number, esp)? {
                 return Err(EspError::AuthenticationFailed);

@@ -4,8 +4,10 @@ use crate::cipher::Cipher;
 use crate::inner::{flags, mark};
 use crate::params::{DfPolicy, DscpPolicy, EcnPolicy, Limits, TtlPolicy};
 use crate::peer::Peer;
-use crate::{Direction, EspError, Mode, SaError, SaId, SaParameters, Sequence, TunnelId, Window};
-use buffer::{Buf, prefetch_read, prefetch_write};
+use crate::{
+    Claimant, Direction, EspError, Lifetimes, Mode, SaError, SaId, SaParameters, Sequence, TunnelId, Window,
+};
+use buffer::{Buf, prefetch_write};
 use core::array;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
@@ -71,9 +73,13 @@ pub(crate) const HARD_EXPIRED: u32 = 1 << 1;
 /// in pairs, which processors fetch together.
 #[repr(C, align(128))]
 pub struct Sa {
-    /// Outer IP header and UDP header; lengths and checksum are of an empty packet. Where the peer may move, its IPv4
-    /// address is left out.
-    pub(crate) template: [u8; MAX_OUTER_BYTES],
+    pub(crate) how: How,
+    /// The longest outer packet of the path, as far as routers on the way have told.
+    pub(crate) path_mtu: AtomicU16,
+    pub(crate) iv_base: u64,
+    hard: Threshold,
+    pub(crate) sequence: Sequence,
+    use_: Use,
     /// Bytes of `template` in use.
     pub(crate) outer_bytes: u8,
     pub(crate) iv_bytes: u8,
@@ -82,17 +88,19 @@ pub struct Sa {
     /// In network byte order.
     pub(crate) spi: [u8; 4],
     pub(crate) salt: [u8; 4],
+    /// Outer IP header and UDP header; lengths and checksum are of an empty packet. Where the peer may move, its IPv4
+    /// address is left out.
+    pub(crate) template: [u8; MAX_OUTER_BYTES],
     pub(crate) tunnel: TunnelId,
-    pub(crate) how: How,
-    pub(crate) iv_base: u64,
-    pub(crate) sequence: Sequence,
-    pub(crate) use_: Use,
-    limits: Lifetime,
-    pub(crate) flags: AtomicU32,
-    /// The longest outer packet of the path, as far as routers on the way have told.
-    pub(crate) path_mtu: AtomicU16,
+    flags: AtomicU32,
     /// What inner packets are padded to at most.
     pad_limit: AtomicU16,
+    /// Less the numbers given: packets that passed. So an outbound SA counts them by giving numbers; what took one and did not
+    /// pass is subtracted here.
+    packets_less_numbers: AtomicU64,
+    hard_packets: u64,
+    soft: Threshold,
+    soft_packets: u64,
     pub(crate) window: Window,
     pub(crate) cipher: Cipher,
     /// Where the peer of an SA in UDP was last seen.
@@ -104,9 +112,10 @@ pub struct Sa {
     parameters: SaParameters,
 }
 
-const _: () = assert!(core::mem::offset_of!(Sa, how) == 64);
-const _: () = assert!(core::mem::offset_of!(Sa, limits) == 128);
-const _: () = assert!(core::mem::offset_of!(Sa, window) <= 192);
+// What sends over IPv4 needs the first 128 bytes, and what receives two lines more.
+const _: () = assert!(core::mem::offset_of!(Sa, template) + size_of::<Ipv4>() <= 128);
+const _: () = assert!(core::mem::offset_of!(Sa, use_) >= 64 && core::mem::offset_of!(Sa, how) == 0);
+const _: () = assert!(core::mem::offset_of!(Sa, window) >= 192);
 const _: () = assert!(core::mem::offset_of!(Sa, cipher) == 256);
 
 /// How packets are treated: the parameters that the data path asks for.
@@ -129,25 +138,17 @@ pub(crate) struct How {
 }
 
 /// Counters.
-pub(crate) struct Use {
-    /// Less the last sequence number: packets that passed. So an outbound SA counts them by giving numbers; what took one and
-    /// did not pass is subtracted here.
-    packets_less_sequence: AtomicU64,
+#[derive(Default)]
+struct Use {
     bytes: AtomicU64,
+    /// Those that the owner of the sequence numbers counted, which alone writes this.
+    owners_bytes: AtomicU64,
     last_used_ns: AtomicU64,
 }
 
-/// Lifetimes.
-#[derive(Clone, Copy, Debug)]
-struct Lifetime {
-    soft: Threshold,
-    hard: Threshold,
-}
-
-/// What may not be passed; `u64::MAX` where there is no limit.
+/// What may not be passed; `u64::MAX` where there is no limit. Packets are counted apart.
 #[derive(Clone, Copy, Debug)]
 struct Threshold {
-    packets: u64,
     bytes: u64,
     at_ns: u64,
 }
@@ -156,16 +157,12 @@ impl Threshold {
     fn new(limits: Limits, now_ns: u64) -> Self {
         let at_ns =
             limits.seconds.map(|seconds| now_ns.saturating_add(seconds.saturating_mul(NS_PER_SECOND)));
-        Self {
-            packets: limits.packets.unwrap_or(u64::MAX),
-            bytes: limits.bytes.unwrap_or(u64::MAX),
-            at_ns: at_ns.unwrap_or(u64::MAX),
-        }
+        Self { bytes: limits.bytes.unwrap_or(u64::MAX), at_ns: at_ns.unwrap_or(u64::MAX) }
     }
 
     #[inline]
-    fn is_reached(&self, packets: u64, bytes: u64, now_ns: u64) -> bool {
-        packets >= self.packets || bytes >= self.bytes || now_ns >= self.at_ns
+    fn is_reached(&self, bytes: u64, now_ns: u64) -> bool {
+        bytes >= self.bytes || now_ns >= self.at_ns
     }
 }
 
@@ -191,34 +188,32 @@ impl Sa {
         let (cipher, salt) = Cipher::new(parameters.algorithm, key.expose(), &entropy.iv_key)?;
         let last = parameters.last_sequence;
         // So no worker can give more numbers than the lifetime has packets.
-        let lifetime = parameters.lifetimes.hard.packets.unwrap_or(u64::MAX);
-        let limit = last_number(parameters.esn).min(last.saturating_add(lifetime));
+        let Lifetimes { soft, hard } = parameters.lifetimes;
+        let [soft_packets, hard_packets] = [soft, hard].map(|limits| limits.packets.unwrap_or(u64::MAX));
+        let limit = last_number(parameters.esn).min(last.saturating_add(hard_packets));
         let (template, outer_bytes) = template(&parameters);
         let algorithm = parameters.algorithm;
         Ok(Self {
-            template,
+            how: How::new(&parameters),
+            path_mtu: AtomicU16::new(u16::MAX),
+            iv_base: entropy.iv_base,
+            hard: Threshold::new(hard, now_ns),
+            sequence: Sequence::new(last, limit),
+            use_: Use::default(),
             outer_bytes,
             iv_bytes: algorithm.iv_bytes() as u8,
             icv_bytes: algorithm.icv_bytes() as u8,
             block_bytes: algorithm.block_bytes() as u8,
             spi: parameters.spi.to_be_bytes(),
             salt,
+            template,
             tunnel: parameters.tunnel,
-            how: How::new(&parameters),
-            iv_base: entropy.iv_base,
-            sequence: Sequence::new(last, limit),
-            use_: Use {
-                packets_less_sequence: AtomicU64::new(last.wrapping_neg()),
-                bytes: AtomicU64::new(0),
-                last_used_ns: AtomicU64::new(0),
-            },
-            limits: Lifetime {
-                soft: Threshold::new(parameters.lifetimes.soft, now_ns),
-                hard: Threshold::new(parameters.lifetimes.hard, now_ns),
-            },
             flags: AtomicU32::new(0),
-            path_mtu: AtomicU16::new(u16::MAX),
             pad_limit: AtomicU16::new(u16::MAX),
+            packets_less_numbers: AtomicU64::new(last.wrapping_neg()),
+            hard_packets,
+            soft: Threshold::new(soft, now_ns),
+            soft_packets,
             window: Window::new(parameters.replay_window, last),
             peer: Peer::new(SocketAddr::new(
                 parameters.remote,
@@ -303,7 +298,7 @@ impl Sa {
         };
         SaCounters {
             packets: self.packets(),
-            bytes: self.use_.bytes.load(Relaxed),
+            bytes: self.bytes(),
             last_sequence,
             errors: array::from_fn(|number| self.audit.errors[number].load(Relaxed)),
             last_error: self.audit.last.load(Relaxed).checked_sub(1).and_then(EspError::from_number),
@@ -357,9 +352,8 @@ impl Sa {
     /// Asks for the cache lines that encapsulation begins with.
     #[inline(always)]
     pub fn prefetch(&self) {
-        prefetch_read(&self.template);
-        prefetch_write(&self.sequence);
-        prefetch_read(&self.limits);
+        prefetch_write(&self.how);
+        prefetch_write(&self.use_);
         self.cipher.prefetch_kind();
     }
 
@@ -367,6 +361,7 @@ impl Sa {
     #[inline(always)]
     pub(crate) fn prefetch_inbound(&self) {
         self.prefetch();
+        prefetch_write(&self.packets_less_numbers);
         prefetch_write(&self.window);
     }
 
@@ -401,18 +396,33 @@ impl Sa {
     /// Packets that passed.
     #[inline]
     fn packets(&self) -> u64 {
-        self.sequence.last().wrapping_add(self.use_.packets_less_sequence.load(Relaxed))
+        self.sequence.given().wrapping_add(self.packets_less_numbers.load(Relaxed))
     }
 
-    /// Whether it may still carry packets.
+    /// Bytes of them.
     #[inline]
-    pub(crate) fn is_usable(&self, now_ns: u64) -> bool {
-        let (packets, bytes) = (self.packets(), self.use_.bytes.load(Relaxed));
-        let expired = self.limits.hard.is_reached(packets, bytes, now_ns);
+    fn bytes(&self) -> u64 {
+        self.use_.bytes.load(Relaxed) + self.use_.owners_bytes.load(Relaxed)
+    }
+
+    /// Whether it may still send packets. How many, its sequence numbers tell.
+    #[inline]
+    pub(crate) fn may_send(&self, now_ns: u64) -> bool {
+        let expired = self.hard.is_reached(self.bytes(), now_ns);
         if expired {
             self.raise(HARD_EXPIRED);
         }
         !expired
+    }
+
+    /// Whether it may still receive packets.
+    #[inline]
+    pub(crate) fn may_receive(&self, now_ns: u64) -> bool {
+        if self.packets() >= self.hard_packets {
+            self.raise(HARD_EXPIRED);
+            return false;
+        }
+        self.may_send(now_ns)
     }
 
     /// Why there is no number for a packet.
@@ -424,19 +434,21 @@ impl Sa {
 
     /// Counts packets that passed. Their number is counted with their sequence numbers.
     #[inline]
-    pub(crate) fn count_sent(&self, bytes: u64, now_ns: u64) {
-        let bytes = self.use_.bytes.fetch_add(bytes, Relaxed) + bytes;
-        self.use_.last_used_ns.store(now_ns, Relaxed);
-        if self.limits.soft.is_reached(self.packets(), bytes, now_ns) {
-            self.raise(SOFT_EXPIRED);
+    pub(crate) fn count_sent(&self, claimant: &Claimant, bytes: u64, now_ns: u64) {
+        let Use { bytes: all, owners_bytes, last_used_ns } = &self.use_;
+        if self.sequence.is_owned_by(claimant) {
+            owners_bytes.store(owners_bytes.load(Relaxed) + bytes, Relaxed);
+        } else {
+            let _ = all.fetch_add(bytes, Relaxed);
         }
+        last_used_ns.store(now_ns, Relaxed);
     }
 
     /// Counts packets that were accepted.
     #[inline]
     pub(crate) fn count_received(&self, packets: u64, bytes: u64, now_ns: u64) {
-        let _ = self.use_.packets_less_sequence.fetch_add(packets, Relaxed);
-        self.count_sent(bytes, now_ns);
+        let _ = self.packets_less_numbers.fetch_add(packets, Relaxed);
+        self.count_sent(&Claimant::NOBODY, bytes, now_ns);
     }
 
     /// Refuses a packet that has its sequence number already.
@@ -449,7 +461,7 @@ impl Sa {
     /// Counts no packet with a sequence number that was taken: it will not be used.
     #[cold]
     pub(crate) fn leave_number(&self) {
-        let _ = self.use_.packets_less_sequence.fetch_sub(1, Relaxed);
+        let _ = self.packets_less_numbers.fetch_sub(1, Relaxed);
     }
 
     /// Leaves a message to control.
@@ -462,10 +474,11 @@ impl Sa {
 
     /// The messages that were left so far, and those that time and use bring.
     pub(crate) fn messages(&self, now_ns: u64) -> u32 {
-        let (packets, bytes) = (self.packets(), self.use_.bytes.load(Relaxed));
-        let reached = |threshold: &Threshold| threshold.is_reached(packets, bytes, now_ns);
-        let soft = if reached(&self.limits.soft) { SOFT_EXPIRED } else { 0 };
-        let hard = if reached(&self.limits.hard) { HARD_EXPIRED } else { 0 };
+        let (packets, bytes) = (self.packets(), self.bytes());
+        let is_soft = packets >= self.soft_packets || self.soft.is_reached(bytes, now_ns);
+        let is_hard = packets >= self.hard_packets || self.hard.is_reached(bytes, now_ns);
+        let soft = if is_soft { SOFT_EXPIRED } else { 0 };
+        let hard = if is_hard { HARD_EXPIRED } else { 0 };
         self.flags.load(Relaxed) | soft | hard
     }
 }

@@ -23,12 +23,15 @@ pub struct Tunnel {
     pub clamp_mss: bool,
 }
 
-/// A tunnel as workers see it.
+/// A tunnel as workers see it, in one cache line.
+#[repr(align(32))]
 #[derive(Clone, Debug)]
 pub(crate) struct TunnelRow {
     pub(crate) outbound: Option<Arc<Sa>>,
     pub(crate) description: Tunnel,
 }
+
+const _: () = assert!(size_of::<Option<TunnelRow>>() == 32);
 
 /// The databases as workers read them. Copies share what they have in common.
 #[derive(Clone)]

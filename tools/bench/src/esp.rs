@@ -449,7 +449,7 @@ impl Generator {
         let sas: Vec<_> = tunnels.iter().map(|tunnel| self.peers.outbound(TunnelId(*tunnel))).collect();
         let mut results: [Result<(), EspError>; VECTOR_SIZE] = [Ok(()); VECTOR_SIZE];
         let results = &mut results[..packets.len()];
-        ipsec::encapsulate(self.peers.suite(), packets, &sas, 0, results);
+        ipsec::encapsulate(self.peers.suite(), &ipsec::Claimant::NOBODY, packets, &sas, 0, results);
         for packet in packets.iter_mut() {
             let header = self.packet.first_chunk::<{ size_of::<Ethernet>() }>()?;
             *packet.push_array().ok()? = *header;

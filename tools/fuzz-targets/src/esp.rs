@@ -82,7 +82,14 @@ fn packet(bytes: &[u8]) -> Option<Buf> {
 
 fn seal(snapshot: &Snapshot, bytes: &[u8]) -> Option<Vec<u8>> {
     let (mut packets, mut results) = ([packet(bytes)?], [Ok(())]);
-    ipsec::encapsulate(snapshot.suite(), &mut packets, &[snapshot.outbound(TUNNEL)], 0, &mut results);
+    ipsec::encapsulate(
+        snapshot.suite(),
+        &ipsec::Claimant::NOBODY,
+        &mut packets,
+        &[snapshot.outbound(TUNNEL)],
+        0,
+        &mut results,
+    );
     results[0].is_ok().then(|| packets[0].data().to_vec())
 }
 
@@ -97,7 +104,7 @@ fn chain(bytes: &[u8], at: usize) -> Option<Buf> {
 fn seal_long(snapshot: &Snapshot, bytes: &[u8], at: usize) -> Option<Vec<u8>> {
     let (mut packet, sa) = (chain(bytes, at)?, snapshot.outbound(TUNNEL)?);
     LONG.with_borrow_mut(|long| {
-        let sealed = long.encapsulate(snapshot.suite(), &mut packet, sa, 0);
+        let sealed = long.encapsulate(snapshot.suite(), &ipsec::Claimant::NOBODY, &mut packet, sa, 0);
         sealed.map(<[u8]>::to_vec).ok()
     })
 }

@@ -185,7 +185,14 @@ impl Site {
     /// The frame that the peer sends for an inner packet, if it does.
     fn seal(&self, inner: &[u8]) -> Option<Vec<u8>> {
         let (mut packets, mut results) = ([self.packet(inner)?], [Ok(())]);
-        ipsec::encapsulate(self.peer.suite(), &mut packets, &[self.peer.outbound(TUNNEL)], 0, &mut results);
+        ipsec::encapsulate(
+            self.peer.suite(),
+            &ipsec::Claimant::NOBODY,
+            &mut packets,
+            &[self.peer.outbound(TUNNEL)],
+            0,
+            &mut results,
+        );
         results[0].ok()?;
         let ethertype: [u8; 2] = if packets[0].data().first()? >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] };
         Some([&MAC1[..], &HOST1, &ethertype, packets[0].data()].concat())

@@ -16,7 +16,7 @@ use super::ip4_rewrite::fragmentation_needed;
 use super::ip6_rewrite::{into_tunnel, is_own, too_big};
 use super::{drop_for, linearise, replace};
 use crate::DropReason;
-use crate::context::Context;
+use crate::context::{Context, Scratch};
 use crate::counters::CountRun;
 use crate::graph::{Nexts, Node};
 use crate::tables::{InterfaceId, Tables};
@@ -77,7 +77,8 @@ fn encrypt<'a>(cx: &mut Context<'a>, way: &mut Option<Way<'a>>, packets: &mut [B
         linearise(cx.cache, packets);
         long = set_aside(packets, &mut sas);
     }
-    ipsec::encapsulate(cx.ipsec.suite(), packets, &sas[..count], cx.now_ns, &mut results[..count]);
+    let (suite, claimant) = (cx.ipsec.suite(), &cx.scratch.claimant);
+    ipsec::encapsulate(suite, claimant, packets, &sas[..count], cx.now_ns, &mut results[..count]);
     let columns = nexts.iter_mut().zip(&mut cx.scratch.destinations4);
     for (index, ((packet, (next, destination)), result)) in
         packets.iter_mut().zip(columns).zip(&results).enumerate()
@@ -123,8 +124,8 @@ fn encrypt_long(cx: &mut Context<'_>, long: u64, packets: &mut [Buf], nexts: &mu
     let columns = packets.iter_mut().zip(nexts).enumerate();
     for (_, (packet, next)) in columns.filter(|(index, _)| long >> index & 1 == 1) {
         let sa = cx.ipsec.outbound(TunnelId(packet.meta().opaque[1] as u32)).ok_or(EspError::NoSa);
-        let scratch = &mut cx.scratch.long;
-        let sealed = sa.and_then(|sa| scratch.encapsulate(cx.ipsec.suite(), packet, sa, cx.now_ns));
+        let Scratch { long: scratch, claimant, .. } = &mut *cx.scratch;
+        let sealed = sa.and_then(|sa| scratch.encapsulate(cx.ipsec.suite(), claimant, packet, sa, cx.now_ns));
         *next = match sealed.map_err(reason).and_then(|outer| replace(cx.cache, packet, outer)) {
             Ok(()) => sent(packet).0,
             Err(reason) => drop_for(packet, reason),

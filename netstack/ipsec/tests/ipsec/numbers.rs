@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use buffer::BufferPool;
-use ipsec::{Algorithm, Database, Entropy, Long, SaParameters};
+use ipsec::{Algorithm, Claimant, Database, Entropy, Long, SaParameters};
 use std::collections::BTreeSet;
 
 /// Offset of ESP in an outer packet over IPv4.
@@ -26,6 +26,7 @@ fn workers_share_an_sa_and_no_number_or_iv_comes_twice() {
         let pool: &BufferPool = BufferPool::from_heap(4000);
         let work = |worker: usize| {
             let (pair, mut long, mut seen) = (&pair, Long::new(), Vec::new());
+            let claimant = if worker == 3 { Claimant::NOBODY } else { Claimant::new() };
             move || {
                 let (mut cache, suite, sa) = (pool.cache(), pair.snapshot.suite(), pair.outbound());
                 for round in 0..200 {
@@ -34,14 +35,23 @@ fn workers_share_an_sa_and_no_number_or_iv_comes_twice() {
                     let mut packets: Vec<_> =
                         (0..count).map(|_| cache.copy(&given).expect("buffers are left")).collect();
                     let mut results = vec![Ok(()); count];
-                    ipsec::encapsulate(suite, &mut packets, &vec![Some(sa); count], 0, &mut results);
+                    ipsec::encapsulate(
+                        suite,
+                        &claimant,
+                        &mut packets,
+                        &vec![Some(sa); count],
+                        0,
+                        &mut results,
+                    );
                     assert!(results.iter().all(Result::is_ok));
                     let of = |outer: &[u8]| (sequence_of(outer), iv_of(outer, algorithm));
                     seen.extend(packets.iter().map(|packet| of(packet.data())));
                     packets.into_iter().for_each(|packet| cache.free_one(packet));
                     if worker == 0 {
                         let mut packet = cache.copy(&inner(false, 3000)).expect("buffers are left");
-                        seen.push(of(long.encapsulate(suite, &mut packet, sa, 0).expect("it is sealed")));
+                        seen.push(of(long
+                            .encapsulate(suite, &claimant, &mut packet, sa, 0)
+                            .expect("it is sealed")));
                         cache.free_one(packet);
                     }
                 }
@@ -53,7 +63,9 @@ fn workers_share_an_sa_and_no_number_or_iv_comes_twice() {
             workers.map(|worker| worker.join().expect("no panic")).concat()
         });
         let numbers: BTreeSet<u32> = all.iter().map(|(number, _)| *number).collect();
-        assert!(numbers.into_iter().eq(1..=all.len() as u32), "{algorithm:?}");
+        assert_eq!(numbers.len(), all.len(), "{algorithm:?}");
+        // Few are wasted: what one worker had reserved when the next came.
+        assert!(numbers.last().is_some_and(|last| *last as usize <= all.len() + 64), "{algorithm:?}");
         let ivs: BTreeSet<&Vec<u8>> = all.iter().map(|(_, iv)| iv).collect();
         assert_eq!(ivs.len(), all.len(), "{algorithm:?}");
         assert_eq!(pair.outbound().counters().packets, all.len() as u64);
@@ -68,7 +80,14 @@ fn ivs(parameters: SaParameters, entropy: Entropy) -> Vec<Vec<u8>> {
     let mut cache = BufferPool::from_heap(100).cache();
     let mut packets: Vec<_> = (0..64).map(|_| cache.copy(&inner(false, 8)).expect("buffers")).collect();
     let mut results = [Ok(()); 64];
-    ipsec::encapsulate(database.snapshot().suite(), &mut packets, &[Some(&*sa); 64], 0, &mut results);
+    ipsec::encapsulate(
+        database.snapshot().suite(),
+        &ipsec::Claimant::NOBODY,
+        &mut packets,
+        &[Some(&*sa); 64],
+        0,
+        &mut results,
+    );
     packets.iter().map(|packet| iv_of(packet.data(), algorithm)).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use crate::common::{Pair, inner, parameters};
 use buffer::BufferCache;
-use ipsec::{Algorithm, EspError, SaParameters, Window};
+use ipsec::{Algorithm, Claimant, EspError, SaParameters, Window};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -105,7 +105,8 @@ impl Stream {
             let given = Self::given(self.first + self.sealed.len());
             let mut packets = [self.cache.copy(&given).expect("the pool is large enough")];
             let (mut results, sas) = ([Ok(())], [Some(self.pair.outbound())]);
-            ipsec::encapsulate(self.pair.snapshot.suite(), &mut packets, &sas, 0, &mut results);
+            let suite = self.pair.snapshot.suite();
+            ipsec::encapsulate(suite, &Claimant::NOBODY, &mut packets, &sas, 0, &mut results);
             assert_eq!(results, [Ok(())], "numbers are left");
             let [packet] = packets;
             self.sealed.push_back(packet.data().to_vec());

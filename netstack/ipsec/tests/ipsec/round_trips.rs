@@ -62,7 +62,10 @@ fn packets_longer_than_a_buffer_are_treated_like_others() {
         for payload in [0, 63, 1400, 2010, 3000, 9001] {
             let packet = if transport { between_ends(outer6, payload) } else { inner(false, payload) };
             let mut given = in_segments(&pair, &packet, 1500);
-            let outer = long.encapsulate(suite, &mut given, pair.outbound(), 0).expect(&what).to_vec();
+            let outer = long
+                .encapsulate(suite, &ipsec::Claimant::NOBODY, &mut given, pair.outbound(), 0)
+                .expect(&what)
+                .to_vec();
             assert_eq!(outer.len(), packet.len() + pair.outbound().overhead(packet.len()), "{what}");
             assert!(!is_udp6 || has_checksum(&outer), "{what}");
             let chain = in_segments(&pair, &outer, 1499);
@@ -80,13 +83,26 @@ fn packets_longer_than_a_buffer_are_treated_like_others() {
                 assert_eq!(forged, Err(EspError::AuthenticationFailed), "{what}");
                 let opened = long.decapsulate(&pair.snapshot, &pair.packet(&plain), 0);
                 assert_eq!(opened.expect(&what).1, packet, "{what}");
-                let sealed = long.encapsulate(suite, &mut pair.packet(&packet), pair.outbound(), 0);
+                let sealed = long.encapsulate(
+                    suite,
+                    &ipsec::Claimant::NOBODY,
+                    &mut pair.packet(&packet),
+                    pair.outbound(),
+                    0,
+                );
                 assert_eq!(pair.open(sealed.expect(&what)), Ok(packet.clone()), "{what}");
                 (passed, passed_bytes) = (passed + 2, passed_bytes + 2 * packet.len() as u64);
             } else {
                 let mut packets = [in_segments(&pair, &packet, 1500)];
                 let mut results = [Ok(())];
-                ipsec::encapsulate(suite, &mut packets, &[Some(pair.outbound())], 0, &mut results);
+                ipsec::encapsulate(
+                    suite,
+                    &ipsec::Claimant::NOBODY,
+                    &mut packets,
+                    &[Some(pair.outbound())],
+                    0,
+                    &mut results,
+                );
                 let mut opened = [Err(EspError::Malformed)];
                 ipsec::decapsulate(&pair.snapshot, &mut [chain], 0, &mut opened);
                 let refused = (results[0], opened[0].map(drop));
@@ -104,7 +120,7 @@ fn packets_longer_than_a_buffer_are_treated_like_others() {
         hopeless[0] = 0x45;
         let mut hopeless = in_segments(&pair, &hopeless, 2000);
         assert_eq!(
-            long.encapsulate(suite, &mut hopeless, pair.outbound(), 0),
+            long.encapsulate(suite, &ipsec::Claimant::NOBODY, &mut hopeless, pair.outbound(), 0),
             Err(EspError::TooLong),
             "{what}"
         );
@@ -243,7 +259,14 @@ fn udp_over_ipv6_has_a_checksum() {
             for length in [0, 1, 500, 1201] {
                 let mut packets = [pair.packet(&between_ends(true, length))];
                 let (mut results, sas) = ([Ok(())], [Some(pair.outbound())]);
-                ipsec::encapsulate(pair.snapshot.suite(), &mut packets, &sas, 0, &mut results);
+                ipsec::encapsulate(
+                    pair.snapshot.suite(),
+                    &ipsec::Claimant::NOBODY,
+                    &mut packets,
+                    &sas,
+                    0,
+                    &mut results,
+                );
                 packets[0].complete_checksum().expect("there is a place for it");
                 let outer = packets[0].data();
                 assert!(has_checksum(outer), "{mode:?} {algorithm:?} {length}");
@@ -440,7 +463,7 @@ fn vectors_with_many_sas_keep_them_apart() {
         let sas: Vec<_> =
             (0..count).map(|n| (n % 7 != 6).then(|| &*outbound[n * n % outbound.len()])).collect();
         let mut results = vec![Ok(()); count];
-        ipsec::encapsulate(snapshot.suite(), &mut packets, &sas, 0, &mut results);
+        ipsec::encapsulate(snapshot.suite(), &ipsec::Claimant::NOBODY, &mut packets, &sas, 0, &mut results);
         for (n, result) in results.iter().enumerate() {
             assert_eq!(*result, if n % 7 == 6 { Err(EspError::NoSa) } else { Ok(()) });
         }

@@ -92,7 +92,14 @@ fn packets_of_others_are_opened_and_sealed_alike() {
 
         let mut sealed = [packet(&plain)];
         let mut results = [Ok(())];
-        ipsec::encapsulate(snapshot.suite(), &mut sealed, &[Some(&sa)], 0, &mut results);
+        ipsec::encapsulate(
+            snapshot.suite(),
+            &ipsec::Claimant::NOBODY,
+            &mut sealed,
+            &[Some(&sa)],
+            0,
+            &mut results,
+        );
         assert_eq!(results, [Ok(())], "{name}");
         // IVs of CBC are random, so that only AES-GCM can be the same to the byte.
         if algorithm.iv_bytes() == 8 {

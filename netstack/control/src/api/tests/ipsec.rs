@@ -186,7 +186,14 @@ fn next_number_and_iv(api: &Api) -> (u32, u64) {
     let packet = [&[0x45, 0, 0, 20][..], &[1; 16]].concat();
     let mut packets = [buffer::BufferPool::from_heap(4).cache().copy(&packet).unwrap()];
     let mut results = [Ok(())];
-    ::ipsec::encapsulate(snapshot.suite(), &mut packets, &[Some(sa)], 0, &mut results);
+    ::ipsec::encapsulate(
+        snapshot.suite(),
+        &::ipsec::Claimant::NOBODY,
+        &mut packets,
+        &[Some(sa)],
+        0,
+        &mut results,
+    );
     assert_eq!(results, [Ok(())]);
     let outer = packets[0].data();
     let number = u32::from_be_bytes(outer[24..28].try_into().unwrap());
@@ -259,7 +266,14 @@ fn a_peer_that_moves_during_a_rekey_is_followed() {
     let mut packets = [buffer::BufferPool::from_heap(4).cache().copy(&inner).unwrap()];
     let (mut sealed, mut opened) = ([Ok(())], [Err(EspError::Malformed)]);
     let suite = peer.snapshot();
-    ::ipsec::encapsulate(suite.suite(), &mut packets, &[Some(&*sa)], 0, &mut sealed);
+    ::ipsec::encapsulate(
+        suite.suite(),
+        &::ipsec::Claimant::NOBODY,
+        &mut packets,
+        &[Some(&*sa)],
+        0,
+        &mut sealed,
+    );
     let snapshot = api.node.shared.ipsec();
     ::ipsec::decapsulate(&snapshot, &mut packets, 0, &mut opened);
     assert_eq!((sealed, opened[0].map(|sa| sa.parameters().spi)), ([Ok(())], Ok(4097)));

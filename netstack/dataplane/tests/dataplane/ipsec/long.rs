@@ -21,7 +21,9 @@ impl Site {
     fn peer_seals_long(&self, inner: &[u8]) -> Vec<u8> {
         let (mut long, mut packet) = (Long::new(), self.chain(inner));
         let sa = self.peer.outbound(TUNNEL).expect("there is one");
-        let outer = long.encapsulate(self.peer.suite(), &mut packet, sa, 0).expect("it is sealed");
+        let outer = long
+            .encapsulate(self.peer.suite(), &ipsec::Claimant::NOBODY, &mut packet, sa, 0)
+            .expect("it is sealed");
         let ethertype: u16 = if outer[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
         [&MAC1[..], &HOST1, &ethertype.to_be_bytes(), outer].concat()
     }

@@ -114,7 +114,7 @@ impl Site {
         let mut packets = [self.packet(inner)];
         let mut results = [Ok(())];
         let sas = [self.peer.outbound(TUNNEL)];
-        ipsec::encapsulate(self.peer.suite(), &mut packets, &sas, 0, &mut results);
+        ipsec::encapsulate(self.peer.suite(), &ipsec::Claimant::NOBODY, &mut packets, &sas, 0, &mut results);
         results[0].expect("it is sealed");
         let ethertype: u16 = if packets[0].data()[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
         [&MAC1[..], &HOST1, &ethertype.to_be_bytes(), packets[0].data()].concat()

@@ -99,7 +99,14 @@ impl Pair {
         let mut packets = [self.packet(inner)];
         let mut results = [Ok(())];
         let sas = [self.snapshot.outbound(TUNNEL)];
-        ipsec::encapsulate(self.snapshot.suite(), &mut packets, &sas, now_ns, &mut results);
+        ipsec::encapsulate(
+            self.snapshot.suite(),
+            &ipsec::Claimant::NOBODY,
+            &mut packets,
+            &sas,
+            now_ns,
+            &mut results,
+        );
         results[0].map(|()| packets[0].data().to_vec())
     }
 
