@@ -149,7 +149,7 @@ pub enum What {
 }
 
 /// Kinds of objects, several and one; kinds of different groups can have the same name.
-const KINDS: [(&str, &str); 20] = [
+const KINDS: [(&str, &str); 21] = [
     ("namespaces", "namespace"),
     ("nodes", "node"),
     ("serviceaccounts", "serviceaccount"),
@@ -162,6 +162,7 @@ const KINDS: [(&str, &str); 20] = [
     ("clusternetworkpolicies", "clusternetworkpolicy"),
     ("tiers", "tier"),
     ("profiles", "profile"),
+    ("felixconfigurations", "felixconfiguration"),
     ("hostendpoints", "hostendpoint"),
     ("workloadendpoints", "workloadendpoint"),
     ("networksets", "networkset"),
