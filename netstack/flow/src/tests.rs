@@ -95,6 +95,7 @@ fn fill<K: Key>(key: impl Fn(u32) -> K) -> (usize, f64) {
 
 #[test]
 fn a_full_table_takes_what_it_promises_and_hits_cost_a_line() {
+    // Where lines fill by chance, a flow in some thousands finds none with room around its own.
     let (taken, home) = fill(key);
     assert!(taken > 19_990, "{taken}");
     assert!(home > 0.8, "{home}");
