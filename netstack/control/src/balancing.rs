@@ -18,9 +18,9 @@ const MEMORY_PART: u64 = 8;
 /// The part of it that they take at most, whatever the configuration says.
 const MOST_PART: u64 = 2;
 /// Bytes of an IPv4 flow in its table, and of an IPv6 flow (`flow::FlowTable::new`).
-const FLOW_BYTES: (u64, u64) = (59, 92);
+const FLOW_BYTES: (u64, u64) = (53, 92);
 /// What windows of TCP add to them (`flow::FlowTable::follow_windows`).
-const WINDOW_BYTES: (u64, u64) = (58, 46);
+const WINDOW_BYTES: (u64, u64) = (52, 46);
 /// Flows of a worker for which there is room at least, and at most.
 const FLOWS4: (u64, u64) = (1 << 10, 1 << 20);
 const FLOWS6: (u64, u64) = (1 << 9, 1 << 18);

@@ -82,7 +82,7 @@ pub struct V6 {
 impl Key for V4 {
     type Ways = [Entry<V4>; 2];
     const WAYS: usize = 2;
-    const FULL_PERCENT: usize = 55;
+    const FULL_PERCENT: usize = 62;
 
     #[inline(always)]
     fn hash(&self, secret: [u64; 2]) -> u64 {

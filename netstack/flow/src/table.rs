@@ -117,7 +117,7 @@ pub(crate) fn lines_of<K: Key>(capacity: usize) -> (usize, usize) {
 }
 
 impl<K: Key> FlowTable<K> {
-    /// Allocates a table: 59 bytes a flow for IPv4, 92 for IPv6.
+    /// Allocates a table: 53 bytes a flow for IPv4, 92 for IPv6.
     ///
     /// # Errors
     /// [`Error::Capacity`], [`Error::Memory`].

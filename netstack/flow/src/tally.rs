@@ -88,7 +88,7 @@ struct Carried {
     turned: Tally,
 }
 
-/// Memory to count a table's flows in: 58 bytes a flow for IPv4, 46 for IPv6.
+/// Memory to count a table's flows in: 52 bytes a flow for IPv4, 46 for IPv6.
 pub struct Tallies<K> {
     slots: Vec<Carried>,
     ended: Vec<Ended<K>>,

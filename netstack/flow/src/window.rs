@@ -152,7 +152,7 @@ impl Windows {
 }
 
 impl<K: Key> FlowTable<K> {
-    /// Has the windows of TCP flows followed from now on: 58 bytes more a flow for IPv4, 46 for IPv6.
+    /// Has the windows of TCP flows followed from now on: 52 bytes more a flow for IPv4, 46 for IPv6.
     ///
     /// # Errors
     /// [`Error::Memory`].

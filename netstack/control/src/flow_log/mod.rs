@@ -36,7 +36,7 @@ const WAKE_NS: u64 = 20_000_000;
 /// How long somebody who has asked for a page is thought to watch.
 const WATCH_NS: u64 = 10_000_000_000;
 /// Bytes of a flow's tallies.
-const TALLY_BYTES: u64 = 59;
+const TALLY_BYTES: u64 = 53;
 
 /// The flow log of a node.
 #[derive(Default)]

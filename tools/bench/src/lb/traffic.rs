@@ -125,12 +125,13 @@ fn frame4(flow: u32, flags: u8) -> [u8; FRAME4_BYTES] {
     frame
 }
 
+/// Clients are in `3fff::/32` (RFC 9637), where no backend is: answers to one that was would come back for ever.
 fn frame6(flow: u32, flags: u8) -> [u8; FRAME6_BYTES] {
     let mut frame = [0; FRAME6_BYTES];
     frame[..ETHERNET_BYTES].copy_from_slice(ethernet(ETHERTYPE_IPV6).as_bytes());
     let ip = &mut frame[ETHERNET_BYTES..];
     ip[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 20, packet::protocol::TCP, 64]);
-    ip[8..12].copy_from_slice(&[0x20, 1, 0xd, 0xb8]);
+    ip[8..12].copy_from_slice(&[0x3f, 0xff, 0, 0]);
     ip[12..16].copy_from_slice(&spread(flow));
     ip[24..40].copy_from_slice(&VIP6);
     ip[40..44].copy_from_slice(&[0x9c, 0x40, 0, 80]);
