@@ -71,6 +71,15 @@ fn impossible_queues_are_refused() {
 }
 
 #[test]
+fn a_card_that_names_another_doorbell_is_not_rung() {
+    for rings in RINGS {
+        let model = model(offer::USUAL | rings, 64, true);
+        model.lie(common::QUEUE_NOTIFY_OFF, 7);
+        assert!(net::open(model, &options(3)).is_err());
+    }
+}
+
+#[test]
 fn impossible_configuration_is_refused() {
     let config = |features, at: usize, value: &[u8]| {
         refused(features, |model| model.state().config[at..at + value.len()].copy_from_slice(value))

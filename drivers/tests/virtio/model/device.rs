@@ -471,8 +471,16 @@ impl Bar {
         if offset < 64 {
             state.write_common(offset, value);
         } else {
-            assert_eq!(offset, NOTIFY_AT + value as usize * NOTIFY_MULTIPLIER as usize, "the wrong doorbell");
-            state.ring(value as usize);
+            let doorbell = NOTIFY_AT + value as usize * NOTIFY_MULTIPLIER as usize;
+            if offset == doorbell {
+                state.ring(value as usize);
+            } else {
+                // Who lies about where doorbells are is not rung.
+                assert!(
+                    state.lies.contains_key(&common::QUEUE_NOTIFY_OFF),
+                    "{offset} is not the doorbell {doorbell}"
+                );
+            }
         }
     }
 }
