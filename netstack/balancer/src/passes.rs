@@ -17,7 +17,7 @@ use buffer::VECTOR_SIZE;
 use flow::{Answers, FlowTable, Home, Newcomer, Observed, Refused, Segment, Slot, V4, V6};
 use rewrite::{
     Fragment, Plain, Refused as Untranslated, Transport, Tuple, View, translate, translate_error,
-    translate_first,
+    translate_first, transport_bytes,
 };
 use services::Forwarding;
 
@@ -25,8 +25,6 @@ use crate::balancer::{Decided, Encapsulation, Observer, Passed, Verdict};
 use crate::decide::{Action, Context, Decision, Family, Keeps, Plan, Reason, Seen, subject, translates};
 use crate::fragments;
 use crate::snapshot::{Backend, NOBODY};
-
-const IPV6_HEADER_BYTES: usize = 40;
 
 /// What is known of the packets of a vector between passes.
 pub(crate) struct Lanes {
@@ -549,16 +547,8 @@ fn in_window<K: Family>(
     packet: &[u8],
     transport_offset: usize,
 ) -> bool {
-    let word = |at: usize| {
-        packet.get(at..).and_then(|bytes| bytes.first_chunk::<2>()).map(|b| u16::from_be_bytes(*b))
-    };
-    let length = match packet.first().map(|byte| byte >> 4) {
-        Some(4) => word(2).map(usize::from),
-        _ => word(4).map(|payload| usize::from(payload) + IPV6_HEADER_BYTES),
-    };
-    let segment = length.and_then(|length| {
-        Segment::read(packet.get(transport_offset..)?, length.checked_sub(transport_offset)?)
-    });
+    let segment = transport_bytes(packet, transport_offset)
+        .and_then(|bytes| Segment::read(packet.get(transport_offset..)?, bytes));
     segment.is_some_and(|segment| flows.admits(slot, &segment))
 }
 

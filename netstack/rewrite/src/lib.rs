@@ -31,4 +31,4 @@ pub use source_pool::SourcePool;
 pub use translate::{Refused, translate, translate_error, translate_first};
 pub use tunnel::{IPV4_IN_IP, IPV6_IN_IP, NoEntry, Outer, Tunnel};
 pub use tuple::Tuple;
-pub use view::{Fragment, Malformed, Transport, View};
+pub use view::{Fragment, Malformed, Transport, View, transport_bytes};

@@ -11,7 +11,7 @@
 use crate::delta::{Delta, replace, update};
 use crate::sctp;
 use crate::tuple::Tuple;
-use crate::view::{Fragment, Malformed, Transport, View};
+use crate::view::{Fragment, Malformed, Transport, View, transport_bytes};
 
 /// Why a packet is not translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ fn retarget(
             Some(fragments_bytes.ok_or(Refused::SctpPorts)?)
         }
         (Transport::Sctp, _) if !keeps_ports => {
-            Some(view.transport_bytes(packet).ok_or(Malformed::Truncated)?)
+            Some(transport_bytes(packet, view.transport_offset).ok_or(Malformed::Truncated)?)
         }
         _ => None,
     };

@@ -149,16 +149,6 @@ impl View {
         }
     }
 
-    /// Bytes of the packet from its transport header on, as its IP header says.
-    pub(crate) fn transport_bytes(&self, packet: &[u8]) -> Option<usize> {
-        let (offset, fixed) = match self.tuple {
-            Tuple::V4(_) => (2, 0),
-            Tuple::V6(_) => (4, size_of::<Ipv6>()),
-        };
-        let length: [u8; 2] = *packet.get(offset..)?.first_chunk()?;
-        (usize::from(u16::from_be_bytes(length)) + fixed).checked_sub(self.transport_offset)
-    }
-
     /// Of the last fragment of a packet, how many bytes all fragments have together behind the headers that each of them
     /// has. `None` of any other fragment.
     pub fn fragmented_bytes(&self, packet: &[u8]) -> Option<usize> {
@@ -173,7 +163,7 @@ impl View {
             }
         };
         let is_last = self.fragment == Fragment::Later && !goes_on;
-        Some(offset_bytes + self.transport_bytes(packet)?).filter(|_| is_last)
+        Some(offset_bytes + transport_bytes(packet, self.transport_offset)?).filter(|_| is_last)
     }
 
     /// True if what is cut into fragments begins with the transport header: nothing else is between that and what each of them
@@ -205,6 +195,17 @@ impl View {
             Tuple::V6(key) => Tuple::V6(V6 { protocol, ..key }).with_ports((high, low)),
         }
     }
+}
+
+/// Bytes of a packet from its transport header on, as its IP header says. `None` if that is cut off, or says less than what
+/// comes before.
+pub fn transport_bytes(packet: &[u8], transport_offset: usize) -> Option<usize> {
+    let (offset, fixed) = match packet.first()? >> 4 {
+        4 => (2, 0),
+        _ => (4, size_of::<Ipv6>()),
+    };
+    let length: [u8; 2] = *packet.get(offset..)?.first_chunk()?;
+    (usize::from(u16::from_be_bytes(length)) + fixed).checked_sub(transport_offset)
 }
 
 /// What comes after the IPv6 extension headers.
