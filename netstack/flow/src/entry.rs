@@ -17,9 +17,9 @@ pub struct Entry<K> {
     /// When the flow ends if nothing comes, in ticks.
     pub(crate) expires: u32,
     /// What the load balancer bound the flow to, such as a backend's number. The owner's own.
-    pub binding: u32,
+    pub(crate) binding: u32,
     /// What policy found, 0 before it has looked. The owner's own.
-    pub verdict: u32,
+    pub(crate) verdict: u32,
     pub(crate) link: Link,
 }
 

@@ -50,11 +50,9 @@ mod tests;
 mod unproven;
 mod window;
 
-pub use entry::Entry;
-pub use key::{Key, V4, V6};
+pub use key::{Home, Key, V4, V6};
+pub use side::{Found, Side, Slot};
 pub use state::{Observed, State, Timeouts};
-pub use table::{
-    Answers, Config, Counts, Error, FlowTable, Found, Home, Newcomer, Refused, Room, Side, Slot,
-};
+pub use table::{Answers, Config, Counts, Error, FlowTable, Newcomer, Refused, Room};
 pub use tally::{End, Ended, Tallies, Tally};
 pub use window::Segment;

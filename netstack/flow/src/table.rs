@@ -4,11 +4,10 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::entry::{Entry, Line};
-pub use crate::key::Home;
-use crate::key::Key;
+use crate::key::{Home, Key};
 use crate::link::{Link, MAX_SLOTS};
 use crate::probe::{self, Place};
-pub use crate::side::{Found, Side, Slot};
+use crate::side::{Found, Side, Slot};
 use crate::state::{MAX_TIMEOUT_MS, Observed, State, TimeoutTicks, Timeouts, ticks};
 use crate::tally::{End, Tallies};
 use crate::unproven::Unproven;
@@ -24,6 +23,7 @@ const UNPROVEN_PART: usize = 4;
 const MAX_TURNS: usize = 8;
 /// How many turns before it is an unproven flow's, its line is asked for; and, that having come, its peer's.
 const TURNS_AHEAD: (usize, usize) = (24, 12);
+
 /// Keys whose lines are asked for before the first is looked at.
 const BATCH: usize = buffer::VECTOR_SIZE;
 

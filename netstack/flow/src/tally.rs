@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use crate::key::Key;
+use crate::key::{Home, Key};
 use crate::probe;
 use crate::side::{Side, Slot};
 use crate::state::{State, TimeoutTicks, ticks};
-use crate::table::{Config, Error, FlowTable, Home, Room, lines_of};
+use crate::table::{Config, Error, FlowTable, Room, lines_of};
 
 /// Flows that have ended and that nobody has been told of yet, at most: more than a vector of packets can end.
 const ENDED_MAX: usize = 768;

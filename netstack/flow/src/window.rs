@@ -9,9 +9,10 @@
 use alloc::vec::Vec;
 use core::cmp::max;
 
-use crate::key::Key;
+use crate::key::{Home, Key};
+use crate::side::Slot;
 use crate::state::Observed;
-use crate::table::{Error, FlowTable, Home, Slot};
+use crate::table::{Error, FlowTable};
 
 /// Flags of a header (RFC 9293 §3.1).
 const FIN: u8 = 1;

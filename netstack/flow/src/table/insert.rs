@@ -122,6 +122,7 @@ impl<K: Key> FlowTable<K> {
         let state = State::first(flow.observed);
         let expires = ticks(flow.now_ns).wrapping_add(self.timeouts.of(state));
         let Newcomer { asks: home, answers, binding, .. } = *flow;
+        let entry = |key, link| Entry { key, state, passed: 0, expires, binding, verdict, link };
         let asks = Slot::at::<K>(room.asks);
         let turn = self.give_way();
         let link = match (answers, room.answers) {
@@ -130,17 +131,13 @@ impl<K: Key> FlowTable<K> {
                 // Two slots, two turns; the pair goes as one.
                 let _ = self.give_way();
                 let link = Link::answers_to(answer.is_down, asks);
-                self.put(
-                    answer,
-                    at,
-                    Entry { key: answer.key, state, passed: 0, expires, binding, verdict, link },
-                );
+                self.put(answer, at, entry(answer.key, link));
                 let keeps_source = answer.key().goes_to(&home.key());
                 Link::asks_of(home.is_down, Slot::at::<K>(at), keeps_source)
             }
             _ => Link::asks(home.is_down),
         };
-        self.put(home, room.asks, Entry { key: home.key, state, passed: 0, expires, binding, verdict, link });
+        self.put(home, room.asks, entry(home.key, link));
         self.unproven.put(turn, asks);
         asks
     }
