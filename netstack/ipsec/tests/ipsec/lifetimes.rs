@@ -44,15 +44,7 @@ fn lifetimes_end_exactly() {
         let wanted = SaParameters { lifetimes, last_sequence, ..parameters(Algorithm::Aes128Gcm, false) };
         let mut pair = Pair::new(wanted);
         let mut packets: Vec<_> = (0..7).map(|_| pair.packet(&inner(false, 30))).collect();
-        let (mut results, sas) = ([Ok(()); 7], [Some(pair.outbound()); 7]);
-        ipsec::encapsulate(
-            pair.snapshot.suite(),
-            &ipsec::Claimant::NOBODY,
-            &mut packets,
-            &sas,
-            0,
-            &mut results,
-        );
+        let results = seal_all(&pair.snapshot, &mut packets, &[Some(pair.outbound()); 7]);
         assert_eq!(results[..5], [Ok(()); 5]);
         assert_eq!(results[5..], [Err(EspError::Expired); 2]);
         assert_eq!(pair.seal(&inner(false, 30)), Err(EspError::Expired));

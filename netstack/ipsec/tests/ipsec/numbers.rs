@@ -79,15 +79,8 @@ fn ivs(parameters: SaParameters, entropy: Entropy) -> Vec<Vec<u8>> {
     let sa = database.add(parameters, &entropy, 0).expect("a valid SA");
     let mut cache = BufferPool::from_heap(100).cache();
     let mut packets: Vec<_> = (0..64).map(|_| cache.copy(&inner(false, 8)).expect("buffers")).collect();
-    let mut results = [Ok(()); 64];
-    ipsec::encapsulate(
-        database.snapshot().suite(),
-        &ipsec::Claimant::NOBODY,
-        &mut packets,
-        &[Some(&*sa); 64],
-        0,
-        &mut results,
-    );
+    let results = seal_all(&database.snapshot(), &mut packets, &[Some(&*sa); 64]);
+    assert_eq!(results, [Ok(()); 64]);
     packets.iter().map(|packet| iv_of(packet.data(), algorithm)).collect()
 }
 

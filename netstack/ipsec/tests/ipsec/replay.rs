@@ -1,8 +1,8 @@
 //! The anti-replay window against a naive one, against many workers, and in front of packets.
 
-use crate::common::{Pair, inner, parameters};
+use crate::common::{Pair, inner, parameters, seal_all};
 use buffer::BufferCache;
-use ipsec::{Algorithm, Claimant, EspError, SaParameters, Window};
+use ipsec::{Algorithm, EspError, SaParameters, Window};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -104,9 +104,7 @@ impl Stream {
         while self.first + self.sealed.len() <= last {
             let given = Self::given(self.first + self.sealed.len());
             let mut packets = [self.cache.copy(&given).expect("the pool is large enough")];
-            let (mut results, sas) = ([Ok(())], [Some(self.pair.outbound())]);
-            let suite = self.pair.snapshot.suite();
-            ipsec::encapsulate(suite, &Claimant::NOBODY, &mut packets, &sas, 0, &mut results);
+            let results = seal_all(&self.pair.snapshot, &mut packets, &[Some(self.pair.outbound())]);
             assert_eq!(results, [Ok(())], "numbers are left");
             let [packet] = packets;
             self.sealed.push_back(packet.data().to_vec());

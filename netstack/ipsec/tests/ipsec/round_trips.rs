@@ -94,15 +94,7 @@ fn packets_longer_than_a_buffer_are_treated_like_others() {
                 (passed, passed_bytes) = (passed + 2, passed_bytes + 2 * packet.len() as u64);
             } else {
                 let mut packets = [in_segments(&pair, &packet, 1500)];
-                let mut results = [Ok(())];
-                ipsec::encapsulate(
-                    suite,
-                    &ipsec::Claimant::NOBODY,
-                    &mut packets,
-                    &[Some(pair.outbound())],
-                    0,
-                    &mut results,
-                );
+                let results = seal_all(&pair.snapshot, &mut packets, &[Some(pair.outbound())]);
                 let mut opened = [Err(EspError::Malformed)];
                 ipsec::decapsulate(&pair.snapshot, &mut [chain], 0, &mut opened);
                 let refused = (results[0], opened[0].map(drop));
@@ -258,15 +250,8 @@ fn udp_over_ipv6_has_a_checksum() {
             let pair = Pair::new(SaParameters { mode, nat_t, ..parameters(algorithm, true) });
             for length in [0, 1, 500, 1201] {
                 let mut packets = [pair.packet(&between_ends(true, length))];
-                let (mut results, sas) = ([Ok(())], [Some(pair.outbound())]);
-                ipsec::encapsulate(
-                    pair.snapshot.suite(),
-                    &ipsec::Claimant::NOBODY,
-                    &mut packets,
-                    &sas,
-                    0,
-                    &mut results,
-                );
+                let results = seal_all(&pair.snapshot, &mut packets, &[Some(pair.outbound())]);
+                assert_eq!(results, [Ok(())]);
                 packets[0].complete_checksum().expect("there is a place for it");
                 let outer = packets[0].data();
                 assert!(has_checksum(outer), "{mode:?} {algorithm:?} {length}");
@@ -462,8 +447,7 @@ fn vectors_with_many_sas_keep_them_apart() {
         let mut packets: Vec<_> = given.iter().map(|bytes| pair.packet(bytes)).collect();
         let sas: Vec<_> =
             (0..count).map(|n| (n % 7 != 6).then(|| &*outbound[n * n % outbound.len()])).collect();
-        let mut results = vec![Ok(()); count];
-        ipsec::encapsulate(snapshot.suite(), &ipsec::Claimant::NOBODY, &mut packets, &sas, 0, &mut results);
+        let results = seal_all(&snapshot, &mut packets, &sas);
         for (n, result) in results.iter().enumerate() {
             assert_eq!(*result, if n % 7 == 6 { Err(EspError::NoSa) } else { Ok(()) });
         }

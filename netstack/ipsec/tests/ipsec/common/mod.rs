@@ -4,8 +4,8 @@ use buffer::{Buf, BufferPool};
 use crypto::cbc_hmac::Hash;
 use crypto::gcm::Gcm;
 use ipsec::{
-    Algorithm, Database, Direction, Entropy, EspError, Mode, NatT, Sa, SaParameters, SecretBytes, Snapshot,
-    Tunnel, TunnelId,
+    Algorithm, Claimant, Database, Direction, Entropy, EspError, Mode, NatT, Sa, SaParameters, SecretBytes,
+    Snapshot, Tunnel, TunnelId,
 };
 use std::net::IpAddr;
 
@@ -97,16 +97,7 @@ impl Pair {
 
     pub fn seal_at(&self, inner: &[u8], now_ns: u64) -> Result<Vec<u8>, EspError> {
         let mut packets = [self.packet(inner)];
-        let mut results = [Ok(())];
-        let sas = [self.snapshot.outbound(TUNNEL)];
-        ipsec::encapsulate(
-            self.snapshot.suite(),
-            &ipsec::Claimant::NOBODY,
-            &mut packets,
-            &sas,
-            now_ns,
-            &mut results,
-        );
+        let results = seal_all_at(&self.snapshot, &mut packets, &[self.snapshot.outbound(TUNNEL)], now_ns);
         results[0].map(|()| packets[0].data().to_vec())
     }
 
@@ -120,6 +111,22 @@ impl Pair {
         ipsec::decapsulate(&self.snapshot, &mut packets, 0, &mut results);
         results[0].map(|_| packets[0].data().to_vec())
     }
+}
+
+/// Seals a vector of packets, each by its SA.
+pub fn seal_all(snapshot: &Snapshot, packets: &mut [Buf], sas: &[Option<&Sa>]) -> Vec<Result<(), EspError>> {
+    seal_all_at(snapshot, packets, sas, 0)
+}
+
+fn seal_all_at(
+    snapshot: &Snapshot,
+    packets: &mut [Buf],
+    sas: &[Option<&Sa>],
+    now_ns: u64,
+) -> Vec<Result<(), EspError>> {
+    let mut results = vec![Ok(()); packets.len()];
+    ipsec::encapsulate(snapshot.suite(), &Claimant::NOBODY, packets, sas, now_ns, &mut results);
+    results
 }
 
 /// A UDP packet between two hosts.
