@@ -25,7 +25,7 @@ mod prefetch;
 
 pub use buf::{BUFFER_BYTES, Buf, DATA_ROOM, Enclosed, HEADROOM, NoRoom, Segments};
 pub use clock::clocks;
-pub use memory_port::{MemoryPort, MemoryWire};
+pub use memory_port::{MemoryControl, MemoryPort, MemoryWire};
 pub use meta::{Flags, Meta};
 pub use pool::{BufferCache, BufferPool};
 pub use port::{Offloads, PortControl, PortInfo, PortQueue, PortStats};

@@ -1,7 +1,8 @@
 //! A port whose wire is memory: for tests, benchmarks of software and programs that feed packets themselves.
 
-use crate::{Buf, BufferCache, PortQueue, Vector};
+use crate::{Buf, BufferCache, Offloads, PortControl, PortInfo, PortQueue, PortStats, Vector};
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use spin::mutex::SpinMutex;
@@ -76,6 +77,35 @@ impl PortQueue for MemoryPort {
     }
 
     fn disarm(&mut self) {}
+}
+
+/// The control handle of a port that is always up.
+pub struct MemoryControl {
+    info: PortInfo,
+    /// What the device is said to have counted.
+    pub stats: PortStats,
+}
+
+impl MemoryControl {
+    /// That of a port with one queue, whose device does nothing for us.
+    pub fn new(name: String, mac: [u8; 6], max_mtu: u16) -> Self {
+        let info = PortInfo { name, mac, max_mtu, offloads: Offloads::default(), queues: 1 };
+        Self { info, stats: PortStats::default() }
+    }
+}
+
+impl PortControl for MemoryControl {
+    fn info(&self) -> &PortInfo {
+        &self.info
+    }
+
+    fn link_up(&mut self, _: u64) -> bool {
+        true
+    }
+
+    fn stats(&self) -> PortStats {
+        self.stats
+    }
 }
 
 /// Copies a frame into as many buffers as it needs. None when the pool is exhausted.

@@ -5,7 +5,8 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 use core::fmt;
 use serde::Serialize;
 
-/// The machine, as control sees it. Every call returns soon: none waits for anything but a block device.
+/// The machine, as control sees it. Every call returns soon: none waits for anything but a block device. What not every machine has is
+/// absent unless it says otherwise.
 pub trait Platform {
     /// Version of the software, such as `0.1.0`.
     fn version(&self) -> &str;
@@ -17,26 +18,34 @@ pub trait Platform {
     fn reboot(&mut self);
 
     /// What was recorded of the last crash, as text for people; None if there is no record.
-    fn last_crash(&self) -> Option<String>;
+    fn last_crash(&self) -> Option<String> {
+        None
+    }
 
     /// Calls `each` with sequence number and text of the kept log lines from number `from` on, oldest first, until it
     /// returns false.
-    fn log_since(&self, from: u64, each: &mut dyn FnMut(u64, &str) -> bool);
+    fn log_since(&self, _from: u64, _each: &mut dyn FnMut(u64, &str) -> bool) {}
 
     /// The sequence number that the next log line will get.
-    fn log_next(&self) -> u64;
+    fn log_next(&self) -> u64 {
+        0
+    }
 
     /// Lines below `level` are not kept from now on.
     fn set_log_level(&mut self, level: config::LogLevel);
 
     /// The stages of boot, in order.
-    fn boot_stages(&self) -> Vec<BootStage>;
+    fn boot_stages(&self) -> Vec<BootStage> {
+        Vec::new()
+    }
 
     /// Memory, now. Requests that want more than is free are refused.
     fn memory(&self) -> Memory;
 
     /// The cores and what each does.
-    fn cores(&self) -> Vec<Core>;
+    fn cores(&self) -> Vec<Core> {
+        Vec::new()
+    }
 
     /// Time of the calendar, in nanoseconds since 1970 (UTC), if the machine knows it.
     fn unix_ns(&mut self) -> Option<u64> {
@@ -44,7 +53,9 @@ pub trait Platform {
     }
 
     /// Where the configuration is kept over restarts; None if the machine has no such place.
-    fn store(&mut self) -> Option<&mut dyn BlockDevice>;
+    fn store(&mut self) -> Option<&mut dyn BlockDevice> {
+        None
+    }
 }
 
 /// A moment of boot.

@@ -4,8 +4,8 @@ use crate::beginning::{Beginning, PortAtStart};
 use crate::platform::{
     BlockDevice, BlockError, Boot, BootStage, Core, CoreRole, Memory, Platform, SECTOR_BYTES, Sector,
 };
-use buffer::{PortControl, PortInfo, PortStats};
-use dataplane::{Shared, Wake};
+use buffer::{MemoryControl, PortControl, PortInfo};
+use dataplane::{Shared, Sleepless};
 use fib::{Fib4Writer, Fib6Writer};
 use router::{Limits, Port, Router};
 use std::sync::{Arc, Mutex};
@@ -71,39 +71,11 @@ impl Machine {
     }
 }
 
-/// Nobody sleeps here.
-pub(crate) struct Sleepless;
-
-impl Wake for Sleepless {
-    fn wake_worker(&self, _: usize) {}
-    fn wake_control(&self) {}
-}
-
 /// The control handle of `eth0` and so on.
 pub(crate) fn port(index: u8) -> Box<dyn PortControl> {
-    Box::new(TestPort(PortInfo {
-        name: format!("eth{index}"),
-        mac: [0x52, 0x54, 0, 0, 0, index],
-        max_mtu: 9000,
-        offloads: buffer::Offloads::default(),
-        queues: 1,
-    }))
-}
-
-struct TestPort(PortInfo);
-
-impl PortControl for TestPort {
-    fn info(&self) -> &PortInfo {
-        &self.0
-    }
-
-    fn link_up(&mut self, _: u64) -> bool {
-        true
-    }
-
-    fn stats(&self) -> PortStats {
-        PortStats { rx_packets: 7, ..PortStats::default() }
-    }
+    let mut control = MemoryControl::new(format!("eth{index}"), [0x52, 0x54, 0, 0, 0, index], 9000);
+    control.stats.rx_packets = 7;
+    Box::new(control)
 }
 
 struct TestPlatform {

@@ -5,10 +5,10 @@ mod ipsec;
 
 use crate::dhcp;
 use crate::net::testing::Client;
-use crate::testing::{Machine, Sleepless, TOKEN, port};
+use crate::testing::{Machine, TOKEN, port};
 use crate::{Boot, Control, Parts};
 use buffer::{BufferPool, MemoryPort, MemoryWire, PortQueue};
-use dataplane::{InterfaceId, Shared, Worker};
+use dataplane::{InterfaceId, Shared, Sleepless, Worker};
 use fib::{Fib4Writer, Fib6Writer};
 use serde_json::{Value, json};
 use smoltcp::iface::SocketHandle;

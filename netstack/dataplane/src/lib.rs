@@ -43,7 +43,7 @@ pub use graph::Node;
 pub use handoff::MAX_WORKERS;
 pub use policing::Policy;
 pub use rewrite::Tuple;
-pub use shared::{Shared, Wake};
+pub use shared::{Shared, Sleepless, Wake};
 pub use tables::{
     Adjacency, AdjacencyId, Attachment, GroupId, Interface, InterfaceId, MAX_ADJACENCIES, MAX_INTERFACES,
     MAX_MTU, MAX_NEXT_HOPS, MIN_MTU, NextHopGroup, Tables, TablesError,

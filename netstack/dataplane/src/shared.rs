@@ -50,6 +50,14 @@ pub trait Wake: Send + Sync {
     fn wake_control(&self);
 }
 
+/// Wakes nobody: for workers and control that are polled in turn.
+pub struct Sleepless;
+
+impl Wake for Sleepless {
+    fn wake_worker(&self, _: usize) {}
+    fn wake_control(&self) {}
+}
+
 /// What workers and control share.
 pub struct Shared {
     generation: AtomicU64,

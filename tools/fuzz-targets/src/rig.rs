@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::OnceLock;
 
-use buffer::{BufferPool, MemoryPort, MemoryWire, Offloads, PortControl, PortInfo, PortQueue, PortStats};
+use buffer::{BufferPool, MemoryControl, MemoryPort, MemoryWire, PortControl, PortQueue};
 use config::LogLevel;
-use control::{BlockDevice, Boot, BootStage, Control, Core, Memory, Parts, Platform, Stream};
-use dataplane::{DropReason, InterfaceId, Shared, Wake, Worker};
+use control::{Boot, Control, Memory, Parts, Platform, Stream};
+use dataplane::{DropReason, InterfaceId, Shared, Sleepless, Worker};
 use fib::{Fib4Writer, Fib6Writer};
 
 /// The API token.
@@ -111,32 +111,8 @@ impl Rig {
     }
 }
 
-struct Sleepless;
-
-impl Wake for Sleepless {
-    fn wake_worker(&self, _: usize) {}
-    fn wake_control(&self) {}
-}
-
 fn port(index: usize) -> Box<dyn PortControl> {
-    let (name, mac, offloads) = (format!("eth{index}"), MACS[index], Offloads::default());
-    Box::new(Port(PortInfo { name, mac, max_mtu: 1500, offloads, queues: 1 }))
-}
-
-struct Port(PortInfo);
-
-impl PortControl for Port {
-    fn info(&self) -> &PortInfo {
-        &self.0
-    }
-
-    fn link_up(&mut self, _: u64) -> bool {
-        true
-    }
-
-    fn stats(&self) -> PortStats {
-        PortStats::default()
-    }
+    Box::new(MemoryControl::new(format!("eth{index}"), MACS[index], 1500))
 }
 
 /// A machine without a store; what it calls random repeats.
@@ -172,20 +148,8 @@ impl Platform for Machine {
 
     fn set_log_level(&mut self, _: LogLevel) {}
 
-    fn boot_stages(&self) -> Vec<BootStage> {
-        Vec::new()
-    }
-
     fn memory(&self) -> Memory {
         // As much as makes no request fail for want of it, and little for flows: their tables are cleared.
         Memory { total_bytes: 1 << 30, free_bytes: 1 << 26, heap_used_bytes: 0 }
-    }
-
-    fn cores(&self) -> Vec<Core> {
-        Vec::new()
-    }
-
-    fn store(&mut self) -> Option<&mut dyn BlockDevice> {
-        None
     }
 }

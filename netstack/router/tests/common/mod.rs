@@ -8,7 +8,7 @@ use std::{
 
 use buffer::{BufferCache, BufferPool, MemoryPort, MemoryWire, PortQueue};
 use config::Config;
-use dataplane::{AdjacencyId, Inject, InjectTo, InterfaceId, Punt, PuntReason, Shared, Wake, Worker};
+use dataplane::{AdjacencyId, Inject, InjectTo, InterfaceId, Punt, PuntReason, Shared, Sleepless, Worker};
 use fib::{Fib4Writer, Fib6Writer};
 use packet::{
     checksum,
@@ -20,14 +20,6 @@ use router::{Limits, NeighbourState, Output, Port, Router};
 use zerocopy::{FromBytes, IntoBytes};
 
 pub const SECOND_NS: u64 = 1_000_000_000;
-
-/// Nobody sleeps here.
-struct Awake;
-
-impl Wake for Awake {
-    fn wake_worker(&self, _worker: usize) {}
-    fn wake_control(&self) {}
-}
 
 pub struct Node {
     pub router: Router,
@@ -55,7 +47,7 @@ impl Node {
     }
 
     pub fn with_tables(ports: u8, limits: Limits, fib4: Fib4Writer, fib6: Fib6Writer) -> Self {
-        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(Awake));
+        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(Sleepless));
         let pool = BufferPool::from_heap(1024);
         let mut queues: Vec<(InterfaceId, Box<dyn PortQueue>)> = Vec::new();
         let (mut wires, mut described) = (Vec::new(), Vec::new());

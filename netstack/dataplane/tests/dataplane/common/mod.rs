@@ -4,7 +4,7 @@
 use buffer::{BufferCache, BufferPool, Flags, MemoryPort, MemoryWire, PortQueue, Vector};
 use dataplane::{
     Adjacency, AdjacencyId, Attachment, DropReason, Flows, Interface, InterfaceId, NextHopGroup, Punt,
-    Shared, Tables, Wake, Worker,
+    Shared, Sleepless, Tables, Worker,
 };
 use etherparse::{PacketBuilder, PacketBuilderStep, VlanId};
 use fib::{Fib4Writer, Fib6Writer, Prefix};
@@ -28,13 +28,6 @@ pub const HOST0: [u8; 6] = [2, 0, 0, 0, 1, 0];
 pub const HOST1: [u8; 6] = [2, 0, 0, 0, 1, 1];
 pub const HOST1_VLAN: [u8; 6] = [2, 0, 0, 0, 1, 2];
 pub const BUFFERS: usize = 4096;
-
-struct NoWake;
-
-impl Wake for NoWake {
-    fn wake_worker(&self, _: usize) {}
-    fn wake_control(&self) {}
-}
 
 /// Where the checksum of each received frame is said to start, from the frame's start, and its field's offset from there.
 pub type ChecksumPlace = Arc<Mutex<Option<(u16, u16)>>>;
@@ -203,7 +196,7 @@ impl Testbed {
         let mut fib6 = Fib6Writer::new().expect("an empty table is small");
         add_routes(&mut fib4, &mut fib6);
         let shared =
-            Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [0x1234, 0x5678], Box::new(NoWake));
+            Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [0x1234, 0x5678], Box::new(Sleepless));
         let _ = shared.publish(tables(mtu1));
         let pool = BufferPool::from_heap(BUFFERS);
         let (port0, wire0) = MemoryPort::new();
