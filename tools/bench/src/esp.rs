@@ -3,14 +3,15 @@
 
 use crate::measure::Clock;
 use crate::port::{Feed, Sink, Source};
-use crate::rig::{NoWake, interface};
+use crate::rig::interface;
 use crate::routes::Random;
 use anyhow::{Context, Result, anyhow, ensure};
 use buffer::{Buf, BufferCache, BufferPool, PortQueue, VECTOR_SIZE, Vector, clocks};
 use crypto::cbc_hmac::Hash;
 use crypto::gcm::Gcm;
 use dataplane::{
-    Adjacency, AdjacencyId, Attachment, InterfaceId, NextHopGroup, Node, NodeCounters, Shared, Tables, Worker,
+    Adjacency, AdjacencyId, Attachment, InterfaceId, NextHopGroup, Node, NodeCounters, Shared, Sleepless,
+    Tables, Worker,
 };
 use fib::{Fib4Writer, Fib6Writer, Prefix};
 use ipnet::IpNet;
@@ -265,7 +266,7 @@ impl Rig {
             // For the peer, what is behind the tunnel is behind its other port.
             insert(BEHIND_TUNNELS + n, 32, if own == LOCAL { 3 + n } else { 2 })?;
         }
-        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(NoWake));
+        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(Sleepless));
         let _ = shared.publish(tables(workload.sas)?);
         let _ = shared.publish_ipsec(database);
         let worker = Worker::new(shared.clone(), 0, vec![(IN, r#in), (OUT, out)], pool.cache());

@@ -10,7 +10,7 @@ mod objects;
 mod site;
 
 use crate::routes::Random;
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use policy::classifier::{Classifier, Compiler};
 use policy::model::{
     Action, DefaultAction, Direction, Endpoint, EndpointKind, Hook, Match, Model, Networks, Order, Packet,
@@ -21,7 +21,7 @@ use policy::{Labels, Selector};
 use serde::Serialize;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const RULES: [usize; 4] = [10, 100, 1_000, 10_000];
 const POLICIES: usize = 10_000;
@@ -34,22 +34,53 @@ const PACKETS: usize = 4_096;
 pub struct Row {
     /// Its full name.
     pub name: String,
-    /// Clocks of one decision in the best round; none for a compilation.
+    /// Clocks of one decision in the best round; none where a change or a compilation is timed.
     pub clocks: Option<f64>,
     /// The same in the median round.
     pub clocks_median: Option<f64>,
-    /// Milliseconds of a compilation, the best of a few.
+    /// Milliseconds of a change or a compilation, the best of a few.
     pub milliseconds: Option<f64>,
+}
+
+impl Row {
+    /// Of the clocks of one decision in each round.
+    fn of_clocks(name: String, mut rounds: Vec<f64>) -> Self {
+        rounds.sort_by(f64::total_cmp);
+        let (best, median) = (rounds.first().copied(), rounds.get(rounds.len() / 2).copied());
+        Self { name, clocks: best, clocks_median: median, milliseconds: None }
+    }
+
+    fn of_time(name: String, best: Duration) -> Self {
+        Self { name, clocks: None, clocks_median: None, milliseconds: Some(ms(best)) }
+    }
+}
+
+/// Measures what its name says, in so many rounds where clocks are counted.
+type Measure = Box<dyn Fn(String, usize) -> Result<Row>>;
+
+fn all() -> Vec<(String, Measure)> {
+    let mut all: Vec<(String, Measure)> = Vec::new();
+    for rules in RULES {
+        let measure = Box::new(move |name, rounds| decisions(name, rules, rounds));
+        all.push((format!("policy-new/{rules}-rules"), measure));
+    }
+    all.push((format!("policy-compile/{POLICIES}-policies"), Box::new(|name, _| compilation(name))));
+    for (name, change) in CHANGES {
+        all.push((format!("policy-change/{name}"), Box::new(move |name, _| changes(name, change))));
+    }
+    for (name, workload) in objects::all() {
+        let measure = Box::new(move |name, _| objects::measure(name, workload));
+        all.push((format!("policy-change/{name}"), measure));
+    }
+    for (name, workload) in graph::all() {
+        all.push((name, Box::new(move |name, rounds| graph::measure(name, workload, rounds))));
+    }
+    all
 }
 
 /// All names.
 pub fn names() -> Vec<String> {
-    let new = RULES.iter().map(|rules| format!("policy-new/{rules}-rules"));
-    let whole = format!("policy-compile/{POLICIES}-policies");
-    let of_objects = objects::all().into_iter().map(|(name, _)| name);
-    let changes = CHANGES.map(|(name, _)| name.to_string()).into_iter().chain(of_objects);
-    let in_graph = graph::all().into_iter().map(|(name, _)| name);
-    new.chain([whole]).chain(changes.map(|name| format!("policy-change/{name}"))).chain(in_graph).collect()
+    all().into_iter().map(|(name, _)| name).collect()
 }
 
 /// Measures what is meant, and prints it.
@@ -58,26 +89,8 @@ pub fn names() -> Vec<String> {
 /// What is to be measured cannot be built, or did not do its work: nothing was compiled, packets were dropped.
 pub fn run(meant: impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    type Measure = Box<dyn Fn(String) -> Result<Row>>;
-    let mut measures: Vec<Measure> = Vec::new();
-    for rules in RULES {
-        measures.push(Box::new(move |name| decisions(name, rules, rounds)));
-    }
-    measures.push(Box::new(compilation));
-    for (_, change) in CHANGES {
-        measures.push(Box::new(move |name| changes(name, change)));
-    }
-    for (_, workload) in objects::all() {
-        measures.push(Box::new(move |name| objects::measure(name, workload)));
-    }
-    for (_, workload) in graph::all() {
-        measures.push(Box::new(move |name| graph::measure(name, workload, rounds)));
-    }
-    for (name, measure) in names().into_iter().zip(measures) {
-        if !meant(&name) {
-            continue;
-        }
-        let row = measure(name)?;
+    for (name, measure) in all().into_iter().filter(|(name, _)| meant(name)) {
+        let row = measure(name, rounds)?;
         let figure = match (row.clocks, row.clocks_median, row.milliseconds) {
             (Some(clocks), Some(median), _) => {
                 format!("{clocks:6.1} clocks per packet (median {median:.1})")
@@ -90,6 +103,17 @@ pub fn run(meant: impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
         rows.push(row);
     }
     Ok(rows)
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// The best of some times, the median and the longest.
+fn spread(times: impl Iterator<Item = Duration>) -> [Duration; 3] {
+    let mut times: Vec<Duration> = times.collect();
+    times.sort_unstable();
+    [0, times.len() / 2, times.len() - 1].map(|at| times[at])
 }
 
 fn compile(model: Model) -> Result<Classifier> {
@@ -111,24 +135,21 @@ fn decisions(name: String, rules: usize, rounds: usize) -> Result<Row> {
         }
         clocks.push((buffer::clocks() - start) as f64 / PACKETS as f64);
     }
-    anyhow::ensure!(allowed > 0 && allowed < PACKETS * (rounds + 4), "{allowed} packets were allowed");
-    clocks.sort_by(f64::total_cmp);
-    let (best, median) = (clocks.first().copied(), clocks.get(clocks.len() / 2).copied());
-    Ok(Row { name, clocks: best, clocks_median: median, milliseconds: None })
+    ensure!(allowed > 0 && allowed < PACKETS * (rounds + 4), "{allowed} packets were allowed");
+    Ok(Row::of_clocks(name, clocks))
 }
 
 fn compilation(name: String) -> Result<Row> {
     let model = many_endpoints();
-    let mut best = f64::INFINITY;
+    let mut best = Duration::MAX;
     for _ in 0..3 {
-        let model = Arc::new(model.clone());
+        let model = model.clone();
         let start = Instant::now();
-        let classifier =
-            Classifier::new(model).map_err(|_| anyhow!("no memory for the tables of addresses"))?;
-        best = best.min(start.elapsed().as_secs_f64() * 1e3);
-        anyhow::ensure!(classifier.programs() > 0, "nothing was made");
+        let classifier = compile(model)?;
+        best = best.min(start.elapsed());
+        ensure!(classifier.programs() > 0, "nothing was made");
     }
-    Ok(Row { name, clocks: None, clocks_median: None, milliseconds: Some(best) })
+    Ok(Row::of_time(name, best))
 }
 
 type Change = fn(&mut Model, usize);
@@ -193,14 +214,14 @@ fn changes(name: String, change: Change) -> Result<Row> {
         let start = Instant::now();
         let classifier = compiler.update(next)?;
         compiler.apply()?;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
+        times.push(start.elapsed());
         drop(classifier);
         compiler.retire(number as u64);
         compiler.reclaim(number as u64);
     }
-    times.sort_by(f64::total_cmp);
-    println!("{name}: median {:.2} ms, longest {:.2} ms", times[times.len() / 2], times[times.len() - 1]);
-    Ok(Row { name, clocks: None, clocks_median: None, milliseconds: times.first().copied() })
+    let [best, median, longest] = spread(times.into_iter());
+    println!("{name}: median {:.2} ms, longest {:.2} ms", ms(median), ms(longest));
+    Ok(Row::of_time(name, best))
 }
 
 /// The network and the port that rule `index` is about: every other rule is about any source.

@@ -7,7 +7,8 @@ use crate::workload::Workload;
 use anyhow::{Context, Result, anyhow, ensure};
 use buffer::{BufferPool, PortQueue, VECTOR_SIZE};
 use dataplane::{
-    Adjacency, AdjacencyId, Attachment, Interface, InterfaceId, NextHopGroup, Shared, Tables, Wake, Worker,
+    Adjacency, AdjacencyId, Attachment, Interface, InterfaceId, NextHopGroup, Shared, Sleepless, Tables,
+    Worker,
 };
 use fib::{Fib4Writer, Fib6Writer, Key, Prefix, Writer};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -38,13 +39,6 @@ pub struct Rig {
     pub table_bytes: usize,
 }
 
-pub(crate) struct NoWake;
-
-impl Wake for NoWake {
-    fn wake_worker(&self, _: usize) {}
-    fn wake_control(&self) {}
-}
-
 impl Rig {
     /// Builds the router.
     ///
@@ -64,7 +58,7 @@ impl Rig {
             (Destinations::V4(plan.destinations), fib4.memory())
         };
         let seed = [random.bits(), random.bits()];
-        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, seed, Box::new(NoWake));
+        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, seed, Box::new(Sleepless));
         let _ = shared.publish(tables(workload.next_hops)?);
         let pool = BufferPool::from_heap(8 * VECTOR_SIZE + Generator::buffers(workload));
         let generator = Generator::new(workload, HOST, MAC_IN, destinations);

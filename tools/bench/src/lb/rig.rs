@@ -4,12 +4,13 @@ use super::Workload;
 use super::traffic::{ACK, Backends, Clients, Flows, SYN, Script};
 use crate::measure::Clock;
 use crate::port::Feed;
-use crate::rig::{NoWake, OPENING_NS, POLL_NS, interface, outlive_unproven};
+use crate::rig::{OPENING_NS, POLL_NS, interface, outlive_unproven};
 use anyhow::{Context, Result, anyhow, ensure};
 use balancer::{Builder, Settings};
 use buffer::{BufferPool, PortQueue, VECTOR_SIZE, clocks};
 use dataplane::{
-    Adjacency, AdjacencyId, Attachment, InterfaceId, NextHopGroup, Node, NodeCounters, Shared, Tables, Worker,
+    Adjacency, AdjacencyId, Attachment, InterfaceId, NextHopGroup, Node, NodeCounters, Shared, Sleepless,
+    Tables, Worker,
 };
 use fib::{Fib4Writer, Fib6Writer, Prefix};
 use flow::{Config, Timeouts};
@@ -56,7 +57,7 @@ impl Rig {
         let _ = fib6.insert(Prefix::new(0, 0).context("a prefix")?, 1)?;
         let backends6 = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0).to_bits();
         let _ = fib6.insert(Prefix::new(backends6, 48).context("a prefix")?, 2)?;
-        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(NoWake));
+        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(Sleepless));
         let _ = shared.publish(tables()?);
         let opening_ms = (OPENING_NS / 1_000_000) as u32;
         let all = Config {

@@ -9,11 +9,11 @@
 use super::{Row, compile, one_endpoint, place};
 use crate::measure::Clock;
 use crate::port::{Feed, Source};
-use crate::rig::{IN, NoWake, OPENING_NS, OUT, POLL_NS, outlive_unproven, tables};
+use crate::rig::{IN, OPENING_NS, OUT, POLL_NS, outlive_unproven, tables};
 use anyhow::{Context, Result, bail, ensure};
 use balancer::FlowTallies;
 use buffer::{BufferCache, BufferPool, PortQueue, VECTOR_SIZE, Vector, clocks};
-use dataplane::{DropReason, Flows, Policy, Shared, Worker};
+use dataplane::{DropReason, Flows, Policy, Shared, Sleepless, Worker};
 use fib::{Fib4Writer, Fib6Writer, Prefix};
 use flow::{Config, Timeouts};
 use packet::ethernet::{ETHERTYPE_IPV4, Ethernet};
@@ -172,7 +172,7 @@ impl Rig {
         let fib6 = Fib6Writer::new().context("IPv6 route table")?;
         let everything = Prefix::new(0, 0).context("a prefix")?;
         let _ = fib4.insert(everything, 1).context("a route does not fit")?;
-        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(NoWake));
+        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(Sleepless));
         let _ = shared.publish(tables(1)?);
         // Until they are answered flows may have an eighth of the table.
         let capacity = flows.map_or(CAPACITY, |flows| flows * 8);
@@ -247,7 +247,7 @@ pub(super) fn measure(name: String, workload: Workload, rounds: usize) -> Result
     for _ in 0..WARM_UP_ROUNDS {
         let _ = rig.run(measured, ROUND_PACKETS, &clock);
     }
-    let mut results: Vec<f64> = (0..rounds).map(|_| rig.run(measured, ROUND_PACKETS, &clock)).collect();
+    let results = (0..rounds).map(|_| rig.run(measured, ROUND_PACKETS, &clock)).collect();
     let drops: Vec<_> = rig.shared.drop_counters().filter(|(_, count)| *count > 0).collect();
     match drops[..] {
         [] if !workload.denied => {}
@@ -255,7 +255,5 @@ pub(super) fn measure(name: String, workload: Workload, rounds: usize) -> Result
         _ => bail!("packets were dropped: {drops:?}"),
     }
     ensure!(rig.shared.lost_flow_events() == 0, "events were not taken in time");
-    results.sort_by(f64::total_cmp);
-    let (best, median) = (results.first().copied(), results.get(results.len() / 2).copied());
-    Ok(Row { name, clocks: best, clocks_median: median, milliseconds: None })
+    Ok(Row::of_clocks(name, results))
 }

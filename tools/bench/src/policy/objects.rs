@@ -4,9 +4,9 @@
 //! and ends when it is answered and the worker has the policy that came of it: HTTP, the turns of control and the steps in
 //! which addresses move are all in it. Nothing else is to be done.
 
-use super::site::Site;
-use super::{ENDPOINTS, POLICIES, Row};
-use anyhow::{Result, ensure};
+use super::site::{Cost, Site, resident_bytes};
+use super::{ENDPOINTS, POLICIES, Row, ms, spread};
+use anyhow::Result;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -24,27 +24,28 @@ const CHANGES_OF_ONE: usize = 60;
 #[derive(Clone, Copy)]
 pub(super) struct Workload {
     before: fn() -> Vec<String>,
-    /// The lines of each request.
-    change: fn(usize) -> Vec<String>,
+    /// The object of each request.
+    change: fn(usize) -> String,
     requests: usize,
 }
 
 pub(super) fn all() -> Vec<(String, Workload)> {
     let of = |before, change| Workload { before, change, requests: CHANGES_OF_ONE };
-    let one_policy: fn(usize) -> Vec<String> = |number| vec![policy(number * 37 % POLICIES, 50_000 + number)];
-    let members: fn(usize) -> Vec<String> =
-        |number| vec![networks_of(number * 37 % SETS, 1 + number / SETS, MEMBERS)];
-    let of_one: fn(usize) -> Vec<String> = |number| vec![networks_of(0, number, LARGE)];
+    let one_policy: fn(usize) -> String = |number| policy(number * 37 % POLICIES, 50_000 + number);
+    let one_set: fn() -> Vec<String> = || vec![pod(1, 0), block(), networks_of(0, 0, LARGE)];
     [
         ("policy", of(cluster, one_policy)),
         ("policy-storm-of-1000", Workload { requests: 1_000, ..of(cluster, one_policy) }),
-        ("pod", of(cluster, |number| vec![pod(number * 37 % ENDPOINTS, number)])),
-        ("namespace", of(cluster, |number| vec![namespace(number % NAMESPACES, number)])),
-        ("100-of-1000000-members", Workload { requests: 300, ..of(networks, members) }),
+        ("pod", of(cluster, |number| pod(number * 37 % ENDPOINTS, number))),
+        ("namespace", of(cluster, |number| namespace(number % NAMESPACES, number))),
         (
-            "100-of-50000-members-of-one-set",
-            of(|| vec![pod(1, 0), block(), networks_of(0, 0, LARGE)], of_one),
+            "100-of-1000000-members",
+            Workload {
+                requests: 300,
+                ..of(networks, |number| networks_of(number * 37 % SETS, 1 + number / SETS, MEMBERS))
+            },
         ),
+        ("100-of-50000-members-of-one-set", of(one_set, |number| networks_of(0, number, LARGE))),
     ]
     .map(|(name, workload)| (format!("object-{name}"), workload))
     .into()
@@ -52,50 +53,44 @@ pub(super) fn all() -> Vec<(String, Workload)> {
 
 pub(super) fn measure(name: String, workload: Workload) -> Result<Row> {
     let mut site = Site::new()?;
-    let before = site.resident_bytes()?;
+    let before = resident_bytes()?;
     let objects = (workload.before)();
-    let body = objects.join("\n");
-    let loading = site.apply(&body)?;
-    drop(body);
-    let turns = core::mem::take(&mut site.turns);
+    let loading = site.apply(&objects.join("\n"))?;
     println!(
         "{name}: {} objects from nothing in {:.0} ms of which the longest turn of control took {:.0} us; {:.0} MiB",
         objects.len(),
-        ms(loading),
-        us(turns.control),
-        (site.resident_bytes()?.saturating_sub(before)) as f64 / f64::from(1 << 20),
+        ms(loading.time),
+        us(loading.longest.control),
+        mib_since(before)?,
     );
     drop(objects);
-    let (mut times, mut turns) = (Vec::new(), Vec::new());
-    for number in 1..=workload.requests {
-        times.push(site.apply(&(workload.change)(number).join("\n"))?);
-        turns.push(core::mem::take(&mut site.turns));
-    }
-    ensure!(site.changed == 1 + workload.requests, "{} of the requests changed something", site.changed);
-    let all: Duration = times.iter().sum();
-    times.sort_unstable();
-    turns.sort_unstable_by_key(|turns| turns.control);
-    let [common, rare] = [turns.len() / 2, turns.len() - 1].map(|at| us(turns[at].control));
-    let of_worker = turns.iter().map(|turns| turns.worker).max().unwrap_or_default();
-    let [best, median, longest] = [0, times.len() / 2, times.len() - 1].map(|at| times[at]);
+    let changes = (1..=workload.requests).map(|number| site.apply(&(workload.change)(number)));
+    let costs = changes.collect::<Result<Vec<Cost>>>()?;
+    let of = |what: fn(&Cost) -> Duration| costs.iter().map(what);
+    let [best, median, longest] = spread(of(|cost| cost.time));
+    let [_, control_median, control_longest] = spread(of(|cost| cost.longest.control));
+    let [_, _, worker_longest] = spread(of(|cost| cost.longest.worker));
     println!(
-        "{name}: median {:.2} ms, longest {:.2} ms; {} requests in {:.0} ms; longest turn of control in one {common:.0} us (median), in all {rare:.0} us, of the worker {:.0} us; {:.0} MiB",
+        "{name}: median {:.2} ms, longest {:.2} ms; {} requests in {:.0} ms; longest turn of control in one {:.0} us (median), in all {:.0} us, of the worker {:.0} us; {:.0} MiB",
         ms(median),
         ms(longest),
-        times.len(),
-        ms(all),
-        us(of_worker),
-        (site.resident_bytes()?.saturating_sub(before)) as f64 / f64::from(1 << 20),
+        costs.len(),
+        ms(of(|cost| cost.time).sum()),
+        us(control_median),
+        us(control_longest),
+        us(worker_longest),
+        mib_since(before)?,
     );
-    Ok(Row { name, clocks: None, clocks_median: None, milliseconds: Some(ms(best)) })
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+    Ok(Row::of_time(name, best))
 }
 
 fn us(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
+}
+
+/// How much more memory this process has.
+fn mib_since(before_bytes: usize) -> Result<f64> {
+    Ok(resident_bytes()?.saturating_sub(before_bytes) as f64 / f64::from(1 << 20))
 }
 
 fn cluster() -> Vec<String> {
@@ -149,18 +144,18 @@ fn networks() -> Vec<String> {
 }
 
 fn block() -> String {
-    let source = json!({"action": "Deny", "source": {"selector": "list == 'blocked'"}});
-    let spec = json!({"selector": "app == '1'", "ingress": [source]});
+    let rule = json!({"action": "Deny", "source": {"selector": "list == 'blocked'"}});
+    let spec = json!({"selector": "app == '1'", "ingress": [rule]});
     calico("GlobalNetworkPolicy", "block", &json!({}), &spec)
 }
 
-/// With each version others than before are [`EXCHANGED`].
+/// In each version the next [`EXCHANGED`] members in turn are other networks than in the one before.
 fn networks_of(index: usize, version: usize, members: usize) -> String {
     let steps = members / EXCHANGED;
     let net = |member: usize| {
-        let turn = (version + steps - 1 - member / EXCHANGED) / steps;
-        let net = ((40 + turn % 8) << 24) + index * members + member;
-        format!("{}/32", Ipv4Addr::from_bits(net as u32))
+        let exchanges = (version + steps - 1 - member / EXCHANGED) / steps;
+        let address = ((40 + exchanges % 8) << 24) + index * members + member;
+        format!("{}/32", Ipv4Addr::from_bits(address as u32))
     };
     let nets: Vec<String> = (0..members).map(net).collect();
     calico("GlobalNetworkSet", &format!("set-{index}"), &json!({"list": "blocked"}), &json!({"nets": nets}))

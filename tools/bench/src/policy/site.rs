@@ -1,10 +1,9 @@
 //! A node with one worker and no ports to speak of, asked over its API.
 
-use crate::rig::NoWake;
-use anyhow::{Context, Result, anyhow, ensure};
-use buffer::{BufferPool, PortControl, PortInfo, PortStats};
-use control::{BlockDevice, Boot, BootStage, Control, Core, Memory, Parts, Platform, Stream};
-use dataplane::{Shared, Worker};
+use anyhow::{Context, Result, bail, ensure};
+use buffer::{BufferPool, MemoryControl};
+use control::{Boot, Control, Memory, Parts, Platform, Stream};
+use dataplane::{Shared, Sleepless, Worker};
 use fib::{Fib4Writer, Fib6Writer};
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
@@ -19,7 +18,13 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const TURNS_AT_MOST: usize = 1_000_000;
 const BUFFERS: usize = 1024;
 
-/// The longest turns so far, in time of the processor: what others do on this machine is not in them.
+/// What it took until a request was in force.
+pub(super) struct Cost {
+    pub time: Duration,
+    pub longest: Turns,
+}
+
+/// The longest turn of each, in time of the processor: what others do on this machine is not in it.
 #[derive(Default)]
 pub(super) struct Turns {
     pub control: Duration,
@@ -32,15 +37,12 @@ pub(super) struct Site {
     worker: Worker,
     shared: Arc<Shared>,
     start: Instant,
-    pub turns: Turns,
-    /// Requests after which there was another policy.
-    pub changed: usize,
 }
 
 impl Site {
     pub fn new() -> Result<Self> {
         let (fib4, fib6) = (Fib4Writer::new()?, Fib6Writer::new()?);
-        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(NoWake));
+        let shared = Shared::new(fib4.fib().clone(), fib6.fib().clone(), 1, [1, 2], Box::new(Sleepless));
         let pool = BufferPool::from_heap(BUFFERS);
         let worker = Worker::new(shared.clone(), 0, Vec::new(), pool.cache());
         let module = br#"{"hostname": "bench", "cluster": {"flows_per_worker": 1024}}"#;
@@ -50,22 +52,15 @@ impl Site {
             shared: shared.clone(),
             fib4,
             fib6,
-            ports: vec![Box::new(NoPort(PortInfo {
-                name: "eth0".into(),
-                mac: [2, 0, 0, 0, 0, 1],
-                max_mtu: 1500,
-                offloads: buffer::Offloads::default(),
-                queues: 1,
-            }))],
+            ports: vec![Box::new(MemoryControl::new("eth0".into(), [2, 0, 0, 0, 0, 1], 1500))],
             cache: pool.cache(),
             boot,
         };
-        let control = Control::new(parts, 0);
-        Ok(Self { control, worker, shared, start: Instant::now(), turns: Turns::default(), changed: 0 })
+        Ok(Self { control: Control::new(parts, 0), worker, shared, start: Instant::now() })
     }
 
-    /// Has objects applied, one a line; how long it takes until they are in force.
-    pub fn apply(&mut self, body: &str) -> Result<Duration> {
+    /// Has objects applied, one a line, that make another policy than there was.
+    pub fn apply(&mut self, body: &str) -> Result<Cost> {
         let request = format!(
             "POST /v1/resources HTTP/1.1\r\nHost: n\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\
              Content-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n{body}",
@@ -73,15 +68,15 @@ impl Site {
         );
         let wire = Rc::new(RefCell::new(Wire { to_node: request.into_bytes().into(), ..Wire::default() }));
         let before = self.updates();
+        let mut longest = Turns::default();
         let start = Instant::now();
         self.control.adopt(Box::new(End(wire.clone())), IpAddr::from([192, 0, 2, 1]), self.now_ns());
         for _ in 0..TURNS_AT_MOST {
-            self.turn();
+            self.turn(&mut longest);
             if wire.borrow().is_closed && self.updates() != before {
                 // The worker takes what is published at its next poll.
                 let _ = self.worker.poll(self.now_ns());
-                self.changed += 1;
-                return Ok(start.elapsed());
+                return Ok(Cost { time: start.elapsed(), longest });
             }
             let wire = wire.borrow();
             let refused = wire.is_closed && !wire.from_node.starts_with(b"HTTP/1.1 200 ");
@@ -89,10 +84,10 @@ impl Site {
         }
         let wire = wire.borrow();
         let answer = String::from_utf8_lossy(&wire.from_node);
-        Err(anyhow!(
+        bail!(
             "{} bytes are not read, the policy is not in force, the answer is: {answer}",
             wire.to_node.len()
-        ))
+        )
     }
 
     /// How many policies there have been.
@@ -101,27 +96,27 @@ impl Site {
         policy.as_ref().as_ref().map_or(0, |policy| policy.classifier().updates())
     }
 
-    fn turn(&mut self) {
+    fn turn(&mut self, longest: &mut Turns) {
         let now_ns = self.now_ns();
         let begin = cpu_time();
         let _ = self.worker.poll(now_ns);
         let between = cpu_time();
         let _ = self.control.poll(now_ns);
         let end = cpu_time();
-        self.turns.worker = self.turns.worker.max(between - begin);
-        self.turns.control = self.turns.control.max(end - between);
+        longest.worker = longest.worker.max(between - begin);
+        longest.control = longest.control.max(end - between);
     }
 
     fn now_ns(&self) -> u64 {
         self.start.elapsed().as_nanos() as u64
     }
+}
 
-    /// Memory that this process has.
-    pub fn resident_bytes(&self) -> Result<usize> {
-        let text = std::fs::read_to_string("/proc/self/statm").context("/proc/self/statm")?;
-        let pages = text.split(' ').nth(1).context("no resident pages")?;
-        Ok(pages.parse::<usize>()? * rustix::param::page_size())
-    }
+/// Memory that this process has.
+pub(super) fn resident_bytes() -> Result<usize> {
+    let text = std::fs::read_to_string("/proc/self/statm").context("/proc/self/statm")?;
+    let pages = text.split(' ').nth(1).context("no resident pages")?;
+    Ok(pages.parse::<usize>()? * rustix::param::page_size())
 }
 
 fn cpu_time() -> Duration {
@@ -158,22 +153,6 @@ impl Stream for End {
     }
 }
 
-struct NoPort(PortInfo);
-
-impl PortControl for NoPort {
-    fn info(&self) -> &PortInfo {
-        &self.0
-    }
-
-    fn link_up(&mut self, _: u64) -> bool {
-        true
-    }
-
-    fn stats(&self) -> PortStats {
-        PortStats::default()
-    }
-}
-
 /// A machine with all the memory that is asked for.
 struct Machine;
 
@@ -188,31 +167,9 @@ impl Platform for Machine {
 
     fn reboot(&mut self) {}
 
-    fn last_crash(&self) -> Option<String> {
-        None
-    }
-
-    fn log_since(&self, _: u64, _: &mut dyn FnMut(u64, &str) -> bool) {}
-
-    fn log_next(&self) -> u64 {
-        0
-    }
-
     fn set_log_level(&mut self, _: config::LogLevel) {}
-
-    fn boot_stages(&self) -> Vec<BootStage> {
-        Vec::new()
-    }
 
     fn memory(&self) -> Memory {
         Memory { total_bytes: 1 << 40, free_bytes: 1 << 39, heap_used_bytes: 0 }
-    }
-
-    fn cores(&self) -> Vec<Core> {
-        Vec::new()
-    }
-
-    fn store(&mut self) -> Option<&mut dyn BlockDevice> {
-        None
     }
 }
