@@ -32,10 +32,8 @@ impl OpenPort {
     }
 }
 
-/// SSH, DHCP, BGP, etcd, Typha, the Kubernetes API and etcd of old.
-const INBOUND: [OpenPort; 9] = [
-    OpenPort::anywhere(protocol::TCP, 22),
-    OpenPort::anywhere(protocol::UDP, 68),
+/// Both ways: BGP, etcd, Typha, the Kubernetes API and etcd of old.
+const BOTH: [OpenPort; 7] = [
     OpenPort::anywhere(protocol::TCP, 179),
     OpenPort::anywhere(protocol::TCP, 2379),
     OpenPort::anywhere(protocol::TCP, 2380),
@@ -44,24 +42,17 @@ const INBOUND: [OpenPort; 9] = [
     OpenPort::anywhere(protocol::TCP, 6666),
     OpenPort::anywhere(protocol::TCP, 6667),
 ];
-
-/// The same with DNS in the place of SSH.
-const OUTBOUND: [OpenPort; 9] = [
-    OpenPort::anywhere(protocol::UDP, 53),
-    OpenPort::anywhere(protocol::UDP, 67),
-    OpenPort::anywhere(protocol::TCP, 179),
-    OpenPort::anywhere(protocol::TCP, 2379),
-    OpenPort::anywhere(protocol::TCP, 2380),
-    OpenPort::anywhere(protocol::TCP, 5473),
-    OpenPort::anywhere(protocol::TCP, 6443),
-    OpenPort::anywhere(protocol::TCP, 6666),
-    OpenPort::anywhere(protocol::TCP, 6667),
-];
+/// SSH, and answers of DHCP.
+const INBOUND: [OpenPort; 2] = [OpenPort::anywhere(protocol::TCP, 22), OpenPort::anywhere(protocol::UDP, 68)];
+/// DNS and DHCP.
+const OUTBOUND: [OpenPort; 2] =
+    [OpenPort::anywhere(protocol::UDP, 53), OpenPort::anywhere(protocol::UDP, 67)];
 
 impl Default for Failsafe {
     /// Calico's defaults.
     fn default() -> Failsafe {
-        Failsafe { inbound: INBOUND.into(), outbound: OUTBOUND.into() }
+        let with_both = |own: &[OpenPort]| [own, &BOTH].concat();
+        Failsafe { inbound: with_both(&INBOUND), outbound: with_both(&OUTBOUND) }
     }
 }
 

@@ -291,8 +291,8 @@ pub struct Endpoint {
     pub name: String,
     /// What it is.
     pub kind: EndpointKind,
-    /// Of a workload: a `WorkloadEndpoint` tells of it, no `Pod`. One of each may have the same name.
-    pub by_plugin: bool,
+    /// Of a workload: it is from a `WorkloadEndpoint`, not from a `Pod`. One of each may have the same name.
+    pub from_workload_endpoint: bool,
     /// Its labels, with those it has from its namespace, service account and profiles.
     pub labels: Labels,
     /// Its addresses.

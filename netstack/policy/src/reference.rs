@@ -8,6 +8,7 @@ use core::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::failsafe::Failsafe;
 use crate::model::{
     Action, DefaultAction, Direction, Endpoint, EndpointKind, Hook, IpVersion, Match, Model, Packet, Policy,
     Ports, Rule, Set, Side, protocol,
@@ -39,6 +40,12 @@ pub fn is_asked(hook: Hook, stage: Stage, kind: EndpointKind) -> bool {
     }
 }
 
+/// The failsafe ports of an endpoint that are open at a stage: a host's own, not those of what it forwards.
+#[inline]
+pub fn failsafe_at(endpoint: &Endpoint, stage: Stage) -> Option<&Failsafe> {
+    endpoint.failsafe.as_deref().filter(|_| stage != Stage::Forward)
+}
+
 /// Judges a packet of an endpoint. None if nothing at this stage decides, which only [`Stage::PreDnat`] and
 /// [`Stage::Untracked`] may say.
 pub fn judge(
@@ -48,8 +55,7 @@ pub fn judge(
     stage: Stage,
     packet: &Packet,
 ) -> Option<Verdict> {
-    let failsafe = endpoint.failsafe.as_ref().filter(|_| stage != Stage::Forward);
-    if failsafe.is_some_and(|failsafe| failsafe.has(direction, packet)) {
+    if failsafe_at(endpoint, stage).is_some_and(|failsafe| failsafe.has(direction, packet)) {
         return Some(Verdict { allow: true, reason: Reason::Failsafe });
     }
     let mut asked_any = false;

@@ -274,7 +274,7 @@ fn endpoint(index: usize) -> Endpoint {
     Endpoint {
         name: format!("bench/{index}"),
         kind: EndpointKind::Workload,
-        by_plugin: false,
+        from_workload_endpoint: false,
         labels,
         addresses: vec![IpAddr::from(Ipv4Addr::from_bits((10 << 24) + 1 + index as u32))],
         ports: Vec::new(),

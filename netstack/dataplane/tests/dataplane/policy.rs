@@ -33,7 +33,7 @@ fn endpoint(name: &str, address: [u8; 4]) -> Endpoint {
     Endpoint {
         name: name.into(),
         kind: EndpointKind::Workload,
-        by_plugin: false,
+        from_workload_endpoint: false,
         labels: Labels::from([("name".to_string(), name.to_string())]),
         addresses: vec![address.into(), address6(address).into()],
         ports: Vec::new(),
@@ -49,7 +49,7 @@ fn host(interface: &str) -> Endpoint {
     let labels = Labels::from([("host".to_string(), "yes".to_string())]);
     Endpoint {
         kind: EndpointKind::Host,
-        by_plugin: false,
+        from_workload_endpoint: false,
         interface,
         labels,
         addresses: Vec::new(),

@@ -7,7 +7,7 @@ use super::program::Program;
 use super::{Classifier, CounterId, Host, NONE};
 use crate::failsafe::Failsafe;
 use crate::model::{Action, Direction, Packet};
-use crate::reference::Stage;
+use crate::reference::{Stage, failsafe_at};
 
 /// A host endpoint of a classifier, of that one only: its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Ends {
 /// Where policies have a say.
 #[derive(Clone, Copy)]
 struct Point<'a> {
+    /// Of the endpoint whose policies they are; [`NONE`] has none.
+    identity: u32,
     direction: Direction,
     stage: Stage,
     /// What passes there whatever policies say.
@@ -123,13 +125,11 @@ impl Classifier {
         first(&named).or_else(|| first(&by_address)).or_else(|| first(&all)).map(HostId)
     }
 
-    /// The identity of a host endpoint, and the point of a stage there.
     #[inline]
-    fn at_host(&self, host: HostId, stage: Stage, direction: Direction) -> (u32, Point<'_>) {
+    fn at_host(&self, host: HostId, stage: Stage, direction: Direction) -> Point<'_> {
         let host = self.hosts.get(host.0 as usize);
-        let failsafe = host.and_then(|host| host.endpoint.failsafe.as_deref());
-        let failsafe = failsafe.filter(|_| stage != Stage::Forward);
-        (host.map_or(NONE, |host| host.identity), Point { direction, stage, failsafe })
+        let failsafe = host.and_then(|host| failsafe_at(&host.endpoint, stage));
+        Point { identity: host.map_or(NONE, |host| host.identity), direction, stage, failsafe }
     }
 
     /// True if there are host endpoints.
@@ -168,17 +168,18 @@ impl Classifier {
             // What the node itself sends reaches the endpoints that it serves.
             Way::FromNode => (NONE, NONE),
         };
-        let mut passes = |(identity, point): (u32, Point<'_>)| {
-            let Some(judged) = self.judge_at((identity, point), packet, classes, record) else { return true };
+        let mut passes = |point: Point<'_>| {
+            let Some(judged) = self.judge_at(point, packet, classes, record) else { return true };
             by = judged.by;
             judged.allow
         };
         let of_host = if ends.way == Way::Forwarded { Stage::Forward } else { Stage::Normal };
-        let workload = |direction| Point { direction, stage: Stage::Normal, failsafe: None };
-        let allow = passes((sender, workload(Direction::Egress)))
+        let workload =
+            |identity, direction| Point { identity, direction, stage: Stage::Normal, failsafe: None };
+        let allow = passes(workload(sender, Direction::Egress))
             && ends.from.is_none_or(|host| passes(self.at_host(host, of_host, Direction::Ingress)))
             && ends.to.is_none_or(|host| passes(self.at_host(host, of_host, Direction::Egress)))
-            && passes((receiver, workload(Direction::Ingress)));
+            && passes(workload(receiver, Direction::Ingress));
         Judged { allow, by }
     }
 
@@ -209,16 +210,15 @@ impl Classifier {
 
     /// True if policies of a host endpoint are asked at a stage.
     pub fn asks(&self, host: HostId, stage: Stage, direction: Direction) -> bool {
-        let (identity, _) = self.at_host(host, stage, direction);
+        let Point { identity, .. } = self.at_host(host, stage, direction);
         let program = self.program_of(identity, stage, direction, true);
         program.and_then(|number| self.program(number)).is_some_and(|program| !program.lines.is_empty())
     }
 
-    /// [`NONE`] has no policies.
     #[inline]
     fn judge_at(
         &self,
-        (identity, Point { direction, stage, failsafe }): (u32, Point<'_>),
+        Point { identity, direction, stage, failsafe }: Point<'_>,
         packet: &Packet,
         classes: (u32, u32),
         record: &mut Record,

@@ -27,7 +27,7 @@ mod table;
 use alloc::{sync::Arc, vec::Vec};
 
 use crate::model::{Action, Direction, Endpoint, Model, Packet};
-use crate::reference::Stage;
+use crate::reference::{Stage, failsafe_at};
 use crate::verdict::{Reason, Verdict};
 use classes::Addresses;
 pub use classes::OutOfMemory;
@@ -120,8 +120,7 @@ impl Classifier {
         stage: Stage,
         packet: &Packet,
     ) -> Option<Decision> {
-        let failsafe =
-            self.model.endpoints.get(endpoint)?.failsafe.as_ref().filter(|_| stage != Stage::Forward);
+        let failsafe = failsafe_at(self.model.endpoints.get(endpoint)?, stage);
         let number = self.program_of(*self.of_endpoint.get(endpoint)?, stage, direction, true)?;
         if failsafe.is_some_and(|failsafe| failsafe.has(direction, packet)) {
             return Some(Decision { allow: true, program: number, place: FAILSAFE });

@@ -53,7 +53,7 @@ impl Part for Endpoint {
         let (namespace, name) = split(&self.name);
         let kind = match self.kind {
             EndpointKind::Host => "HostEndpoint",
-            EndpointKind::Workload if self.by_plugin => "WorkloadEndpoint",
+            EndpointKind::Workload if self.from_workload_endpoint => "WorkloadEndpoint",
             EndpointKind::Workload => "Pod",
         };
         (kind, namespace, name)
@@ -294,9 +294,8 @@ impl<'a> Referred<'a> {
     /// True if there is nothing.
     pub fn is_empty(&self) -> bool {
         let Self { namespaces, accounts, tiers, profiles, failsafes, policies, services } = self;
-        let names = [namespaces, tiers, failsafes];
-        let has_names = !accounts.is_empty() || names.into_iter().any(|names| !names.is_empty());
-        !has_names && profiles.is_empty() && policies.is_empty() && services.is_empty()
+        let has_names = [namespaces, tiers, profiles, failsafes].into_iter().any(|names| !names.is_empty());
+        !has_names && accounts.is_empty() && policies.is_empty() && services.is_empty()
     }
 
     /// True if what a resource means depends on it.

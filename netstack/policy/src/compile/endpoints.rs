@@ -98,7 +98,7 @@ pub fn pod(pod: &objects::Pod, known: &Known, made: &mut Made, problems: &mut Pr
     made.model.endpoints.push(Arc::new(Endpoint {
         name,
         kind: EndpointKind::Workload,
-        by_plugin: false,
+        from_workload_endpoint: false,
         labels,
         addresses,
         ports: named_ports(&pod.spec, problems),
@@ -163,7 +163,7 @@ pub fn workload(
     model.endpoints.push(Arc::new(Endpoint {
         name: format!("{namespace}/{}", metadata.name),
         kind: EndpointKind::Workload,
-        by_plugin: true,
+        from_workload_endpoint: true,
         labels: workload_labels(labels, (namespace, orchestrator), account, known),
         addresses,
         ports,
@@ -268,7 +268,7 @@ pub fn host_endpoint(
     model.endpoints.push(Arc::new(Endpoint {
         name: endpoint.metadata.name.clone(),
         kind: EndpointKind::Host,
-        by_plugin: false,
+        from_workload_endpoint: false,
         labels,
         addresses,
         ports,

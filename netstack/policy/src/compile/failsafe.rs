@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::{Known, values};
 use crate::api::calico::{FelixConfiguration, ProtoPort};
 use crate::failsafe::{Failsafe, OpenPort};
-use crate::model::protocol;
 use crate::problem::Problems;
 
 const INBOUND: &str = "failsafeInboundHostPorts";
@@ -45,36 +44,17 @@ pub fn learn(felix: &FelixConfiguration, known: &mut Known, problems: &mut Probl
 
 /// None if nothing is said.
 fn ports(value: &Value, field: &str, problems: &mut Problems) -> Option<Vec<OpenPort>> {
-    let written: Option<Vec<ProtoPort>> = match from_value(value) {
-        Ok(written) => written,
-        Err(problem) => {
-            problems.add_below(field, problem);
-            None
-        }
-    };
+    let written: Option<Vec<ProtoPort>> =
+        from_value(value).map_err(|problem| problems.add_below(field, problem)).ok()?;
     Some(problems.each(field, &written?, |problems, _, port| {
+        let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let protocol = said(&port.protocol).map(|name| name.to_ascii_uppercase());
         OpenPort {
-            protocol: protocol_of(port.protocol.as_deref().unwrap_or_default(), problems),
+            protocol: values::port_protocol(protocol.as_deref(), "protocol", problems),
             port: port.port,
-            net: port
-                .net
-                .as_deref()
-                .filter(|net| !net.is_empty())
-                .and_then(|net| values::net(net, "net", problems)),
+            net: said(&port.net).and_then(|net| values::net(&net, "net", problems)),
         }
     }))
-}
-
-fn protocol_of(name: &str, problems: &mut Problems) -> u8 {
-    match name.to_ascii_lowercase().as_str() {
-        "tcp" | "" => protocol::TCP,
-        "udp" => protocol::UDP,
-        "sctp" => protocol::SCTP,
-        _ => {
-            problems.add("protocol", format!("{name:?} is none of tcp, udp, sctp"));
-            protocol::TCP
-        }
-    }
 }
 
 /// True if hosts of a node have their ports from the configuration of a name.

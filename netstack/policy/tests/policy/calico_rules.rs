@@ -65,7 +65,7 @@ fn endpoint(kind: EndpointKind) -> Endpoint {
     Endpoint {
         name: "interface".into(),
         kind,
-        by_plugin: false,
+        from_workload_endpoint: false,
         labels: Labels::new(),
         addresses: Vec::new(),
         ports: Vec::new(),

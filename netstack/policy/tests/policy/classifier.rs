@@ -192,7 +192,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         |(failsafe, labels, addresses, ports, profiles)| Endpoint {
             name: String::new(),
             kind: if failsafe.is_some() { EndpointKind::Host } else { EndpointKind::Workload },
-            by_plugin: false,
+            from_workload_endpoint: false,
             labels,
             addresses,
             ports,

@@ -487,7 +487,7 @@ fn police_tunnel(shared: &Shared, denies: policy::model::Direction) {
     let endpoint = model::Endpoint {
         name: "tunnel".into(),
         kind: model::EndpointKind::Host,
-        by_plugin: false,
+        from_workload_endpoint: false,
         labels: policy::Labels::new(),
         addresses: Vec::new(),
         ports: Vec::new(),
