@@ -55,11 +55,11 @@ bitflags::bitflags! {
         /// It is in a tunnel to a backend of a service, whose outer header has as many bytes as [`Meta::opaque`] says,
         /// second word: errors about it are for the sender of what is inside.
         const TUNNELLED = 1 << 9;
+        /// It was inside of an ESP packet as a whole: no link brought it, whatever interface it is said to have come in on.
+        const INNER = 1 << 10;
         /// Besides [`Flags::HANDED_OVER`]: the other worker is that where the fragments of its packet meet, and need not
         /// have its flow.
         const TO_MEET = 1 << 11;
-        /// It was inside of an ESP packet as a whole: no link brought it, whatever interface it is said to have come in on.
-        const INNER = 1 << 10;
     }
 }
 

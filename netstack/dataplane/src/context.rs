@@ -78,7 +78,7 @@ pub(crate) struct Scratch {
     pub(crate) long: ipsec::Long,
     /// Has SAs whose packets no other worker encrypts.
     pub(crate) claimant: ipsec::Claimant,
-    /// What is done with before flows are looked for.
+    /// What policies with `doNotTrack` say of each packet of a vector.
     pub(crate) untracked: [Option<Judged>; VECTOR_SIZE],
 }
 

@@ -358,35 +358,39 @@ pub(crate) fn judge_untracked(cx: &mut Context<'_>, balancer: &mut Balancer, pac
 }
 
 /// What policies with `doNotTrack` say of a packet.
-fn untracked(cx: &Context<'_>, view: &View, bytes: &Buf) -> Option<Judged> {
+fn untracked(cx: &Context<'_>, view: &View, packet: &Buf) -> Option<Judged> {
     let policy = cx.policy.filter(|policy| policy.has_untracked)?;
-    let interface = interface_of(bytes);
-    let packet = as_packet(&view.tuple, view.icmp);
+    let seen = as_packet(&view.tuple, view.icmp);
     let mut record = Record::default();
-    let (leaves_by, is_local) = route(cx.shared, cx.tables, packet.destination);
-    let from = policy.host(interface).map(|host| (host, Direction::Ingress));
+    let (leaves_by, is_local) = route(cx.shared, cx.tables, seen.destination);
+    let from = policy.host(interface_of(packet)).map(|host| (host, Direction::Ingress));
     let to = policy.host(leaves_by).filter(|_| !is_local).map(|host| (host, Direction::Egress));
     let mut judged = None;
     for (host, direction) in [from, to].into_iter().flatten() {
-        let at_host = policy.classifier.judge_untracked(&packet, host, direction, &mut record);
+        let at_host = policy.classifier.judge_untracked(&seen, host, direction, &mut record);
         judged = at_host.or(judged);
         if at_host.is_some_and(|judged| !judged.allow) {
             break;
         }
     }
     note(cx.counters, &record);
-    if let Some(by) =
-        judged.filter(|judged| !judged.allow && cx.shared.follows_flows()).map(|judged| judged.by)
-    {
-        let kind = FlowEventKind::Denied;
-        let (verdict, tally, translated, backend) = (None, None, None, None);
-        let (index, is_answer, is_new) = (0, false, true);
-        let packet = Decided { index, view, translated, backend, is_answer, is_new, verdict, tally };
-        let event = FlowEvent::of_packet(kind, &packet, bytes.total_len() as u64, cx.now_ns);
-        flow_events::tell(cx.shared, cx.counters, FlowEvent { by, ..event });
+    if let Some(denied) = judged.filter(|judged| !judged.allow) {
+        tell_denied(cx, view, packet.total_len() as u64, denied.by);
     }
     // A failsafe port is no reason to go without a flow.
     judged.filter(|judged| judged.by != CounterId::FAILSAFE)
+}
+
+/// Tells control of a packet that is denied without having a flow, if anybody wants to know.
+fn tell_denied(cx: &Context<'_>, view: &View, bytes: u64, by: CounterId) {
+    if !cx.shared.follows_flows() {
+        return;
+    }
+    let (verdict, tally, translated, backend) = (None, None, None, None);
+    let (index, is_answer, is_new) = (0, false, true);
+    let packet = Decided { index, view, translated, backend, is_answer, is_new, verdict, tally };
+    let event = FlowEvent::of_packet(FlowEventKind::Denied, &packet, bytes, cx.now_ns);
+    flow_events::tell(cx.shared, cx.counters, FlowEvent { by, ..event });
 }
 
 /// The interface that packets to an address leave by, and whether the address is this node's.
