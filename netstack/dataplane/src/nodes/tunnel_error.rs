@@ -10,11 +10,10 @@ use crate::graph::Node;
 use buffer::{Buf, Flags};
 use packet::icmpv4::{self, TIME_EXCEEDED, UNREACHABLE, UNREACHABLE_FRAGMENTATION_NEEDED};
 use packet::icmpv6;
+use packet::ipv6::MIN_MTU;
 
 /// Bytes of an ICMP header, after which an error has the start of the packet that it is about.
 const HEADER_BYTES: usize = 8;
-/// What any IPv6 link carries (RFC 8200 §5).
-const IPV6_MIN_MTU: u32 = 1280;
 
 /// What is to be told of a packet in a tunnel.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,21 +25,23 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
-    /// What an ICMP error over IPv4 says, if it is one that senders are told of.
-    fn of4(kind: u8, code: u8, rest: [u8; 4]) -> Option<Self> {
-        match (kind, code) {
-            (UNREACHABLE, UNREACHABLE_FRAGMENTATION_NEEDED) => {
-                Some(Self::TooBig(u16::from_be_bytes([rest[2], rest[3]]).into()))
-            }
+    /// What an ICMP error says, if it is one that senders are told of.
+    fn of(error: IcmpError, is_v6: bool) -> Option<Self> {
+        if is_v6 { Self::of6(error) } else { Self::of4(error) }
+    }
+
+    fn of4(error: IcmpError) -> Option<Self> {
+        match (error.kind, error.code) {
+            // RFC 1191 §4: the MTU is the lower half.
+            (UNREACHABLE, UNREACHABLE_FRAGMENTATION_NEEDED) => Some(Self::TooBig(error.rest & 0xffff)),
             (UNREACHABLE | TIME_EXCEEDED, _) => Some(Self::Unreachable),
             _ => None,
         }
     }
 
-    /// The same over IPv6.
-    fn of6(kind: u8, rest: [u8; 4]) -> Option<Self> {
-        match kind {
-            icmpv6::PACKET_TOO_BIG => Some(Self::TooBig(u32::from_be_bytes(rest))),
+    fn of6(error: IcmpError) -> Option<Self> {
+        match error.kind {
+            icmpv6::PACKET_TOO_BIG => Some(Self::TooBig(error.rest)),
             icmpv6::UNREACHABLE | icmpv6::TIME_EXCEEDED => Some(Self::Unreachable),
             _ => None,
         }
@@ -50,7 +51,7 @@ impl Trouble {
     pub(super) fn error(self, to_v6: bool, overhead_bytes: usize) -> IcmpError {
         let fits = |mtu: u32| mtu.saturating_sub(overhead_bytes as u32);
         let (kind, code, rest) = match (self, to_v6) {
-            (Self::TooBig(mtu), true) => (icmpv6::PACKET_TOO_BIG, 0, fits(mtu).max(IPV6_MIN_MTU)),
+            (Self::TooBig(mtu), true) => (icmpv6::PACKET_TOO_BIG, 0, fits(mtu).max(MIN_MTU.into())),
             (Self::TooBig(mtu), false) => (UNREACHABLE, UNREACHABLE_FRAGMENTATION_NEEDED, fits(mtu)),
             (Self::Unreachable, true) => (icmpv6::UNREACHABLE, icmpv6::UNREACHABLE_ADDRESS, 0),
             (Self::Unreachable, false) => (UNREACHABLE, icmpv4::UNREACHABLE_HOST, 0),
@@ -65,7 +66,7 @@ pub(super) fn pass_on(cx: &Context<'_>, packet: &mut Buf, at: usize, is_v6: bool
     let quoted_at = at + HEADER_BYTES;
     let header: [u8; HEADER_BYTES] = *packet.data().get(at..)?.first_chunk()?;
     let [kind, code, _, _, rest @ ..] = header;
-    let trouble = if is_v6 { Trouble::of6(kind, rest) } else { Trouble::of4(kind, code, rest) }?;
+    let trouble = Trouble::of(IcmpError { kind, code, rest: u32::from_be_bytes(rest) }, is_v6)?;
     let quoted = packet.data().get(quoted_at..)?;
     let overhead_bytes = cx.services.tunnelled(quoted)?;
     let to_v6 = quoted.get(overhead_bytes)? >> 4 == 6;
@@ -91,12 +92,7 @@ pub(super) fn leave_tunnel(packet: &mut Buf, here: Node) -> Option<Node> {
         return Some(Node::Drop);
     }
     let to_v6 = packet.data().first().is_some_and(|first| first >> 4 == 6);
-    let from_v6 = here == Node::Icmp6Error;
-    let is_too_big = match from_v6 {
-        true => error.kind == icmpv6::PACKET_TOO_BIG,
-        false => error.kind == icmpv4::UNREACHABLE && error.code == icmpv4::UNREACHABLE_FRAGMENTATION_NEEDED,
-    };
-    let trouble = if is_too_big { Trouble::TooBig(error.rest) } else { Trouble::Unreachable };
+    let trouble = Trouble::of(error, here == Node::Icmp6Error).unwrap_or(Trouble::Unreachable);
     packet.meta_mut().opaque[0] = trouble.error(to_v6, bytes).word();
     let next = if to_v6 { Node::Icmp6Error } else { Node::Icmp4Error };
     (next != here).then_some(next)
