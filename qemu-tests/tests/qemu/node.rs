@@ -133,8 +133,8 @@ fn with_keys([gcm, cbc]: &[String; 2]) -> Value {
     config
 }
 
-/// Once associations are removed, no byte of the machine's memory is left of their keys: not of what was installed, nor of the
-/// request that brought them.
+/// Once associations are removed, their cipher keys are nowhere in the machine's memory: not where they were in force, nor where the
+/// request was that brought them.
 fn no_removed_key_is_in_memory(experiment: &Experiment, vm: &mut Vm, api: &Api) -> Result<()> {
     let keys = keys(0x5eed);
     let _ = api.put("/v1/config", &with_keys(&keys))?.accepted()?;
