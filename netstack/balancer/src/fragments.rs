@@ -1,7 +1,7 @@
 //! Packets in fragments. Only the first one has ports: they are kept in the table of flows for a while, under what all fragments
 //! of the packet have, and later ones find them there. A later one that comes before is held by whoever received it
-//! ([`Verdict::Hold`](crate::Verdict::Hold)). So is the first one of SCTP, whose checksum covers all fragments, until the last one
-//! has told how many bytes that are.
+//! ([`Verdict::Hold`](crate::Verdict::Hold)). So is the first one of SCTP that goes to another port, because the checksum covers all fragments,
+//! until the last one has told how many bytes that are.
 
 use flow::{FlowTable, Observed, V4, V6};
 use packet::protocol;
@@ -42,11 +42,11 @@ pub(crate) fn ports<K: Family>(flows: &FlowTable<K>, view: &View, now_ns: u64) -
     Some(((ports >> 16) as u16, ports as u16))
 }
 
-/// True if this fragment is of no use before the last one of its packet has come: it may have to go to another port.
-pub(crate) fn needs_last(snapshot: &Snapshot, view: &View) -> bool {
+/// True if this fragment cannot go there before the last one of its packet has come.
+pub(crate) fn needs_last(view: &View, to: &Tuple) -> bool {
     view.fragment == Fragment::First
         && view.transport == Transport::Sctp
-        && is_followed(snapshot, false, &view.tuple)
+        && to.ports() != view.tuple.ports()
 }
 
 /// Keeps how long a packet is whose last fragment this is, if that matters. False if it is not, or does not.

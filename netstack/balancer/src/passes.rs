@@ -477,12 +477,6 @@ fn decide<K: Family, O: Observer>(
     (index, observer): (usize, &mut O),
 ) -> Verdict {
     let (mut view, mut whole) = (seen.view, None);
-    let needs_last = fragments::needs_last(context.snapshot, view);
-    let bytes = if needs_last { fragments::bytes(flows, view, context.now_ns) } else { None };
-    if needs_last && bytes.is_none() {
-        context.note_first(flows, view);
-        return Verdict::Hold;
-    }
     let Decision { action, flow, backend, is_answer, is_new } = if view.fragment == Fragment::Later {
         let (with_ports, decision) = context.later_fragment(flows, view, packet);
         view = whole.insert(with_ports);
@@ -519,6 +513,15 @@ fn decide<K: Family, O: Observer>(
         Action::Translate(to) => Some(to),
         _ => None,
     };
+    let needs_bytes = translated.is_some_and(|to| fragments::needs_last(view, to));
+    let bytes = if needs_bytes { fragments::bytes(flows, view, context.now_ns) } else { None };
+    if needs_bytes && bytes.is_none() {
+        // The flow begins when the packet goes.
+        if let Some(slot) = flow.filter(|_| is_new) {
+            flows.remove(slot);
+        }
+        return Verdict::Hold;
+    }
     let speaks = view.fragment != Fragment::Later && !matches!(view.transport, Transport::Error(_));
     let answers = flow.filter(|_| is_answer).and_then(|slot| flows.side(slot)?.peer());
     let (verdict, tally) = flow.map_or((None, None), |asks| flows.kept_mut(asks, answers.unwrap_or(asks)));

@@ -1,5 +1,5 @@
-//! Later fragments that came before the first one of their packet, which alone says whose they are; and first ones of SCTP whose last one
-//! is to come, which says how long what their checksum covers is.
+//! Later fragments that came before the first one of their packet, which alone says whose they are; and first ones of SCTP that go to
+//! another port and whose last one is to come, which says how long what their checksum covers is.
 //!
 //! They wait in a ring of [`PLACES`] until that one comes, for [`WAIT_NS`] at most; when it is full, the one that has
 //! waited longest goes. So a flood of fragments takes as many buffers, and shortens the wait of others.

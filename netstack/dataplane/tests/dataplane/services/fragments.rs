@@ -292,10 +292,11 @@ fn fragments_of_one_packet_meet_at_one_worker_and_go_to_the_one_that_has_the_flo
 
 #[test]
 fn fragments_go_into_tunnels_and_to_neighbours() {
-    for places in [V4, V6] {
+    let (udp, sctp) = ((What::Udp, services::Protocol::Udp), (What::Sctp, services::Protocol::Sctp));
+    for (places, (what, protocol)) in [(V4, udp), (V6, udp), (V4, sctp), (V6, sctp)] {
         for forwarding in [Forwarding::Direct, Forwarding::Ipip, Forwarding::Gue] {
-            let mut bed = bed(forwarding, &places, 80);
-            let sent = datagram(0, end(places.client, 4000), end(places.vip, 80), 1);
+            let mut bed = bed_of(protocol, forwarding, &places, 80);
+            let sent = cut(&frame(0, end(places.client, 4000), end(places.vip, 80), what, 90), 1);
             let overhead = match forwarding {
                 Forwarding::Direct => 0,
                 Forwarding::Ipip => places.ip_bytes,
@@ -312,5 +313,27 @@ fn fragments_go_into_tunnels_and_to_neighbours() {
             assert!(overhead == 0 || outer.iter().all(|to| *to == outer[0]), "they took different ways");
             bed.assert_balanced();
         }
+    }
+}
+
+#[test]
+fn sctp_in_fragments_to_the_same_port_does_not_wait_for_the_last_one() {
+    for places in [V4, V6] {
+        let mut bed = bed_of(services::Protocol::Sctp, Forwarding::Nat, &places, 80);
+        let (client, vip) = (end(places.client, 4000), end(places.vip, 80));
+        let cut = |port, from, to| cut(&frame(port, from, to, What::Sctp, 90), 1);
+        let mut backend = None;
+        for (at, fragment) in cut(0, client, vip).iter().enumerate() {
+            bed.send(0, fragment);
+            let there = bed.only_sent(1);
+            let backend = *backend.get_or_insert_with(|| ends(&there).1);
+            assert_eq!(there[14..], one_hop_on(&cut(0, client, backend)[at]));
+        }
+        let backend = backend.expect("it was sent");
+        for (fragment, expected) in cut(1, backend, client).iter().zip(cut(1, vip, client)) {
+            bed.send(1, fragment);
+            assert_eq!(bed.only_sent(0)[14..], one_hop_on(&expected));
+        }
+        bed.assert_balanced();
     }
 }
