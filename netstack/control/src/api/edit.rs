@@ -27,6 +27,7 @@ const OBJECTS_PER_TURN: usize = 32;
 /// Changes that are told at most, and those of them that are told field by field.
 const MAX_CHANGES: usize = 1000;
 const MAX_DETAILED: usize = 50;
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// What is done with the objects of a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,10 @@ pub(super) enum Mode {
 pub(super) struct Edits {
     mode: Mode,
     dry_run: bool,
+    /// How long the answer may wait for workers to be given what it tells.
+    wait_ns: u64,
+    /// When it waits no longer, once there is something to wait for.
+    until_ns: Option<u64>,
     /// One object a line; otherwise the body is one document.
     by_line: bool,
     input: Vec<u8>,
@@ -84,6 +89,8 @@ struct Failed<'a> {
 #[derive(Serialize)]
 struct Done {
     generation: u64,
+    /// Workers have been given it.
+    in_force: bool,
     dry_run: bool,
     added: usize,
     changed: usize,
@@ -111,6 +118,8 @@ impl Edits {
         Box::new(Self {
             mode,
             dry_run: request.query.flag("dry_run"),
+            wait_ns: request.query.integer("wait_seconds").unwrap_or_default() * SECOND_NS,
+            until_ns: None,
             by_line: request.content_type == NDJSON,
             input: Vec::new(),
             waiting: VecDeque::new(),
@@ -237,15 +246,23 @@ impl Edits {
                 }
                 false
             }
-            Stage::Working(pending) => pending.borrow().is_some(),
+            Stage::Working(pending) => match &*pending.borrow() {
+                Some(Outcome::Done(generation, _)) if node.objects.published_generation() < *generation => {
+                    let until_ns = *self.until_ns.get_or_insert(node.now_ns.saturating_add(self.wait_ns));
+                    node.now_ns >= until_ns
+                }
+                outcome => outcome.is_some(),
+            },
         }
     }
 
-    fn reply(mut self) -> Reply {
+    fn reply(mut self, node: &Node) -> Reply {
         let stage = core::mem::replace(&mut self.stage, Stage::Reading);
         match stage {
             Stage::Working(pending) => match pending.take() {
-                Some(Outcome::Done(generation, changes)) => self.done(generation, &changes),
+                Some(Outcome::Done(generation, changes)) => {
+                    self.done((generation, node.objects.published_generation() >= generation), &changes)
+                }
                 Some(Outcome::Refused(faults)) => {
                     self.faults = faults.into_iter().map(|fault| self.place(fault)).collect();
                     self.failed()
@@ -272,7 +289,7 @@ impl Edits {
         Reply::new(422, PROBLEM_JSON, serde_json::to_vec(&body).unwrap_or_default())
     }
 
-    fn done(&self, generation: u64, changes: &[Change]) -> Reply {
+    fn done(&self, (generation, in_force): (u64, bool), changes: &[Change]) -> Reply {
         let count = |op: ChangeOp| changes.iter().filter(|change| change.op == op).count();
         let (added, changed, removed) =
             (count(ChangeOp::Add), count(ChangeOp::Change), count(ChangeOp::Remove));
@@ -283,6 +300,7 @@ impl Edits {
             200,
             &Done {
                 generation,
+                in_force,
                 dry_run: self.dry_run,
                 added,
                 changed,
@@ -351,8 +369,8 @@ impl Sink<Node> for Edits {
         self.work(node)
     }
 
-    fn end(self: Box<Self>, _: &mut Node) -> Reply {
-        self.reply()
+    fn end(self: Box<Self>, node: &mut Node) -> Reply {
+        self.reply(node)
     }
 }
 

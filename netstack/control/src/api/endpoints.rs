@@ -113,6 +113,11 @@ const fn association(handle: fn(&mut Node, &Request, &[u8]) -> Reply) -> Handler
 }
 
 const DRY_RUN: Param = optional("dry_run", Boolean, "Check, and say what would change; change nothing.");
+const WAIT: Param = optional(
+    "wait_seconds",
+    Integer(1, 60),
+    "Answer once packets are treated by the objects, or after so long; as soon as they are taken if left out.",
+);
 
 const PROTOCOL: Param = optional(
     "protocol",
@@ -228,7 +233,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         method: Method::Post,
-        query: &[DRY_RUN],
+        query: &[DRY_RUN, WAIT],
         handler: objects(resources::apply),
         refusals: &[422, 507],
         ..get(
@@ -240,7 +245,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         method: Method::Put,
-        query: &[DRY_RUN],
+        query: &[DRY_RUN, WAIT],
         handler: objects(resources::replace),
         refusals: &[422, 507],
         ..get(
@@ -258,6 +263,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             optional("namespace", Text(253), "Its namespace; `default` if left out and the kind has one."),
             required("name", Text(253), "Its name."),
             DRY_RUN,
+            WAIT,
         ],
         handler: Handler::Work { open: resources::remove_one },
         refusals: &[404, 422],
@@ -265,7 +271,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         method: Method::Post,
-        query: &[DRY_RUN],
+        query: &[DRY_RUN, WAIT],
         handler: objects(resources::remove),
         refusals: &[422, 507],
         ..get(

@@ -72,6 +72,25 @@ fn objects_are_applied_listed_and_removed() {
 }
 
 #[test]
+fn an_answer_waits_until_the_objects_are_in_force() {
+    let mut api = Api::new();
+    let done = api.ask("POST", "/v1/resources", &service("s", "10.96.0.1").to_string()).json();
+    assert_eq!((&done["generation"], &done["in_force"]), (&json!(1), &json!(false)));
+    for (method, path, body) in [
+        ("POST", "/v1/resources?", service("t", "10.96.0.2")),
+        ("PUT", "/v1/resources?", service("u", "10.96.0.3")),
+        ("POST", "/v1/resources/delete?", service("u", "10.96.0.3")),
+        ("POST", "/v1/resources?", service("s", "10.96.0.1")),
+    ] {
+        let done = api.ask(method, &format!("{path}wait_seconds=60"), &body.to_string()).json();
+        assert_eq!(done["in_force"], true, "{method} {path}: {done}");
+    }
+    let done = api.ask("DELETE", "/v1/resources?api_version=v1&kind=Service&name=s&wait_seconds=1", "").json();
+    assert_eq!((&done["generation"], &done["in_force"]), (&json!(6), &json!(true)));
+    assert_eq!(api.ask("DELETE", "/v1/resources?wait_seconds=0", "").status, 400);
+}
+
+#[test]
 fn what_is_wrong_refuses_all_of_it() {
     let mut api = Api::new();
     let mut wrong = policy("p", "a");
@@ -202,6 +221,7 @@ fn services_are_shown_and_explained() {
     });
     let _ = api.ask_with("POST", "/v1/resources", LINES, &lines(&[service("s", "10.96.0.1"), slice]));
     let shown = api.get("/v1/services?name=s");
+    assert_eq!((&shown["generation"], &shown["in_force"]), (&json!(1), &json!(1)));
     let service = &shown["services"][0];
     assert_eq!(
         (&service["frontends"][0]["address"], &service["table_slots"]),

@@ -89,7 +89,8 @@ pub(super) fn list(node: &mut Node, request: &Request) -> Reply {
     let text = |name: &str| request.query.text(name).map(String::from);
     let (namespace, name) = (text("namespace"), text("name"));
     let (in_force, snapshot) = (node.health.in_force().clone(), node.shared.services());
-    let head = format!("\"generation\":{},\"services\":", node.objects.generation());
+    let (generation, published) = (node.objects.generation(), node.objects.published_generation());
+    let head = format!("\"generation\":{generation},\"in_force\":{published},\"services\":");
     let mut next = 0;
     list::list(head, move |node, members| {
         let Some(pool) = in_force.compiled.services.pools.get(next) else { return Pull::End };

@@ -20,11 +20,22 @@ pub fn services(node: &Node, format: Format, filter: Option<&str>) -> Result<()>
     }
     output::show(format, &answer, |answer| {
         let services = answer["services"].as_array().map(Vec::as_slice).unwrap_or_default();
-        match services {
+        let services: String = match services {
             [] => "the node balances no service\n".into(),
             services => services.iter().map(text).collect(),
-        }
+        };
+        under_way(answer) + &services
     })
+}
+
+/// A line that says that other services than these are about to be in force; empty if none are.
+fn under_way(answer: &Value) -> String {
+    match (answer["generation"].as_u64(), answer["in_force"].as_u64()) {
+        (Some(taken), Some(in_force)) if in_force < taken => {
+            format!("generation {taken} of the objects is not in force yet; this is generation {in_force}\n")
+        }
+        _ => String::new(),
+    }
 }
 
 fn text(service: &Value) -> String {
@@ -227,6 +238,8 @@ mod tests {
         let text = rates.table("node");
         assert!(text.contains("default/web:80 TCP IPv4 Cluster (all used)"), "{text}");
         assert!(text.contains("down for 1m 15s: no answer in time"), "{text}");
+        assert_eq!(under_way(&json!({"generation": 3, "in_force": 3})), "");
+        assert!(under_way(&json!({"generation": 3, "in_force": 2})).contains("this is generation 2"));
         let nobody = json!({"services": [{"namespace": "a", "service": "b", "backends": []}]});
         let text = Rates { before: &nobody, after: &nobody, seconds: 1.0 }.table("node");
         assert!(text.contains("nobody serves"), "{text}");

@@ -26,13 +26,12 @@ pub fn apply(node: &Node, format: Format, args: &ApplyArgs) -> Result<()> {
         let value = document.checked()?;
         if has_objects && !args.dry_run {
             // What is wrong with the objects is found before the configuration is changed.
-            let _ = input.send(node, method(args), "/v1/resources?dry_run=true")?;
+            let _ = input.send(node, (method(args), "/v1/resources"), true)?;
         }
         configure(node, format, args, document, &value)?;
     }
     if has_objects {
-        let dry_run = if args.dry_run { "?dry_run=true" } else { "" };
-        let answer = input.send(node, method(args), &format!("/v1/resources{dry_run}"))?;
+        let answer = input.send(node, (method(args), "/v1/resources"), args.dry_run)?;
         output::show(format, &answer, |answer| {
             let changes = if args.quiet { String::new() } else { objects::changes(answer) };
             format!("{}{changes}{}", input.skipped(), objects::outcome(node, answer))

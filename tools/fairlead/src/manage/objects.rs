@@ -15,6 +15,8 @@ use crate::output::{self, Colour, paint};
 
 /// Objects asked for at a time.
 const PAGE: usize = 1000;
+/// How long the node may wait with its answer to an edit until packets are treated by it.
+const WAIT_SECONDS: u32 = 20;
 /// Skipped kinds that are named at most.
 const MAX_NAMED: usize = 5;
 
@@ -116,8 +118,10 @@ impl Input {
         }
     }
 
-    /// Sends the objects to `path` of the node.
-    pub fn send(&self, node: &Node, method: &str, path: &str) -> Result<Value> {
+    /// Sends the objects to `path` of the node, and waits until they are in force.
+    pub fn send(&self, node: &Node, (method, path): (&str, &str), dry_run: bool) -> Result<Value> {
+        let how = if dry_run { "dry_run=true".into() } else { format!("wait_seconds={WAIT_SECONDS}") };
+        let path = &format!("{path}?{how}");
         let lines: String = self.items.iter().map(|item| format!("{}\n", item.value)).collect();
         match node.ask(method, path, Some(("application/x-ndjson", lines.as_bytes())))? {
             Ok(answer) => Ok(answer),
@@ -154,8 +158,7 @@ pub fn delete(node: &Node, format: Format, args: &DeleteArgs) -> Result<()> {
     if !input.has_objects() {
         return Err(Failure::operation(format!("there are no objects to delete; {}", input.skipped())));
     }
-    let dry_run = if args.dry_run { "?dry_run=true" } else { "" };
-    let answer = input.send(node, "POST", &format!("/v1/resources/delete{dry_run}"))?;
+    let answer = input.send(node, ("POST", "/v1/resources/delete"), args.dry_run)?;
     output::show(format, &answer, |answer| {
         format!("{}{}{}", input.skipped(), changes(answer), outcome(node, answer))
     })
@@ -208,7 +211,10 @@ pub fn outcome(node: &Node, answer: &Value) -> String {
     );
     match answer["dry_run"].as_bool() {
         Some(true) => format!("{} would take the objects: {counts}; nothing was changed\n", node.name()),
-        _ => format!("objects are at generation {}: {counts}\n", answer["generation"]),
+        _ => {
+            let soon = if answer["in_force"] == false { ", which is not in force yet" } else { "" };
+            format!("objects are at generation {}{soon}: {counts}\n", answer["generation"])
+        }
     }
 }
 

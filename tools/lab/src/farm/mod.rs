@@ -480,12 +480,10 @@ pub fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> Result
 /// # Errors
 /// The node refuses the objects, or they are not in force in time.
 pub fn apply(api: &Api, objects: &Value) -> Result<()> {
-    let answer = api.put("/v1/resources", objects)?.json()?;
-    let generation = answer["generation"].as_u64().with_context(|| format!("no generation: {answer}"))?;
-    wait_until("the objects are in force", LIMIT, || {
-        let status = api.json("/v1/resources/status")?;
-        Ok(status["in_force"].as_u64() >= Some(generation))
-    })
+    let path = format!("/v1/resources?wait_seconds={}", LIMIT.as_secs());
+    let answer = api.put(&path, objects)?.json()?;
+    ensure!(answer["in_force"] == true, "the objects are not in force in time: {answer}");
+    Ok(())
 }
 
 /// Waits until the service's address answers echo requests of the client.
