@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use maglev::{FlowHasher, Seed, Table, TableSize};
 use pace::Pace;
 use services::object::IpFamily;
-use services::{Compiled, Forwarding, Pool, PoolKey, Scope, State};
+use services::{Compiled, Forwarding, Pool, PoolKey, Protocol, Scope, State};
 
 use crate::quic::ServerIds;
 use crate::snapshot::{Backend, End, Frontend, INDEX_BITS, Placing, Service, Snapshot};
@@ -24,6 +24,8 @@ pub struct Settings {
     pub node_addresses: Vec<IpAddr>,
     /// All the node's addresses: what it asks a backend from them has gone through no service.
     pub own_addresses: Vec<IpAddr>,
+    /// TCP port of the node's own API: at the node's addresses no service gets it.
+    pub api_port: Option<u16>,
     /// Source addresses of full NAT.
     pub source_addresses: Vec<IpAddr>,
     /// Source address of tunnels over IPv4.
@@ -149,8 +151,11 @@ impl Builder {
             let addresses: Vec<IpAddr> =
                 frontend.address.map_or_else(|| node.collect(), |address| [address].into());
             for address in addresses {
-                let is_own = self.settings.node_addresses.contains(&address);
-                add_frontend(&mut snapshot, frontend, pool, (address, is_own));
+                let is_own = snapshot.own.contains(&address);
+                let is_tcp = pool.key.protocol == Protocol::Tcp;
+                if !(is_own && is_tcp && self.settings.api_port == Some(frontend.port)) {
+                    add_frontend(&mut snapshot, frontend, pool, (address, is_own));
+                }
             }
         }
         snapshot

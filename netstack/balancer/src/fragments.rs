@@ -44,9 +44,7 @@ pub(crate) fn ports<K: Family>(flows: &FlowTable<K>, view: &View, now_ns: u64) -
 
 /// True if this fragment cannot go there before the last one of its packet has come.
 pub(crate) fn needs_last(view: &View, to: &Tuple) -> bool {
-    view.fragment == Fragment::First
-        && view.transport == Transport::Sctp
-        && to.ports() != view.tuple.ports()
+    view.fragment == Fragment::First && view.transport == Transport::Sctp && to.ports() != view.tuple.ports()
 }
 
 /// Keeps how long a packet is whose last fragment this is, if that matters. False if it is not, or does not.

@@ -42,6 +42,8 @@ fn snapshot(builder: &mut Builder, spec: &Value, forwarding: &str, backends: &[u
 fn builder() -> Builder {
     Builder::new(Settings {
         node_addresses: vec!["192.0.2.1".parse().unwrap()],
+        own_addresses: ["192.0.2.1", "192.0.2.2"].map(|address| address.parse().unwrap()).into(),
+        api_port: Some(80),
         source_addresses: vec!["192.0.2.9".parse().unwrap()],
         tunnel4: Some("192.0.2.1".parse().unwrap()),
         gue_port: 6080,
@@ -463,6 +465,24 @@ fn node_ports_source_ranges_and_empty_services() {
     assert_eq!(verdict(&open, [198, 52, 1, 1], ([192, 0, 2, 1], 30080)), Verdict::Route);
     let empty = snapshot(&mut builder, &spec, "nat", &[]);
     assert_eq!(verdict(&empty, [198, 51, 1, 1], balanced), Verdict::Drop(Reason::NoBackend));
+}
+
+#[test]
+fn an_address_of_the_node_stays_the_nodes_but_for_what_services_have_of_it() {
+    let (mut balancer, mut builder) = (balancer(), builder());
+    let spec = json!({
+        "externalIPs": ["192.0.2.1", "192.0.2.2"],
+        "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}],
+    });
+    let snapshot = snapshot(&mut builder, &spec, "nat", &[]);
+    let mut verdict =
+        |to: ([u8; 4], u16)| one(&mut balancer, &snapshot, &mut tcp(([198, 51, 1, 1], 9), to, 2), 0);
+    for own in [[192, 0, 2, 1], [192, 0, 2, 2]] {
+        // The API, what else listens there, and what the service does have.
+        assert_eq!([80, 22].map(|port| verdict((own, port))), [Verdict::NotOurs; 2]);
+        assert_eq!(verdict((own, 81)), Verdict::Drop(Reason::NoBackend));
+    }
+    assert_eq!(verdict((VIP, 80)), Verdict::Drop(Reason::NoBackend));
 }
 
 #[test]

@@ -95,6 +95,7 @@ impl Node {
             seed: seed.map_or_else(Seed::default, Seed::new),
             node_addresses: or(&cluster.node_addresses, all().collect()),
             own_addresses: all().collect(),
+            api_port: Some(self.running.config().api.port),
             tunnel4: tunnels().find_map(first4).or(sources4.first().and_then(first4)),
             tunnel6: tunnels().find_map(first6).or(sources6.first().and_then(first6)),
             masquerade: (cluster.masquerade.clone(), cluster.masquerade_except.clone()),

@@ -106,7 +106,7 @@ impl Healthy {
     /// Adds the next pool.
     pub fn add(&mut self, monitor: &Rc<RefCell<Monitor>>, pool: &Pool) {
         let mut pool = pool.clone();
-        let shares = monitor.borrow().shares(&mut pool, self.at_ns);
+        let shares = monitor.borrow_mut().shares(&mut pool, self.at_ns);
         if shares.panics {
             self.panicking.push(self.services.pools.len());
         }
@@ -175,7 +175,7 @@ fn target(pool: &Pool) -> Option<Target> {
     let check = Check::new(&pool.health_check, pool.key.protocol);
     let backends = pool.backends.iter().map(|backend| (backend.address, backend.state == State::Draining));
     let drains = check.drain_ns > 0 && pool.backends.iter().any(|backend| backend.state == State::Draining);
-    (check.kind.is_some() || drains).then(|| Target {
+    (check.kind.is_some() || drains || check.slow_start_ns > 0).then(|| Target {
         pool: pool.key.clone(),
         check,
         backends: backends.collect(),

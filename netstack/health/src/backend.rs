@@ -81,7 +81,7 @@ pub struct Backend {
     pub(crate) status: Status,
     /// Results in a row that speak against the status.
     streak: u32,
-    /// When it came or its status changed last; `None` if it was there from the first.
+    /// When it came, ceased to drain, or its status changed last; `None` if it was there from the first.
     pub(crate) changed_ns: Option<u64>,
     /// When it began to drain for another reason than its health.
     pub(crate) draining_ns: Option<u64>,

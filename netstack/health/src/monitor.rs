@@ -49,6 +49,15 @@ pub struct Event {
 pub(crate) struct Watched {
     pub(crate) check: Arc<Check>,
     pub(crate) backends: BTreeMap<SocketAddr, u32>,
+    pub(crate) panic: Panic,
+}
+
+/// Whether so few backends of a pool are up that all are used.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Panic {
+    pub(crate) is_now: bool,
+    /// When it was so last.
+    pub(crate) ended_ns: Option<u64>,
 }
 
 /// The health of all backends that are checked. What a poll costs does not grow with their number but by a logarithm.
@@ -81,9 +90,9 @@ impl Monitor {
     pub fn set_target(&mut self, target: Target, now_ns: u64) {
         let Target { pool, check, backends } = target;
         let check = Arc::new(check);
-        let (key, known) = match self.pools.remove_entry(&pool) {
-            Some((key, watched)) => (key, Some(watched.backends)),
-            None => (Arc::new(pool), None),
+        let (key, known, panic) = match self.pools.remove_entry(&pool) {
+            Some((key, watched)) => (key, Some(watched.backends), watched.panic),
+            None => (Arc::new(pool), None, Panic::default()),
         };
         let is_known = known.is_some();
         let mut known = known.unwrap_or_default();
@@ -103,13 +112,17 @@ impl Monitor {
                 }
                 backend.check = check.clone();
                 backend.due_ns = backend.due_ns.min(now_ns + check.interval_ns);
+                if backend.draining_ns.is_some() && !is_draining && backend.status == Status::Up {
+                    // It joins those that get flows.
+                    backend.changed_ns = Some(now_ns);
+                }
                 backend.draining_ns = is_draining.then(|| backend.draining_ns.unwrap_or(now_ns));
             }
             self.enqueue(place);
             let _ = places.insert(address, place);
         }
         self.remove(known);
-        let _ = self.pools.insert(key, Watched { check, backends: places });
+        let _ = self.pools.insert(key, Watched { check, backends: places, panic });
     }
 
     /// Checks nobody of a pool any more.

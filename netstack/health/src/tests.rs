@@ -56,7 +56,7 @@ impl World {
         World { monitor, pool, now_ns: 0, dead: Vec::new(), probes: Vec::new(), events: Vec::new() }
     }
 
-    fn next_share_ns(&self) -> u64 {
+    fn next_share_ns(&mut self) -> u64 {
         self.monitor.shares(&mut self.pool.clone(), self.now_ns).until_ns.unwrap_or(u64::MAX)
     }
 
@@ -93,7 +93,7 @@ impl World {
     }
 
     /// Weights of active backends, `None` for draining ones; without those that are gone.
-    fn shares(&self) -> Vec<(u8, Option<u32>)> {
+    fn shares(&mut self) -> Vec<(u8, Option<u32>)> {
         let mut pool = self.pool.clone();
         let _ = self.monitor.shares(&mut pool, self.now_ns);
         let number = |backend: &Member| match backend.address.ip() {
@@ -175,6 +175,37 @@ fn if_too_few_are_left_all_are_used() {
     world.dead = vec![0, 1, 2, 3];
     world.run(30);
     assert!(world.shares().iter().all(|(_, weight)| *weight == Some(3)));
+}
+
+#[test]
+fn flows_that_began_while_all_were_used_drain_from_its_end() {
+    let check = Check { drain_ns: 30 * SECOND, ..Check::default() };
+    let mut world = World::new(4, check);
+    world.dead = vec![0, 1];
+    world.run(60);
+    assert_eq!(world.shares(), [(2, Some(3)), (3, Some(3))]);
+    world.dead = vec![0, 1, 2];
+    world.run(20);
+    assert_eq!(world.shares(), [0, 1, 2, 3].map(|number| (number, Some(3))));
+    world.dead = vec![0, 1];
+    world.run(12);
+    let enough = [(2, Some(3)), (3, Some(3))];
+    assert_eq!(world.shares(), [&[(0, None), (1, None)][..], &enough].concat());
+    world.run(31);
+    assert_eq!(world.shares(), enough);
+}
+
+#[test]
+fn who_was_not_ready_at_first_starts_slowly() {
+    let check = Check { kind: None, slow_start_ns: 40 * SECOND, ..Check::default() };
+    let mut world = World::new(2, check.clone());
+    for (is_draining, seconds) in [(true, 60), (false, 5)] {
+        let backends = vec![(at(0), false), (at(1), is_draining)];
+        let target = Target { pool: world.pool.key.clone(), check: check.clone(), backends };
+        world.monitor.set_target(target, world.now_ns);
+        world.run(seconds);
+    }
+    assert_eq!(world.shares(), [(0, Some(12)), (1, Some(3))]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use core::net::IpAddr;
 
 use config::HealthCheck;
 use ipnet::IpNet;
+use maglev::TableSize;
 use pace::Pace;
 
 use crate::annotation;
@@ -179,7 +180,7 @@ impl Compiler<'_> {
         let distribution = self.service.spec.traffic_distribution;
         let backends = endpoints::choose(&key, &port_name, self.slices, self.site, distribution);
         let affinity = affinity(&self.service.spec);
-        let table_size = annotation::table_size(metadata);
+        let table_size = table_size(annotation::table_size(metadata), backends.len());
         let forwarding = annotation::forwarding(metadata);
         let server_id_bytes = annotation::server_id_bytes(metadata).filter(|_| key.protocol == Protocol::Udp);
         let health_check = self.health_check.clone();
@@ -203,6 +204,13 @@ fn scope(policy: Option<TrafficPolicy>) -> Scope {
         Some(TrafficPolicy::Local) => Scope::Local,
         Some(TrafficPolicy::Cluster) | None => Scope::Cluster,
     }
+}
+
+/// The first size of those that are wanted, usual and possible with a slot for each backend: a service that grows beyond what
+/// somebody thought of goes on.
+fn table_size(wanted: TableSize, backends: usize) -> TableSize {
+    let sizes = [wanted, TableSize::DEFAULT, TableSize::MAX];
+    sizes.into_iter().find(|size| backends <= size.slots() as usize).unwrap_or(TableSize::MAX)
 }
 
 fn affinity(spec: &ServiceSpec) -> Option<Affinity> {

@@ -1,8 +1,8 @@
 //! Which endpoints serve a port: by family, policy, condition and hint.
 //!
 //! The rules are Kubernetes' own (KEP-1669 terminating endpoints, KEP-2433 topology hints, KEP-3015 same node): ready
-//! ones serve; if there are none, those that still serve while they terminate; an endpoint that is
-//! going away otherwise keeps its flows and gets no new ones.
+//! ones serve; if there are none, those that still serve while they terminate. Any other endpoint that is there keeps its flows and
+//! gets no new ones.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -12,11 +12,20 @@ use crate::annotation;
 use crate::object::{AddressType, Endpoint, EndpointSlice, IpFamily, TrafficDistribution};
 use crate::virtual_service::{Backend, PoolKey, Scope, Site, State};
 
-/// An endpoint that may serve, and what decides whether it does.
+/// An endpoint, and what decides whether it gets flows.
 struct Candidate<'a> {
     endpoint: &'a Endpoint,
     weight: u32,
-    is_ready: bool,
+    standing: Standing,
+}
+
+/// How good an endpoint is by its conditions, the best last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Unready,
+    /// It serves while it terminates: better than nobody.
+    Leaving,
+    Ready,
 }
 
 /// The backends of a pool out of the slices of its service, in the order of their addresses.
@@ -31,27 +40,26 @@ pub(crate) fn choose(
     if key.scope == Scope::Local {
         candidates.retain(|_, candidate| is_here(candidate.endpoint, site));
     }
-    if !candidates.values().any(|candidate| candidate.is_ready) {
-        candidates.values_mut().for_each(|candidate| candidate.is_ready = true);
-    }
-    let near = match key.scope {
-        Scope::Cluster => near(&candidates, site, distribution),
-        Scope::Local => None,
+    let best = candidates.values().map(|candidate| candidate.standing).max();
+    let serves = |standing: Standing| Some(standing) == best && standing != Standing::Unready;
+    let near = match (key.scope, best) {
+        (Scope::Cluster, Some(Standing::Ready)) => near(&candidates, site, distribution),
+        _ => None,
     };
-    let backend = |(address, candidate): (SocketAddr, Candidate<'_>)| {
-        let is_near = near.as_ref().is_none_or(|near| near.contains(&address));
-        let gets_flows = candidate.is_ready && is_near;
-        Backend {
-            address,
-            weight: candidate.weight,
-            state: if gets_flows { State::Active } else { State::Draining },
-            node: candidate.endpoint.node_name.clone(),
-        }
+    let backend = |(address, candidate): (SocketAddr, Candidate<'_>)| Backend {
+        address,
+        weight: candidate.weight,
+        state: match near.as_ref().is_none_or(|near| near.contains(&address)) {
+            _ if !serves(candidate.standing) => State::Draining,
+            true => State::Active,
+            false => State::Standby,
+        },
+        node: candidate.endpoint.node_name.clone(),
     };
     candidates.into_iter().map(backend).collect()
 }
 
-/// All endpoints of the pool's port that are ready or still serve. Of several for one address, a ready one.
+/// All endpoints of the pool's port. Of several for one address, the best.
 fn candidates<'a>(
     key: &PoolKey,
     port_name: &str,
@@ -76,21 +84,23 @@ fn candidates<'a>(
             let is_ready = conditions.ready.unwrap_or(true);
             let is_serving = conditions.serving.unwrap_or(is_ready);
             let is_terminating = conditions.terminating.unwrap_or(false);
-            if !(is_ready || is_serving && is_terminating) {
-                continue;
-            }
+            let standing = match (is_ready, is_serving && is_terminating) {
+                (true, _) => Standing::Ready,
+                (false, true) => Standing::Leaving,
+                (false, false) => Standing::Unready,
+            };
             // The addresses of one endpoint are interchangeable; everybody takes the first.
             let address = endpoint.addresses.first().and_then(|text| text.parse::<IpAddr>().ok());
             let Some(address) = address else { continue };
-            let candidate = Candidate { endpoint, weight, is_ready };
+            let candidate = || Candidate { endpoint, weight, standing };
             let known = candidates.entry(SocketAddr::new(address, port));
             let _ = known
                 .and_modify(|known: &mut Candidate<'_>| {
-                    if is_ready && !known.is_ready {
-                        *known = Candidate { endpoint, weight, is_ready };
+                    if standing > known.standing {
+                        *known = candidate();
                     }
                 })
-                .or_insert(candidate);
+                .or_insert_with(candidate);
         }
     }
     candidates
@@ -107,7 +117,7 @@ fn near(
     site: &Site,
     distribution: Option<TrafficDistribution>,
 ) -> Option<Vec<SocketAddr>> {
-    let ready = || candidates.iter().filter(|(_, candidate)| candidate.is_ready);
+    let ready = || candidates.iter().filter(|(_, candidate)| candidate.standing == Standing::Ready);
     let hinted = |for_nodes: bool, us: &Option<alloc::string::String>| {
         let us = us.as_ref()?;
         let mut near = Vec::new();

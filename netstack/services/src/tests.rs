@@ -31,13 +31,14 @@ fn compiled(documents: &[Value], site: &Site) -> Compiled {
     compile(&objects, site).unwrap()
 }
 
-/// Addresses of those that get new flows, and of those that keep what they have.
+/// Addresses of those that get new flows, and of those that keep what they have for a while.
 fn states(pool: &Pool) -> (Vec<String>, Vec<String>) {
-    let of = |state| {
-        let backends = pool.backends.iter().filter(|backend| backend.state == state);
-        backends.map(|backend| backend.address.ip().to_string()).collect()
-    };
-    (of(State::Active), of(State::Draining))
+    (of_state(pool, State::Active), of_state(pool, State::Draining))
+}
+
+fn of_state(pool: &Pool, state: State) -> Vec<String> {
+    let backends = pool.backends.iter().filter(|backend| backend.state == state);
+    backends.map(|backend| backend.address.ip().to_string()).collect()
 }
 
 fn faults(document: &Value) -> Vec<(String, String)> {
@@ -112,12 +113,22 @@ fn ready_endpoints_serve_and_terminating_ones_drain() {
     let leaving = json!({"addresses": ["10.1.0.4"], "conditions": {"ready": false, "serving": true, "terminating": true}});
     let gone = json!({"addresses": ["10.1.0.5"], "conditions": {"ready": false, "serving": false, "terminating": true}});
     let all = compiled(&[web.clone(), slice(json!([ready, said_nothing, unready, leaving, gone]))], &here());
-    assert_eq!(states(&all.pools[0]), (vec!["10.1.0.1".into(), "10.1.0.2".into()], vec!["10.1.0.4".into()]));
+    let hosts = |hosts: &[u8]| -> Vec<String> { hosts.iter().map(|host| format!("10.1.0.{host}")).collect() };
+    assert_eq!(states(&all.pools[0]), (hosts(&[1, 2]), hosts(&[3, 4, 5])));
     let table = all.pools[0].table(&maglev::Seed::default()).unwrap();
     assert!(table.iter().all(|backend| backend < 2));
     // Nobody is ready: what still serves is better than nothing.
     let last = compiled(&[web.clone(), slice(json!([unready, leaving, gone]))], &here());
-    assert_eq!(states(&last.pools[0]), (vec!["10.1.0.4".into()], vec![]));
+    assert_eq!(states(&last.pools[0]), (hosts(&[4]), hosts(&[3, 5])));
+    // Of two slices that have it the better one counts, whichever comes first.
+    let mut other = slice(json!([leaving]));
+    other["metadata"]["name"] = json!("web-2");
+    for order in [[0, 1], [1, 0]] {
+        let both =
+            [slice(json!([{"addresses": ["10.1.0.4"], "conditions": {"ready": false}}])), other.clone()];
+        let all = compiled(&[web.clone(), both[order[0]].clone(), both[order[1]].clone()], &here());
+        assert_eq!(states(&all.pools[0]), (hosts(&[4]), vec![]));
+    }
     let none = compiled(&[web, slice(json!([unready, gone]))], &here());
     assert_eq!(none.pools[0].table(&maglev::Seed::default()), Err(maglev::Error::NoBackend));
 }
@@ -151,6 +162,19 @@ fn hints_keep_traffic_near_if_all_have_them() {
     };
     let hinted = json!([endpoint("10.1.0.1", Some("z1")), endpoint("10.1.0.2", Some("z2"))]);
     assert_eq!(active(&web, hinted.clone(), &here()), ["10.1.0.1"]);
+    // Who serves others still serves the flows that it has.
+    let all = compiled(&[web.clone(), slice(hinted.clone())], &here());
+    assert_eq!(of_state(&all.pools[0], State::Standby), ["10.1.0.2"]);
+    // Who is not ready needs no hint, and nobody is far when only those are left that are leaving.
+    let mut unhinted = hinted.clone();
+    let unready = json!({"addresses": ["10.1.0.3"], "conditions": {"ready": false}});
+    unhinted.as_array_mut().unwrap().push(unready);
+    assert_eq!(active(&web, unhinted, &here()), ["10.1.0.1"]);
+    let mut leaving = hinted.clone();
+    for endpoint in leaving.as_array_mut().unwrap() {
+        endpoint["conditions"] = json!({"ready": false, "serving": true, "terminating": true});
+    }
+    assert_eq!(active(&web, leaving, &here()).len(), 2);
     let elsewhere = Site { node: None, zone: Some("z3".into()), ..Site::default() };
     assert_eq!(active(&web, hinted.clone(), &elsewhere).len(), 2);
     assert_eq!(active(&web, hinted.clone(), &Site::default()).len(), 2);
@@ -160,6 +184,19 @@ fn hints_keep_traffic_near_if_all_have_them() {
     let on_second = Site { node: Some("10.1.0.2".into()), zone: Some("z1".into()), ..Site::default() };
     assert_eq!(active(&same_node, hinted.clone(), &on_second), ["10.1.0.2"]);
     assert_eq!(active(&web, hinted, &on_second), ["10.1.0.1"]);
+}
+
+#[test]
+fn a_table_too_small_for_its_backends_is_not_used() {
+    let mut web = service(json!({"ports": [{"port": 80}]}));
+    web["metadata"]["annotations"] = json!({"fairlead.dev/table-size": "3"});
+    let endpoints = |count: u8| -> Value {
+        (0..count).map(|host| json!({"addresses": [format!("10.1.0.{host}")]})).collect()
+    };
+    for (count, slots) in [(3, 3), (4, 65_537)] {
+        let all = compiled(&[web.clone(), slice(endpoints(count))], &here());
+        assert_eq!(all.pools[0].table(&maglev::Seed::default()).map(|table| table.slots()), Ok(slots));
+    }
 }
 
 #[test]

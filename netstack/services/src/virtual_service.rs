@@ -175,7 +175,9 @@ impl Backend {
 pub enum State {
     /// It does.
     Active,
-    /// It is going away, and keeps the flows that it has.
+    /// It serves, and hints want others for us: it keeps the flows that it has as long as it is there.
+    Standby,
+    /// It is going away or not ready, and keeps the flows that it has for a while.
     Draining,
 }
 
@@ -184,6 +186,7 @@ impl State {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Standby => "standby",
             Self::Draining => "draining",
         }
     }

@@ -85,7 +85,8 @@ fn an_answer_waits_until_the_objects_are_in_force() {
         let done = api.ask(method, &format!("{path}wait_seconds=60"), &body.to_string()).json();
         assert_eq!(done["in_force"], true, "{method} {path}: {done}");
     }
-    let done = api.ask("DELETE", "/v1/resources?api_version=v1&kind=Service&name=s&wait_seconds=1", "").json();
+    let done =
+        api.ask("DELETE", "/v1/resources?api_version=v1&kind=Service&name=s&wait_seconds=1", "").json();
     assert_eq!((&done["generation"], &done["in_force"]), (&json!(6), &json!(true)));
     assert_eq!(api.ask("DELETE", "/v1/resources?wait_seconds=0", "").status, 400);
 }

@@ -136,6 +136,9 @@ fn describe(compiled: &Compiled, index: usize) -> PoolPlan {
         no_table: table.err().map(|error| match (pool.backends.is_empty(), pool.key.scope) {
             (true, Scope::Local) => "no endpoint is on the node that --on-node names".to_owned(),
             (true, Scope::Cluster) => "no endpoint is ready".to_owned(),
+            (false, _) if pool.backends.iter().all(|backend| backend.state == State::Draining) => {
+                "no endpoint is ready".to_owned()
+            }
             (false, _) => error.to_string(),
         }),
         fate: None,

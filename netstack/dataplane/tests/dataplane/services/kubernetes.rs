@@ -26,7 +26,7 @@ struct Node {
 impl Node {
     fn new(places: Places) -> Self {
         let bed = Testbed::new();
-        give_flows(&bed.shared, 1000);
+        give_flows(&bed.shared, 4000);
         let site = Site { node: Some("here".into()), zone: Some("z1".into()), ..Site::default() };
         Self { bed, builder: Builder::new(settings()), places, site }
     }
@@ -200,6 +200,15 @@ fn terminating_endpoints_keep_their_flows_and_get_no_others() {
         assert_eq!(before, after);
         let fresh: BTreeSet<_> = (0..40).map(|number| node.ask(6000 + number, vip, SYN)).collect();
         assert_eq!(fresh, node.only(1));
+        // Who is not ready serves what he has too.
+        node.apply(
+            &json!({}),
+            &[json!({"addresses": [first], "conditions": {"ready": false}}), ready(second)],
+        );
+        let after: Vec<String> = (0..40).map(|number| node.ask(5000 + number, vip, ACK)).collect();
+        assert_eq!(before, after);
+        let fresh: BTreeSet<_> = (0..40).map(|number| node.ask(6500 + number, vip, SYN)).collect();
+        assert_eq!(fresh, node.only(1));
         // When all are leaving, they are better than nothing.
         node.apply(&json!({}), &[leaving(first), leaving(second)]);
         let last: BTreeSet<_> = (0..40).map(|number| node.ask(7000 + number, vip, SYN)).collect();
@@ -214,8 +223,13 @@ fn hints_keep_flows_in_the_zone() {
         let mut node = Node::new(places);
         let hint = |zone: &str| json!({"hints": {"forZones": [{"name": zone}]}});
         let both = [node.endpoint(0, &hint("z2")), node.endpoint(1, &hint("z1"))];
+        let vip = node.vip();
+        node.apply(&json!({}), &[node.endpoint(0, &json!({})), node.endpoint(1, &json!({}))]);
+        let before: Vec<String> = (0..40).map(|number| node.ask(6000 + number, vip, SYN)).collect();
         node.apply(&json!({}), &both);
-        assert_eq!(node.ask_by_many(node.vip()), node.only(1));
+        let after: Vec<String> = (0..40).map(|number| node.ask(6000 + number, vip, ACK)).collect();
+        assert_eq!((&after, after.iter().cloned().collect()), (&before, node.all()));
+        assert_eq!(node.ask_by_many(vip), node.only(1));
         node.apply(&json!({}), &[both[0].clone(), node.endpoint(1, &json!({}))]);
         give_flows(&node.bed.shared, 1000);
         assert_eq!(node.ask_by_many(node.vip()), node.all());
