@@ -195,10 +195,9 @@ impl Builder {
                 snapshot.backends.resize(index + 1, None);
             }
             if let Some(place) = snapshot.backends.get_mut(index) {
-                let generation = (number >> INDEX_BITS) as u16;
                 let is_active = backend.state == State::Active && backend.weight > 0;
                 let (address, forwarding) = (backend.address, pool.forwarding);
-                let backend = Backend { generation, is_active, address, forwarding };
+                let backend = Backend { number, is_active, address, forwarding };
                 *place = Some(backend);
                 add_tunnel(snapshot, index, &backend);
             }

@@ -16,8 +16,8 @@ use core::net::{IpAddr, SocketAddr};
 use buffer::VECTOR_SIZE;
 use flow::{Answers, FlowTable, Home, Newcomer, Observed, Refused, Segment, Slot, V4, V6};
 use rewrite::{
-    Fragment, Plain, Refused as Untranslated, Transport, Tuple, View, translate, translate_error,
-    translate_first, transport_bytes,
+    Fragment, Refused as Untranslated, Transport, Tuple, View, translate, translate_error, translate_first,
+    transport_bytes,
 };
 use services::Forwarding;
 
@@ -28,7 +28,7 @@ use crate::snapshot::{Backend, NOBODY};
 
 /// What is known of the packets of a vector between passes.
 pub(crate) struct Lanes {
-    kinds: [Kind; VECTOR_SIZE],
+    runs: Vec<Run>,
     lanes4: Vec<Lane<V4>>,
     lanes6: Vec<Lane<V6>>,
     /// Of packets that begin flows in the usual way, in the order of `deferred`.
@@ -37,18 +37,25 @@ pub(crate) struct Lanes {
     deferred: Vec<Deferred>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// So many packets of one kind that follow each other.
+#[derive(Clone, Copy)]
+struct Run {
+    kind: Kind,
+    count: usize,
+}
+
+#[derive(Clone, Copy, Default)]
 enum Kind {
     V4,
     V6,
     /// No plain packet.
+    #[default]
     Other,
 }
 
 /// A plain packet.
 #[derive(Clone, Copy)]
 struct Lane<K> {
-    key: K,
     observed: Observed,
     home: Home<K>,
 }
@@ -57,6 +64,7 @@ struct Lane<K> {
 #[derive(Clone, Copy, Default)]
 struct Deferred {
     index: usize,
+    kind: Kind,
     next: Next,
 }
 
@@ -75,7 +83,7 @@ enum Next {
 impl Default for Lanes {
     fn default() -> Self {
         Self {
-            kinds: [Kind::Other; VECTOR_SIZE],
+            runs: Vec::with_capacity(VECTOR_SIZE),
             lanes4: lanes(),
             lanes6: lanes(),
             plans4: vec![Plan::default(); VECTOR_SIZE],
@@ -86,7 +94,7 @@ impl Default for Lanes {
 }
 
 fn lanes<K: Family>() -> Vec<Lane<K>> {
-    vec![Lane { key: K::default(), observed: Observed::Other, home: Home::default() }; VECTOR_SIZE]
+    vec![Lane { observed: Observed::Other, home: Home::default() }; VECTOR_SIZE]
 }
 
 impl Lanes {
@@ -99,23 +107,26 @@ impl Lanes {
         (packets, verdicts): (&mut [&mut [u8]], &mut [Verdict]),
         (first, observer): (usize, &mut O),
     ) {
+        let count = packets.len().min(verdicts.len());
+        let packets = packets.get_mut(..count).unwrap_or_default();
         self.read(flows4, flows6, packets);
         let deferred = self.swift(context, (flows4, flows6), (packets, verdicts), (first, observer));
         if deferred > 0 {
             observer.foresee(self.beginning(first, deferred));
         }
         let plans = self.plans4.iter().zip(&self.plans6);
-        for (Deferred { index, next }, (plan4, plan6)) in self.deferred.iter().zip(plans).take(deferred) {
+        let deferred = self.deferred.iter().zip(plans).take(deferred);
+        for (Deferred { index, kind, next }, (plan4, plan6)) in deferred {
             let Some((packet, verdict)) = packets.get_mut(*index).zip(verdicts.get_mut(*index)) else {
                 continue;
             };
             let observer = (first + index, &mut *observer);
             let lanes = (self.lanes4.get(*index), self.lanes6.get(*index));
-            match (self.kinds.get(*index), lanes) {
-                (Some(Kind::V4), (Some(lane), _)) => {
+            match (kind, lanes) {
+                (Kind::V4, (Some(lane), _)) => {
                     later(context, flows4, (packet, verdict), (lane, plan4), *next, observer);
                 }
-                (Some(Kind::V6), (_, Some(lane))) => {
+                (Kind::V6, (_, Some(lane))) => {
                     later(context, flows6, (packet, verdict), (lane, plan6), *next, observer);
                 }
                 _ => *verdict = other(context, (flows4, flows6), packet, observer),
@@ -133,35 +144,33 @@ impl Lanes {
         (packets, verdicts): (&mut [&mut [u8]], &mut [Verdict]),
         (first, observer): (usize, &mut O),
     ) -> usize {
-        let Self { kinds, lanes4, lanes6, plans4, plans6, deferred } = self;
-        let count = packets.len().min(verdicts.len());
-        let kinds = kinds.get(..count).unwrap_or_default();
+        let Self { runs, lanes4, lanes6, plans4, plans6, deferred } = self;
         let (mut index, mut left) = (0, 0);
-        for run in kinds.chunk_by(PartialEq::eq) {
-            let range = index..index + run.len();
+        for &Run { kind, count } in runs.iter() {
+            let range = index..index + count;
             let given = (packets.get_mut(range.clone()), verdicts.get_mut(range.clone()));
             let (Some(packets), Some(verdicts)) = given else { break };
             let numbers = (index, first);
-            left = match run.first() {
-                Some(Kind::V4) => {
+            left = match kind {
+                Kind::V4 => {
                     let lanes = lanes4.get(range).unwrap_or_default();
-                    let left = Left { plans: plans4, deferred, count: left };
+                    let left = Left { plans: plans4, deferred, kind, count: left };
                     swift_run(context, flows4, (packets, verdicts), lanes, left, (numbers, observer))
                 }
-                Some(Kind::V6) => {
+                Kind::V6 => {
                     let lanes = lanes6.get(range).unwrap_or_default();
-                    let left = Left { plans: plans6, deferred, count: left };
+                    let left = Left { plans: plans6, deferred, kind, count: left };
                     swift_run(context, flows6, (packets, verdicts), lanes, left, (numbers, observer))
                 }
-                _ => {
+                Kind::Other => {
                     let places = deferred.iter_mut().skip(left);
                     places.zip(range).for_each(|(place, index)| {
-                        *place = Deferred { index, next: Next::Decide };
+                        *place = Deferred { index, kind, next: Next::Decide };
                     });
-                    left + run.len()
+                    left + count
                 }
             };
-            index += run.len();
+            index += count;
         }
         left
     }
@@ -173,9 +182,9 @@ impl Lanes {
         begin.filter(|(deferred, _)| matches!(deferred.next, Next::Begin)).filter_map(
             move |(deferred, plans)| {
                 let index = deferred.index;
-                let ends = match self.kinds.get(index)? {
-                    Kind::V4 => plans.0.ends(&self.lanes4.get(index)?.key),
-                    Kind::V6 => plans.1.ends(&self.lanes6.get(index)?.key),
+                let ends = match deferred.kind {
+                    Kind::V4 => plans.0.ends(&self.lanes4.get(index)?.home.key()),
+                    Kind::V6 => plans.1.ends(&self.lanes6.get(index)?.home.key()),
                     Kind::Other => return None,
                 };
                 Some((first + index, ends))
@@ -183,25 +192,45 @@ impl Lanes {
         )
     }
 
+    /// The first pass, over those of one family that follow each other at a time.
     #[inline(always)]
     fn read(&mut self, flows4: &FlowTable<V4>, flows6: &FlowTable<V6>, packets: &[&mut [u8]]) {
-        let lanes = self.lanes4.iter_mut().zip(&mut self.lanes6);
-        for ((packet, kind), (lane4, lane6)) in packets.iter().zip(&mut self.kinds).zip(lanes) {
-            *kind = if let Some((key, observed)) = V4::read(packet) {
-                *lane4 = Lane { key, observed, home: flows4.prefetch(&key) };
-                flows4.prefetch_tally(&lane4.home);
-                flows4.prefetch_windows(&lane4.home);
-                Kind::V4
-            } else if let Some((key, observed)) = V6::read(packet) {
-                *lane6 = Lane { key, observed, home: flows6.prefetch(&key) };
-                flows6.prefetch_tally(&lane6.home);
-                flows6.prefetch_windows(&lane6.home);
-                Kind::V6
-            } else {
-                Kind::Other
+        let Self { runs, lanes4, lanes6, .. } = self;
+        runs.clear();
+        let mut first = 0;
+        while let Some(rest @ [_, ..]) = packets.get(first..) {
+            let four = read_run(flows4, rest, lanes4.get_mut(first..).unwrap_or_default());
+            let six = match four {
+                0 => read_run(flows6, rest, lanes6.get_mut(first..).unwrap_or_default()),
+                _ => 0,
             };
+            let run = match (four, six) {
+                (0, 0) => Run { kind: Kind::Other, count: 1 },
+                (0, count) => Run { kind: Kind::V6, count },
+                (count, _) => Run { kind: Kind::V4, count },
+            };
+            first += run.count;
+            // There is room for as many as a vector has packets.
+            runs.push(run);
         }
     }
+}
+
+/// The first pass, up to the first packet that is no plain one of the family; returns how many there are before it.
+#[inline(never)]
+fn read_run<K: Family>(flows: &FlowTable<K>, packets: &[&mut [u8]], lanes: &mut [Lane<K>]) -> usize {
+    let keeps_beside = flows.keeps_beside();
+    let mut count = 0;
+    for (packet, lane) in packets.iter().zip(lanes) {
+        let Some((key, observed)) = K::read(packet) else { break };
+        *lane = Lane { observed, home: flows.prefetch(&key) };
+        if keeps_beside {
+            flows.prefetch_tally(&lane.home);
+            flows.prefetch_windows(&lane.home);
+        }
+        count += 1;
+    }
+    count
 }
 
 /// What the second pass leaves to the third.
@@ -209,6 +238,7 @@ struct Left<'a, K> {
     /// Of packets that begin flows in the usual way, by the place in `deferred`.
     plans: &'a mut [Plan<K>],
     deferred: &'a mut [Deferred],
+    kind: Kind,
     count: usize,
 }
 
@@ -223,15 +253,17 @@ fn swift_run<K: Family, O: Observer>(
     left: Left<'_, K>,
     ((index, first), observer): ((usize, usize), &mut O),
 ) -> usize {
-    let Left { plans, deferred, mut count } = left;
+    let Left { plans, deferred, kind, mut count } = left;
+    let keeps_beside = flows.keeps_beside();
     let columns = packets.iter_mut().zip(verdicts).zip(lanes);
     for (((packet, verdict), lane), index) in columns.zip(index..) {
         let observer = (first + index, &mut *observer);
-        let done = swift(context, flows, (packet, verdict), (lane, (&mut *plans, count)), observer);
+        let tables = (&mut *flows, keeps_beside);
+        let done = swift(context, tables, (packet, verdict), (lane, (&mut *plans, count)), observer);
         if let Err(next) = done
             && let Some(place) = deferred.get_mut(count)
         {
-            *place = Deferred { index, next };
+            *place = Deferred { index, kind, next };
             count += 1;
         }
     }
@@ -242,12 +274,13 @@ fn swift_run<K: Family, O: Observer>(
 #[inline(always)]
 fn swift<K: Family, O: Observer>(
     context: &Context<'_>,
-    flows: &mut FlowTable<K>,
+    (flows, keeps_beside): (&mut FlowTable<K>, bool),
     (packet, verdict): (&mut [u8], &mut Verdict),
     (lane, (plans, place)): (&Lane<K>, (&mut [Plan<K>], usize)),
     (index, observer): (usize, &mut O),
 ) -> Result<(), Next> {
-    if flows.follows_windows(lane.observed)
+    if keeps_beside
+        && flows.follows_windows(lane.observed)
         && let Some(slot) = flows.find_at(&lane.home)
         && !in_window(flows, slot, packet, K::TRANSPORT_OFFSET)
     {
@@ -255,14 +288,14 @@ fn swift<K: Family, O: Observer>(
         return Ok(());
     }
     let Some(mut found) = flows.find_mut(&lane.home) else {
-        let is_usual = plans.get_mut(place).is_some_and(|plan| context.plan(flows, &lane.key, plan));
+        let is_usual = plans.get_mut(place).is_some_and(|plan| context.plan(flows, &lane.home.key(), plan));
         return Err(if is_usual { Next::Begin } else { Next::Decide });
     };
-    let ((binding, kept), is_answer) = (found.kept(), found.is_answer());
+    let ((binding, kept), is_answer, slot) = (found.kept(), found.is_answer(), found.slot());
     let is_bound = binding != NOBODY;
     let needs_peer = is_bound && (is_answer || !found.side().keeps_source());
     if needs_peer || !observer.knows(kept) {
-        let (slot, Some(peer)) = (found.slot(), found.side().peer()) else { return Err(Next::Decide) };
+        let Some(peer) = found.side().peer() else { return Err(Next::Decide) };
         flows.prefetch_slot(peer);
         return Err(Next::ByPeer(slot));
     }
@@ -270,21 +303,15 @@ fn swift<K: Family, O: Observer>(
         true => Some(context.snapshot.backend(binding).ok_or(Next::Decide)?),
         false => None,
     };
-    let leads_elsewhere = |backend: &Backend| lane.key.with_destination(backend.address).is_none();
-    if backend.is_some_and(|backend| translates(backend) && leads_elsewhere(backend))
-        || !found.follow_usual(lane.observed, context.now_ns)
+    // A flow that leads nowhere from here is followed once more in the third pass, which changes nothing.
+    if !found.follow_usual(lane.observed, context.now_ns)
+        || !send((lane, binding), backend, (packet, verdict))
     {
         return Err(Next::Decide);
     }
-    let number = is_bound.then_some(binding);
-    observer.passed(Passed {
-        index,
-        observed: lane.observed,
-        backend: number,
-        is_answer,
-        tally: found.tally,
-    });
-    send((lane, binding), backend, (packet, verdict));
+    let tally = if keeps_beside { flows.tally_mut(slot) } else { None };
+    let backend = is_bound.then_some(binding);
+    observer.passed(Passed { index, observed: lane.observed, backend, is_answer, tally });
     Ok(())
 }
 
@@ -305,8 +332,9 @@ fn later<K: Family, O: Observer>(
         Next::Decide => None,
     };
     if done.is_none() {
-        let view = lane.key.view(lane.observed);
-        let seen = Seen { view: &view, home: lane.home, key: lane.key };
+        let key = lane.home.key();
+        let view = key.view(lane.observed);
+        let seen = Seen { view: &view, home: lane.home, key };
         *verdict = decide(context, flows, packet, &seen, (index, observer));
     }
 }
@@ -344,8 +372,9 @@ fn begin<K: Family, O: Observer>(
         // A flow that is not taken is served all the same, by the service's table alone.
         room => room.and_then(Result::ok),
     };
-    let view = lane.key.view(lane.observed);
-    let translated: Option<Tuple> = to.and_then(|to| lane.key.with_destination(to)).map(Into::into);
+    let key = lane.home.key();
+    let view = key.view(lane.observed);
+    let translated: Option<Tuple> = to.and_then(|to| key.with_destination(to)).map(Into::into);
     let mut kept = 0;
     let decided = Decided {
         index,
@@ -368,26 +397,31 @@ fn begin<K: Family, O: Observer>(
             let _ = in_window(flows, slot, packet, K::TRANSPORT_OFFSET);
         }
     }
-    send((lane, plan.number), backend, (packet, verdict));
+    // What is planned leads to the same family.
+    let _ = send((lane, plan.number), backend, (packet, verdict));
     Some(())
 }
 
-/// Sends a packet of a flow to its backend, if that is bound to one.
+/// Sends a packet of a flow to its backend, if that is bound to one. False, and nothing is done, if its addresses are to be another
+/// family's.
 #[inline(always)]
 fn send<K: Family>(
     (lane, number): (&Lane<K>, u32),
     backend: Option<&Backend>,
     (packet, verdict): (&mut [u8], &mut Verdict),
-) {
+) -> bool {
     // Each way writes its own: what is chosen first and written then goes over the stack as a whole.
     match backend {
         None => *verdict = Verdict::NotOurs,
         Some(backend) if translates(backend) => {
-            let _ = lane.key.redirect(backend.address, packet);
+            if !K::redirect(packet, backend.address) {
+                return false;
+            }
             *verdict = Verdict::Route;
         }
         Some(backend) => bring(lane.home.hash(), (number, backend), verdict),
     }
+    true
 }
 
 /// A packet of an established flow whose other direction says how it leaves, or what was found about the flow.
@@ -399,7 +433,8 @@ fn by_peer<K: Family, O: Observer>(
     (lane, slot): (&Lane<K>, Slot),
     (index, observer): (usize, &mut O),
 ) -> Option<()> {
-    let side = flows.side(slot).filter(|side| side.key().is(&lane.key))?;
+    let key = lane.home.key();
+    let side = flows.side(slot).filter(|side| side.key().is(&key))?;
     let (binding, is_answer, peer) = (side.binding(), side.is_answer(), side.peer()?);
     let to = flows.side(peer)?.key().reversed();
     let is_bound = binding != NOBODY;
@@ -414,7 +449,7 @@ fn by_peer<K: Family, O: Observer>(
     if verdict.as_deref().is_some_and(|kept| observer.knows(*kept)) {
         observer.passed(Passed { index, observed: lane.observed, backend, is_answer, tally });
     } else {
-        let view = lane.key.view(lane.observed);
+        let view = key.view(lane.observed);
         let translated: Option<Tuple> = is_bound.then(|| to.into());
         let translated = translated.as_ref();
         let decided =
@@ -429,7 +464,7 @@ fn by_peer<K: Family, O: Observer>(
         *outcome = Verdict::NotOurs;
         return Some(());
     }
-    to.write(&lane.key, packet);
+    to.write(&key, packet);
     *outcome = Verdict::Route;
     Some(())
 }

@@ -94,8 +94,8 @@ pub(crate) struct End {
 /// A backend of a service. Its number stays the same from one snapshot to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Tells those apart that have a number one after the other.
-    pub(crate) generation: u16,
+    /// Its number.
+    pub(crate) number: u32,
     /// It gets new flows.
     pub(crate) is_active: bool,
     /// Where its packets go.
@@ -183,18 +183,14 @@ impl Snapshot {
 
     /// Backends with their numbers.
     pub fn backends(&self) -> impl Iterator<Item = (u32, &Backend)> + '_ {
-        (0..).zip(&self.backends).filter_map(|(index, backend): (u32, _)| {
-            let backend = backend.as_ref()?;
-            Some((u32::from(backend.generation) << INDEX_BITS | index, backend))
-        })
+        self.backends.iter().flatten().map(|backend| (backend.number, backend))
     }
 
     /// The backend of a number, unless it is gone.
     #[inline]
     pub fn backend(&self, number: u32) -> Option<&Backend> {
-        let index = number & ((1 << INDEX_BITS) - 1);
-        let backend = self.backends.get(index as usize)?.as_ref()?;
-        (u32::from(backend.generation) == number >> INDEX_BITS).then_some(backend)
+        let backend = self.backends.get(Snapshot::index_of(number))?.as_ref()?;
+        (backend.number == number).then_some(backend)
     }
 
     /// The table of a pool, by its place among those that the snapshot was built of; none if nobody serves.

@@ -52,14 +52,12 @@ impl<K: Key> Entry<K> {
         now: u32,
         timeouts: &TimeoutTicks,
     ) -> bool {
-        let is_established = matches!(self.state, State::TcpEstablished | State::Established);
         let waits = || self.state.is_unproven() && !is_answer && self.link.has_answers();
-        let is_usual = (is_established || waits()) && !self.has_expired(now);
-        if !is_usual || self.state.after(observed, is_established) != self.state {
-            return false;
+        let is_usual = (self.state.goes_on(observed) || waits()) && !self.has_expired(now);
+        if is_usual {
+            self.expires = now.wrapping_add(timeouts.of(self.state));
         }
-        self.expires = now.wrapping_add(timeouts.of(self.state));
-        true
+        is_usual
     }
 
     /// True if nothing has come for too long. Ticks wrap around.
@@ -109,8 +107,13 @@ impl<K: Key> Line<K> {
     #[inline(always)]
     pub(crate) fn way_of(&self, sought: &Home<K>) -> Option<usize> {
         let ways = self.ways().iter().zip(0..);
-        let way =
-            ways.fold(K::WAYS, |found, (entry, way)| if entry.key.is(&sought.key) { way } else { found });
+        let (way, has_key) = ways.fold((0, false), |(found, has_key), (entry, way)| {
+            let is = entry.key.is(&sought.key);
+            (if is { way } else { found }, has_key | is)
+        });
+        if !has_key {
+            return None;
+        }
         match self.ways().get(way)?.seen_by(sought).is_theirs() {
             true => Some(way),
             false => self.way_beside(sought),

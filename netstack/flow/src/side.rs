@@ -5,7 +5,6 @@ use crate::key::Key;
 use crate::link::Seen;
 use crate::probe::Place;
 use crate::state::{Observed, State, TimeoutTicks, ticks};
-use crate::tally::Tally;
 
 /// Where a direction of a flow is in the table: the number of its entry, and which direction of that. Good for as long as the
 /// flow lives.
@@ -105,8 +104,6 @@ pub struct Found<'a, K> {
     pub(crate) place: Place,
     pub(crate) seen: Seen,
     pub(crate) entry: &'a mut Entry<K>,
-    /// What it has carried, while somebody wants to know.
-    pub tally: Option<&'a mut Tally>,
     pub(crate) timeouts: &'a TimeoutTicks,
 }
 

@@ -135,6 +135,15 @@ impl State {
         is_syn && matches!(self, State::TcpClosing | State::TcpClosed)
     }
 
+    /// True if a flow is established, and a packet leaves it so: nearly every packet of nearly every flow.
+    #[inline(always)]
+    pub(crate) fn goes_on(self, observed: Observed) -> bool {
+        match observed {
+            Observed::Tcp(flags) => self == State::TcpEstablished && flags & (flag::RST | flag::FIN) == 0,
+            Observed::Other => self == State::Established,
+        }
+    }
+
     /// The state after one more packet. `proves`: further packets of this direction show that the other end takes part, as
     /// the other direction does not pass here.
     #[inline(always)]
@@ -142,10 +151,6 @@ impl State {
         let Observed::Tcp(flags) = observed else {
             return if self == State::Opening && proves { State::Established } else { self };
         };
-        // Nearly every packet.
-        if self == State::TcpEstablished && flags & (flag::RST | flag::FIN) == 0 {
-            return self;
-        }
         let is_reset = flags & flag::RST != 0;
         let is_end = flags & flag::FIN != 0;
         match self {

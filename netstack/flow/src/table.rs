@@ -178,11 +178,26 @@ impl<K: Key> FlowTable<K> {
     /// Finds the flow of a key, whether it is alive or not, with all that there is of it.
     #[inline(always)]
     pub fn find_mut(&mut self, home: &Home<K>) -> Option<Found<'_, K>> {
-        let place = self.find(home)?;
+        let index = self.line(home);
+        let line = self.lines.get(index)?;
+        match line.way_of(home) {
+            // What is known of a place here need not be looked at again.
+            Some(way) => self.found(Place { line: index, way }, home),
+            None if line.passed() == 0 => None,
+            None => self.find_beyond(home),
+        }
+    }
+
+    #[inline(never)]
+    fn find_beyond(&mut self, home: &Home<K>) -> Option<Found<'_, K>> {
+        self.found(self.find(home)?, home)
+    }
+
+    #[inline(always)]
+    fn found(&mut self, place: Place, home: &Home<K>) -> Option<Found<'_, K>> {
         let entry = probe::at_mut(&mut self.lines, place)?;
         let seen = entry.seen_by(home);
-        let tally = self.tallies.as_mut().and_then(|tallies| tallies.of(Slot::of::<K>(place, seen)));
-        Some(Found { place, seen, entry, tally, timeouts: &self.timeouts })
+        Some(Found { place, seen, entry, timeouts: &self.timeouts })
     }
 
     /// [`Found::follow_usual`] of the flow in a slot.

@@ -187,6 +187,12 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
+    /// True if there is more of flows than their entries: what they carry is counted, or their windows are followed.
+    #[inline(always)]
+    pub fn keeps_beside(&self) -> bool {
+        self.tallies.is_some() | self.windows.is_some()
+    }
+
     /// Asks for the tally of a flow that lives in its home line.
     #[inline(always)]
     pub fn prefetch_tally(&self, home: &Home<K>) {
@@ -203,6 +209,12 @@ impl<K: Key> FlowTable<K> {
         let entry = probe::at_mut(&mut self.lines, asks.place::<K>()).filter(|entry| !entry.is_free());
         let tally = self.tallies.as_mut().and_then(|tallies| tallies.of(slot));
         (entry.map(|entry| &mut entry.verdict), tally)
+    }
+
+    /// What a packet that was found in a slot is counted in.
+    #[inline(always)]
+    pub fn tally_mut(&mut self, slot: Slot) -> Option<&mut Tally> {
+        self.tallies.as_mut()?.of(slot)
     }
 
     /// What the first packet of a flow that is to come into the table is counted in.

@@ -21,9 +21,8 @@ pub trait Plain: Key + Into<Tuple> {
     /// Gives a usual packet, from which `from` was read, these addresses and ports.
     fn write(&self, from: &Self, packet: &mut [u8]);
 
-    /// Gives a usual packet, from which the key was read, another destination. False, and nothing is done, if that is of the
-    /// other family.
-    fn redirect(&self, to: SocketAddr, packet: &mut [u8]) -> bool;
+    /// Gives a usual packet another destination. False, and nothing is done, if that is of the other family.
+    fn redirect(packet: &mut [u8], to: SocketAddr) -> bool;
 
     /// The same flow to another destination; `None` if that is of the other family.
     #[must_use]
@@ -89,17 +88,18 @@ impl Plain for V4 {
     }
 
     #[inline(always)]
-    fn redirect(&self, to: SocketAddr, packet: &mut [u8]) -> bool {
+    fn redirect(packet: &mut [u8], to: SocketAddr) -> bool {
         let SocketAddr::V4(to) = to else { return false };
         let (address, port) = (to.ip().octets(), to.port());
-        let addresses = Change::default().word(word(self.destination), word(address));
-        let all = addresses.ports(self.destination_port, port);
         if let Some(head) = packet.first_chunk_mut::<28>() {
-            let checksum = addresses.apply([head[10], head[11]]);
+            let before = [head[16], head[17], head[18], head[19]];
+            let addresses = Change::default().word(word(before), word(address));
+            let all = addresses.ports(u16::from_be_bytes([head[22], head[23]]), port);
+            let (protocol, checksum) = (head[9], addresses.apply([head[10], head[11]]));
             head[10..12].copy_from_slice(&checksum);
             head[16..20].copy_from_slice(&address);
             head[22..24].copy_from_slice(&port.to_be_bytes());
-            update(packet, Self::TRANSPORT_OFFSET, self.protocol, all);
+            update(packet, Self::TRANSPORT_OFFSET, protocol, all);
         }
         true
     }
@@ -171,15 +171,18 @@ impl Plain for V6 {
     }
 
     #[inline(always)]
-    fn redirect(&self, to: SocketAddr, packet: &mut [u8]) -> bool {
+    fn redirect(packet: &mut [u8], to: SocketAddr) -> bool {
         let SocketAddr::V6(to) = to else { return false };
         let (address, port) = (to.ip().octets(), to.port());
-        let change =
-            Change::default().address(&self.destination, &address).ports(self.destination_port, port);
-        if let Some(head) = packet.first_chunk_mut::<48>() {
-            head[24..40].copy_from_slice(&address);
+        if let Some(head) = packet.first_chunk_mut::<48>()
+            && let Some(before) = head[24..].first_chunk_mut::<16>()
+        {
+            let change = Change::default().address(before, &address);
+            *before = address;
+            let change = change.ports(u16::from_be_bytes([head[42], head[43]]), port);
+            let protocol = head[6];
             head[42..44].copy_from_slice(&port.to_be_bytes());
-            update(packet, Self::TRANSPORT_OFFSET, self.protocol, change);
+            update(packet, Self::TRANSPORT_OFFSET, protocol, change);
         }
         true
     }
@@ -297,7 +300,7 @@ mod tests {
         prop_assert_eq!(key.view(observed), View { identification: 0, ..parsed });
         let mut redirected = packet.clone();
         let mut expected = packet.clone();
-        prop_assert!(key.redirect(to.destination(), &mut redirected));
+        prop_assert!(K::redirect(&mut redirected, to.destination()));
         let there = key.with_destination(to.destination()).expect("of the same family");
         translate(&mut expected, &parsed, &there.into()).unwrap();
         prop_assert_eq!(redirected, expected);
