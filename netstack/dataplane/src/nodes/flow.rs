@@ -49,18 +49,21 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     if has_untracked {
         policing::judge_untracked(cx, balancer, packets);
     }
-    let mut bytes: [&mut [u8]; VECTOR_SIZE] = array::from_fn(|_| Default::default());
     let Scratch { lengths, interfaces, untracked, .. } = &mut *cx.scratch;
-    let columns = lengths.iter_mut().zip(interfaces).zip(&mut bytes);
-    for (packet, ((length, interface), bytes)) in packets[..count].iter_mut().zip(columns) {
-        *interface = policing::interface_of(packet);
+    if cx.policy.is_some() {
+        let columns = packets[..count].iter().zip(interfaces);
+        columns.for_each(|(packet, interface)| *interface = policing::interface_of(packet));
+    }
+    let mut columns = packets[..count].iter_mut().zip(lengths);
+    let mut bytes: [&mut [u8]; VECTOR_SIZE] = array::from_fn(|_| {
+        let Some((packet, length)) = columns.next() else { return Default::default() };
         if packet.meta().flags.contains(Flags::TX_CSUM) {
             // What the sender left of it is of the addresses as they are.
             let _ = packet.complete_checksum();
         }
         *length = packet.total_len() as u32;
-        *bytes = packet.data_mut();
-    }
+        packet.data_mut()
+    });
     if has_untracked {
         let judged = bytes.iter_mut().zip(&*untracked).filter(|(_, judged)| judged.is_some());
         judged.for_each(|(bytes, _)| *bytes = Default::default());
@@ -100,31 +103,35 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
 fn lead_on(cx: &mut Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], nexts: &mut Nexts) -> bool {
     let (mut index, mut holds) = (0, false);
     let verdicts = verdicts.get(..packets.len()).unwrap_or_default();
-    for run in verdicts.chunk_by(|one, other| mem::discriminant(one) == mem::discriminant(other)) {
-        let range = index..index + run.len();
-        let (Some(packets), Some(nexts)) = (packets.get_mut(range.clone()), nexts.get_mut(range)) else {
-            break;
-        };
-        match run.first() {
-            Some(Verdict::Route | Verdict::NotOurs) => {
-                packets.iter().zip(nexts).for_each(|(packet, next)| *next = lookup(packet));
-            }
-            Some(Verdict::SendTo(_)) => to_backend::send_to_neighbours(cx, packets, run, nexts),
-            Some(Verdict::Encapsulate(_)) => to_backend::encapsulate(cx, packets, run, nexts),
-            Some(Verdict::Hold) => {
-                nexts.fill(Node::Drop);
-                holds = true;
-            }
-            _ => {
-                let columns = packets.iter_mut().zip(run).zip(nexts).zip(index..);
-                columns.for_each(|(((packet, verdict), next), index)| {
+    while let Some((verdict, verdicts)) = verdicts.get(index..).and_then(|rest| Some((rest.first()?, rest)))
+        && let (Some(packets), Some(nexts)) = (packets.get_mut(index..), nexts.get_mut(index..))
+    {
+        index += match verdict {
+            Verdict::Route | Verdict::NotOurs => route(packets, verdicts, nexts),
+            Verdict::SendTo(_) => to_backend::send_to_neighbours(cx, packets, verdicts, nexts),
+            Verdict::Encapsulate(_) => to_backend::encapsulate(cx, packets, verdicts, nexts),
+            verdict => {
+                if let (Some(packet), Some(next)) = (packets.first_mut(), nexts.first_mut()) {
                     *next = unusual(cx, packet, verdict, index);
-                });
+                }
+                holds |= matches!(verdict, Verdict::Hold);
+                1
             }
-        }
-        index += run.len();
+        };
     }
     holds
+}
+
+/// Has packets routed, up to the first whose verdict says something else; returns how many there are before it.
+#[inline(always)]
+fn route(packets: &[Buf], verdicts: &[Verdict], nexts: &mut [Node]) -> usize {
+    let mut count = 0;
+    for ((packet, verdict), next) in packets.iter().zip(verdicts).zip(nexts) {
+        let (Verdict::Route | Verdict::NotOurs) = verdict else { break };
+        *next = lookup(packet);
+        count += 1;
+    }
+    count
 }
 
 /// What is counted of packets with flows, before they are rewritten.

@@ -11,53 +11,49 @@ use core::net::IpAddr;
 use packet::{icmpv4, icmpv6};
 use rewrite::NoEntry;
 
-/// Sends packets as they are to neighbours, who take them for their own: all of these verdicts say so.
+/// Sends packets as they are to neighbours, who take them for their own, up to the first packet that does not go to one of the
+/// family of the first; returns how many there are before it.
 #[inline(never)]
 pub(super) fn send_to_neighbours(
     cx: &mut Context<'_>,
     packets: &mut [Buf],
     verdicts: &[Verdict],
     nexts: &mut [Node],
-) {
-    let mut first = 0;
-    for run in verdicts.chunk_by(|one, other| is_to_ipv6(one) == is_to_ipv6(other)) {
-        let range = first..first + run.len();
-        first = range.end;
-        let (Some(packets), Some(nexts)) = (packets.get_mut(range.clone()), nexts.get_mut(range)) else {
-            break;
-        };
-        let is_v6 = run.first().is_some_and(is_to_ipv6);
-        find_neighbours(cx, run);
-        for ((packet, next), group) in packets.iter_mut().zip(&mut *nexts).zip(&cx.scratch.neighbours) {
-            *next = send_to(cx, packet, *group, is_v6);
-        }
-        if cx.ipsec.has_policies() {
-            ipsec_policy::redirect(packets, nexts);
-        }
+) -> usize {
+    let (count, is_v6) = find_neighbours(cx, verdicts);
+    let (Some(packets), Some(nexts)) = (packets.get_mut(..count), nexts.get_mut(..count)) else {
+        return count;
+    };
+    for ((packet, next), group) in packets.iter_mut().zip(&mut *nexts).zip(&cx.scratch.neighbours) {
+        *next = send_to(cx, packet, *group, is_v6);
     }
+    if cx.ipsec.has_policies() {
+        ipsec_policy::redirect(packets, nexts);
+    }
+    count
 }
 
-fn is_to_ipv6(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::SendTo(IpAddr::V6(_)))
-}
-
-/// Looks up the routes to neighbours of one family, those of IPv4 all at once.
+/// Looks up the routes to neighbours of the family of the first, those of IPv4 all at once; returns how many follow each other, and
+/// whether they are of IPv6.
 #[inline(always)]
-fn find_neighbours(cx: &mut Context<'_>, verdicts: &[Verdict]) {
+fn find_neighbours(cx: &mut Context<'_>, verdicts: &[Verdict]) -> (usize, bool) {
     let Scratch { destinations4, neighbours, .. } = &mut *cx.scratch;
     let mut count = 0;
-    for ((verdict, destination), group) in verdicts.iter().zip(&mut *destinations4).zip(&mut *neighbours) {
-        match verdict {
-            Verdict::SendTo(IpAddr::V4(address)) => {
-                *destination = address.to_bits();
-                count += 1;
-            }
-            Verdict::SendTo(IpAddr::V6(address)) => *group = cx.shared.fib6().lookup(address.to_bits()),
-            _ => {}
-        }
+    for (verdict, destination) in verdicts.iter().zip(&mut *destinations4) {
+        let Verdict::SendTo(IpAddr::V4(address)) = verdict else { break };
+        *destination = address.to_bits();
+        count += 1;
     }
-    // None or all.
-    cx.shared.fib4().lookup_batch(&destinations4[..count], neighbours);
+    if count > 0 {
+        cx.shared.fib4().lookup_batch(&destinations4[..count], neighbours);
+        return (count, false);
+    }
+    for (verdict, group) in verdicts.iter().zip(neighbours) {
+        let Verdict::SendTo(IpAddr::V6(address)) = verdict else { break };
+        *group = cx.shared.fib6().lookup(address.to_bits());
+        count += 1;
+    }
+    (count, true)
 }
 
 /// Sends a packet as it is to the neighbour that a group of next hops leads to.
@@ -76,18 +72,26 @@ fn send_to(cx: &Context<'_>, packet: &mut Buf, group: u32, is_v6: bool) -> Node 
     next
 }
 
-/// Puts packets into the tunnels to their backends.
+/// Puts packets into the tunnels to their backends, up to the first packet that goes into none; returns how many there are before
+/// it.
 #[inline(never)]
-pub(super) fn encapsulate(cx: &Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], nexts: &mut [Node]) {
-    let has_policies = cx.ipsec.has_policies();
+pub(super) fn encapsulate(
+    cx: &Context<'_>,
+    packets: &mut [Buf],
+    verdicts: &[Verdict],
+    nexts: &mut [Node],
+) -> usize {
+    let (has_policies, mut count) = (cx.ipsec.has_policies(), 0);
     for ((packet, verdict), next) in packets.iter_mut().zip(verdicts).zip(nexts) {
-        let Verdict::Encapsulate(tunnel) = verdict else { continue };
+        let Verdict::Encapsulate(tunnel) = verdict else { break };
+        count += 1;
         let refused = if has_policies { ipsec_policy::refuse_wrapped(cx, packet) } else { None };
         *next = match refused.map_or_else(|| enter(cx.services, packet, tunnel), Err) {
             Ok(next) => next,
             Err(reason) => refuse(packet, reason),
         };
     }
+    count
 }
 
 /// Puts a packet into the tunnel to its backend. The outer packet is this node's own. An error is why it is dropped.
