@@ -1,8 +1,9 @@
 //! ESP through the whole dataplane: a packet comes in, is routed into a tunnel, encrypted, routed and sent; or the other
 //! way round.
 
-use crate::measure::Clock;
+use crate::measure::{Clock, clocks_of_nodes, nothing_dropped};
 use crate::port::{Feed, Sink, Source};
+use crate::report::line_of_nodes;
 use crate::rig::interface;
 use crate::routes::Random;
 use anyhow::{Context, Result, anyhow, ensure};
@@ -59,7 +60,7 @@ enum Way {
 
 /// One row of the report.
 #[derive(Clone, Copy, Debug)]
-pub struct Workload {
+struct Workload {
     way: Way,
     cipher: &'static str,
     algorithm: Algorithm,
@@ -86,8 +87,27 @@ pub struct Row {
     aim: Option<f64>,
 }
 
-/// Everything that can be measured.
-pub fn all() -> Vec<Workload> {
+/// All names.
+pub fn names() -> Vec<String> {
+    all().iter().map(Workload::name).collect()
+}
+
+/// Measures the workloads that are meant, and prints what they cost.
+///
+/// # Errors
+/// Routers cannot be built, or not all packets left them.
+pub fn run(meant: impl Fn(&str) -> bool, rounds: usize, clock: &Clock) -> Result<Vec<Row>> {
+    let workloads = all().into_iter().filter(|workload| meant(&workload.name()));
+    workloads
+        .map(|workload| {
+            let row = workload.measure(rounds, clock).with_context(|| workload.name())?;
+            print!("{row}");
+            Ok(row)
+        })
+        .collect()
+}
+
+fn all() -> Vec<Workload> {
     let ciphers = [
         ("aes-128-gcm", Algorithm::Aes128Gcm),
         ("aes-256-gcm", Algorithm::Aes256Gcm),
@@ -133,18 +153,13 @@ impl Workload {
     }
 
     /// Its full name.
-    pub fn name(&self) -> String {
+    fn name(&self) -> String {
         let many = match (self.sas, self.policies) {
             (1, 0) => String::new(),
             (1, policies) => format!("-{policies}-policies"),
             (sas, _) => format!("-{sas}-sas"),
         };
         format!("{}/{}-{}{many}", self.group(), self.cipher, self.bytes)
-    }
-
-    /// True if a person who says `wanted` means it: its full name, its group's, or `esp`.
-    pub fn is_meant_by(&self, wanted: &str) -> bool {
-        wanted == "esp" || wanted == self.group() || wanted == self.name()
     }
 
     /// What FD.io VPP 26.06 takes on a machine of this kind, and about half of it.
@@ -167,11 +182,7 @@ impl Workload {
         (Some(to_beat), Some(aim))
     }
 
-    /// Measures it for `rounds` rounds.
-    ///
-    /// # Errors
-    /// The routers cannot be built, or not all packets left them.
-    pub fn measure(&self, rounds: usize, clock: &Clock) -> Result<Row> {
+    fn measure(&self, rounds: usize, clock: &Clock) -> Result<Row> {
         let mut rig = Rig::new(self)?;
         // Slow ciphers and many SAs are measured as long, in fewer rounds.
         let rounds = rounds.div_ceil(4);
@@ -204,11 +215,7 @@ impl fmt::Display for Row {
         if let (Some(to_beat), Some(aim)) = (self.to_beat, self.aim) {
             write!(f, "; to beat {to_beat}, aim {aim}")?;
         }
-        write!(f, ")")?;
-        for (index, (node, clocks)) in self.nodes.iter().enumerate() {
-            write!(f, "{}{node} {clocks:.1}", if index == 0 { "\n    " } else { ", " })?;
-        }
-        writeln!(f)
+        writeln!(f, "){}", line_of_nodes(self.nodes.iter().copied()))
     }
 }
 
@@ -300,19 +307,12 @@ impl Rig {
         let spent = clocks() - start - (generators(self) - generator);
         let packets = (sent(self) - sent_before) as f64;
         for rig in self.all() {
-            let drops: Vec<_> = rig.shared.drop_counters().filter(|(_, count)| *count > 0).collect();
-            ensure!(drops.is_empty(), "packets were dropped: {drops:?}");
+            nothing_dropped(&rig.shared)?;
         }
         ensure!(packets == (polls * VECTOR_SIZE) as f64, "{packets} packets left");
-        let nodes = self.counters().into_iter().zip(before);
-        let nodes = nodes.filter(|((node, after), (_, before))| {
-            *node != Node::PortInput && after.packets > before.packets
-        });
-        let nodes = nodes.map(|((node, after), (_, before))| {
-            (node.name(), (after.clocks - before.clocks) as f64 / packets)
-        });
+        let nodes = clocks_of_nodes(before, self.counters().into_iter(), packets);
         let readings = (polls * self.all().count()) as f64;
-        Ok(((spent as f64 - readings * clock.read) / packets, nodes.collect()))
+        Ok(((spent as f64 - readings * clock.read) / packets, nodes))
     }
 }
 

@@ -25,21 +25,13 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let all = workload::all();
-    let aeads: Vec<String> = aead::names().iter().map(|name| format!("aead/{name}")).collect();
-    let (policies, balancers) = (policy::names(), lb::names());
+    let names = [workload::names(), esp::names(), aead::names(), policy::names(), lb::names()].concat();
     if arguments.list {
-        all.iter().for_each(|workload| println!("{}", workload.name()));
-        esp::all().iter().for_each(|workload| println!("{}", workload.name()));
-        aeads.iter().chain(&policies).chain(&balancers).for_each(|name| println!("{name}"));
+        names.iter().for_each(|name| println!("{name}"));
         return Ok(());
     }
     for wanted in &arguments.workloads {
-        let known = all.iter().any(|workload| workload.is_meant_by(wanted))
-            || esp::all().iter().any(|workload| workload.is_meant_by(wanted))
-            || wanted == "aead"
-            || aeads.contains(wanted)
-            || policies.iter().chain(&balancers).any(|name| is_meant_by(name, wanted));
+        let known = names.iter().any(|name| is_meant_by(name, wanted));
         ensure!(known, "there is no workload {wanted}; --list names them");
     }
     ensure!(arguments.rounds > 0, "at least one round is needed");
@@ -54,44 +46,41 @@ fn main() -> Result<()> {
         core_counters: counters::CoreCounters::open().is_some(),
     };
     println!("{}", report::calibration_line(&machine));
-    let mut measurements = Vec::new();
-    for workload in &all {
-        let meant = arguments.workloads.iter().any(|wanted| workload.is_meant_by(wanted));
-        if meant || arguments.workloads.is_empty() {
-            let measurement =
-                measure::measure(workload, arguments.rounds, &clock).with_context(|| workload.name())?;
-            print!("{}", report::text(&measurement));
-            measurements.push(measurement);
-        }
-    }
-    let mut esp_rows = Vec::new();
-    for workload in esp::all() {
-        let meant = arguments.workloads.iter().any(|wanted| workload.is_meant_by(wanted));
-        if meant || arguments.workloads.is_empty() {
-            let row = workload.measure(arguments.rounds, &clock).with_context(|| workload.name())?;
-            print!("{row}");
-            esp_rows.push(row);
-        }
-    }
-    let meant = |name: &str| {
-        let mut wanted = arguments.workloads.iter();
-        arguments.workloads.is_empty()
-            || wanted.any(|wanted| wanted == "aead" || wanted.strip_prefix("aead/") == Some(name))
-    };
-    let aead = if aead::names().iter().any(|name| meant(name)) { aead::run(meant) } else { Vec::new() };
     let meant = |name: &str| {
         arguments.workloads.is_empty() || arguments.workloads.iter().any(|wanted| is_meant_by(name, wanted))
     };
-    let lb_rows = lb::run(meant, arguments.rounds, &clock)?;
+    let measurements = measure::run(meant, arguments.rounds, &clock)?;
+    let esp = esp::run(meant, arguments.rounds, &clock)?;
+    let aead = aead::run(meant);
+    let maglev = lb::run(meant, arguments.rounds, &clock)?;
     let policy = policy::run(meant, arguments.rounds)?;
     if let Some(path) = arguments.json {
-        std::fs::write(&path, report::json(&machine, &measurements, &esp_rows, &lb_rows, &aead, &policy)?)
+        std::fs::write(&path, report::json(&machine, &measurements, &esp, &maglev, &aead, &policy)?)
             .with_context(|| path.display().to_string())?;
     }
     Ok(())
 }
 
-/// True if a person who says `wanted` means `name`, or the group before its slash.
+/// True if a person who says `wanted` means `name`: the whole of it, the group before its slash, or all groups that begin so before a
+/// dash.
 fn is_meant_by(name: &str, wanted: &str) -> bool {
-    name == wanted || name.split_once('/').is_some_and(|(group, _)| group == wanted)
+    let rest = name.strip_prefix(wanted);
+    rest.is_some_and(|rest| {
+        rest.is_empty() || rest.starts_with('/') || rest.starts_with('-') && !wanted.contains('/')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_meant_by;
+
+    #[test]
+    fn a_name_its_group_and_groups_of_a_kind_are_meant() {
+        for wanted in ["esp-encrypt/aes-128-gcm-64", "esp-encrypt", "esp"] {
+            assert!(is_meant_by("esp-encrypt/aes-128-gcm-64", wanted), "{wanted}");
+        }
+        for wanted in ["esp-encrypt/aes-128-gcm", "esp-enc", "es", "aes-128-gcm-64", ""] {
+            assert!(!is_meant_by("esp-encrypt/aes-128-gcm-64", wanted), "{wanted}");
+        }
+    }
 }

@@ -3,10 +3,11 @@
 //! Rounds are short so that some escape the neighbours of a shared machine.
 
 use crate::counters::{CoreCounters, CoreCounts};
+use crate::report;
 use crate::rig::Rig;
-use crate::workload::Workload;
-use anyhow::{Result, ensure};
-use dataplane::{DropReason, Node, NodeCounters};
+use crate::workload::{self, Workload};
+use anyhow::{Context, Result, ensure};
+use dataplane::{DropReason, Node, NodeCounters, Shared};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -61,20 +62,31 @@ struct Round {
     nodes: Vec<(Node, NodeCounters)>,
 }
 
-/// Measures a workload for `rounds` rounds.
+/// Measures the workloads that are meant, and prints what they cost.
 ///
 /// # Errors
-/// The router cannot be built, or it did not forward all packets.
-pub fn measure(workload: &Workload, rounds: usize, clock: &Clock) -> Result<Measurement> {
+/// A router cannot be built, or it did not forward all packets.
+pub fn run(meant: impl Fn(&str) -> bool, rounds: usize, clock: &Clock) -> Result<Vec<Measurement>> {
+    let workloads = workload::all().into_iter().filter(|workload| meant(&workload.name()));
+    workloads
+        .map(|workload| {
+            let measurement = measure(&workload, rounds, clock).with_context(|| workload.name())?;
+            print!("{}", report::text(&measurement));
+            Ok(measurement)
+        })
+        .collect()
+}
+
+fn measure(workload: &Workload, rounds: usize, clock: &Clock) -> Result<Measurement> {
     let mut rig = Rig::new(workload)?;
     let polls = ROUND_PACKETS / workload.vector;
     for _ in 0..WARM_UP_ROUNDS {
-        let _ = run(&mut rig, polls);
+        let _ = poll(&mut rig, polls);
     }
     let mut results = (0..rounds).map(|_| round(&mut rig, polls, clock)).collect::<Result<Vec<_>>>()?;
     let core = CoreCounters::open().and_then(|mut counters| {
         counters.count(|| {
-            let _ = run(&mut rig, polls);
+            let _ = poll(&mut rig, polls);
         })
     });
     check(&rig, (WARM_UP_ROUNDS + rounds) as u64 * (polls * workload.vector) as u64)?;
@@ -85,11 +97,11 @@ pub fn measure(workload: &Workload, rounds: usize, clock: &Clock) -> Result<Meas
 }
 
 /// Clocks that some polls took, without the generator's.
-fn run(rig: &mut Rig, polls: usize) -> u64 {
+fn poll(rig: &mut Rig, polls: usize) -> u64 {
     let generator = rig.generator_clocks.load(Relaxed);
     let start = buffer::clocks();
-    for poll in 0..polls {
-        let _ = rig.worker.poll(poll as u64);
+    for now_ns in 0..polls as u64 {
+        let _ = rig.worker.poll(now_ns);
     }
     let all = buffer::clocks() - start;
     all.saturating_sub(rig.generator_clocks.load(Relaxed) - generator)
@@ -100,7 +112,7 @@ fn round(rig: &mut Rig, polls: usize, clock: &Clock) -> Result<Round> {
     let received = rig.shared.interface_counters(rig.r#in).rx.packets;
     // The generator reads the clock twice a poll; the time from the first reading to the second is its own, which leaves
     // one reading.
-    let clocks = run(rig, polls) as f64 - polls as f64 * clock.read;
+    let clocks = poll(rig, polls) as f64 - polls as f64 * clock.read;
     let packets = (rig.shared.interface_counters(rig.r#in).rx.packets - received) as f64;
     ensure!(packets > 0.0, "nothing was received");
     let nodes = rig.shared.node_counters(0).zip(before).map(|((node, after), (_, before))| {
@@ -114,10 +126,9 @@ fn round(rig: &mut Rig, polls: usize, clock: &Clock) -> Result<Round> {
     Ok(Round { clocks_per_packet: clocks / packets, packets, nodes: nodes.collect() })
 }
 
-/// Everything that came must have left: a packet that was dropped costs less than one that was forwarded.
+/// Everything that came must have left.
 fn check(rig: &Rig, expected: u64) -> Result<()> {
-    let drops: Vec<(DropReason, u64)> = rig.shared.drop_counters().filter(|(_, count)| *count > 0).collect();
-    ensure!(drops.is_empty(), "packets were dropped: {drops:?}");
+    nothing_dropped(&rig.shared)?;
     let totals = rig.shared.packet_totals();
     ensure!(totals.injected + totals.made + totals.punted == 0, "packets were punted or made: {totals:?}");
     let received = rig.shared.interface_counters(rig.r#in).rx.packets;
@@ -125,6 +136,32 @@ fn check(rig: &Rig, expected: u64) -> Result<()> {
     ensure!(received == sent, "{received} packets came, {sent} left");
     ensure!(received >= expected / 10 * 9, "{received} packets came, {expected} were asked for");
     Ok(())
+}
+
+/// What a router has dropped.
+pub(crate) fn drops(shared: &Shared) -> Vec<(DropReason, u64)> {
+    shared.drop_counters().filter(|(_, count)| *count > 0).collect()
+}
+
+/// A packet that was dropped costs less than one that was forwarded.
+pub(crate) fn nothing_dropped(shared: &Shared) -> Result<()> {
+    let drops = drops(shared);
+    ensure!(drops.is_empty(), "packets were dropped: {drops:?}");
+    Ok(())
+}
+
+/// Clocks per packet of each node that had any since `before`, without receiving.
+pub(crate) fn clocks_of_nodes(
+    before: Vec<(Node, NodeCounters)>,
+    after: impl Iterator<Item = (Node, NodeCounters)>,
+    packets: f64,
+) -> Vec<(&'static str, f64)> {
+    let pairs = after
+        .zip(before)
+        .filter(|((node, after), (_, before))| *node != Node::PortInput && after.packets > before.packets);
+    pairs
+        .map(|((node, after), (_, before))| (node.name(), (after.clocks - before.clocks) as f64 / packets))
+        .collect()
 }
 
 fn summarise(workload: &Workload, sorted: &[Round], core: Option<CoreCounts>, clock: &Clock) -> Measurement {

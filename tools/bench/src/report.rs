@@ -53,15 +53,18 @@ pub fn text(measurement: &Measurement) -> String {
             measurement.table_bytes as f64 / f64::from(1 << 20)
         );
     }
-    for (index, (node, clocks)) in nodes.iter().enumerate() {
-        let separator = if index == 0 { "\n    " } else { ", " };
-        let _ = write!(text, "{separator}{} {clocks:.1}", node.name());
-    }
+    text += &line_of_nodes(nodes.iter().map(|(node, clocks)| (node.name(), *clocks)));
     if let Some((cycles, instructions)) = measurement.core {
         let _ = write!(text, "; with generator {cycles:.0} core cycles, {instructions:.0} instructions");
     }
     text.push('\n');
     text
+}
+
+/// Clocks of each node, as the line below a row.
+pub(crate) fn line_of_nodes(nodes: impl Iterator<Item = (&'static str, f64)>) -> String {
+    let nodes: Vec<String> = nodes.map(|(node, clocks)| format!("{node} {clocks:.1}")).collect();
+    format!("\n    {}", nodes.join(", "))
 }
 
 #[derive(Serialize)]

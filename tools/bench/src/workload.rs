@@ -128,6 +128,11 @@ pub fn all() -> Vec<Workload> {
     all
 }
 
+/// All names.
+pub fn names() -> Vec<String> {
+    all().iter().map(Workload::name).collect()
+}
+
 fn tables(base: Workload, variant: &'static str, about: &'static str, routes: Routes) -> Workload {
     Workload { variant, about, routes, ..base }
 }
@@ -159,10 +164,5 @@ impl Workload {
     /// Its full name.
     pub fn name(&self) -> String {
         format!("{}/{}", self.group, self.variant)
-    }
-
-    /// True if a person who says `wanted` means it: its full name or its group's.
-    pub fn is_meant_by(&self, wanted: &str) -> bool {
-        wanted == self.group || wanted == self.name()
     }
 }

@@ -8,6 +8,7 @@ mod rig;
 mod traffic;
 
 use crate::measure::Clock;
+use crate::report::line_of_nodes;
 use anyhow::{Result, ensure};
 use maglev::{Seed, Table, TableSize};
 use rig::Rig;
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 /// One row of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Workload {
+struct Workload {
     group: &'static str,
     variant: &'static str,
     forwarding: Forwarding,
@@ -66,7 +67,7 @@ const NEW_FLOWS: Workload = Workload { group: NEW, variant: "nat", flows: 0, aim
 const FLOODED: Workload = Workload { group: FLOOD, variant: "nat", flows: 500_000, aim: 0, ..NAT };
 
 /// Everything that can be measured through a router.
-pub fn all() -> [Workload; 22] {
+fn all() -> [Workload; 22] {
     let nat = |variant, flows, aim| Workload { variant, flows, aim, ..NAT };
     let of = |forwarding, variant, flows, aim| Workload { forwarding, variant, flows, aim, ..NAT };
     let (direct, ipip, gue) = (Forwarding::Direct, Forwarding::Ipip, Forwarding::Gue);
@@ -109,7 +110,7 @@ fn table_name((slots, backends): (u32, u16)) -> String {
 
 impl Workload {
     /// Its name.
-    pub fn name(&self) -> String {
+    fn name(&self) -> String {
         format!("{}/{}", self.group, self.variant)
     }
 
@@ -155,17 +156,14 @@ fn measure(workload: &Workload, rounds: usize, clock: &Clock) -> Result<Row> {
     };
     let aim = if workload.aim > 0 { format!(", aim {}", workload.aim) } else { String::new() };
     println!(
-        "{:<34} {:6.1} clocks per packet (median {:.1}{aim}); {} established flows, table {} MiB",
+        "{:<34} {:6.1} clocks per packet (median {:.1}{aim}); {} established flows, table {} MiB{}",
         row.name,
         row.clocks_per_packet,
         row.clocks_per_packet_median,
         workload.flows,
-        row.table_bytes >> 20
+        row.table_bytes >> 20,
+        line_of_nodes(row.nodes.iter().copied()),
     );
-    for (index, (node, clocks)) in row.nodes.iter().enumerate() {
-        print!("{}{node} {clocks:.1}", if index == 0 { "    " } else { ", " });
-    }
-    println!();
     Ok(row)
 }
 

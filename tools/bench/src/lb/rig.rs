@@ -2,15 +2,14 @@
 
 use super::Workload;
 use super::traffic::{ACK, Backends, Clients, Flows, SYN, Script};
-use crate::measure::Clock;
+use crate::measure::{Clock, clocks_of_nodes, drops, nothing_dropped};
 use crate::port::Feed;
 use crate::rig::{OPENING_NS, POLL_NS, interface, outlive_unproven};
 use anyhow::{Context, Result, anyhow, ensure};
 use balancer::{Builder, Settings};
 use buffer::{BufferPool, PortQueue, VECTOR_SIZE, clocks};
 use dataplane::{
-    Adjacency, AdjacencyId, Attachment, InterfaceId, NextHopGroup, Node, NodeCounters, Shared, Sleepless,
-    Tables, Worker,
+    Adjacency, AdjacencyId, Attachment, InterfaceId, NextHopGroup, Shared, Sleepless, Tables, Worker,
 };
 use fib::{Fib4Writer, Fib6Writer, Prefix};
 use flow::{Config, Timeouts};
@@ -149,7 +148,7 @@ impl Rig {
         self.script.with(|orders| {
             (orders.flags, orders.flows) = (if established { ACK } else { SYN }, flows);
         });
-        let before: Vec<(Node, NodeCounters)> = self.shared.node_counters(0).collect();
+        let before = self.shared.node_counters(0).collect();
         let sent = self.shared.interface_counters(OUT).tx.packets;
         let polls = ROUND_PACKETS / VECTOR_SIZE;
         let generator = self.generator_clocks.load(Relaxed);
@@ -164,15 +163,9 @@ impl Rig {
         }
         let spent = all.saturating_sub(self.generator_clocks.load(Relaxed) - generator) as f64;
         let packets = (self.shared.interface_counters(OUT).tx.packets - sent) as f64;
-        ensure!(packets == ROUND_PACKETS as f64, "{packets} packets left: {:?}", self.drops());
-        let nodes = self.shared.node_counters(0).zip(before);
-        let nodes = nodes.filter(|((node, after), (_, before))| {
-            *node != Node::PortInput && after.packets > before.packets
-        });
-        let nodes = nodes.map(|((node, after), (_, before))| {
-            (node.name(), (after.clocks - before.clocks) as f64 / packets)
-        });
-        Ok(((spent - polls as f64 * clock.read) / packets, nodes.collect()))
+        ensure!(packets == ROUND_PACKETS as f64, "{packets} packets left: {:?}", drops(&self.shared));
+        let nodes = clocks_of_nodes(before, self.shared.node_counters(0), packets);
+        Ok(((spent - polls as f64 * clock.read) / packets, nodes))
     }
 
     /// The next backend takes no new flows, the one before it does again.
@@ -189,13 +182,9 @@ impl Rig {
         let _ = self.shared.publish_services(Some(self.builder.build(&services)));
     }
 
-    fn drops(&self) -> Vec<(dataplane::DropReason, u64)> {
-        self.shared.drop_counters().filter(|(_, count)| *count > 0).collect()
-    }
-
     /// Established flows are all there: a miss would cost something else than a hit.
     pub(super) fn check(&self) -> Result<()> {
-        ensure!(self.drops().is_empty(), "packets were dropped: {:?}", self.drops());
+        nothing_dropped(&self.shared)?;
         let counters = self.shared.flow_counters(0);
         let counts = if self.workload.ipv6 { counters.ipv6 } else { counters.ipv4 };
         let established = counts.live - counts.unproven;

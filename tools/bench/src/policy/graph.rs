@@ -7,7 +7,7 @@
 //! of theirs is taken in time.
 
 use super::{Row, compile, one_endpoint, place};
-use crate::measure::Clock;
+use crate::measure::{Clock, drops};
 use crate::port::{Feed, Source};
 use crate::rig::{IN, OPENING_NS, OUT, POLL_NS, outlive_unproven, tables};
 use anyhow::{Context, Result, bail, ensure};
@@ -248,7 +248,7 @@ pub(super) fn measure(name: String, workload: Workload, rounds: usize) -> Result
         let _ = rig.run(measured, ROUND_PACKETS, &clock);
     }
     let results = (0..rounds).map(|_| rig.run(measured, ROUND_PACKETS, &clock)).collect();
-    let drops: Vec<_> = rig.shared.drop_counters().filter(|(_, count)| *count > 0).collect();
+    let drops = drops(&rig.shared);
     match drops[..] {
         [] if !workload.denied => {}
         [(DropReason::PolicyDenied, _)] if workload.denied => {}
