@@ -23,7 +23,6 @@ use super::bits::Bits;
 use super::classes::{Addresses, Atom, Classes, OutOfMemory};
 use super::origin::{CounterId, Counters, Part, Source, Written};
 use super::programs::Programs;
-use super::rules::SLOTS;
 use super::sets::{Ground, Held, Sets};
 use super::{Classifier, DIRECTIONS, Host, NONE, PROGRAMS_OF_IDENTITY, program::Placed};
 use crate::model::{DefaultAction, Endpoint, EndpointKind, Model, Networks, Order, Policy, Profile, Rule};
@@ -76,6 +75,9 @@ pub struct Compiler {
     hosts: Arc<[Host]>,
     updates: u64,
 }
+
+/// A policy with the name of its tier and its rank.
+type NewPolicy<'a> = (&'a String, &'a Arc<Policy>, (u32, u32));
 
 /// What an update has to do with identities.
 #[derive(Default)]
@@ -308,10 +310,7 @@ impl Compiler {
                 Ground { sets: &mut self.sets, identities: &self.identities, classes: &mut self.classes };
             for rule in list {
                 let rule = ground.compile(rule, &mut held);
-                let reach = core::array::from_fn::<_, SLOTS, _>(|slot| {
-                    rule.reach(slot, direction, &ground.sets.names)
-                });
-                compiled.push(Arc::new(Placed { rule, reach }));
+                compiled.push(Placed::new(rule, direction, &ground.sets.names));
             }
         }
         let source = Arc::make_mut(&mut self.counters).give(written, like.map(AsRef::as_ref));
@@ -364,8 +363,40 @@ impl Compiler {
 
     async fn update_policies(&mut self, model: &Model, affected: &mut Affected, pace: &Pace) {
         self.lists.resize_with(self.identities.len(), Vec::new);
+        let (new, gone) = self.compare_policies(model, pace).await;
+        let of_gone = gone.iter().filter_map(|number| self.source_of(*number));
+        let before: Vec<Arc<Source>> = of_gone.chain(&affected.before).cloned().collect();
+        let known_as: HashMap<_, _> =
+            before.iter().filter_map(|source| Some((source.what.policy()?, source))).collect();
+        // New identities have what was there before; what is new comes for all of them.
+        self.list_for_born(affected, pace).await;
+        for (tier, policy, rank) in new {
+            pace.spend(UNITS_PER_POLICY).await;
+            let like = known_as.get(&(tier.as_str(), &policy.id)).copied();
+            let written = Written::Policy { tier: tier.clone(), policy: policy.clone() };
+            let number = self.enforce(written, rank, like);
+            let _ = self.policies.insert(Arc::as_ptr(policy) as usize, number);
+            self.change_lists(policy, affected, |list| list.push(number));
+        }
+        for number in &gone {
+            let written = self.source_of(*number).map(|source| &source.what);
+            if let Some(Written::Policy { policy, .. }) = written {
+                let policy = policy.clone();
+                self.change_lists(&policy, affected, |list| list.retain(|known| known != number));
+            }
+        }
+        affected.gone.extend(gone);
+    }
+
+    /// Policies that are new, with the names of their tiers and their ranks, and the numbers of those that are gone. The others
+    /// get the ranks that they have now.
+    async fn compare_policies<'a>(
+        &mut self,
+        model: &'a Model,
+        pace: &Pace,
+    ) -> (Vec<NewPolicy<'a>>, Vec<u32>) {
         let mut there: HashSet<usize> = HashSet::with_capacity(self.policies.len());
-        let mut new: Vec<(&String, &Arc<Policy>, (u32, u32))> = Vec::new();
+        let mut new = Vec::new();
         for (tier, tier_number) in model.tiers.iter().zip(0..) {
             for (policy, place_in_tier) in tier.policies.iter().zip(0..) {
                 if place_in_tier % KNOWN_PER_UNIT as u32 == 0 {
@@ -383,17 +414,12 @@ impl Compiler {
                 }
             }
         }
-        let gone: Vec<u32> =
-            self.policies.extract_if(|place, _| !there.contains(place)).map(|(_, number)| number).collect();
-        let gone_sources: Vec<Arc<Source>> = gone
-            .iter()
-            .filter_map(|number| self.source_of(*number))
-            .chain(&affected.before)
-            .cloned()
-            .collect();
-        let known_as: HashMap<_, _> =
-            gone_sources.iter().filter_map(|source| Some((source.what.policy()?, source))).collect();
-        // New identities have what was there before; what is new comes for all of them.
+        let gone = self.policies.extract_if(|place, _| !there.contains(place)).map(|(_, number)| number);
+        (new, gone.collect())
+    }
+
+    /// Lists for identities that are new which of the policies in force they have.
+    async fn list_for_born(&mut self, affected: &mut Affected, pace: &Pace) {
         for number in self.identities.take_born() {
             pace.spend(1 + (self.in_force.len() / SELECTORS_PER_UNIT) as u64).await;
             let Some(traits) = self.identities.traits(number).cloned() else { continue };
@@ -412,32 +438,16 @@ impl Compiler {
                 *place = list;
             }
         }
-        for (tier, policy, rank) in new {
-            pace.spend(UNITS_PER_POLICY).await;
-            let like = known_as.get(&(tier.as_str(), &policy.id)).copied();
-            let written = Written::Policy { tier: tier.clone(), policy: policy.clone() };
-            let number = self.enforce(written, rank, like);
-            let _ = self.policies.insert(Arc::as_ptr(policy) as usize, number);
-            for identity in self.identities.select(&policy.subject, false).iter() {
-                affected.identities.insert(identity);
-                if let Some(list) = self.lists.get_mut(identity as usize) {
-                    list.push(number);
-                }
+    }
+
+    /// Changes the lists of the identities that a policy is about.
+    fn change_lists(&mut self, policy: &Policy, affected: &mut Affected, change: impl Fn(&mut Vec<u32>)) {
+        for identity in self.identities.select(&policy.subject, false).iter() {
+            affected.identities.insert(identity);
+            if let Some(list) = self.lists.get_mut(identity as usize) {
+                change(list);
             }
         }
-        for number in &gone {
-            let Some(Written::Policy { policy, .. }) = self.source_of(*number).map(|source| &source.what)
-            else {
-                continue;
-            };
-            for identity in self.identities.select(&policy.subject, false).iter() {
-                affected.identities.insert(identity);
-                if let Some(list) = self.lists.get_mut(identity as usize) {
-                    list.retain(|known| known != number);
-                }
-            }
-        }
-        affected.gone.extend(gone);
     }
 
     /// Rules about names that have got ports reach further than they did.
@@ -452,11 +462,7 @@ impl Compiler {
             }
             for (direction, rules) in DIRECTIONS.into_iter().zip(&mut known.rules) {
                 for placed in rules {
-                    let rule = placed.rule.clone();
-                    let reach = core::array::from_fn::<_, SLOTS, _>(|slot| {
-                        rule.reach(slot, direction, &self.sets.names)
-                    });
-                    *placed = Arc::new(Placed { rule, reach });
+                    *placed = Placed::new(placed.rule.clone(), direction, &self.sets.names);
                 }
             }
             self.programs.outdate(number);

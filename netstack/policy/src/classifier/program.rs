@@ -14,6 +14,7 @@ use hashbrown::HashMap;
 
 use super::origin::Origin;
 use super::rules::{CompiledRule, Members, Reach, SLOTS, SetId, slot_and_key};
+use super::sets::PortsOfNames;
 use super::table::{Candidate, Entry, Pool, Table};
 use crate::model::{Action, Direction, Packet};
 
@@ -22,6 +23,14 @@ use crate::model::{Action, Direction, Packet};
 pub struct Placed {
     pub rule: CompiledRule,
     pub reach: [Reach; SLOTS],
+}
+
+impl Placed {
+    /// Places a rule of a direction, where names have these ports.
+    pub fn new(rule: CompiledRule, direction: Direction, names: &PortsOfNames) -> Arc<Placed> {
+        let reach = core::array::from_fn(|slot| rule.reach(slot, direction, names));
+        Arc::new(Placed { rule, reach })
+    }
 }
 
 /// A rule's place in a program.
