@@ -61,21 +61,16 @@ fn sctp_in_fragments_goes_to_another_port_with_its_checksum_once_the_last_one_ha
         let sctp = |port, from, to, number| cut(&frame(port, from, to, What::Sctp, 90), number);
         for (order, number) in [[0, 1, 2]].into_iter().chain(OUT_OF_ORDER).zip(1..) {
             let (client, vip) = (end(places.client, 4000 + u16::from(number)), end(places.vip, 80));
-            let there = sctp(0, client, vip, number);
-            order.iter().for_each(|at| bed.send(0, &there[*at]));
-            let sent = bed.sent(1);
-            assert_eq!(sent.len(), 3, "{order:?}: {:?}", bed.drops());
-            let first = sent.iter().find(|frame| is_first(frame)).expect("the first one");
-            let backend = ends(first).1;
+            let mut pass = |port, pieces: [Vec<u8>; 3]| {
+                order.iter().for_each(|at| bed.send(port, &pieces[*at]));
+                bed.sent(1 - port)
+            };
+            let asked = pass(0, sctp(0, client, vip, number));
+            let backend = ends(asked.iter().find(|frame| is_first(frame)).expect("the first one")).1;
             assert_eq!(backend.port(), 8080);
-            for (port, from, to, sent) in [(0, client, backend, sent), (1, vip, client, Vec::new())] {
-                let sent = if port == 0 {
-                    sent
-                } else {
-                    let back = sctp(1, backend, client, number);
-                    order.iter().for_each(|at| bed.send(1, &back[*at]));
-                    bed.sent(0)
-                };
+            let answered = pass(1, sctp(1, backend, client, number));
+            for (port, from, to, sent) in [(0, client, backend, asked), (1, vip, client, answered)] {
+                assert_eq!(sent.len(), 3, "{order:?}: {:?}", bed.drops());
                 let expected = sctp(port, from, to, number).map(|frame| one_hop_on(&frame));
                 let sent = sent.iter().map(|frame| frame[14..].to_vec()).collect();
                 assert_eq!(sorted(sent), sorted(expected.to_vec()), "{order:?} by port {port}");
