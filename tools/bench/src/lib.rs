@@ -5,7 +5,7 @@
 //! 2. [`rig::Rig`] builds a router of two ports for one of them: route tables, adjacencies, a worker;
 //! 3. [`generator::Generator`] makes frames of the table and destinations in [`routes`]; the ports in `port` feed them to the
 //!    router, and take back what it sends;
-//! 4. [`measure::measure`] polls the worker in many short rounds and keeps the best;
+//! 4. [`measure::run`] polls the worker in many short rounds and keeps the best;
 //! 5. [`report`] prints a table, and JSON.
 //!
 //! [`esp`] has routers of its own, with IPsec tunnels, and [`lb`] with services. [`aead`] and [`policy`] are apart from that:

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 /// Measures the dataplane on in-memory ports.
 #[derive(Parser)]
 struct Arguments {
-    /// What to measure, such as `ip4-forward` or `ip4-forward/1-route`; everything if nothing is named.
+    /// What to measure, such as `ip4-forward/1-route`, its group `ip4-forward`, or `ip4` for all groups that begin so; everything if
+    /// nothing is named.
     workloads: Vec<String>,
     /// Also writes the figures to this file, as JSON.
     #[arg(long)]

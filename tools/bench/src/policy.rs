@@ -10,7 +10,7 @@ mod objects;
 mod site;
 
 use crate::routes::Random;
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use policy::classifier::{Classifier, Compiler};
 use policy::model::{
     Action, DefaultAction, Direction, Endpoint, EndpointKind, Hook, Match, Model, Networks, Order, Packet,
@@ -117,7 +117,7 @@ fn spread(times: impl Iterator<Item = Duration>) -> [Duration; 3] {
 }
 
 fn compile(model: Model) -> Result<Classifier> {
-    Classifier::new(Arc::new(model)).map_err(|_| anyhow!("no memory for the tables of addresses"))
+    Ok(Classifier::new(Arc::new(model))?)
 }
 
 fn decisions(name: String, rules: usize, rounds: usize) -> Result<Row> {
