@@ -243,8 +243,8 @@ impl Context<'_> {
             return Action::Drop(Reason::SourceRange).into();
         }
         let service = self.snapshot.services.get(frontend.service);
-        let number = service.and_then(|service| match keeps_clients(service) {
-            true => self.choose_for_client(flows, service, &tuple),
+        let number = service.and_then(|service| match service.keeps_clients() {
+            true => self.keep_client(flows, service, &tuple, || self.snapshot.choose(service, &tuple)),
             false => self.snapshot.choose_for(service, &tuple, payload),
         });
         let chosen = number.and_then(|number| Some((number, self.snapshot.backend(number)?)));
@@ -274,12 +274,13 @@ impl Context<'_> {
     }
 
     /// The backend of a client that keeps its own: the one of its last flow, unless that was too long ago or the backend is
-    /// gone or going; otherwise the one that the service's table has for the client, which is the same on every node.
-    fn choose_for_client<K: Family>(
+    /// gone or going; then another one, from now on.
+    fn keep_client<K: Family>(
         &self,
         flows: &mut FlowTable<K>,
         service: &Service,
         tuple: &Tuple,
+        other: impl FnOnce() -> Option<u32>,
     ) -> Option<u32> {
         let key = client_key(*tuple).and_then(|key| K::try_from(key).ok())?;
         let known = flows.lookup(&key, Observed::Other, self.now_ns);
@@ -288,7 +289,7 @@ impl Context<'_> {
         let (number, slot) = match kept.filter(is_good) {
             Some(number) => (number, known),
             None => {
-                let number = self.snapshot.choose(service, tuple)?;
+                let number = other()?;
                 (number, flows.insert(&key, Observed::Other, number, self.now_ns).ok())
             }
         };
@@ -298,12 +299,31 @@ impl Context<'_> {
         Some(number)
     }
 
+    /// The flow that an answer is of which no flow is known, with the backend's number.
+    fn answered<K: Family>(&self, flows: &FlowTable<K>, tuple: &Tuple) -> Option<(u32, Tuple)> {
+        self.snapshot.answered(tuple, |asks, number| {
+            let key = client_key(*asks).and_then(|key| K::try_from(key).ok());
+            let kept = key.and_then(|key| flows.side(flows.peek(&key, self.now_ns)?));
+            kept.is_some_and(|kept| kept.binding() == number)
+        })
+    }
+
+    /// The client of a flow that another node has keeps its backend here too.
+    fn note_client<K: Family>(&self, flows: &mut FlowTable<K>, asks: &Tuple, number: u32) {
+        let frontend = self.snapshot.frontend(asks.destination(), asks.protocol());
+        let service = frontend.and_then(|frontend| self.snapshot.services.get(frontend.service));
+        if let Some(service) = service.filter(|service| service.keeps_clients()) {
+            let _ = self.keep_client(flows, service, asks, || Some(number));
+        }
+    }
+
     /// A packet that the table does not know and that is not for a service's port: the answer of a flow that another
     /// node has, or none of ours.
     fn not_for_a_service<K: Family>(&self, flows: &mut FlowTable<K>, key: &K, view: &View) -> Decision {
         let tuple: Tuple = (*key).into();
         let observed = view.observed();
-        if let Some((number, asks)) = self.snapshot.answered(&tuple).filter(|_| !begins(observed)) {
+        if let Some((number, asks)) = self.answered(flows, &tuple).filter(|_| !begins(observed)) {
+            self.note_client(flows, &asks, number);
             let flow = K::try_from(asks)
                 .ok()
                 .and_then(|asks| flows.insert_pair(&asks, key, observed, number, self.now_ns).ok());
@@ -420,7 +440,7 @@ impl Context<'_> {
                 None => Action::NotOurs,
             },
             None => {
-                let original = self.snapshot.answered(&asks);
+                let original = self.answered(flows, &asks);
                 original.map_or(Action::NotOurs, |(_, original)| Action::TranslateError(original))
             }
         }
@@ -463,11 +483,6 @@ impl Context<'_> {
 pub(crate) fn subject(view: &View, packet: &[u8]) -> Option<Tuple> {
     let Transport::Error(offset) = view.transport else { return None };
     View::parse_embedded(packet.get(offset..)?).ok().map(|about| about.tuple)
-}
-
-/// True if the table of flows says which backend a client has. A QUIC connection's own ID goes before that.
-fn keeps_clients(service: &Service) -> bool {
-    service.by_client && service.server_ids.is_none()
 }
 
 /// The protocol of entries that tell which backend a client has: reserved, no packet has it.

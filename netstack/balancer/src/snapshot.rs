@@ -75,6 +75,11 @@ pub(crate) struct Service {
 }
 
 impl Service {
+    /// True if the table of flows says which backend a client has. A QUIC connection's own ID goes before that.
+    pub(crate) fn keeps_clients(&self) -> bool {
+        self.by_client && self.server_ids.is_none()
+    }
+
     /// The number of the backend that the table has for a hash.
     #[inline(always)]
     pub(crate) fn backend_of(&self, hash: u64) -> Option<u32> {
@@ -296,9 +301,13 @@ impl Snapshot {
     }
 
     /// The flow that a packet answers which has nothing but its addresses and ports: one to a frontend whose table has
-    /// the packet's sender for it. With the backend's number. Of several, what outside clients use comes first. What the
-    /// node itself asked a backend did not go through a service.
-    pub(crate) fn answered(&self, tuple: &Tuple) -> Option<(u32, Tuple)> {
+    /// the packet's sender for it, or `is_kept` says that its client keeps that. With the backend's number. Of several, what
+    /// outside clients use comes first. What the node itself asked a backend did not go through a service.
+    pub(crate) fn answered(
+        &self,
+        tuple: &Tuple,
+        is_kept: impl Fn(&Tuple, u32) -> bool,
+    ) -> Option<(u32, Tuple)> {
         let end = self.end(tuple.source(), tuple.protocol())?;
         if self.own.contains(&tuple.destination().ip()) {
             return None;
@@ -312,7 +321,9 @@ impl Snapshot {
         tries.take(MAX_TRIED).find_map(|(service, number, at)| {
             let asks = client.with_destination(at)?;
             let frontend = self.frontend(at, tuple.protocol())?;
-            let is_its = self.choose(service?, &asks) == Some(number);
+            let service = service?;
+            let is_its = self.choose(service, &asks) == Some(number)
+                || service.keeps_clients() && is_kept(&asks, number);
             (is_its && is_admitted(frontend, asks.source().ip())).then_some((number, asks))
         })
     }

@@ -668,6 +668,32 @@ fn a_client_keeps_its_backend_until_its_time_is_over() {
     assert!(moved > 50, "{moved} of 200 clients have another backend after their time");
 }
 
+/// Questions take one node and answers the other, as routes may have it.
+#[test]
+fn a_client_keeps_its_backend_though_another_node_sees_the_answers_alone() {
+    let (mut asked, mut answering, mut builder) = (balancer(), balancer(), builder());
+    let affinity = json!({"sessionAffinity": "ClientIP"});
+    let before = snapshot(&mut builder, &affinity, "nat", &[1, 2, 3]);
+    let after = snapshot(&mut builder, &affinity, "nat", &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    let mut connect = |snapshot: &Snapshot, from: ([u8; 4], u16)| {
+        let backend = backend_of(&mut asked, snapshot, from, 2);
+        let IpAddr::V4(address) = backend.ip() else { panic!("{backend}") };
+        let mut answer = tcp((address.octets(), backend.port()), from, 18);
+        assert_eq!(one(&mut answering, snapshot, &mut answer, 0), Verdict::Route, "{backend} to {from:?}");
+        assert_eq!(ends(&answer), (SocketAddr::from((VIP, 80)), SocketAddr::from(from)));
+        backend
+    };
+    let first: Vec<_> = (0..100).map(|number| connect(&before, client(number))).collect();
+    let again = |number: u16| (client(number).0, 9000);
+    let second: Vec<_> = (0..100).map(|number| connect(&after, again(number))).collect();
+    assert_eq!(first, second);
+    // By then it knows clients' backends from the answers, and sends new connections there too.
+    let third: Vec<_> = (0..100)
+        .map(|number| backend_of(&mut answering, &after, (client(number).0, 9001), 2))
+        .collect();
+    assert_eq!(first, third);
+}
+
 #[test]
 fn sctp_goes_to_another_port_with_its_checksum() {
     let (mut balancer, mut builder) = (balancer(), builder());
