@@ -18,8 +18,8 @@ const MAX_PORTS: usize = 20_000;
 pub(crate) fn check(source: &Source, slice: &EndpointSlice, faults: &mut Vec<Fault>) {
     let checker = &mut Checker { source, faults };
     annotation::check(checker, &slice.metadata, annotation::ON_SLICE);
+    // Packets cannot be sent to a name: what such a slice says is for others.
     if slice.address_type == AddressType::Name {
-        checker.add("/addressType", "must be IPv4 or IPv6: packets cannot be sent to a name");
         return;
     }
     let endpoints = slice.endpoints.as_deref().unwrap_or_default();

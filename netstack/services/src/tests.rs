@@ -187,6 +187,16 @@ fn hints_keep_traffic_near_if_all_have_them() {
 }
 
 #[test]
+fn a_slice_of_names_is_passed_over() {
+    let mut names = slice(json!([{"addresses": ["web.example.org"]}]));
+    names["metadata"]["name"] = json!("web-names");
+    names["addressType"] = json!("FQDN");
+    let web = service(json!({"ports": [{"port": 80}]}));
+    let all = compiled(&[web, names, slice(json!([{"addresses": ["10.1.0.1"]}]))], &here());
+    assert_eq!(states(&all.pools[0]).0, ["10.1.0.1"]);
+}
+
+#[test]
 fn a_table_too_small_for_its_backends_is_not_used() {
     let mut web = service(json!({"ports": [{"port": 80}]}));
     web["metadata"]["annotations"] = json!({"fairlead.dev/table-size": "3"});
