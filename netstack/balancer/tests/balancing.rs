@@ -688,9 +688,8 @@ fn a_client_keeps_its_backend_though_another_node_sees_the_answers_alone() {
     let second: Vec<_> = (0..100).map(|number| connect(&after, again(number))).collect();
     assert_eq!(first, second);
     // By then it knows clients' backends from the answers, and sends new connections there too.
-    let third: Vec<_> = (0..100)
-        .map(|number| backend_of(&mut answering, &after, (client(number).0, 9001), 2))
-        .collect();
+    let third: Vec<_> =
+        (0..100).map(|number| backend_of(&mut answering, &after, (client(number).0, 9001), 2)).collect();
     assert_eq!(first, third);
 }
 

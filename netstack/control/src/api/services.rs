@@ -29,7 +29,32 @@ struct PoolView {
     health_check: &'static str,
     /// So few backends are up that all are used.
     panic: bool,
+    total: Total,
     backends: Vec<BackendView>,
+}
+
+/// What the backends of now have had, all together.
+#[derive(Default, Serialize)]
+struct Total {
+    packets: u64,
+    bytes: u64,
+    answer_packets: u64,
+    answer_bytes: u64,
+    flows: u64,
+    resets: u64,
+}
+
+impl Total {
+    fn of(backends: &[BackendView]) -> Self {
+        backends.iter().fold(Self::default(), |sum, backend| Self {
+            packets: sum.packets + backend.packets,
+            bytes: sum.bytes + backend.bytes,
+            answer_packets: sum.answer_packets + backend.answer_packets,
+            answer_bytes: sum.answer_bytes + backend.answer_bytes,
+            flows: sum.flows + backend.flows,
+            resets: sum.resets + backend.resets,
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -143,6 +168,7 @@ fn pool_view(
                 .map(|known| health_view(known, node.now_ns)),
         }
     });
+    let backends: Vec<BackendView> = backends.collect();
     let compiled = &in_force.compiled;
     let frontends = compiled.services.frontends.iter().filter(|frontend| frontend.pool == number);
     PoolView {
@@ -157,7 +183,8 @@ fn pool_view(
         table_slots: all,
         health_check: pool.health_check.kind.name(),
         panic: in_force.panics(number),
-        backends: backends.collect(),
+        total: Total::of(&backends),
+        backends,
     }
 }
 

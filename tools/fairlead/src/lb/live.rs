@@ -68,7 +68,13 @@ fn text(service: &Value) -> String {
         };
         let headings = [&["  backend", "state", "health", "share"], &fields[..]].concat();
         let numbers = [&["share"], &fields[..]].concat();
-        text.push_str(&output::table(&headings, &numbers, backends.iter().map(row).collect()));
+        let mut rows: Vec<Vec<String>> = backends.iter().map(row).collect();
+        if backends.len() > 1 {
+            let total = |field: &str| service["total"].get(field).map(output::cell).unwrap_or_default();
+            let begin = ["  all", "", "", ""].map(str::to_owned).into_iter();
+            rows.push(begin.chain(fields.map(total)).collect());
+        }
+        text.push_str(&output::table(&headings, &numbers, rows));
     }
     text.push('\n');
     text
@@ -112,7 +118,9 @@ pub fn watch(node: &Node, format: Format, args: &TopArgs) -> Result<()> {
 }
 
 /// What is counted of a backend, and is a rate per second here.
-const COUNTED: [&str; 5] = ["flows", "packets", "bytes", "answer_bytes", "resets"];
+const COUNTED: [&str; 6] = ["flows", "packets", "bytes", "answer_bytes", "resets", "answer_packets"];
+/// Those that have columns.
+const SHOWN: usize = 5;
 
 /// Services at two moments.
 struct Rates<'a> {
@@ -132,15 +140,19 @@ impl Rates<'_> {
             };
             let old = items(&self.before["services"]).iter().find(|old| key(old) == key(service));
             let old = old.map(|old| items(&old["backends"])).unwrap_or_default();
+            let mut total = [0.0; COUNTED.len()];
             for backend in service["backends"].as_array_mut().into_iter().flatten() {
                 let old = old.iter().find(|old| old["address"] == backend["address"]);
-                for field in COUNTED {
+                for (field, total) in COUNTED.iter().zip(&mut total) {
                     let count = |backend: &Value| backend[field].as_u64().unwrap_or_default();
                     // A backend that is new, or a node that was restarted, counts from 0.
                     let passed = count(backend).saturating_sub(old.map_or(0, count));
-                    backend[field] = (passed as f64 / self.seconds).into();
+                    let rate = passed as f64 / self.seconds;
+                    *total += rate;
+                    backend[field] = rate.into();
                 }
             }
+            service["total"] = COUNTED.iter().zip(total).map(|(field, rate)| (*field, rate)).collect();
         }
         now
     }
@@ -172,12 +184,19 @@ impl Rates<'_> {
             if items(&service["backends"]).is_empty() {
                 rows.push([vec![named.clone(), "nobody serves".into()], vec![String::new(); 8]].concat());
             }
+            let rates = |counted: &Value| {
+                let rate = |field: &&str| output::rate(counted[*field].as_f64().unwrap_or_default());
+                COUNTED.iter().take(SHOWN).map(rate).collect::<Vec<_>>()
+            };
+            if items(&service["backends"]).len() > 1 {
+                let all = ["all", "", "", ""].map(str::to_owned).to_vec();
+                rows.push([vec![std::mem::take(&mut named)], all, rates(&service["total"])].concat());
+            }
             for backend in items(&service["backends"]) {
-                let rate = |field: &str| output::rate(backend[field].as_f64().unwrap_or_default());
                 let address = output::cell(&backend["address"]);
                 let state = output::cell(&backend["state"]);
                 let row = [std::mem::take(&mut named), address, state, health(backend), share(backend)];
-                rows.push(row.into_iter().chain(COUNTED.map(rate)).collect());
+                rows.push([row.to_vec(), rates(backend)].concat());
             }
         }
         text += &output::table(&columns, &columns[4..], rows);
@@ -225,7 +244,7 @@ mod tests {
         let services = |flows: u64| {
             json!({"services": [{
             "namespace": "default", "service": "web", "port": 80, "protocol": "TCP", "family": "IPv4",
-            "scope": "Cluster", "panic": true, "frontends": [], "backends": [
+            "scope": "Cluster", "panic": true, "frontends": [], "total": {"flows": flows + 4}, "backends": [
                 {"address": "10.0.0.1:80", "state": "active", "share": 1.0, "flows": flows, "weight": 1},
                 {"address": "10.0.0.2:80", "state": "draining", "share": 0.0, "flows": 4, "health": {
                     "status": "down", "history": [{"seconds_ago": 75.2, "to": "down", "why": "no answer in time"}]}},
@@ -235,6 +254,7 @@ mod tests {
         let rates = Rates { before: &before, after: &after, seconds: 2.0 };
         assert_eq!(rates.value()["services"][0]["backends"][0]["flows"], 20.0);
         assert_eq!(rates.value()["services"][0]["backends"][1]["flows"], 0.0);
+        assert_eq!(rates.value()["services"][0]["total"]["flows"], 20.0);
         let text = rates.table("node");
         assert!(text.contains("default/web:80 TCP IPv4 Cluster (all used)"), "{text}");
         assert!(text.contains("down for 1m 15s: no answer in time"), "{text}");
@@ -245,5 +265,7 @@ mod tests {
         assert!(text.contains("nobody serves"), "{text}");
         let text = super::text(&after["services"][0]);
         assert!(text.contains("too few backends are up") && text.contains("no answer in time"), "{text}");
+        let all = text.lines().find(|line| line.trim_start().starts_with("all"));
+        assert_eq!(all.map(str::trim_end).map(|line| line.ends_with("54")), Some(true), "{text}");
     }
 }
