@@ -309,6 +309,24 @@ pub struct Endpoint {
     pub failsafe: Option<Arc<Failsafe>>,
 }
 
+impl Endpoint {
+    /// One about which nothing else is known. The failsafe ports of a host are Calico's then.
+    pub fn new(kind: EndpointKind, name: String) -> Endpoint {
+        Endpoint {
+            name,
+            kind,
+            from_workload_endpoint: false,
+            labels: Labels::new(),
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            profiles: Vec::new(),
+            interface: None,
+            node: None,
+            failsafe: (kind == EndpointKind::Host).then(Arc::default),
+        }
+    }
+}
+
 /// What an endpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndpointKind {

@@ -271,18 +271,8 @@ fn endpoint(index: usize) -> Endpoint {
     let label = |key: &str, number: usize| (key.to_string(), number.to_string());
     let labels =
         Labels::from([label("app", index % 100), label("zone", index / 100 % 10), label("name", index)]);
-    Endpoint {
-        name: format!("bench/{index}"),
-        kind: EndpointKind::Workload,
-        from_workload_endpoint: false,
-        labels,
-        addresses: vec![IpAddr::from(Ipv4Addr::from_bits((10 << 24) + 1 + index as u32))],
-        ports: Vec::new(),
-        profiles: Vec::new(),
-        interface: None,
-        node: None,
-        failsafe: None,
-    }
+    let addresses = vec![IpAddr::from(Ipv4Addr::from_bits((10 << 24) + 1 + index as u32))];
+    Endpoint { labels, addresses, ..Endpoint::new(EndpointKind::Workload, format!("bench/{index}")) }
 }
 
 fn allow(source: Side, port: u16) -> Rule {

@@ -31,30 +31,19 @@ fn address6([_, network, _, host]: [u8; 4]) -> Ipv6Addr {
 
 fn endpoint(name: &str, address: [u8; 4]) -> Endpoint {
     Endpoint {
-        name: name.into(),
-        kind: EndpointKind::Workload,
-        from_workload_endpoint: false,
         labels: Labels::from([("name".to_string(), name.to_string())]),
         addresses: vec![address.into(), address6(address).into()],
-        ports: Vec::new(),
         profiles: vec!["open".into()],
-        interface: None,
-        node: None,
-        failsafe: None,
+        ..Endpoint::new(EndpointKind::Workload, name.into())
     }
 }
 
 fn host(interface: &str) -> Endpoint {
-    let interface = Some(interface.to_string());
-    let labels = Labels::from([("host".to_string(), "yes".to_string())]);
     Endpoint {
-        kind: EndpointKind::Host,
-        from_workload_endpoint: false,
-        interface,
-        labels,
-        addresses: Vec::new(),
-        failsafe: Some(Arc::default()),
-        ..endpoint("host", [0; 4])
+        interface: Some(interface.into()),
+        labels: Labels::from([("host".to_string(), "yes".to_string())]),
+        profiles: vec!["open".into()],
+        ..Endpoint::new(EndpointKind::Host, "host".into())
     }
 }
 

@@ -96,16 +96,11 @@ pub fn pod(pod: &objects::Pod, known: &Known, made: &mut Made, problems: &mut Pr
     let account = account(pod);
     let labels = workload_labels(pod.metadata.labels(), (namespace, "k8s"), Some(account), known);
     made.model.endpoints.push(Arc::new(Endpoint {
-        name,
-        kind: EndpointKind::Workload,
-        from_workload_endpoint: false,
         labels,
         addresses,
         ports: named_ports(&pod.spec, problems),
         profiles: Vec::from([format!("kns.{namespace}"), format!("ksa.{namespace}.{account}")]),
-        interface: None,
-        node: None,
-        failsafe: None,
+        ..Endpoint::new(EndpointKind::Workload, name)
     }));
 }
 
@@ -161,16 +156,12 @@ pub fn workload(
         (addresses.into_iter().flatten().collect(), ports.into_iter().flatten().collect())
     });
     model.endpoints.push(Arc::new(Endpoint {
-        name: format!("{namespace}/{}", metadata.name),
-        kind: EndpointKind::Workload,
         from_workload_endpoint: true,
         labels: workload_labels(labels, (namespace, orchestrator), account, known),
         addresses,
         ports,
         profiles,
-        interface: None,
-        node: None,
-        failsafe: None,
+        ..Endpoint::new(EndpointKind::Workload, format!("{namespace}/{}", metadata.name))
     }));
 }
 

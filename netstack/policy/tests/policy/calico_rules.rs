@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use crate::common::{list, load, number, text};
 use ipnet::IpNet;
+use policy::Selector;
 use policy::model::{
     Action, DefaultAction, Direction, Endpoint, EndpointKind, Hook, Icmp, Match, Model, Order, Packet,
     Policy, PolicyId, Ports, Rule, Set, Side, Tier,
 };
 use policy::reference::{Stage, judge};
-use policy::{Labels, Selector};
 use serde_json::{Value, json};
 
 #[test]
@@ -33,7 +33,8 @@ fn verdict(case: &Value, packet: &Value) -> Option<bool> {
     let after = parse_packet(packet, "dst", "dst_port");
     let tiers = |field: &str, kind, hook, stage, packet: &Packet| {
         let model = model(rules, field, hook, &case["ip_sets"]);
-        judge(&model, &endpoint(kind), Direction::Ingress, stage, packet).map(|verdict| verdict.allow)
+        judge(&model, &Endpoint::new(kind, "interface".into()), Direction::Ingress, stage, packet)
+            .map(|verdict| verdict.allow)
     };
     if rules["for_xdp"] == json!(true) {
         return tiers("host_normal_tiers", EndpointKind::Host, Hook::Untracked, Stage::Untracked, &after);
@@ -58,21 +59,6 @@ fn verdict(case: &Value, packet: &Value) -> Option<bool> {
         tiers("host_normal_tiers", EndpointKind::Host, Hook::Normal, Stage::Normal, &after)
     } else {
         tiers("host_forward_tiers", EndpointKind::Host, Hook::Forward, Stage::Forward, &after)
-    }
-}
-
-fn endpoint(kind: EndpointKind) -> Endpoint {
-    Endpoint {
-        name: "interface".into(),
-        kind,
-        from_workload_endpoint: false,
-        labels: Labels::new(),
-        addresses: Vec::new(),
-        ports: Vec::new(),
-        profiles: Vec::new(),
-        interface: None,
-        node: None,
-        failsafe: (kind == EndpointKind::Host).then(Default::default),
     }
 }
 

@@ -189,17 +189,10 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         .prop_map(|(name, protocol, port)| NamedPort { name: name.into(), protocol, port });
     let profiles = vec(select(vec!["p", "q", "missing"]).prop_map(String::from), 0..3);
     (failsafe, labels(), vec(address(), 0..3), vec(port, 0..3), profiles).prop_map(
-        |(failsafe, labels, addresses, ports, profiles)| Endpoint {
-            name: String::new(),
-            kind: if failsafe.is_some() { EndpointKind::Host } else { EndpointKind::Workload },
-            from_workload_endpoint: false,
-            labels,
-            addresses,
-            ports,
-            profiles,
-            interface: None,
-            node: None,
-            failsafe,
+        |(failsafe, labels, addresses, ports, profiles)| {
+            let kind = if failsafe.is_some() { EndpointKind::Host } else { EndpointKind::Workload };
+            let empty = Endpoint::new(kind, String::new());
+            Endpoint { labels, addresses, ports, profiles, failsafe, ..empty }
         },
     )
 }

@@ -485,16 +485,8 @@ fn police_tunnel(shared: &Shared, denies: policy::model::Direction) {
         egress: deny(model::Direction::Egress),
     };
     let endpoint = model::Endpoint {
-        name: "tunnel".into(),
-        kind: model::EndpointKind::Host,
-        from_workload_endpoint: false,
-        labels: policy::Labels::new(),
-        addresses: Vec::new(),
-        ports: Vec::new(),
-        profiles: Vec::new(),
         interface: Some("ipsec0".into()),
-        node: None,
-        failsafe: Some(Arc::default()),
+        ..model::Endpoint::new(model::EndpointKind::Host, "tunnel".into())
     };
     let tier = model::Tier {
         name: "default".into(),
