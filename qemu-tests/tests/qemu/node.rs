@@ -108,18 +108,22 @@ pub fn crash_record_is_told_after_the_restart(experiment: &Experiment) -> Result
     no_key_is_told(vm, &api)
 }
 
-/// Keys, in hexadecimal, of as many bytes as their algorithms want; others for each seed.
-fn keys(seed: u32) -> [String; 2] {
+/// Keys of as many bytes as their algorithms want; others for each seed.
+fn keys(seed: u32) -> [Vec<u8>; 2] {
     [20u32, 48].map(|bytes| {
-        let byte = |at: u32| (at * 0x9e37 + bytes + seed).wrapping_mul(0x85eb_ca6b) >> 24;
-        (0..bytes).map(|at| format!("{:02x}", byte(at))).collect()
+        let byte = |at: u32| ((at * 0x9e37 + bytes + seed).wrapping_mul(0x85eb_ca6b) >> 24) as u8;
+        (0..bytes).map(byte).collect()
     })
 }
 
+fn hexadecimal<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> String {
+    bytes.into_iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A configuration with a security association of each key.
-fn with_keys([gcm, cbc]: &[String; 2]) -> Value {
-    let association = |name: &str, direction: &str, algorithm: &str, key: &str| {
-        let spi = 4096 + key.len();
+fn with_keys([gcm, cbc]: &[Vec<u8>; 2]) -> Value {
+    let association = |name: &str, direction: &str, algorithm: &str, key: &[u8]| {
+        let (spi, key) = (4096 + key.len(), hexadecimal(key));
         json!({"name": name, "tunnel": "t", "direction": direction, "spi": spi, "algorithm": algorithm, "key": key})
     };
     let mut config = gateway::config();
@@ -155,7 +159,7 @@ fn no_removed_key_is_in_memory(experiment: &Experiment, vm: &mut Vm, api: &Api) 
 }
 
 /// Where in the machine's memory the cipher keys are, as bytes or as they were written.
-fn places(experiment: &Experiment, vm: &mut Vm, keys: &[String; 2]) -> Result<Vec<usize>> {
+fn places(experiment: &Experiment, vm: &mut Vm, keys: &[Vec<u8>; 2]) -> Result<Vec<usize>> {
     let file = experiment.logs().join("memory");
     let size = u64::from(SMALL_MIB) << 20;
     let arguments = json!({"val": 0, "size": size, "filename": file});
@@ -164,10 +168,8 @@ fn places(experiment: &Experiment, vm: &mut Vm, keys: &[String; 2]) -> Result<Ve
     std::fs::remove_file(&file)?;
     let mut found = Vec::new();
     for key in keys {
-        let text = &key[..32];
-        let bytes = (0..32).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16));
-        let bytes = bytes.collect::<Result<Vec<u8>, _>>()?;
-        for wanted in [&bytes, text.as_bytes()] {
+        let cipher_key = &key[..16];
+        for wanted in [cipher_key, hexadecimal(cipher_key).as_bytes()] {
             let first = wanted[0];
             let all = memory.iter().enumerate().filter(|(_, byte)| **byte == first).map(|(at, _)| at);
             found.extend(all.filter(|at| memory[*at..].starts_with(wanted)));
@@ -199,11 +201,10 @@ fn no_key_is_told(mut vm: Vm, api: &Api) -> Result<()> {
     told.push(vm.console().text());
     let told = told.concat().to_lowercase();
     for key in keys {
-        // As it is written, and as a register shows it.
-        let bytes: Vec<&str> = (0..key.len()).step_by(2).map(|at| &key[at..at + 2]).collect();
-        for four in bytes.windows(4) {
-            let reversed: String = four.iter().rev().copied().collect();
-            ensure!(!told.contains(&four.concat()) && !told.contains(&reversed), "{} is told", four.concat());
+        for four in key.windows(4) {
+            // As it is written, and as a register shows it.
+            let (written, reversed) = (hexadecimal(four), hexadecimal(four.iter().rev()));
+            ensure!(!told.contains(&written) && !told.contains(&reversed), "{written} is told");
         }
     }
     Ok(())
