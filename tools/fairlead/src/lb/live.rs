@@ -19,8 +19,7 @@ pub fn services(node: &Node, format: Format, filter: Option<&str>) -> Result<()>
         services.retain(|service| service.to_string().contains(text));
     }
     output::show(format, &answer, |answer| {
-        let services = answer["services"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let services: String = match services {
+        let services: String = match items(&answer["services"]) {
             [] => "the node balances no service\n".into(),
             services => services.iter().map(text).collect(),
         };
@@ -43,7 +42,7 @@ fn text(service: &Value) -> String {
     let (namespace, name, port) = (word("namespace"), word("service"), word("port"));
     let (protocol, family, scope) = (word("protocol"), word("family"), word("scope"));
     let mut text = format!("{namespace}/{name} port {port} {protocol} {family} {scope}\n");
-    for frontend in service["frontends"].as_array().into_iter().flatten() {
+    for frontend in items(&service["frontends"]) {
         let address = frontend["address"].as_str().unwrap_or("every address of the node");
         let _ = writeln!(
             text,
@@ -55,7 +54,7 @@ fn text(service: &Value) -> String {
     if service["panic"] == true {
         text.push_str("  too few backends are up: all are used\n");
     }
-    let backends = service["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let backends = items(&service["backends"]);
     if backends.is_empty() {
         text.push_str("  nobody serves\n");
     } else {
@@ -88,7 +87,7 @@ fn share(backend: &Value) -> String {
 fn health(backend: &Value) -> String {
     let health = &backend["health"];
     let Some(status) = health["status"].as_str() else { return "-".into() };
-    let last = health["history"].as_array().and_then(|history| history.last());
+    let last = items(&health["history"]).last();
     let since = last.and_then(|change| change["seconds_ago"].as_f64());
     let since = since.map(|seconds| format!(" for {}", output::duration(seconds as u64))).unwrap_or_default();
     let why = last.filter(|_| status == "down").and_then(|change| change["why"].as_str());

@@ -105,6 +105,15 @@ fn table(pool: &Pool) -> std::result::Result<Table, maglev::Error> {
     pool.table(&Seed::default())
 }
 
+fn why_no_table(pool: &Pool, error: &maglev::Error) -> String {
+    let is_draining = |backend: &Backend| backend.state == State::Draining;
+    match pool.key.scope {
+        Scope::Local if pool.backends.is_empty() => "no endpoint is on the node that --on-node names".into(),
+        _ if pool.backends.iter().all(is_draining) => "no endpoint is ready".into(),
+        _ => error.to_string(),
+    }
+}
+
 fn describe(compiled: &Compiled, index: usize) -> PoolPlan {
     let pool = &compiled.pools[index];
     let frontends = compiled.frontends.iter().filter(|frontend| frontend.pool == index);
@@ -133,14 +142,7 @@ fn describe(compiled: &Compiled, index: usize) -> PoolPlan {
             .map(|(b, share)| backend_plan(b, *share, slots))
             .collect(),
         imbalance: table.is_ok().then(|| largest.map_or(0.0, |largest| f64::from(largest) / mean)),
-        no_table: table.err().map(|error| match (pool.backends.is_empty(), pool.key.scope) {
-            (true, Scope::Local) => "no endpoint is on the node that --on-node names".to_owned(),
-            (true, Scope::Cluster) => "no endpoint is ready".to_owned(),
-            (false, _) if pool.backends.iter().all(|backend| backend.state == State::Draining) => {
-                "no endpoint is ready".to_owned()
-            }
-            (false, _) => error.to_string(),
-        }),
+        no_table: table.err().map(|error| why_no_table(pool, &error)),
         fate: None,
         change: None,
     }
