@@ -69,7 +69,7 @@ pub(super) static CLUSTER: Schema = Schema::Object(&[
         "flows_per_worker",
         &Schema::Integer(FLOWS.0, FLOWS.1),
         Optional,
-        "Flows of each family that a worker knows at most. Left out, what an eighth of the free memory takes. A change takes effect at the next start.",
+        "Flows of each family that a worker knows at most; one that is translated counts twice. Left out, what an eighth of the free memory takes. A change takes effect at the next start.",
     ),
     field(
         "tcp_window",
