@@ -29,7 +29,7 @@ pub use memory_port::{MemoryControl, MemoryPort, MemoryWire};
 pub use meta::{Flags, Meta};
 pub use pool::{BufferCache, BufferPool};
 pub use port::{Offloads, PortControl, PortInfo, PortQueue, PortStats};
-pub use prefetch::{prefetch_read, prefetch_read_at, prefetch_write};
+pub use prefetch::{prefetch_early, prefetch_read, prefetch_read_at, prefetch_write};
 
 /// Packets a vector holds at most.
 pub const VECTOR_SIZE: usize = 256;

@@ -231,7 +231,7 @@ impl<K: Key> FlowTable<K> {
     pub fn prefetch(&self, key: &K) -> Home<K> {
         let home = self.home(key);
         if let Some(line) = self.lines.get(self.line(&home)) {
-            buffer::prefetch_write(line);
+            buffer::prefetch_early(line);
         }
         home
     }
