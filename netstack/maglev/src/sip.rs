@@ -21,17 +21,20 @@ impl Sip13 {
     /// The hash of the words' bytes, least significant first.
     #[inline(always)]
     pub(crate) fn words<const WORDS: usize>(&self, words: [u64; WORDS]) -> u64 {
-        let mut state = self.0;
         // The last word has the length in bytes, in its highest byte.
-        for word in words.into_iter().chain([(WORDS as u64 * 8) << 56]) {
-            state[3] ^= word;
-            state = round(state);
-            state[0] ^= word;
-        }
+        let mut state = absorb(words.into_iter().fold(self.0, absorb), (WORDS as u64 * 8) << 56);
         state[2] ^= 0xff;
         let [a, b, c, d] = round(round(round(state)));
         a ^ b ^ c ^ d
     }
+}
+
+#[inline(always)]
+fn absorb(mut state: [u64; 4], word: u64) -> [u64; 4] {
+    state[3] ^= word;
+    state = round(state);
+    state[0] ^= word;
+    state
 }
 
 #[inline(always)]
