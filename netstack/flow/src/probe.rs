@@ -50,6 +50,18 @@ fn find_beyond<K: Key>(lines: &[Line<K>], home: usize, sought: &Home<K>) -> Opti
     None
 }
 
+/// A free place in the line that is a flow's home, if that is enough to know that neither direction of the flow is in the table.
+#[inline(always)]
+pub(crate) fn free_at_home<K: Key>(lines: &[Line<K>], line: usize, sought: &Home<K>) -> Option<Place> {
+    let home = lines.get(line)?;
+    let ways = home.ways().iter().zip(0..);
+    // Without a branch for each: which of them is free would be guessed wrong.
+    let (is_there, way) = ways.fold((false, K::WAYS), |(is_there, free), (entry, way)| {
+        (is_there | entry.key.is(&sought.key), if entry.is_free() { way } else { free })
+    });
+    (!is_there & (way < K::WAYS) & (home.passed() == 0)).then_some(Place { line, way })
+}
+
 /// A free place in a line, another one than `taken`.
 #[inline(always)]
 pub(crate) fn free_at<K: Key>(lines: &[Line<K>], line: usize, taken: Option<Place>) -> Option<Place> {

@@ -239,3 +239,45 @@ fn what_cannot_be_is_refused() {
     assert_eq!(new(usize::MAX), Some(Error::Capacity { flows: usize::MAX }));
     assert_eq!(new(1), None);
 }
+
+/// Begins flows at a glance where that is possible, and otherwise as another table does.
+fn begin_at_a_glance<K: Key>(key: impl Fn(u32) -> K) {
+    const FLOWS: u32 = 1500;
+    let (mut quick, mut thorough) = (table::<K>(16_000), table::<K>(16_000));
+    let mut at_a_glance = 0;
+    for number in 0..FLOWS {
+        let (home, other) = (quick.home(&key(number)), quick.home(&key(number | 1 << 20).reversed()));
+        let answers = [Answers::Elsewhere, Answers::Same, Answers::Other(&other)][number as usize % 3];
+        let flow = Newcomer { asks: &home, answers, observed: SYN, binding: number, now_ns: 0 };
+        let room = thorough.room(&flow).unwrap();
+        let _ = thorough.begin(&flow, room, 0);
+        if quick.begin_at_home(&flow).is_some() {
+            at_a_glance += 1;
+        } else {
+            let room = quick.room(&flow).unwrap();
+            let _ = quick.begin(&flow, room, 0);
+        }
+        assert_eq!(quick.begin_at_home(&flow), None, "it is there");
+        let turned = quick.home(&key(number).reversed());
+        if matches!(answers, Answers::Same) {
+            assert_eq!(quick.begin_at_home(&Newcomer { asks: &turned, ..flow }), None, "its answers are");
+        }
+    }
+    assert!((FLOWS / 2..FLOWS).contains(&at_a_glance), "{at_a_glance}");
+    check(&quick);
+    assert_eq!(quick.counts(), thorough.counts());
+    for number in 0..FLOWS {
+        let [quick, thorough] = [&quick, &thorough].map(|table| {
+            let side = table.side(table.peek(&key(number), 0).unwrap()).unwrap();
+            let answer = side.peer().map(|peer| table.side(peer).unwrap().key());
+            (side.key(), answer, side.binding(), side.keeps_source(), side.state())
+        });
+        assert_eq!(quick, thorough);
+    }
+}
+
+#[test]
+fn flows_begin_at_a_glance_as_they_do_otherwise() {
+    begin_at_a_glance(key);
+    begin_at_a_glance(key6);
+}

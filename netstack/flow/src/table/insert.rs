@@ -42,6 +42,15 @@ pub struct Room {
     answers: Option<Place>,
 }
 
+/// What the entries of a flow have in common.
+#[derive(Clone, Copy)]
+struct Begins {
+    state: State,
+    expires: u32,
+    binding: u32,
+    verdict: u32,
+}
+
 impl<K: Key> FlowTable<K> {
     /// Keeps a flow whose first packet was `observed`. A flow with this key that is there already ends, with its peer.
     ///
@@ -82,11 +91,34 @@ impl<K: Key> FlowTable<K> {
         Ok(self.begin(flow, room, 0))
     }
 
+    /// Keeps a flow that is not in the table, if that and where it can go are to be seen at a glance, and nobody wants to know what
+    /// flows carry. As [`FlowTable::room`] and [`FlowTable::begin`] would.
+    #[inline(never)]
+    pub fn begin_at_home(&mut self, flow: &Newcomer<'_, K>) -> Option<Slot> {
+        let room = self.room_at_home(flow)?;
+        Some(self.begin(flow, room, 0))
+    }
+
+    /// Where a flow can go that is not in the table, if both is to be seen at a glance, and nobody wants to know what flows carry.
+    #[inline(always)]
+    pub fn room_at_home(&self, flow: &Newcomer<'_, K>) -> Option<Room> {
+        if self.tallies.is_some() || self.counts.live + 2 > self.capacity {
+            return None;
+        }
+        let place = |home| probe::free_at_home(&self.lines, self.line(home), home);
+        let asks = place(flow.asks)?;
+        let answers = match flow.answers {
+            Answers::Other(home) => Some(place(home).filter(|answers| answers.line != asks.line)?),
+            Answers::Same | Answers::Elsewhere => None,
+        };
+        Some(Room { asks, answers })
+    }
+
     /// Finds room for a flow, if need be somebody else's.
     ///
     /// # Errors
     /// As [`FlowTable::insert_pair`].
-    #[inline(always)]
+    #[inline(never)]
     pub fn room(&mut self, flow: &Newcomer<'_, K>) -> Result<Room, Refused> {
         let now = ticks(flow.now_ns);
         match flow.answers {
@@ -102,7 +134,6 @@ impl<K: Key> FlowTable<K> {
     }
 
     /// Sees to it that no flow has the key of another one's answers. One that ends as it was going to is removed.
-    #[inline(always)]
     fn vacate(&mut self, answers: &Home<K>, flow: &Newcomer<'_, K>, now: u32) -> Result<(), Refused> {
         if flow.asks.is(answers) {
             return Err(Refused::AnswerTaken);
@@ -122,22 +153,27 @@ impl<K: Key> FlowTable<K> {
         let state = State::first(flow.observed);
         let expires = ticks(flow.now_ns).wrapping_add(self.timeouts.of(state));
         let Newcomer { asks: home, answers, binding, .. } = *flow;
-        let entry = |key, link| Entry { key, state, passed: 0, expires, binding, verdict, link };
+        let begins = Begins { state, expires, binding, verdict };
         let asks = Slot::at::<K>(room.asks);
         let turn = self.give_way();
+        let mut entries = 1;
         let link = match (answers, room.answers) {
             (Answers::Same, _) => Link::both(home.is_down),
             (Answers::Other(answer), Some(at)) => {
                 // Two slots, two turns; the pair goes as one.
                 let _ = self.give_way();
-                let link = Link::answers_to(answer.is_down, asks);
-                self.put(answer, at, entry(answer.key, link));
+                entries = 2;
+                self.put(answer, at, Link::answers_to(answer.is_down, asks), begins);
                 let keeps_source = answer.key().goes_to(&home.key());
                 Link::asks_of(home.is_down, Slot::at::<K>(at), keeps_source)
             }
             _ => Link::asks(home.is_down),
         };
-        self.put(home, room.asks, entry(home.key, link));
+        self.put(home, room.asks, link, begins);
+        // A first packet proves nothing.
+        self.counts.unproven += entries;
+        self.counts.live += entries;
+        self.counts.inserted += entries as u64;
         self.unproven.put(turn, asks);
         asks
     }
@@ -186,7 +222,6 @@ impl<K: Key> FlowTable<K> {
     }
 
     /// Finds room for one direction of a flow; `taken` is that of the other one.
-    #[inline(always)]
     fn room_at(&mut self, home: &Home<K>, now: u32, taken: Option<Place>) -> Result<Place, Refused> {
         let line = self.line(home);
         let live = self.counts.live + usize::from(taken.is_some());
@@ -227,15 +262,14 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// Puts one direction of a flow into a free place.
+    /// Puts one direction of a flow into a free place: its key straight from where it was put together, a while ago.
     #[inline(always)]
-    fn put(&mut self, home: &Home<K>, at: Place, entry: Entry<K>) {
-        let Some(place) = probe::at_mut(&mut self.lines, at) else { return };
-        *place = Entry { passed: place.passed, ..entry };
-        // A first packet proves nothing.
-        self.counts.unproven += 1;
-        self.counts.live += 1;
-        self.counts.inserted += 1;
+    fn put(&mut self, home: &Home<K>, at: Place, link: Link, begins: Begins) {
+        let Some(entry) = probe::at_mut(&mut self.lines, at) else { return };
+        let Begins { state, expires, binding, verdict } = begins;
+        entry.key = home.key;
+        (entry.state, entry.expires, entry.link) = (state, expires, link);
+        (entry.binding, entry.verdict) = (binding, verdict);
         let line = self.line(home);
         if at.line != line {
             probe::count_passed(&mut self.lines, line, at.line, 1);
