@@ -120,7 +120,7 @@ impl EndedFlow {
     }
 }
 
-/// A packet of an established flow that what is kept with the flow lets pass.
+/// A packet of a flow that what is kept with the flow lets pass.
 #[derive(Debug)]
 pub struct Passed<'a> {
     /// Its place in the vector.
@@ -131,6 +131,8 @@ pub struct Passed<'a> {
     pub backend: Option<u32>,
     /// It goes to whoever began the flow.
     pub is_answer: bool,
+    /// It is the first of its flow, as far as the table knows: only if 0 lets it pass, and nobody wants to know what flows carry.
+    pub is_new: bool,
     /// Where it is to be counted, if somebody wants to know.
     pub tally: Option<&'a mut Tally>,
 }

@@ -123,6 +123,14 @@ pub(crate) struct Plan<K> {
     pub(crate) keeps: Keeps<K>,
 }
 
+/// A slot of a service's table.
+#[derive(Clone, Copy)]
+pub(crate) struct Pick {
+    /// Index of the service.
+    service: u32,
+    slot: u32,
+}
+
 /// What the table is to keep of a flow.
 #[derive(Clone, Copy, Default)]
 pub(crate) enum Keeps<K> {
@@ -177,44 +185,52 @@ impl Context<'_> {
         Some(decided(action, bound))
     }
 
-    /// Chooses the backend of a flow that is not in the table, and asks for the line of the answers. False if there is more
+    /// Where a service's table has the backend of a flow that is not in the table of flows: that line is asked for. None if there
+    /// is more to decide about it.
+    #[inline(always)]
+    pub(crate) fn pick<K: Family>(&self, frontend: &Frontend, key: &K) -> Option<Pick> {
+        let service = self.snapshot.services.get(frontend.service)?;
+        if service.by_client || service.server_ids.is_some() || frontend.looks_at_clients {
+            return None;
+        }
+        let table = service.table.as_ref()?;
+        let slot = table.slot(key.flow_hash(&self.snapshot.hasher));
+        table.prefetch(slot);
+        Some(Pick { service: frontend.service as u32, slot })
+    }
+
+    /// Chooses the backend of a flow that is not in the table, and asks for the line of the answers. None if there is more
     /// to decide about it. The plan is written to where it will be read a while later: a key that has just been put together
     /// and is moved as a whole makes the processor wait.
     #[inline(always)]
-    pub(crate) fn plan<K: Family>(&self, flows: &FlowTable<K>, key: &K, plan: &mut Plan<K>) -> bool {
-        let Some(frontend) = self.snapshot.frontend(key.destination(), key.protocol()) else {
-            return self.plan_for_nobody(key, plan);
-        };
-        let service = self.snapshot.services.get(frontend.service);
-        let Some(service) = service.filter(|service| !service.by_client && service.server_ids.is_none())
-        else {
-            return false;
-        };
-        let number = service.backend_of(key.flow_hash(&self.snapshot.hasher));
-        let chosen = number.and_then(|number| Some((number, self.snapshot.backend(number)?)));
-        let Some((number, backend)) = chosen.filter(|_| !frontend.looks_at_clients) else {
-            return false;
-        };
+    pub(crate) fn plan<K: Family>(
+        &self,
+        flows: &FlowTable<K>,
+        (key, pick): (&K, Pick),
+        plan: &mut Plan<K>,
+    ) -> Option<()> {
+        let number = self.snapshot.services.get(pick.service as usize)?.backend_at(pick.slot)?;
+        let backend = self.snapshot.backend(number)?;
         plan.number = number;
         match backend.forwarding {
-            Forwarding::FullNat => return false,
-            Forwarding::Nat if key.source_address() == backend.address.ip() => return false,
+            Forwarding::FullNat => return None,
+            Forwarding::Nat if key.source_address() == backend.address.ip() => return None,
             Forwarding::Nat => {
-                let Some(to) = key.with_destination(backend.address) else { return false };
+                let to = key.with_destination(backend.address)?;
                 plan.keeps = Keeps::Pair(flows.prefetch(&to.reversed()));
             }
             Forwarding::Direct | Forwarding::Ipip | Forwarding::Gue => plan.keeps = Keeps::One,
         }
-        true
+        Some(())
     }
 
     /// The same of a flow that is for no service's port.
     #[inline(always)]
-    fn plan_for_nobody<K: Family>(&self, key: &K, plan: &mut Plan<K>) -> bool {
+    pub(crate) fn plan_for_nobody<K: Family>(&self, key: &K, plan: &mut Plan<K>) -> Option<()> {
         let (source, destination) = (key.reversed().destination(), key.destination());
         let is_backend = |end| self.snapshot.is_backend(end, key.protocol());
         if is_backend(source) || self.snapshot.has_address(destination.ip()) {
-            return false;
+            return None;
         }
         plan.number = NOBODY;
         if self.keeps_all || is_backend(destination) {
@@ -222,7 +238,7 @@ impl Context<'_> {
         } else {
             plan.keeps = Keeps::Nothing;
         }
-        true
+        Some(())
     }
 
     /// A packet of a flow that is new, or that the table has lost.

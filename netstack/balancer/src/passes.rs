@@ -2,8 +2,8 @@
 //!
 //! 1. every packet's key is read and hashed, and the line asked for in which its flow would be;
 //! 2. packets whose flow's entry says all, of established flows and of those that they prove nothing about, are done with. For the
-//!    others the next line is asked for: that of the flow's other direction, or for a flow that is not there that which its
-//!    answers will be in;
+//!    others the next line is asked for: that of the flow's other direction, or for a flow that is not there that of its service's
+//!    table which has the backend, and once that has come, that which its answers will be in;
 //! 3. those others are decided about, in the order in which they came.
 //!
 //! Packets of one flow stay in order: once one of them has been left to the third pass, the second one leaves the others too, as
@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use buffer::VECTOR_SIZE;
-use flow::{Answers, FlowTable, Home, Newcomer, Observed, Refused, Segment, Slot, V4, V6};
+use flow::{FlowTable, Home, Observed, Segment, Slot, V4, V6};
 use rewrite::{
     Fragment, Refused as Untranslated, Transport, Tuple, View, translate, translate_error, translate_first,
     transport_bytes,
@@ -22,9 +22,13 @@ use rewrite::{
 use services::Forwarding;
 
 use crate::balancer::{Decided, Encapsulation, Observer, Passed, Verdict};
-use crate::decide::{Action, Context, Decision, Family, Keeps, Plan, Reason, Seen, subject, translates};
+use crate::decide::{Action, Context, Decision, Family, Pick, Plan, Reason, Seen, subject, translates};
 use crate::fragments;
 use crate::snapshot::{Backend, NOBODY};
+
+mod begin;
+
+use begin::{begin, choose, miss};
 
 /// What is known of the packets of a vector between passes.
 pub(crate) struct Lanes {
@@ -44,7 +48,7 @@ struct Run {
     count: usize,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Kind {
     V4,
     V6,
@@ -76,6 +80,8 @@ enum Next {
     Decide,
     /// The other direction of the flow in this slot says where it goes.
     ByPeer(Slot),
+    /// It begins a flow, to the backend that this slot has. Before the second pass ends, that is looked up.
+    Choose(Pick),
     /// It begins a flow as planned.
     Begin,
 }
@@ -114,23 +120,38 @@ impl Lanes {
         if deferred > 0 {
             observer.foresee(self.beginning(first, deferred));
         }
-        let plans = self.plans4.iter().zip(&self.plans6);
-        let deferred = self.deferred.iter().zip(plans).take(deferred);
-        for (Deferred { index, kind, next }, (plan4, plan6)) in deferred {
-            let Some((packet, verdict)) = packets.get_mut(*index).zip(verdicts.get_mut(*index)) else {
-                continue;
-            };
-            let observer = (first + index, &mut *observer);
-            let lanes = (self.lanes4.get(*index), self.lanes6.get(*index));
-            match (kind, lanes) {
-                (Kind::V4, (Some(lane), _)) => {
-                    later(context, flows4, (packet, verdict), (lane, plan4), *next, observer);
+        self.slow(context, (flows4, flows6), (packets, verdicts), (first, deferred), observer);
+    }
+
+    /// The third pass over so many packets, as [`Lanes::swift`] goes over all.
+    #[inline(always)]
+    fn slow<O: Observer>(
+        &self,
+        context: &Context<'_>,
+        (flows4, flows6): (&mut FlowTable<V4>, &mut FlowTable<V6>),
+        (packets, verdicts): (&mut [&mut [u8]], &mut [Verdict]),
+        (first, count): (usize, usize),
+        observer: &mut O,
+    ) {
+        let Self { lanes4, lanes6, plans4, plans6, deferred, .. } = self;
+        let deferred = deferred.get(..count).unwrap_or_default();
+        let mut at = 0;
+        for run in deferred.chunk_by(|one, other| one.kind == other.kind) {
+            let range = at..at + run.len();
+            let given = (&mut *packets, &mut *verdicts);
+            let observer = (first, &mut *observer);
+            match run.first().map(|deferred| deferred.kind) {
+                Some(Kind::V4) => {
+                    let plans = plans4.get(range).unwrap_or_default();
+                    slow_run(context, flows4, given, (lanes4, plans), run, observer);
                 }
-                (Kind::V6, (_, Some(lane))) => {
-                    later(context, flows6, (packet, verdict), (lane, plan6), *next, observer);
+                Some(Kind::V6) => {
+                    let plans = plans6.get(range).unwrap_or_default();
+                    slow_run(context, flows6, given, (lanes6, plans), run, observer);
                 }
-                _ => *verdict = other(context, (flows4, flows6), packet, observer),
+                _ => other_run(context, (&mut *flows4, &mut *flows6), given, run, observer),
             }
+            at += run.len();
         }
     }
 
@@ -255,6 +276,7 @@ fn swift_run<K: Family, O: Observer>(
 ) -> usize {
     let Left { plans, deferred, kind, mut count } = left;
     let keeps_beside = flows.keeps_beside();
+    let (before, begun) = (index, count);
     let columns = packets.iter_mut().zip(verdicts).zip(lanes);
     for (((packet, verdict), lane), index) in columns.zip(index..) {
         let observer = (first + index, &mut *observer);
@@ -267,6 +289,9 @@ fn swift_run<K: Family, O: Observer>(
             count += 1;
         }
     }
+    let deferred = deferred.get_mut(begun..count).unwrap_or_default();
+    let plans = plans.get_mut(begun..count).unwrap_or_default();
+    choose(context, flows, (before, lanes), (deferred, plans));
     count
 }
 
@@ -288,8 +313,7 @@ fn swift<K: Family, O: Observer>(
         return Ok(());
     }
     let Some(mut found) = flows.find_mut(&lane.home) else {
-        let is_usual = plans.get_mut(place).is_some_and(|plan| context.plan(flows, &lane.home.key(), plan));
-        return Err(if is_usual { Next::Begin } else { Next::Decide });
+        return Err(miss(context, &lane.home.key(), plans.get_mut(place)));
     };
     let ((binding, kept), is_answer, slot) = (found.kept(), found.is_answer(), found.slot());
     let is_bound = binding != NOBODY;
@@ -311,8 +335,43 @@ fn swift<K: Family, O: Observer>(
     }
     let tally = if keeps_beside { flows.tally_mut(slot) } else { None };
     let backend = is_bound.then_some(binding);
-    observer.passed(Passed { index, observed: lane.observed, backend, is_answer, tally });
+    let observed = lane.observed;
+    observer.passed(Passed { index, observed, backend, is_answer, is_new: false, tally });
     Ok(())
+}
+
+/// The third pass over packets of one family, with their plans; `lanes` are those of the vector.
+#[inline(never)]
+fn slow_run<K: Family, O: Observer>(
+    context: &Context<'_>,
+    flows: &mut FlowTable<K>,
+    (packets, verdicts): (&mut [&mut [u8]], &mut [Verdict]),
+    (lanes, plans): (&[Lane<K>], &[Plan<K>]),
+    run: &[Deferred],
+    (first, observer): (usize, &mut O),
+) {
+    for (Deferred { index, next, .. }, plan) in run.iter().zip(plans) {
+        let given = (packets.get_mut(*index), verdicts.get_mut(*index), lanes.get(*index));
+        let (Some(packet), Some(verdict), Some(lane)) = given else { continue };
+        let observer = (first + index, &mut *observer);
+        later(context, flows, (packet, verdict), (lane, plan), *next, observer);
+    }
+}
+
+/// The third pass over packets that are not plain.
+#[inline(never)]
+fn other_run<O: Observer>(
+    context: &Context<'_>,
+    (flows4, flows6): (&mut FlowTable<V4>, &mut FlowTable<V6>),
+    (packets, verdicts): (&mut [&mut [u8]], &mut [Verdict]),
+    run: &[Deferred],
+    (first, observer): (usize, &mut O),
+) {
+    for Deferred { index, .. } in run {
+        if let (Some(packet), Some(verdict)) = (packets.get_mut(*index), verdicts.get_mut(*index)) {
+            *verdict = other(context, (flows4, flows6), packet, (first + index, &mut *observer));
+        }
+    }
 }
 
 /// The third pass, for a plain packet.
@@ -329,7 +388,7 @@ fn later<K: Family, O: Observer>(
     let done = match next {
         Next::ByPeer(slot) => by_peer(context, flows, given, (lane, slot), (index, &mut *observer)),
         Next::Begin => begin(context, flows, given, (lane, plan), (index, &mut *observer)),
-        Next::Decide => None,
+        Next::Choose(_) | Next::Decide => None,
     };
     if done.is_none() {
         let key = lane.home.key();
@@ -337,69 +396,6 @@ fn later<K: Family, O: Observer>(
         let seen = Seen { view: &view, home: lane.home, key };
         *verdict = decide(context, flows, packet, &seen, (index, observer));
     }
-}
-
-/// Begins a flow as planned, and gives the packet its verdict, where it is to be. None if a packet before this one has begun it.
-#[inline(always)]
-fn begin<K: Family, O: Observer>(
-    context: &Context<'_>,
-    flows: &mut FlowTable<K>,
-    (packet, verdict): (&mut [u8], &mut Verdict),
-    (lane, plan): (&Lane<K>, &Plan<K>),
-    (index, observer): (usize, &mut O),
-) -> Option<()> {
-    if flows.find_at(&lane.home).is_some() {
-        return None;
-    }
-    let is_bound = plan.number != NOBODY;
-    let backend = if is_bound { Some(context.snapshot.backend(plan.number)?) } else { None };
-    let to = backend.filter(|backend| translates(backend)).map(|backend| backend.address);
-    let newcomer = |answers| Newcomer {
-        asks: &lane.home,
-        answers,
-        observed: lane.observed,
-        binding: plan.number,
-        now_ns: context.now_ns,
-    };
-    let newcomer = match &plan.keeps {
-        Keeps::Pair(answers) => Some(newcomer(Answers::Other(answers))),
-        Keeps::Both => Some(newcomer(Answers::Same)),
-        Keeps::One => Some(newcomer(Answers::Elsewhere)),
-        Keeps::Nothing => None,
-    };
-    let room = match newcomer.as_ref().map(|flow| flows.room(flow)) {
-        Some(Err(Refused::AnswerTaken)) => return None,
-        // A flow that is not taken is served all the same, by the service's table alone.
-        room => room.and_then(Result::ok),
-    };
-    let key = lane.home.key();
-    let view = key.view(lane.observed);
-    let translated: Option<Tuple> = to.and_then(|to| key.with_destination(to)).map(Into::into);
-    let mut kept = 0;
-    let decided = Decided {
-        index,
-        view: &view,
-        translated: translated.as_ref(),
-        backend: is_bound.then_some(plan.number),
-        is_answer: false,
-        is_new: true,
-        verdict: room.as_ref().map(|_| &mut kept),
-        tally: room.as_ref().and_then(|room| flows.tally_in(room)),
-    };
-    // Who is refused takes nobody's place.
-    if !observer.decided(decided) {
-        *verdict = Verdict::Drop(Reason::Refused);
-        return Some(());
-    }
-    if let (Some(flow), Some(room)) = (&newcomer, room) {
-        let slot = flows.begin(flow, room, kept);
-        if flows.follows_windows(lane.observed) {
-            let _ = in_window(flows, slot, packet, K::TRANSPORT_OFFSET);
-        }
-    }
-    // What is planned leads to the same family.
-    let _ = send((lane, plan.number), backend, (packet, verdict));
-    Some(())
 }
 
 /// Sends a packet of a flow to its backend, if that is bound to one. False, and nothing is done, if its addresses are to be another
@@ -447,7 +443,8 @@ fn by_peer<K: Family, O: Observer>(
     let asks = if is_answer { peer } else { slot };
     let (verdict, tally) = flows.kept_mut(asks, slot);
     if verdict.as_deref().is_some_and(|kept| observer.knows(*kept)) {
-        observer.passed(Passed { index, observed: lane.observed, backend, is_answer, tally });
+        let observed = lane.observed;
+        observer.passed(Passed { index, observed, backend, is_answer, is_new: false, tally });
     } else {
         let view = key.view(lane.observed);
         let translated: Option<Tuple> = is_bound.then(|| to.into());
@@ -470,7 +467,6 @@ fn by_peer<K: Family, O: Observer>(
 }
 
 /// A packet that is not plain.
-#[inline(never)]
 fn other<O: Observer>(
     context: &Context<'_>,
     (flows4, flows6): (&mut FlowTable<V4>, &mut FlowTable<V6>),
@@ -503,7 +499,8 @@ fn other<O: Observer>(
     }
 }
 
-#[inline(always)]
+/// A packet about which there is more to decide.
+#[inline(never)]
 fn decide<K: Family, O: Observer>(
     context: &Context<'_>,
     flows: &mut FlowTable<K>,

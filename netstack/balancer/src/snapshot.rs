@@ -81,9 +81,14 @@ impl Service {
     }
 
     /// The number of the backend that the table has for a hash.
+    fn backend_of(&self, hash: u64) -> Option<u32> {
+        self.backend_at(self.table.as_ref()?.slot(hash))
+    }
+
+    /// The number of the backend that has a slot of the table.
     #[inline(always)]
-    pub(crate) fn backend_of(&self, hash: u64) -> Option<u32> {
-        let index = self.table.as_ref()?.backend(hash);
+    pub(crate) fn backend_at(&self, slot: u32) -> Option<u32> {
+        let index = self.table.as_ref()?.at(slot);
         self.backends.get(index as usize).copied()
     }
 }

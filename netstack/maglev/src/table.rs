@@ -135,13 +135,12 @@ impl Table {
         }
     }
 
-    /// Asks for the cache line that [`Table::backend`] will read for `hash`.
+    /// Asks for the cache line that [`Table::at`] will read for `slot`.
     #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        let slot = self.slot(hash) as usize;
+    pub fn prefetch(&self, slot: u32) {
         match &self.0 {
-            Entries::Short(entries) => entries.get(slot).map_or((), buffer::prefetch_read),
-            Entries::Long(entries) => entries.get(slot).map_or((), buffer::prefetch_read),
+            Entries::Short(entries) => entries.get(slot as usize).map_or((), buffer::prefetch_read),
+            Entries::Long(entries) => entries.get(slot as usize).map_or((), buffer::prefetch_read),
         }
     }
 

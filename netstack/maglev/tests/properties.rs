@@ -193,6 +193,6 @@ proptest! {
         let table = built(TableSize::new(251).unwrap(), number, &names(5));
         prop_assert!(table.slot(hash) < 251);
         prop_assert_eq!(table.backend(hash), table.at(table.slot(hash)));
-        table.prefetch(hash);
+        table.prefetch(table.slot(hash));
     }
 }

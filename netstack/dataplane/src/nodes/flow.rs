@@ -170,7 +170,8 @@ impl Observer for Observed<'_> {
     #[inline(always)]
     fn passed(&mut self, packet: Passed<'_>) {
         if let Some(number) = packet.backend {
-            self.count(number, (packet.is_answer, false), packet.observed, self.bytes(packet.index));
+            let kind = (packet.is_answer, packet.is_new);
+            self.count(number, kind, packet.observed, self.bytes(packet.index));
         }
         if let Some(tally) = packet.tally {
             tally.add(self.bytes(packet.index), self.now_ns);
