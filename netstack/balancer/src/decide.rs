@@ -400,7 +400,12 @@ impl Context<'_> {
             return (Action::Drop(Reason::NoSource), None);
         };
         for (address, port) in pool.candidates(self.snapshot.hash(&(*key).into())) {
-            let Some(to) = to.with_source(SocketAddr::new(address, port)) else { continue };
+            let source = SocketAddr::new(address, port);
+            // A node port may be among them.
+            if self.snapshot.frontend(source, to.protocol()).is_some() {
+                continue;
+            }
+            let Some(to) = to.with_source(source) else { continue };
             let Ok(answer) = K::try_from(to.reversed()) else { continue };
             // The backend may still remember a flow that is over, and it was another client's.
             if flows.peek(&answer, self.now_ns).is_some() {

@@ -380,6 +380,7 @@ impl Snapshot {
         let (source, destination) = (tuple.source(), tuple.destination());
         if self.pool(destination.ip()).contains(&destination.ip())
             && let Some(worker) = SourcePool::<IpAddr>::owner(ports.0..=ports.1, destination.port(), workers)
+            && self.frontend(destination, protocol).is_none()
         {
             return worker;
         }

@@ -486,6 +486,33 @@ fn an_address_of_the_node_stays_the_nodes_but_for_what_services_have_of_it() {
 }
 
 #[test]
+fn a_node_port_among_the_ports_of_full_nat_stays_a_node_port() {
+    const NODE_PORT: u16 = 40_000;
+    let address = "192.0.2.1".parse().unwrap();
+    let settings =
+        Settings { node_addresses: vec![address], source_addresses: vec![address], ..Settings::default() };
+    let mut builder = Builder::new(settings);
+    let spec = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": NODE_PORT}]});
+    let by_node_port = snapshot(&mut builder, &spec, "nat", &[1]);
+    for number in 0..50 {
+        let (from, all) = (client(number), (20_000, 60_000));
+        let owner = |packet: Vec<u8>| by_node_port.owner(&packet, 4, all);
+        let (asks, answers) =
+            (owner(tcp(from, ([192, 0, 2, 1], NODE_PORT), 2)), owner(tcp(([10, 1, 0, 1], 8080), from, 18)));
+        assert_eq!(asks, answers);
+    }
+    // Nobody's flow gets it for a source.
+    let by_full_nat = snapshot(&mut builder, &spec, "full-nat", &[1]);
+    let config = Config { capacity: 1000, secret: [1, 2], timeouts: Timeouts::default() };
+    let mut balancer = Balancer::new((&config, &config), (0, 1), (NODE_PORT, NODE_PORT + 1)).unwrap();
+    let mut packet = tcp(client(1), (VIP, 80), 2);
+    assert_eq!(one(&mut balancer, &by_full_nat, &mut packet, 0), Verdict::Route);
+    assert_eq!(ends(&packet).0.port(), NODE_PORT + 1);
+    let mut packet = tcp(client(2), (VIP, 80), 2);
+    assert_eq!(one(&mut balancer, &by_full_nat, &mut packet, 0), Verdict::Drop(Reason::NoSource));
+}
+
+#[test]
 fn vectors_of_any_length_are_balanced_as_single_packets_are() {
     let mut builder = builder();
     let snapshot = snapshot(&mut builder, &json!({}), "nat", &[1, 2, 3]);
