@@ -173,7 +173,7 @@ pub(crate) async fn aim(
 /// What is to be watched of a pool, if anything is.
 fn target(pool: &Pool) -> Option<Target> {
     let check = Check::new(&pool.health_check, pool.key.protocol);
-    let backends = pool.backends.iter().map(|backend| (backend.address, backend.state == State::Draining));
+    let backends = pool.backends.iter().map(|backend| (backend.address, backend.state));
     let drains = check.drain_ns > 0 && pool.backends.iter().any(|backend| backend.state == State::Draining);
     (check.kind.is_some() || drains || check.slow_start_ns > 0).then(|| Target {
         pool: pool.key.clone(),

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::net::SocketAddr;
 
-use services::PoolKey;
+use services::{PoolKey, State};
 
 use crate::Check;
 
@@ -81,7 +81,9 @@ pub struct Backend {
     pub(crate) status: Status,
     /// Results in a row that speak against the status.
     streak: u32,
-    /// When it came, ceased to drain, or its status changed last; `None` if it was there from the first.
+    /// What it is but for its health.
+    pub(crate) state: State,
+    /// When it came, or came to be active, or its status changed last; `None` if it was there from the first.
     pub(crate) changed_ns: Option<u64>,
     /// When it began to drain for another reason than its health.
     pub(crate) draining_ns: Option<u64>,
@@ -97,13 +99,14 @@ pub struct Backend {
 }
 
 impl Backend {
-    pub(crate) fn new(pool: Arc<PoolKey>, address: SocketAddr, check: Arc<Check>) -> Self {
+    pub(crate) fn new(pool: Arc<PoolKey>, address: SocketAddr, check: Arc<Check>, state: State) -> Self {
         Self {
             pool,
             address,
             check,
             status: Status::Up,
             streak: 0,
+            state,
             changed_ns: None,
             draining_ns: None,
             history: VecDeque::new(),

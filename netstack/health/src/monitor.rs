@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-use services::PoolKey;
+use services::{PoolKey, State};
 
 use crate::backend::Backend;
 use crate::{Change, Check, Failure, Status};
@@ -17,8 +17,8 @@ pub struct Target {
     pub pool: PoolKey,
     /// How.
     pub check: Check,
-    /// Its backends, and whether each is draining for another reason than its health.
-    pub backends: Vec<(SocketAddr, bool)>,
+    /// Its backends, each with its state but for its health.
+    pub backends: Vec<(SocketAddr, State)>,
 }
 
 /// A probe to be made.
@@ -97,9 +97,9 @@ impl Monitor {
         let is_known = known.is_some();
         let mut known = known.unwrap_or_default();
         let mut places = BTreeMap::new();
-        for (address, is_draining) in backends {
+        for (address, state) in backends {
             let place = known.remove(&address).unwrap_or_else(|| {
-                let mut backend = Backend::new(key.clone(), address, check.clone());
+                let mut backend = Backend::new(key.clone(), address, check.clone(), state);
                 backend.due_ns = now_ns + self.jitter(check.interval_ns);
                 backend.changed_ns = is_known.then_some(now_ns);
                 self.add(backend)
@@ -112,11 +112,13 @@ impl Monitor {
                 }
                 backend.check = check.clone();
                 backend.due_ns = backend.due_ns.min(now_ns + check.interval_ns);
-                if backend.draining_ns.is_some() && !is_draining && backend.status == Status::Up {
-                    // It joins those that get flows.
+                let joins = state == State::Active && backend.state != State::Active;
+                if joins && backend.status == Status::Up {
                     backend.changed_ns = Some(now_ns);
                 }
+                let is_draining = state == State::Draining;
                 backend.draining_ns = is_draining.then(|| backend.draining_ns.unwrap_or(now_ns));
+                backend.state = state;
             }
             self.enqueue(place);
             let _ = places.insert(address, place);

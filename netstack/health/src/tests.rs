@@ -51,7 +51,7 @@ impl World {
     fn new(backends: u8, check: Check) -> Self {
         let pool = pool(backends);
         let mut monitor = Monitor::new(7);
-        let backends = pool.backends.iter().map(|backend| (backend.address, false)).collect();
+        let backends = pool.backends.iter().map(|backend| (backend.address, State::Active)).collect();
         monitor.set_target(Target { pool: pool.key.clone(), check, backends }, 0);
         World { monitor, pool, now_ns: 0, dead: Vec::new(), probes: Vec::new(), events: Vec::new() }
     }
@@ -198,14 +198,16 @@ fn flows_that_began_while_all_were_used_drain_from_its_end() {
 #[test]
 fn who_was_not_ready_at_first_starts_slowly() {
     let check = Check { kind: None, slow_start_ns: 40 * SECOND, ..Check::default() };
-    let mut world = World::new(2, check.clone());
-    for (is_draining, seconds) in [(true, 60), (false, 5)] {
-        let backends = vec![(at(0), false), (at(1), is_draining)];
-        let target = Target { pool: world.pool.key.clone(), check: check.clone(), backends };
-        world.monitor.set_target(target, world.now_ns);
-        world.run(seconds);
+    for before in [State::Standby, State::Draining] {
+        let mut world = World::new(2, check.clone());
+        for (state, seconds) in [(before, 60), (State::Active, 5)] {
+            let backends = vec![(at(0), State::Active), (at(1), state)];
+            let target = Target { pool: world.pool.key.clone(), check: check.clone(), backends };
+            world.monitor.set_target(target, world.now_ns);
+            world.run(seconds);
+        }
+        assert_eq!(world.shares(), [(0, Some(12)), (1, Some(3))]);
     }
-    assert_eq!(world.shares(), [(0, Some(12)), (1, Some(3))]);
 }
 
 #[test]
@@ -233,7 +235,7 @@ fn what_is_checked_changes_and_who_stays_keeps_his_health() {
     world.dead = vec![1];
     world.run(30);
     let (key, check) = (world.pool.key.clone(), Check { drain_ns: 60 * SECOND, ..Check::default() });
-    let backends = vec![(at(1), false), (at(2), true), (at(7), false)];
+    let backends = vec![(at(1), State::Active), (at(2), State::Draining), (at(7), State::Active)];
     let slow = Check { slow_start_ns: 40 * SECOND, ..check };
     world.monitor.set_target(Target { pool: key.clone(), check: slow, backends }, world.now_ns);
     assert_eq!([0, 1, 7].map(|number| world.status(number)), [None, Some(Status::Down), Some(Status::Up)]);
@@ -254,7 +256,7 @@ fn without_probes_all_are_up_and_who_terminates_drains() {
     let check = Check { kind: None, drain_ns: 10 * SECOND, ..Check::default() };
     let mut world = World::new(2, check.clone());
     world.dead = vec![0, 1];
-    let backends = vec![(at(0), false), (at(1), true)];
+    let backends = vec![(at(0), State::Active), (at(1), State::Draining)];
     let target = |check| Target { pool: pool(0).key, check, backends: backends.clone() };
     world.monitor.set_target(target(check), 0);
     world.pool.backends[1].state = State::Draining;

@@ -178,11 +178,13 @@ impl Compiler<'_> {
         }
         let port_name = port.name.clone().unwrap_or_default();
         let distribution = self.service.spec.traffic_distribution;
-        let backends = endpoints::choose(&key, &port_name, self.slices, self.site, distribution);
+        let server_id_bytes = annotation::server_id_bytes(metadata).filter(|_| key.protocol == Protocol::Udp);
+        let has_connections = key.protocol != Protocol::Udp || server_id_bytes.is_some();
+        let how = (distribution, has_connections);
+        let backends = endpoints::choose(&key, &port_name, self.slices, self.site, how);
         let affinity = affinity(&self.service.spec);
         let table_size = table_size(annotation::table_size(metadata), backends.len());
         let forwarding = annotation::forwarding(metadata);
-        let server_id_bytes = annotation::server_id_bytes(metadata).filter(|_| key.protocol == Protocol::Udp);
         let health_check = self.health_check.clone();
         let pool = Pool {
             key,

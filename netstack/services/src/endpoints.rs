@@ -2,7 +2,7 @@
 //!
 //! The rules are Kubernetes' own (KEP-1669 terminating endpoints, KEP-2433 topology hints, KEP-3015 same node): ready
 //! ones serve; if there are none, those that still serve while they terminate. Any other endpoint that is there keeps its flows and
-//! gets no new ones.
+//! gets no new ones, but that flows without connections, of UDP, leave who does not serve.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -17,6 +17,7 @@ struct Candidate<'a> {
     endpoint: &'a Endpoint,
     weight: u32,
     standing: Standing,
+    is_terminating: bool,
 }
 
 /// How good an endpoint is by its conditions, the best last.
@@ -34,9 +35,12 @@ pub(crate) fn choose(
     port_name: &str,
     slices: &[&EndpointSlice],
     site: &Site,
-    distribution: Option<TrafficDistribution>,
+    (distribution, has_connections): (Option<TrafficDistribution>, bool),
 ) -> Vec<Backend> {
     let mut candidates = candidates(key, port_name, slices);
+    if !has_connections {
+        candidates.retain(|_, candidate| candidate.standing != Standing::Unready);
+    }
     if key.scope == Scope::Local {
         candidates.retain(|_, candidate| is_here(candidate.endpoint, site));
     }
@@ -50,9 +54,9 @@ pub(crate) fn choose(
         address,
         weight: candidate.weight,
         state: match near.as_ref().is_none_or(|near| near.contains(&address)) {
-            _ if !serves(candidate.standing) => State::Draining,
-            true => State::Active,
-            false => State::Standby,
+            true if serves(candidate.standing) => State::Active,
+            _ if candidate.is_terminating => State::Draining,
+            _ => State::Standby,
         },
         node: candidate.endpoint.node_name.clone(),
     };
@@ -92,7 +96,7 @@ fn candidates<'a>(
             // The addresses of one endpoint are interchangeable; everybody takes the first.
             let address = endpoint.addresses.first().and_then(|text| text.parse::<IpAddr>().ok());
             let Some(address) = address else { continue };
-            let candidate = || Candidate { endpoint, weight, standing };
+            let candidate = || Candidate { endpoint, weight, standing, is_terminating };
             let known = candidates.entry(SocketAddr::new(address, port));
             let _ = known
                 .and_modify(|known: &mut Candidate<'_>| {

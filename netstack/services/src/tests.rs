@@ -114,12 +114,13 @@ fn ready_endpoints_serve_and_terminating_ones_drain() {
     let gone = json!({"addresses": ["10.1.0.5"], "conditions": {"ready": false, "serving": false, "terminating": true}});
     let all = compiled(&[web.clone(), slice(json!([ready, said_nothing, unready, leaving, gone]))], &here());
     let hosts = |hosts: &[u8]| -> Vec<String> { hosts.iter().map(|host| format!("10.1.0.{host}")).collect() };
-    assert_eq!(states(&all.pools[0]), (hosts(&[1, 2]), hosts(&[3, 4, 5])));
+    assert_eq!(states(&all.pools[0]), (hosts(&[1, 2]), hosts(&[4, 5])));
+    assert_eq!(of_state(&all.pools[0], State::Standby), hosts(&[3]));
     let table = all.pools[0].table(&maglev::Seed::default()).unwrap();
     assert!(table.iter().all(|backend| backend < 2));
     // Nobody is ready: what still serves is better than nothing.
     let last = compiled(&[web.clone(), slice(json!([unready, leaving, gone]))], &here());
-    assert_eq!(states(&last.pools[0]), (hosts(&[4]), hosts(&[3, 5])));
+    assert_eq!(states(&last.pools[0]), (hosts(&[4]), hosts(&[5])));
     // Of two slices that have it the better one counts, whichever comes first.
     let mut other = slice(json!([leaving]));
     other["metadata"]["name"] = json!("web-2");
@@ -128,6 +129,15 @@ fn ready_endpoints_serve_and_terminating_ones_drain() {
             [slice(json!([{"addresses": ["10.1.0.4"], "conditions": {"ready": false}}])), other.clone()];
         let all = compiled(&[web.clone(), both[order[0]].clone(), both[order[1]].clone()], &here());
         assert_eq!(states(&all.pools[0]), (hosts(&[4]), vec![]));
+    }
+    // Of UDP nobody waits for an answer of who does not serve; QUIC has connections.
+    for (annotations, kept) in [(json!({}), 1), (json!({"fairlead.dev/quic-server-id-bytes": "2"}), 3)] {
+        let mut dns = service(json!({"ports": [{"port": 53, "protocol": "UDP"}]}));
+        dns["metadata"]["annotations"] = annotations;
+        let mut endpoints = slice(json!([ready, unready, leaving, gone]));
+        endpoints["ports"] = json!([{"port": 53, "protocol": "UDP"}]);
+        let all = compiled(&[dns, endpoints], &here());
+        assert_eq!((states(&all.pools[0]).0, all.pools[0].backends.len()), (hosts(&[1]), 1 + kept));
     }
     let none = compiled(&[web, slice(json!([unready, gone]))], &here());
     assert_eq!(none.pools[0].table(&maglev::Seed::default()), Err(maglev::Error::NoBackend));

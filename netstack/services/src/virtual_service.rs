@@ -175,9 +175,9 @@ impl Backend {
 pub enum State {
     /// It does.
     Active,
-    /// It serves, and hints want others for us: it keeps the flows that it has as long as it is there.
+    /// It is not ready, or hints want others for us: it keeps the flows that it has as long as it is there.
     Standby,
-    /// It is going away or not ready, and keeps the flows that it has for a while.
+    /// It is going away, and keeps the flows that it has for a while.
     Draining,
 }
 

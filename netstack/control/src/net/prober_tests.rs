@@ -39,7 +39,7 @@ struct World {
 impl World {
     fn new(backends: &[SocketAddr], check: Check) -> Self {
         let mut monitor = Monitor::new(3);
-        let backends = backends.iter().map(|backend| (*backend, false)).collect();
+        let backends = backends.iter().map(|backend| (*backend, services::State::Active)).collect();
         monitor.set_target(Target { pool: key(), check, backends }, 0);
         let mut host = Client::new(None, &[], "10.0.0.1");
         host.take_all_addresses("2001:db8::1");

@@ -106,10 +106,10 @@ fn table(pool: &Pool) -> std::result::Result<Table, maglev::Error> {
 }
 
 fn why_no_table(pool: &Pool, error: &maglev::Error) -> String {
-    let is_draining = |backend: &Backend| backend.state == State::Draining;
+    let gets_none = |backend: &Backend| backend.state != State::Active;
     match pool.key.scope {
         Scope::Local if pool.backends.is_empty() => "no endpoint is on the node that --on-node names".into(),
-        _ if pool.backends.iter().all(is_draining) => "no endpoint is ready".into(),
+        _ if pool.backends.iter().all(gets_none) => "no endpoint is ready".into(),
         _ => error.to_string(),
     }
 }
