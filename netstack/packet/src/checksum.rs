@@ -102,7 +102,12 @@ fn sum_bytes(bytes: &[u8]) -> u64 {
 #[inline(always)]
 pub fn fold(sum: u64) -> u16 {
     // The high half becomes both halves' sum with its carry.
-    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    fold_word((sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32)
+}
+
+/// The same of a sum of 32 bits, whose carries have been added to it.
+#[inline(always)]
+pub fn fold_word(sum: u32) -> u16 {
     (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 

@@ -4,7 +4,7 @@
 use core::net::{IpAddr, SocketAddr};
 
 use flow::{Key, Observed, V4, V6};
-use packet::checksum::fold;
+use packet::checksum::fold_word;
 use packet::protocol;
 
 use crate::tuple::Tuple;
@@ -258,31 +258,38 @@ fn word(bytes: [u8; 4]) -> u32 {
     u32::from_ne_bytes(bytes)
 }
 
-/// RFC 1624, equation 3, on words of 32 bits, which the sum in the end is folded from; in the machine's byte order, as the
-/// sum does not depend on it (RFC 1071 §2).
+/// RFC 1624, equation 3, as a ones' complement sum of words of 32 bits, which that of 16 is folded from in the end; in the
+/// machine's byte order, as the sum does not depend on it (RFC 1071 §2).
 #[derive(Clone, Copy, Default)]
-struct Change(u64);
+struct Change(u32);
 
 impl Change {
     #[inline(always)]
+    fn and(self, word: u32) -> Self {
+        let (sum, carry) = self.0.overflowing_add(word);
+        Self(sum.wrapping_add(carry.into()))
+    }
+
+    #[inline(always)]
     fn word(self, old: u32, new: u32) -> Self {
-        Self(self.0 + u64::from(!old) + u64::from(new))
+        self.and(!old).and(new)
     }
 
     #[inline(always)]
     fn ports(self, old: u16, new: u16) -> Self {
-        Self(self.0 + u64::from(!old.to_be()) + u64::from(new.to_be()))
+        self.and(u32::from(!old.to_be()) + u32::from(new.to_be()))
     }
 
     #[inline(always)]
     fn address(self, old: &[u8; 16], new: &[u8; 16]) -> Self {
         let words = old.as_chunks::<4>().0.iter().zip(new.as_chunks::<4>().0);
-        words.fold(self, |change, (old, new)| change.word(word(*old), word(*new)))
+        let sum: u64 = words.map(|(old, new)| u64::from(!word(*old)) + u64::from(word(*new))).sum();
+        self.and(sum as u32).and((sum >> 32) as u32)
     }
 
     #[inline(always)]
     fn apply(self, checksum: [u8; 2]) -> [u8; 2] {
-        (!fold(self.0 + u64::from(!u16::from_ne_bytes(checksum)))).to_ne_bytes()
+        (!fold_word(self.and(u32::from(!u16::from_ne_bytes(checksum))).0)).to_ne_bytes()
     }
 }
 
