@@ -51,7 +51,7 @@ pub enum NoEntry {
 /// An outer IP header before nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Header {
-    /// With the sum of what is after its first eight bytes, of which all packets have the same.
+    /// With the sum, in the machine's byte order, of what is after its first eight bytes, of which all packets have the same.
     V4(Ipv4, u16),
     V6(Ipv6),
 }
@@ -70,8 +70,8 @@ impl Tunnel {
         let header = match outer {
             Outer::V4(source, destination) => {
                 let header = Ipv4::new(0, source, destination, 0);
-                let sum = !packet::checksum::of(&header.as_bytes()[START_BYTES..]).get();
-                Header::V4(header, sum)
+                let sum = packet::checksum::of(&header.as_bytes()[START_BYTES..]);
+                Header::V4(header, !u16::from_ne_bytes(sum.to_bytes()))
             }
             Outer::V6(source, destination) => Header::V6(Ipv6::new(0, source, destination, 0)),
         };
@@ -187,7 +187,7 @@ fn complete_ipv4(
         | u64::from(flags);
     let start = start.to_be_bytes();
     let rest = u16::from_ne_bytes([0, protocol]);
-    let sum = fold(u64::from_ne_bytes(start) + u64::from(rest) + u64::from(sum.to_be()));
+    let sum = fold(u64::from_ne_bytes(start) + u64::from(rest) + u64::from(sum));
     if let Some(place) = header.as_mut_bytes().first_chunk_mut() {
         *place = start;
     }

@@ -86,31 +86,37 @@ pub(super) fn encapsulate(
         let Verdict::Encapsulate(tunnel) = verdict else { break };
         count += 1;
         let refused = if has_policies { ipsec_policy::refuse_wrapped(cx, packet) } else { None };
-        *next = match refused.map_or_else(|| enter(cx.services, packet, tunnel), Err) {
-            Ok(next) => next,
-            Err(reason) => refuse(packet, reason),
+        *next = match refused {
+            Some(reason) => refuse(packet, reason),
+            None => enter(cx.services, packet, tunnel),
         };
     }
     count
 }
 
-/// Puts a packet into the tunnel to its backend. The outer packet is this node's own. An error is why it is dropped.
+/// Puts a packet into the tunnel to its backend. The outer packet is this node's own.
 #[inline(always)]
-fn enter(services: &Snapshot, packet: &mut Buf, to: &Encapsulation) -> Result<Node, DropReason> {
-    let tunnel = to.tunnel(services).ok_or(DropReason::ServiceNoTunnelAddress)?;
+fn enter(services: &Snapshot, packet: &mut Buf, to: &Encapsulation) -> Node {
+    let Some(tunnel) = to.tunnel(services) else { return refuse(packet, DropReason::ServiceNoTunnelAddress) };
     let (inner_bytes, overhead_bytes) = (packet.total_len(), tunnel.overhead_bytes());
-    let bytes = packet.push_front(overhead_bytes).map_err(|_| DropReason::NoHeadroom)?;
+    let Ok(bytes) = packet.push_front(overhead_bytes) else { return refuse(packet, DropReason::NoHeadroom) };
     if let Err(why) = tunnel.put(bytes, inner_bytes, to.hash) {
         let _ = packet.pull_front(overhead_bytes);
-        return Err(match why {
-            NoEntry::Expired => DropReason::Ip4TtlExpired,
-            NoEntry::Malformed => DropReason::ServiceTooLong,
-        });
+        return refuse_entry(packet, why);
     }
     let meta = packet.meta_mut();
     meta.flags.insert(Flags::ORIGINATED | Flags::TUNNELLED);
     meta.opaque[1] = overhead_bytes as u64;
-    Ok(if tunnel.is_ipv6() { Node::Ip6Lookup } else { Node::Ip4Lookup })
+    if tunnel.is_ipv6() { Node::Ip6Lookup } else { Node::Ip4Lookup }
+}
+
+#[cold]
+fn refuse_entry(packet: &mut Buf, why: NoEntry) -> Node {
+    let reason = match why {
+        NoEntry::Expired => DropReason::Ip4TtlExpired,
+        NoEntry::Malformed => DropReason::ServiceTooLong,
+    };
+    refuse(packet, reason)
 }
 
 /// Drops a packet that enters no tunnel. Who has sent one that expires is told, by whichever family it is of.
