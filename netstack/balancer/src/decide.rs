@@ -64,8 +64,8 @@ pub(crate) enum Action {
     Translate(Tuple),
     /// It is an ICMP error about a packet of this flow, before translation.
     TranslateError(Tuple),
-    /// Bring it to this backend, by its number, as it is.
-    Bring(u32, Backend),
+    /// Bring it to this backend, as it is.
+    Bring(Backend),
     /// Its packet's first fragment has not come.
     Hold,
     /// Drop it.
@@ -173,7 +173,7 @@ impl Context<'_> {
         }
         let backend = self.snapshot.backend(binding)?;
         let action = match peer {
-            None if !translates(backend) => Action::Bring(binding, *backend),
+            None if !translates(backend) => Action::Bring(*backend),
             None => translate(tuple.with_destination(backend.address)),
             // The source is another one too; the answer's key tells.
             Some(peer) if !side.keeps_source() => {
@@ -267,7 +267,7 @@ impl Context<'_> {
         let Some((number, backend)) = chosen else { return Action::Drop(Reason::NoBackend).into() };
         let observed = view.observed();
         let (action, flow) = if !translates(backend) {
-            (Action::Bring(number, *backend), flows.insert(key, observed, number, self.now_ns).ok())
+            (Action::Bring(*backend), flows.insert(key, observed, number, self.now_ns).ok())
         } else if let Some(to) = tuple.with_destination(backend.address) {
             let is_masqueraded = || self.snapshot.masquerades(frontend, tuple.source().ip());
             if backend.forwarding == Forwarding::FullNat || is_hairpin(&tuple, backend) || is_masqueraded() {
@@ -447,7 +447,7 @@ impl Context<'_> {
             if let Some(backend) =
                 self.snapshot.backend(side.binding()).filter(|backend| !translates(backend))
             {
-                return Action::Bring(side.binding(), *backend);
+                return Action::Bring(*backend);
             }
         }
         // Nobody remembers: the services' tables know whose answer it was, or to whom the packet went.
@@ -455,7 +455,7 @@ impl Context<'_> {
         let service = frontend.and_then(|frontend| self.snapshot.services.get(frontend.service));
         let number = service.and_then(|service| self.snapshot.choose(service, &asks));
         match number.and_then(|number| Some((number, self.snapshot.backend(number)?))) {
-            Some((number, backend)) if !translates(backend) => Action::Bring(number, *backend),
+            Some((_, backend)) if !translates(backend) => Action::Bring(*backend),
             Some((_, backend)) => match asks.with_destination(backend.address) {
                 Some(to) => Action::TranslateError(to.reversed()),
                 None => Action::NotOurs,

@@ -176,12 +176,12 @@ impl Lanes {
                 Kind::V4 => {
                     let lanes = lanes4.get(range).unwrap_or_default();
                     let left = Left { plans: plans4, deferred, kind, count: left };
-                    swift_run(context, flows4, (packets, verdicts), lanes, left, (numbers, observer))
+                    swift_family(context, flows4, (packets, verdicts), lanes, left, (numbers, observer))
                 }
                 Kind::V6 => {
                     let lanes = lanes6.get(range).unwrap_or_default();
                     let left = Left { plans: plans6, deferred, kind, count: left };
-                    swift_run(context, flows6, (packets, verdicts), lanes, left, (numbers, observer))
+                    swift_family(context, flows6, (packets, verdicts), lanes, left, (numbers, observer))
                 }
                 Kind::Other => {
                     let places = deferred.iter_mut().skip(left);
@@ -265,8 +265,24 @@ struct Left<'a, K> {
 
 /// The second pass over packets of one family, the first of which is the one with this number in the vector, of which the first is
 /// the observer's of that number. Returns how many are left in all.
+#[inline(always)]
+fn swift_family<K: Family, O: Observer>(
+    context: &Context<'_>,
+    flows: &mut FlowTable<K>,
+    given: (&mut [&mut [u8]], &mut [Verdict]),
+    lanes: &[Lane<K>],
+    left: Left<'_, K>,
+    observer: ((usize, usize), &mut O),
+) -> usize {
+    match flows.keeps_beside() {
+        false => swift_run::<_, _, false>(context, flows, given, lanes, left, observer),
+        true => swift_run::<_, _, true>(context, flows, given, lanes, left, observer),
+    }
+}
+
+/// The same of a table that keeps something beside its entries, or none.
 #[inline(never)]
-fn swift_run<K: Family, O: Observer>(
+fn swift_run<K: Family, O: Observer, const BESIDE: bool>(
     context: &Context<'_>,
     flows: &mut FlowTable<K>,
     (packets, verdicts): (&mut [&mut [u8]], &mut [Verdict]),
@@ -275,17 +291,16 @@ fn swift_run<K: Family, O: Observer>(
     ((index, first), observer): ((usize, usize), &mut O),
 ) -> usize {
     let Left { plans, deferred, kind, mut count } = left;
-    let keeps_beside = flows.keeps_beside();
     let (before, begun) = (index, count);
     let columns = packets.iter_mut().zip(verdicts).zip(lanes);
-    for (((packet, verdict), lane), index) in columns.zip(index..) {
-        let observer = (first + index, &mut *observer);
-        let tables = (&mut *flows, keeps_beside);
-        let done = swift(context, tables, (packet, verdict), (lane, (&mut *plans, count)), observer);
+    for (((packet, verdict), lane), number) in columns.zip(first + index..) {
+        let plans = (&mut *plans, count);
+        let done =
+            swift::<_, _, BESIDE>(context, flows, (packet, verdict), (lane, plans), (number, observer));
         if let Err(next) = done
             && let Some(place) = deferred.get_mut(count)
         {
-            *place = Deferred { index, kind, next };
+            *place = Deferred { index: number - first, kind, next };
             count += 1;
         }
     }
@@ -297,14 +312,14 @@ fn swift_run<K: Family, O: Observer>(
 
 /// The second pass: gives the packet its verdict, or says what is left to do.
 #[inline(always)]
-fn swift<K: Family, O: Observer>(
+fn swift<K: Family, O: Observer, const BESIDE: bool>(
     context: &Context<'_>,
-    (flows, keeps_beside): (&mut FlowTable<K>, bool),
-    (packet, verdict): (&mut [u8], &mut Verdict),
+    flows: &mut FlowTable<K>,
+    (packet, verdict): (&mut &mut [u8], &mut Verdict),
     (lane, (plans, place)): (&Lane<K>, (&mut [Plan<K>], usize)),
     (index, observer): (usize, &mut O),
 ) -> Result<(), Next> {
-    if keeps_beside
+    if BESIDE
         && flows.follows_windows(lane.observed)
         && let Some(slot) = flows.find_at(&lane.home)
         && !in_window(flows, slot, packet, K::TRANSPORT_OFFSET)
@@ -313,13 +328,13 @@ fn swift<K: Family, O: Observer>(
         return Ok(());
     }
     let Some(mut found) = flows.find_mut(&lane.home) else {
-        return Err(miss(context, &lane.home.key(), plans.get_mut(place)));
+        return Err(miss(context, lane, plans.get_mut(place)));
     };
-    let ((binding, kept), is_answer, slot) = (found.kept(), found.is_answer(), found.slot());
+    let ((binding, kept), is_answer) = (found.kept(), found.is_answer());
     let is_bound = binding != NOBODY;
     let needs_peer = is_bound && (is_answer || !found.side().keeps_source());
     if needs_peer || !observer.knows(kept) {
-        let Some(peer) = found.side().peer() else { return Err(Next::Decide) };
+        let (slot, Some(peer)) = (found.slot(), found.side().peer()) else { return Err(Next::Decide) };
         flows.prefetch_slot(peer);
         return Err(Next::ByPeer(slot));
     }
@@ -327,15 +342,16 @@ fn swift<K: Family, O: Observer>(
         true => Some(context.snapshot.backend(binding).ok_or(Next::Decide)?),
         false => None,
     };
+    let is_usual = found.follow_usual(lane.observed, context.now_ns);
+    let slot = found.slot();
     // A flow that leads nowhere from here is followed once more in the third pass, which changes nothing.
-    if !found.follow_usual(lane.observed, context.now_ns)
-        || !send((lane, binding), backend, (packet, verdict))
-    {
+    if !is_usual || !send(lane, backend, (packet, verdict)) {
         return Err(Next::Decide);
     }
-    let tally = if keeps_beside { flows.tally_mut(slot) } else { None };
-    let backend = is_bound.then_some(binding);
-    let observed = lane.observed;
+    let (observed, backend) = (lane.observed, backend.map(|backend| backend.number));
+    let tally = if BESIDE { flows.tally_mut(slot) } else { None };
+    // Those of flows to backends have been left to the third pass.
+    let is_answer = is_answer && backend.is_none();
     observer.passed(Passed { index, observed, backend, is_answer, is_new: false, tally });
     Ok(())
 }
@@ -402,7 +418,7 @@ fn later<K: Family, O: Observer>(
 /// family's.
 #[inline(always)]
 fn send<K: Family>(
-    (lane, number): (&Lane<K>, u32),
+    lane: &Lane<K>,
     backend: Option<&Backend>,
     (packet, verdict): (&mut [u8], &mut Verdict),
 ) -> bool {
@@ -415,7 +431,7 @@ fn send<K: Family>(
             }
             *verdict = Verdict::Route;
         }
-        Some(backend) => bring(lane.home.hash(), (number, backend), verdict),
+        Some(backend) => bring(lane.home.hash(), backend, verdict),
     }
     true
 }
@@ -594,9 +610,9 @@ fn carry_out(packet: &mut [u8], (view, hash): (&View, u64), action: &Action) -> 
         Action::Local => Verdict::Local,
         Action::Hold => Verdict::Hold,
         Action::Drop(reason) => Verdict::Drop(*reason),
-        Action::Bring(number, backend) => {
+        Action::Bring(backend) => {
             let mut verdict = Verdict::NotOurs;
-            bring(hash, (*number, backend), &mut verdict);
+            bring(hash, backend, &mut verdict);
             verdict
         }
         Action::Translate(to) => routed(translate(packet, view, to)),
@@ -611,10 +627,10 @@ fn routed(translated: Result<(), Untranslated>) -> Verdict {
 
 /// Each way writes its own verdict, as [`send`] does.
 #[inline(always)]
-fn bring(hash: u64, (number, backend): (u32, &Backend), verdict: &mut Verdict) {
+fn bring(hash: u64, backend: &Backend, verdict: &mut Verdict) {
     match (backend.forwarding, backend.address) {
         (Forwarding::Gue | Forwarding::Ipip, _) => {
-            *verdict = Verdict::Encapsulate(Encapsulation { backend: number, hash });
+            *verdict = Verdict::Encapsulate(Encapsulation { backend: backend.number, hash });
         }
         (_, SocketAddr::V4(address)) => *verdict = Verdict::SendTo(IpAddr::V4(*address.ip())),
         (_, SocketAddr::V6(address)) => *verdict = Verdict::SendTo(IpAddr::V6(*address.ip())),

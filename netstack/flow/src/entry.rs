@@ -52,12 +52,17 @@ impl<K: Key> Entry<K> {
         now: u32,
         timeouts: &TimeoutTicks,
     ) -> bool {
-        let waits = || self.state.is_unproven() && !is_answer && self.link.has_answers();
-        let is_usual = (self.state.goes_on(observed) || waits()) && !self.has_expired(now);
-        if is_usual {
-            self.expires = now.wrapping_add(timeouts.of(self.state));
+        if !self.state.goes_on(observed) && (is_answer || !self.waits()) || self.has_expired(now) {
+            return false;
         }
-        is_usual
+        self.expires = now.wrapping_add(timeouts.of(self.state));
+        true
+    }
+
+    /// True if answers are to come, and none has proved anything yet.
+    #[inline(never)]
+    fn waits(&self) -> bool {
+        self.state.is_unproven() && self.link.has_answers()
     }
 
     /// True if nothing has come for too long. Ticks wrap around.
@@ -108,19 +113,20 @@ impl<K: Key> Line<K> {
     pub(crate) fn way_of(&self, sought: &Home<K>) -> Option<usize> {
         let ways = self.ways().iter().zip(0..);
         let (way, has_key) = ways.fold((0, false), |(found, has_key), (entry, way)| {
-            let is = entry.key.is(&sought.key);
+            let is = entry.key.has_ends_of(&sought.key);
             (if is { way } else { found }, has_key | is)
         });
         if !has_key {
             return None;
         }
-        match self.ways().get(way)?.seen_by(sought).is_theirs() {
+        let entry = self.ways().get(way)?;
+        match entry.seen_by(sought).is_theirs() && entry.key.has_protocol_of(&sought.key) {
             true => Some(way),
             false => self.way_beside(sought),
         }
     }
 
-    /// The same where there is an entry of the opposite direction alone, or a free one that has the key.
+    /// The same where there is an entry of the opposite direction alone, a free one that has the key, or one of another protocol.
     #[cold]
     fn way_beside(&self, sought: &Home<K>) -> Option<usize> {
         let is_theirs = |entry: &Entry<K>| entry.key.is(&sought.key) && entry.seen_by(sought).is_theirs();

@@ -31,7 +31,16 @@ pub trait Key: Copy + Eq + Default + core::fmt::Debug + sealed::Sealed {
     fn hash(&self, secret: [u64; 2]) -> u64;
     /// True if the keys are equal, found out in few steps.
     #[doc(hidden)]
-    fn is(&self, other: &Self) -> bool;
+    #[inline(always)]
+    fn is(&self, other: &Self) -> bool {
+        self.has_ends_of(other) & self.has_protocol_of(other)
+    }
+    /// True if their addresses and ports are equal.
+    #[doc(hidden)]
+    fn has_ends_of(&self, other: &Self) -> bool;
+    /// True if their protocols are equal.
+    #[doc(hidden)]
+    fn has_protocol_of(&self, other: &Self) -> bool;
     /// The key of answers that come from where this one's packets go to.
     #[must_use]
     fn reversed(&self) -> Self;
@@ -93,10 +102,13 @@ impl Key for V4 {
     }
 
     #[inline(always)]
-    fn is(&self, other: &Self) -> bool {
-        let tails = tail(self.source_port, self.destination_port, self.protocol)
-            ^ tail(other.source_port, other.destination_port, other.protocol);
-        (self.addresses() ^ other.addresses()) | tails == 0
+    fn has_ends_of(&self, other: &Self) -> bool {
+        (self.addresses() ^ other.addresses()) | u64::from(self.ports() ^ other.ports()) == 0
+    }
+
+    #[inline(always)]
+    fn has_protocol_of(&self, other: &Self) -> bool {
+        self.protocol == other.protocol
     }
 
     #[inline(always)]
@@ -166,12 +178,16 @@ impl Key for V6 {
     }
 
     #[inline(always)]
-    fn is(&self, other: &Self) -> bool {
+    fn has_ends_of(&self, other: &Self) -> bool {
         let addresses = (u128::from_ne_bytes(self.source) ^ u128::from_ne_bytes(other.source))
             | (u128::from_ne_bytes(self.destination) ^ u128::from_ne_bytes(other.destination));
-        let tails = tail(self.source_port, self.destination_port, self.protocol)
-            ^ tail(other.source_port, other.destination_port, other.protocol);
-        addresses | u128::from(tails) == 0
+        let ports = (self.source_port ^ other.source_port) | (self.destination_port ^ other.destination_port);
+        addresses | u128::from(ports) == 0
+    }
+
+    #[inline(always)]
+    fn has_protocol_of(&self, other: &Self) -> bool {
+        self.protocol == other.protocol
     }
 
     #[inline(always)]

@@ -188,6 +188,7 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
+    /// The same of a flow that does not live in its home line.
     #[inline(never)]
     fn find_beyond(&mut self, home: &Home<K>) -> Option<Found<'_, K>> {
         self.found(self.find(home)?, home)
@@ -227,7 +228,7 @@ impl<K: Key> FlowTable<K> {
     }
 
     /// Asks for the line that a search of `key` will look at first.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch(&self, key: &K) -> Home<K> {
         let home = self.home(key);
         if let Some(line) = self.lines.get(self.line(&home)) {

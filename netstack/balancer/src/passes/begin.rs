@@ -8,9 +8,11 @@ use crate::balancer::{Decided, Observer, Passed, Verdict};
 use crate::decide::{Context, Family, Keeps, Plan, Reason, translates};
 use crate::snapshot::{Backend, NOBODY};
 
-/// What is left to do for a packet whose flow is not there.
-#[inline(always)]
-pub(super) fn miss<K: Family>(context: &Context<'_>, key: &K, plan: Option<&mut Plan<K>>) -> Next {
+/// What is left to do for a packet whose flow is not there. Apart, so that the way of established flows has registers for all that
+/// it needs.
+#[inline(never)]
+pub(super) fn miss<K: Family>(context: &Context<'_>, lane: &Lane<K>, plan: Option<&mut Plan<K>>) -> Next {
+    let key = &lane.home.key();
     let next = match context.snapshot.frontend(key.destination(), key.protocol()) {
         Some(frontend) => context.pick(frontend, key).map(Next::Choose),
         None => plan.and_then(|plan| context.plan_for_nobody(key, plan)).map(|()| Next::Begin),
@@ -19,7 +21,7 @@ pub(super) fn miss<K: Family>(context: &Context<'_>, key: &K, plan: Option<&mut 
 }
 
 /// Looks up the backends of flows that begin, their services' tables having come; the first of `lanes` is of this number.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn choose<K: Family>(
     context: &Context<'_>,
     flows: &FlowTable<K>,
@@ -69,15 +71,13 @@ pub(super) fn begin<K: Family, O: Observer>(
             observer.passed(Passed { index, observed, backend, is_answer: false, is_new: true, tally: None });
             Some(slot)
         }
-        None => {
-            match begin_judged(flows, (lane, plan.number, backend), newcomer.as_ref(), (index, observer))? {
-                Ok(slot) => slot,
-                Err(refused) => {
-                    *verdict = Verdict::Drop(refused);
-                    return Some(());
-                }
+        None => match begin_judged(flows, (lane, backend), newcomer.as_ref(), (index, observer))? {
+            Ok(slot) => slot,
+            Err(refused) => {
+                *verdict = Verdict::Drop(refused);
+                return Some(());
             }
-        }
+        },
     };
     if let Some(slot) = slot
         && flows.follows_windows(lane.observed)
@@ -85,7 +85,7 @@ pub(super) fn begin<K: Family, O: Observer>(
         let _ = in_window(flows, slot, packet, K::TRANSPORT_OFFSET);
     }
     // What is planned leads to the same family.
-    let _ = send((lane, plan.number), backend, (packet, verdict));
+    let _ = send(lane, backend, (packet, verdict));
     Some(())
 }
 
@@ -94,7 +94,7 @@ pub(super) fn begin<K: Family, O: Observer>(
 #[inline(never)]
 fn begin_judged<K: Family, O: Observer>(
     flows: &mut FlowTable<K>,
-    (lane, number, backend): (&Lane<K>, u32, Option<&Backend>),
+    (lane, backend): (&Lane<K>, Option<&Backend>),
     newcomer: Option<&Newcomer<'_, K>>,
     (index, observer): (usize, &mut O),
 ) -> Option<Result<Option<Slot>, Reason>> {
@@ -119,7 +119,7 @@ fn begin_judged<K: Family, O: Observer>(
         index,
         view: &view,
         translated: translated.as_ref(),
-        backend: backend.map(|_| number),
+        backend: backend.map(|backend| backend.number),
         is_answer: false,
         is_new: true,
         verdict: room.as_ref().map(|_| &mut kept),
