@@ -250,10 +250,14 @@ impl Objects {
         if is_elsewhere {
             self.see_again();
         }
-        if !self.waiting.any() && self.publishing.is_none() {
-            self.published_generation = self.generation;
-        }
+        self.note_published(self.published_generation);
         changes
+    }
+
+    /// Notes that workers were given a generation. What came after it without a change for them is in force with it.
+    fn note_published(&mut self, generation: u64) {
+        let is_last = !self.waiting.any() && self.publishing.is_none() && self.next_policy.is_none();
+        self.published_generation = if is_last { self.generation } else { generation };
     }
 }
 
@@ -313,7 +317,7 @@ impl Node {
             }
             self.objects.policy_since = self.police(classifier);
         }
-        self.objects.published_generation = made.generation;
+        self.objects.note_published(made.generation);
     }
 
     /// Moves addresses from where the policy in force has them to where the next one does, and puts that in force in between;
@@ -333,15 +337,16 @@ impl Node {
         if moved == Err(OutOfMemory) {
             log::error!(target: "resources", "no memory for the addresses of policy: what is in force stays");
             objects.compiler = None;
-            objects.published_generation =
-                objects.next_policy.take().map_or(objects.published_generation, |next| next.1);
+            if let Some((_, generation)) = objects.next_policy.take() {
+                objects.note_published(generation);
+            }
             return;
         }
         compiler.retire(shared.advance());
         if !compiler.has_to_enter()
             && let Some((classifier, generation)) = objects.next_policy.take()
         {
-            objects.published_generation = generation;
+            objects.note_published(generation);
             self.objects.policy_since = self.police(Some(classifier));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::tests::Api;
 use crate::testing::Machine;
+use alloc::sync::Arc;
 use serde_json::{Value, json};
 
 const LINES: &str = "Content-Type: application/x-ndjson\r\n";
@@ -89,6 +90,28 @@ fn an_answer_waits_until_the_objects_are_in_force() {
         api.ask("DELETE", "/v1/resources?api_version=v1&kind=Service&name=s&wait_seconds=1", "").json();
     assert_eq!((&done["generation"], &done["in_force"]), (&json!(6), &json!(true)));
     assert_eq!(api.ask("DELETE", "/v1/resources?wait_seconds=0", "").status, 400);
+}
+
+#[test]
+fn what_changes_nothing_for_workers_is_in_force_with_what_was_before_it() {
+    let mut api = Api::new();
+    let mut first = service("s", "10.96.0.1");
+    // Each has a table, which takes a turn.
+    first["spec"]["ports"] = (1..20).map(|port| json!({"name": format!("p{port}"), "port": port})).collect();
+    let mut noted = first.clone();
+    noted["metadata"]["annotations"] = json!({"note": "of no matter"});
+    // The second is taken while tables are made for the first.
+    for (value, generation) in [(first, 1), (noted, 2)] {
+        let edit = resources::Edit::Apply(vec![Arc::new(resources::Object::read(value).unwrap())]);
+        let pending = api.node.objects.begin(edit, false).unwrap();
+        while pending.borrow().is_none() {
+            assert!(api.node.advance_objects());
+        }
+        let objects = &api.node.objects;
+        assert_eq!((objects.generation(), objects.published_generation()), (generation, 0));
+    }
+    while api.node.advance_objects() {}
+    assert_eq!(api.get("/v1/resources/status")["in_force"], 2);
 }
 
 #[test]
