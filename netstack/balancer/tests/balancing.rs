@@ -13,7 +13,7 @@ use services::{Objects, Site, compile};
 const MS: u64 = 1_000_000;
 const VIP: [u8; 4] = [10, 96, 0, 10];
 
-/// A service on the VIP over backends 10.1.0.x.
+/// A service on the VIP over backends 10.1.0.x, at another port where that can be.
 fn snapshot(builder: &mut Builder, spec: &Value, forwarding: &str, backends: &[u8]) -> Snapshot {
     let mut service = json!({
         "apiVersion": "v1", "kind": "Service",
@@ -31,7 +31,7 @@ fn snapshot(builder: &mut Builder, spec: &Value, forwarding: &str, backends: &[u
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": "web", "labels": {"kubernetes.io/service-name": "web"}},
-        "ports": [{"port": 8080}], "endpoints": endpoints,
+        "ports": [{"port": if forwarding.ends_with("nat") { 8080 } else { 80 }}], "endpoints": endpoints,
     });
     let mut objects = Objects::default();
     objects.add(0, &service).unwrap();

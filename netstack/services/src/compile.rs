@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use config::HealthCheck;
+use config::{HealthCheck, member};
 use ipnet::IpNet;
 use maglev::TableSize;
 use pace::Pace;
@@ -20,7 +20,9 @@ use crate::object::{
     SessionAffinity, TrafficPolicy,
 };
 use crate::objects::{Fault, Objects, Source};
-use crate::virtual_service::{Affinity, Compiled, Exposure, Frontend, Pool, PoolKey, Protocol, Scope, Site};
+use crate::virtual_service::{
+    Affinity, Compiled, Exposure, Forwarding, Frontend, Pool, PoolKey, Protocol, Scope, Site,
+};
 
 /// `timeoutSeconds` where there is none: three hours.
 const DEFAULT_TIMEOUT_SECONDS: u32 = 10_800;
@@ -68,12 +70,18 @@ pub async fn compile_paced(objects: &Objects, site: &Site, pace: &Pace) -> Resul
             continue;
         }
         let slices = slices.get(&key).map(Vec::as_slice).unwrap_or_default();
-        let first = compiled.frontends.len();
+        let (first, first_pool) = (compiled.frontends.len(), compiled.pools.len());
         let endpoints: usize = slices.iter().map(|slice| slice.endpoints.as_ref().map_or(0, Vec::len)).sum();
         let ports = service.spec.ports.as_ref().map_or(0, Vec::len);
         pace.spend(1 + (ports * endpoints / ENDPOINTS_PER_UNIT) as u64).await;
         let health_check = annotation::health_check(&service.metadata, &site.health_check);
         Compiler { service, slices, site, compiled: &mut compiled, health_check }.compile();
+        if let Some((port, other)) = compiled.pools[first_pool..].iter().find_map(ports_apart) {
+            let message = format!(
+                "leaves ports as they are, and the service's port {port} has endpoints at port {other}"
+            );
+            faults.push(source.fault(&member("/metadata/annotations", annotation::FORWARDING), message));
+        }
         for frontend in &compiled.frontends[first..] {
             let protocol = compiled.pools[frontend.pool].key.protocol;
             let claim = (frontend.address, frontend.port, protocol);
@@ -199,6 +207,13 @@ impl Compiler<'_> {
         self.compiled.pools.push(pool);
         self.compiled.pools.len() - 1
     }
+}
+
+/// The port of a pool, and one of its backends' that packets cannot get to.
+fn ports_apart(pool: &Pool) -> Option<(u16, u16)> {
+    let translates = matches!(pool.forwarding, Forwarding::Nat | Forwarding::FullNat);
+    let mut ports = pool.backends.iter().map(|backend| backend.address.port());
+    ports.find(|port| !translates && *port != pool.key.port).map(|port| (pool.key.port, port))
 }
 
 fn scope(policy: Option<TrafficPolicy>) -> Scope {

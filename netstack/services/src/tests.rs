@@ -378,6 +378,28 @@ fn annotations_say_table_size_and_forwarding() {
 }
 
 #[test]
+fn who_answers_clients_itself_has_the_services_port() {
+    for (forwarding, is_possible) in
+        [("nat", true), ("full-nat", true), ("direct", false), ("ipip", false), ("gue", false)]
+    {
+        let mut web = service(json!({"ports": [{"port": 80, "targetPort": 8080}]}));
+        web["metadata"]["annotations"] = json!({"fairlead.dev/forwarding": forwarding});
+        for (port, is_possible) in [(80, true), (8080, is_possible)] {
+            let mut endpoints = slice(json!([{"addresses": ["10.1.0.1"]}]));
+            endpoints["ports"] = json!([{"port": port}]);
+            let mut objects = Objects::default();
+            objects.add(0, &web).unwrap();
+            objects.add(1, &endpoints).unwrap();
+            let places = compile(&objects, &here()).err().map(|faults| {
+                faults.iter().map(|fault| (fault.document, fault.problem.pointer.clone())).collect::<Vec<_>>()
+            });
+            let annotation = (0, "/metadata/annotations/fairlead.dev~1forwarding".into());
+            assert_eq!(places, (!is_possible).then(|| vec![annotation]), "{forwarding} to {port}");
+        }
+    }
+}
+
+#[test]
 fn annotations_say_how_backends_are_checked_and_the_site_says_the_rest() {
     let mut web = service(json!({"ports": [{"port": 80}], "ipFamilies": ["IPv4"]}));
     let mut site = here();
