@@ -142,8 +142,12 @@ impl Builder {
             share_owners(&mut snapshot);
         }
         let mut frontends: Vec<&services::Frontend> = compiled.frontends.iter().collect();
-        // Answers that no flow is known of are tried with them in this order.
-        frontends.sort_by_key(|frontend| core::cmp::Reverse(frontend.exposure));
+        // Answers that no flow is known of are tried with them in this order. What asked an address of this node came here, and
+        // its flow is known unless the table was full.
+        let is_own = |address: IpAddr| snapshot.own.contains(&address);
+        frontends.sort_by_key(|frontend| {
+            (frontend.address.is_none_or(is_own), core::cmp::Reverse(frontend.exposure))
+        });
         for frontend in frontends {
             let Some(pool) = compiled.pools.get(frontend.pool) else { continue };
             let is_ours = |address: &&IpAddr| address.is_ipv4() == (pool.key.family == IpFamily::V4);

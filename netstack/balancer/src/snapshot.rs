@@ -307,7 +307,7 @@ impl Snapshot {
 
     /// The flow that a packet answers which has nothing but its addresses and ports: one to a frontend whose table has
     /// the packet's sender for it, or `is_kept` says that its client keeps that. With the backend's number. Of several, what
-    /// outside clients use comes first. What the node itself asked a backend did not go through a service.
+    /// outside clients use comes first, and the node's own addresses last. What the node itself asked a backend did not go through a service.
     pub(crate) fn answered(
         &self,
         tuple: &Tuple,

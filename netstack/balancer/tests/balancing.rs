@@ -695,6 +695,22 @@ fn a_client_keeps_its_backend_until_its_time_is_over() {
     assert!(moved > 50, "{moved} of 200 clients have another backend after their time");
 }
 
+/// Who asked a node port asked the node that has the address, and no other one has to guess.
+#[test]
+fn an_answer_of_another_nodes_flow_is_not_taken_for_one_of_a_node_port_here() {
+    let (mut asked, mut answering, mut builder) = (balancer(), balancer(), builder());
+    let spec = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]});
+    let snapshot = snapshot(&mut builder, &spec, "nat", &[1, 2]);
+    for number in 0..100 {
+        let from = client(number);
+        let backend = backend_of(&mut asked, &snapshot, from, 2);
+        let IpAddr::V4(address) = backend.ip() else { panic!("{backend}") };
+        let mut answer = tcp((address.octets(), backend.port()), from, 18);
+        assert_eq!(one(&mut answering, &snapshot, &mut answer, 0), Verdict::Route);
+        assert_eq!(ends(&answer), (SocketAddr::from((VIP, 80)), SocketAddr::from(from)));
+    }
+}
+
 /// Questions take one node and answers the other, as routes may have it.
 #[test]
 fn a_client_keeps_its_backend_though_another_node_sees_the_answers_alone() {
