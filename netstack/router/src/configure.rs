@@ -8,6 +8,7 @@ use core::net::{IpAddr, Ipv6Addr};
 
 use config::{Config, IpNet, Ipv4Net};
 use dataplane::{Adjacency, Attachment, InterfaceId, MAX_NEXT_HOPS};
+use packet::ipv6::MIN_MTU;
 
 use crate::{
     DhcpLease, Router, Source,
@@ -117,7 +118,8 @@ impl Router {
         let Some(link) = id.and_then(|id| self.links.get_mut(id)) else {
             return log::error!("there is no room for tunnel {}", tunnel.name);
         };
-        let mtu = tunnel.mtu.or(link.settings.as_ref().map(|settings| settings.mtu)).unwrap_or(MIN_IPV6_MTU);
+        // Until more is known, what any IPv6 link carries.
+        let mtu = tunnel.mtu.or(link.settings.as_ref().map(|settings| settings.mtu)).unwrap_or(MIN_MTU);
         link.attachment = attachment;
         link.settings = Some(Settings {
             enabled: tunnel.enabled,
@@ -316,9 +318,6 @@ impl Router {
 fn tunnels(config: &Config) -> impl Iterator<Item = &config::Tunnel> {
     config.ipsec.tunnels.iter().filter(|tunnel| tunnel.route_based)
 }
-
-/// MTU of a tunnel until more is known.
-const MIN_IPV6_MTU: u16 = 1280;
 
 /// Link-local addresses mean something on their own link only, so the route tables do not have them.
 fn is_link_local(network: &IpNet) -> bool {

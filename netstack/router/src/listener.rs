@@ -13,7 +13,7 @@ use core::net::Ipv6Addr;
 use packet::{
     ethernet::{ETHERTYPE_IPV6, Ethernet, multicast_mac_ipv6},
     icmpv6,
-    ipv6::Ipv6,
+    ipv6::{Ipv6, MIN_MTU},
     protocol,
 };
 use zerocopy::{FromBytes, IntoBytes};
@@ -30,7 +30,7 @@ const REPEAT_NS: u64 = 1_000_000_000;
 /// Least time between two answers: a flood of queries that allow no delay is not answered by a flood.
 const ANSWER_INTERVAL_NS: u64 = 100_000_000;
 /// Records of a report: as many as fit the least MTU of IPv6.
-const MAX_RECORDS: usize = (1280 - size_of::<Ipv6>() - ALERT.len() - 8) / 20;
+const MAX_RECORDS: usize = (MIN_MTU as usize - size_of::<Ipv6>() - ALERT.len() - 8) / 20;
 /// A hop-by-hop header for ICMPv6 with the router alert option for MLD, padded (RFC 2711).
 const ALERT: [u8; 8] = [protocol::ICMPV6, 0, 5, 2, 0, 0, 1, 0];
 const ROUTER_ALERT: [u8; 4] = [5, 2, 0, 0];

@@ -29,13 +29,13 @@ struct PoolView {
     health_check: &'static str,
     /// So few backends are up that all are used.
     panic: bool,
-    total: Total,
+    total: Traffic,
     backends: Vec<BackendView>,
 }
 
-/// What the backends of now have had, all together.
-#[derive(Default, Serialize)]
-struct Total {
+/// What a backend has had, or all backends of now together.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Traffic {
     packets: u64,
     bytes: u64,
     answer_packets: u64,
@@ -44,16 +44,16 @@ struct Total {
     resets: u64,
 }
 
-impl Total {
-    fn of(backends: &[BackendView]) -> Self {
-        backends.iter().fold(Self::default(), |sum, backend| Self {
-            packets: sum.packets + backend.packets,
-            bytes: sum.bytes + backend.bytes,
-            answer_packets: sum.answer_packets + backend.answer_packets,
-            answer_bytes: sum.answer_bytes + backend.answer_bytes,
-            flows: sum.flows + backend.flows,
-            resets: sum.resets + backend.resets,
-        })
+impl Traffic {
+    fn and(self, other: Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            answer_packets: self.answer_packets + other.answer_packets,
+            answer_bytes: self.answer_bytes + other.answer_bytes,
+            flows: self.flows + other.flows,
+            resets: self.resets + other.resets,
+        }
     }
 }
 
@@ -77,12 +77,8 @@ struct BackendView {
     weight: u32,
     slots: u32,
     share: f64,
-    packets: u64,
-    bytes: u64,
-    answer_packets: u64,
-    answer_bytes: u64,
-    flows: u64,
-    resets: u64,
+    #[serde(flatten)]
+    traffic: Traffic,
     #[serde(skip_serializing_if = "Option::is_none")]
     health: Option<HealthView>,
 }
@@ -156,12 +152,14 @@ fn pool_view(
             weight: backend.weight,
             slots,
             share: if all == 0 { 0.0 } else { f64::from(slots) / f64::from(all) },
-            packets: counters.to.packets,
-            bytes: counters.to.bytes,
-            answer_packets: counters.from.packets,
-            answer_bytes: counters.from.bytes,
-            flows: counters.flows,
-            resets: counters.resets,
+            traffic: Traffic {
+                packets: counters.to.packets,
+                bytes: counters.to.bytes,
+                answer_packets: counters.from.packets,
+                answer_bytes: counters.from.bytes,
+                flows: counters.flows,
+                resets: counters.resets,
+            },
             health: monitor
                 .backend(&pool.key, backend.address)
                 .filter(|known| known.check().kind.is_some())
@@ -183,7 +181,7 @@ fn pool_view(
         table_slots: all,
         health_check: pool.health_check.kind.name(),
         panic: in_force.panics(number),
-        total: Total::of(&backends),
+        total: backends.iter().map(|backend| backend.traffic).fold(Traffic::default(), Traffic::and),
         backends,
     }
 }

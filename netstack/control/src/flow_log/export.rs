@@ -6,11 +6,15 @@ use crate::node::Node;
 use alloc::{collections::VecDeque, vec, vec::Vec};
 use config::Collector;
 use core::net::IpAddr;
+use packet::{
+    ipv6::{Ipv6, MIN_MTU},
+    udp::Udp,
+};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpProtocol, IpRepr, UdpPacket, UdpRepr};
 
 /// The longest message: with its headers no longer than any IPv6 link must carry (RFC 8200 §5).
-const MAX_MESSAGE_BYTES: usize = 1280 - 48;
+const MAX_MESSAGE_BYTES: usize = MIN_MTU as usize - size_of::<Ipv6>() - size_of::<Udp>();
 /// How long records wait for others.
 const WAIT_NS: u64 = 1_000_000_000;
 /// From one sending of the templates to the next (RFC 7011 §8.4).
