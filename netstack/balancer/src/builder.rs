@@ -62,8 +62,9 @@ struct Built {
     table: Option<Arc<Table>>,
 }
 
-/// Slots of a table that are filled for a unit of work (crate `pace`).
-const SLOTS_PER_UNIT: u64 = 64;
+/// Looks for a free slot of a table in a unit of work (crate `pace`), and units of a piece of that work.
+const PROBES_PER_UNIT: u32 = 256;
+const UNITS_PER_PIECE: u32 = 32;
 /// Ends that are looked at for a unit of work.
 const ENDS_PER_UNIT: u64 = 16;
 
@@ -92,7 +93,7 @@ impl Builder {
         pace::at_once(|pace| async move { self.build_paced(compiled, &pace).await })
     }
 
-    /// The same in short pieces, of which building one table is the longest. The tables of pools that are as they were in the
+    /// The same in short pieces. The tables of pools that are as they were in the
     /// snapshot before are shared with it.
     pub async fn build_paced(&mut self, compiled: &Compiled, pace: &Pace) -> Snapshot {
         let mut numbers = core::mem::take(&mut self.numbers);
@@ -122,10 +123,7 @@ impl Builder {
         for pool in &compiled.pools {
             let built = match self.tables.remove(&pool.key).filter(|built| built.is_of(pool)) {
                 Some(built) => built,
-                None => {
-                    pace.spend(u64::from(pool.table_size.slots()) / SLOTS_PER_UNIT).await;
-                    Built::new(pool, &self.settings.seed)
-                }
+                None => Built::new(pool, &self.settings.seed, pace).await,
             };
             pace.spend(1 + pool.backends.len() as u64 / ENDS_PER_UNIT).await;
             let known = numbers.remove(&pool.key).unwrap_or_default();
@@ -249,8 +247,17 @@ impl Builder {
 }
 
 impl Built {
-    fn new(pool: &Pool, seed: &Seed) -> Self {
-        let table = pool.table(seed).ok().map(Arc::new);
+    async fn new(pool: &Pool, seed: &Seed, pace: &Pace) -> Self {
+        let mut building = pool.building(seed).ok();
+        if let Some(building) = &mut building {
+            loop {
+                pace.spend(UNITS_PER_PIECE.into()).await;
+                if building.advance(UNITS_PER_PIECE * PROBES_PER_UNIT) {
+                    break;
+                }
+            }
+        }
+        let table = building.map(|building| Arc::new(building.finish()));
         Self { size: pool.table_size, shares: shares(pool).collect(), table }
     }
 

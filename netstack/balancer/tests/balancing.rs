@@ -434,6 +434,36 @@ fn fragments_follow_the_first() {
     assert_eq!(one(&mut balancer, &snapshot, &mut unrelated, 0), Verdict::NotOurs);
 }
 
+/// A core that also forwards has a table built in turns that are short whatever the table's size.
+#[test]
+fn the_largest_table_is_built_in_many_turns_and_is_the_same() {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "web", "annotations": {"fairlead.dev/table-size": "655373"}},
+        "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 80}]},
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "web", "labels": {"kubernetes.io/service-name": "web"}},
+        "ports": [{"port": 80}], "endpoints": [{"addresses": ["10.1.0.1"]}, {"addresses": ["10.1.0.2"]}],
+    });
+    let mut objects = Objects::default();
+    objects.add(0, &service).unwrap();
+    objects.add(1, &slice).unwrap();
+    let compiled = compile(&objects, &Site::default()).unwrap();
+    let at_once = builder().build(&compiled);
+    let mut task = pace::Task::new(|pace| async move { builder().build_paced(&compiled, &pace).await });
+    let mut turns = 0;
+    let in_turns = loop {
+        turns += 1;
+        if let Some(snapshot) = task.advance(200) {
+            break snapshot;
+        }
+    };
+    assert_eq!(in_turns.table(0), at_once.table(0));
+    assert!(turns > 50, "{turns} turns");
+}
+
 #[test]
 fn a_client_keeps_its_backend_with_affinity() {
     let (mut balancer, mut builder) = (balancer(), builder());

@@ -35,26 +35,54 @@ impl Order {
     }
 }
 
-/// Gives every slot to a backend: `take(slot, backend)` is called once for each slot.
-pub(crate) fn fill(size: TableSize, orders: &mut [Order], turns: &mut Turns, mut take: impl FnMut(u32, u32)) {
-    let slots = size.slots();
-    let mut taken = Taken::none(slots);
-    for _ in FEW.min(slots)..slots {
-        let backend = turns.next();
-        let order = &mut orders[backend as usize];
-        let mut at = order.next;
-        while taken.contains(at) {
-            at = order.after(at, slots);
-        }
-        order.next = order.after(at, slots);
-        taken.insert(at);
-        take(at, backend);
+/// Slots on their way to their backends.
+pub(crate) struct Filling {
+    slots: u32,
+    orders: Vec<Order>,
+    turns: Turns,
+    taken: Taken,
+    /// Slots that are still free.
+    free: u32,
+}
+
+impl Filling {
+    pub(crate) fn new(size: TableSize, orders: Vec<Order>, turns: Turns) -> Self {
+        let slots = size.slots();
+        Self { slots, orders, turns, taken: Taken::none(slots), free: slots }
     }
-    let mut free: Vec<u32> = (0..slots).filter(|slot| !taken.contains(*slot)).collect();
-    while !free.is_empty() {
-        let backend = turns.next();
-        let index = first_in_order(&orders[backend as usize], &free, slots);
-        take(free.swap_remove(index), backend);
+
+    /// Gives slots to backends, as many as need about `probes` looks for a free one: `take(slot, backend)` is called once for
+    /// each slot. True when all are given.
+    pub(crate) fn advance(&mut self, probes: u32, mut take: impl FnMut(u32, u32)) -> bool {
+        let slots = self.slots;
+        // The fewer are free, the longer one is looked for.
+        let count = u64::from(probes) * u64::from(self.free) / u64::from(slots);
+        let few = FEW.min(slots);
+        let until = self.free.saturating_sub(count.max(1) as u32).max(few);
+        for _ in until..self.free {
+            let backend = self.turns.next();
+            let order = &mut self.orders[backend as usize];
+            let mut at = order.next;
+            while self.taken.contains(at) {
+                at = order.after(at, slots);
+            }
+            order.next = order.after(at, slots);
+            self.taken.insert(at);
+            take(at, backend);
+        }
+        self.free = until;
+        if until > few {
+            return false;
+        }
+        let mut free: Vec<u32> = (0..slots).filter(|slot| !self.taken.contains(*slot)).collect();
+        while !free.is_empty() {
+            let backend = self.turns.next();
+            let index = first_in_order(&self.orders[backend as usize], &free, slots);
+            let slot = free.swap_remove(index);
+            self.taken.insert(slot);
+            take(slot, backend);
+        }
+        true
     }
 }
 
@@ -142,13 +170,14 @@ mod tests {
 
     fn filled(slots: u32, hashes: &[(u64, u64)]) -> Vec<u32> {
         let size = TableSize::new(slots).unwrap();
-        let mut orders: Vec<Order> = hashes.iter().map(|(a, b)| Order::new(*a, *b, size)).collect();
+        let orders: Vec<Order> = hashes.iter().map(|(a, b)| Order::new(*a, *b, size)).collect();
         let mut entry = vec![u32::MAX; slots as usize];
-        let mut turns = Turns::new(hashes.iter().map(|_| 1));
-        fill(size, &mut orders, &mut turns, |slot, backend| {
+        let mut filling = Filling::new(size, orders, Turns::new(hashes.iter().map(|_| 1)));
+        // In pieces: of no matter to what comes of it.
+        while !filling.advance(300, |slot, backend| {
             assert_eq!(entry[slot as usize], u32::MAX, "slot {slot} is taken twice");
             entry[slot as usize] = backend;
-        });
+        }) {}
         entry
     }
 

@@ -39,4 +39,4 @@ pub use change::{Change, Shares};
 pub use flow::FlowHasher;
 pub use seed::Seed;
 pub use size::TableSize;
-pub use table::{Backend, Error, Table};
+pub use table::{Backend, Building, Error, Table};

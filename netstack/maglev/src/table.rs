@@ -7,7 +7,7 @@ use core::fmt;
 
 use siphasher::sip::SipHasher24;
 
-use crate::fill::{Order, fill};
+use crate::fill::{Filling, Order};
 use crate::seed::{Purpose, Seed};
 use crate::size::TableSize;
 use crate::turns::Turns;
@@ -84,34 +84,9 @@ impl Table {
     /// # Errors
     /// [`Error::NoBackend`], [`Error::TooManyBackends`], [`Error::SameName`].
     pub fn build(size: TableSize, seed: &Seed, backends: &[Backend<'_>]) -> Result<Table, Error> {
-        let slots = size.slots();
-        if backends.len() > slots as usize {
-            return Err(Error::TooManyBackends { backends: backends.len(), slots });
-        }
-        if backends.iter().all(|backend| backend.weight == 0) {
-            return Err(Error::NoBackend);
-        }
-        let by_name = sorted_by_name(backends)?;
-        let sorted = || by_name.iter().map(|index| &backends[*index as usize]);
-
-        let offsets = SipHasher24::new_with_key(&seed.key(Purpose::Offset));
-        let skips = SipHasher24::new_with_key(&seed.key(Purpose::Skip));
-        let mut orders: Vec<Order> =
-            sorted().map(|b| Order::new(offsets.hash(b.name), skips.hash(b.name), size)).collect();
-        let mut turns = Turns::new(sorted().map(|backend| backend.weight));
-
-        let entries = if backends.len() <= 1 << 16 {
-            let mut entries = vec![0; slots as usize];
-            let take = |slot, rank| entries[slot as usize] = by_name[rank as usize] as u16;
-            fill(size, &mut orders, &mut turns, take);
-            Entries::Short(entries.into())
-        } else {
-            let mut entries = vec![0; slots as usize];
-            let take = |slot, rank| entries[slot as usize] = by_name[rank as usize];
-            fill(size, &mut orders, &mut turns, take);
-            Entries::Long(entries.into())
-        };
-        Ok(Table(entries))
+        let mut building = Building::new(size, seed, backends)?;
+        while !building.advance(u32::MAX) {}
+        Ok(building.finish())
     }
 
     /// Index of the backend for a flow's hash.
@@ -164,6 +139,59 @@ impl Table {
             Entries::Short(entries) => size_of_val(&**entries),
             Entries::Long(entries) => size_of_val(&**entries),
         }
+    }
+}
+
+/// A table on its way, for who has something better to do now and then.
+pub struct Building {
+    table: Table,
+    /// Indexes of the backends in the order of their names.
+    by_name: Vec<u32>,
+    filling: Filling,
+}
+
+impl Building {
+    /// Begins the table that [`Table::build`] builds at once.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn new(size: TableSize, seed: &Seed, backends: &[Backend<'_>]) -> Result<Self, Error> {
+        let slots = size.slots();
+        if backends.len() > slots as usize {
+            return Err(Error::TooManyBackends { backends: backends.len(), slots });
+        }
+        if backends.iter().all(|backend| backend.weight == 0) {
+            return Err(Error::NoBackend);
+        }
+        let by_name = sorted_by_name(backends)?;
+        let sorted = || by_name.iter().map(|index| &backends[*index as usize]);
+        let offsets = SipHasher24::new_with_key(&seed.key(Purpose::Offset));
+        let skips = SipHasher24::new_with_key(&seed.key(Purpose::Skip));
+        let orders = sorted().map(|b| Order::new(offsets.hash(b.name), skips.hash(b.name), size)).collect();
+        let turns = Turns::new(sorted().map(|backend| backend.weight));
+        let entries = match backends.len() <= 1 << 16 {
+            true => Entries::Short(vec![0; slots as usize].into()),
+            false => Entries::Long(vec![0; slots as usize].into()),
+        };
+        Ok(Self { filling: Filling::new(size, orders, turns), table: Table(entries), by_name })
+    }
+
+    /// Works for about `probes` looks at a slot, of which the table needs about `slots * ln(slots)`. True when it is done.
+    pub fn advance(&mut self, probes: u32) -> bool {
+        let Self { table, by_name, filling } = self;
+        match &mut table.0 {
+            Entries::Short(entries) => filling.advance(probes, |slot, rank| {
+                entries[slot as usize] = by_name[rank as usize] as u16;
+            }),
+            Entries::Long(entries) => filling.advance(probes, |slot, rank| {
+                entries[slot as usize] = by_name[rank as usize];
+            }),
+        }
+    }
+
+    /// The table, once [`Building::advance`] has said that it is done.
+    pub fn finish(self) -> Table {
+        self.table
     }
 }
 

@@ -8,7 +8,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use config::HealthCheck;
 use ipnet::IpNet;
-use maglev::{Seed, Table, TableSize};
+use maglev::{Building, Seed, Table, TableSize};
 use serde::Deserialize;
 
 use crate::object::IpFamily;
@@ -245,6 +245,16 @@ impl Pool {
     /// # Errors
     /// [`maglev::Error::NoBackend`] if nobody gets new flows, [`maglev::Error::TooManyBackends`].
     pub fn table(&self, seed: &Seed) -> Result<Table, maglev::Error> {
+        let mut building = self.building(seed)?;
+        while !building.advance(u32::MAX) {}
+        Ok(building.finish())
+    }
+
+    /// The same, begun.
+    ///
+    /// # Errors
+    /// As [`Pool::table`].
+    pub fn building(&self, seed: &Seed) -> Result<Building, maglev::Error> {
         let names: Vec<String> = self.backends.iter().map(Backend::name).collect();
         let backends: Vec<maglev::Backend<'_>> = self
             .backends
@@ -255,6 +265,6 @@ impl Pool {
                 maglev::Backend { name: name.as_bytes(), weight }
             })
             .collect();
-        Table::build(self.table_size, seed, &backends)
+        Building::new(self.table_size, seed, &backends)
     }
 }
