@@ -67,6 +67,8 @@ const PROBES_PER_UNIT: u32 = 256;
 const UNITS_PER_PIECE: u32 = 32;
 /// Ends that are looked at for a unit of work.
 const ENDS_PER_UNIT: u64 = 16;
+/// Frontends that are added for a unit of work.
+const FRONTENDS_PER_UNIT: usize = 8;
 
 impl Builder {
     /// A builder that has numbered nobody yet.
@@ -139,6 +141,11 @@ impl Builder {
             pace.spend(snapshot.ends.len() as u64 / ENDS_PER_UNIT).await;
             share_owners(&mut snapshot);
         }
+        self.add_frontends(&mut snapshot, compiled, pace).await;
+        snapshot
+    }
+
+    async fn add_frontends(&self, snapshot: &mut Snapshot, compiled: &Compiled, pace: &Pace) {
         let mut frontends: Vec<&services::Frontend> = compiled.frontends.iter().collect();
         // Answers that no flow is known of are tried with them in this order. What asked an address of this node came here, and
         // its flow is known unless the table was full.
@@ -146,7 +153,10 @@ impl Builder {
         frontends.sort_by_key(|frontend| {
             (frontend.address.is_none_or(is_own), core::cmp::Reverse(frontend.exposure))
         });
-        for frontend in frontends {
+        for (number, frontend) in frontends.into_iter().enumerate() {
+            if number % FRONTENDS_PER_UNIT == 0 {
+                pace.spend(1).await;
+            }
             let Some(pool) = compiled.pools.get(frontend.pool) else { continue };
             let is_ours = |address: &&IpAddr| address.is_ipv4() == (pool.key.family == IpFamily::V4);
             let node = self.settings.node_addresses.iter().filter(is_ours).copied();
@@ -156,11 +166,10 @@ impl Builder {
                 let is_own = snapshot.own.contains(&address);
                 let is_tcp = pool.key.protocol == Protocol::Tcp;
                 if !(is_own && is_tcp && self.settings.api_port == Some(frontend.port)) {
-                    add_frontend(&mut snapshot, frontend, pool, (address, is_own));
+                    add_frontend(snapshot, frontend, pool, (address, is_own));
                 }
             }
         }
-        snapshot
     }
 
     /// Frees the numbers of backends that are not there any more.

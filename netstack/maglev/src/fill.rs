@@ -54,32 +54,33 @@ impl Filling {
     /// Gives slots to backends, as many as need about `probes` looks for a free one: `take(slot, backend)` is called once for
     /// each slot. True when all are given.
     pub(crate) fn advance(&mut self, probes: u32, mut take: impl FnMut(u32, u32)) -> bool {
-        let slots = self.slots;
+        let Self { slots, orders, turns, taken, .. } = self;
+        let (slots, orders) = (*slots, &mut orders[..]);
         // The fewer are free, the longer one is looked for.
         let count = u64::from(probes) * u64::from(self.free) / u64::from(slots);
         let few = FEW.min(slots);
         let until = self.free.saturating_sub(count.max(1) as u32).max(few);
         for _ in until..self.free {
-            let backend = self.turns.next();
-            let order = &mut self.orders[backend as usize];
+            let backend = turns.next();
+            let order = &mut orders[backend as usize];
             let mut at = order.next;
-            while self.taken.contains(at) {
+            while taken.contains(at) {
                 at = order.after(at, slots);
             }
             order.next = order.after(at, slots);
-            self.taken.insert(at);
+            taken.insert(at);
             take(at, backend);
         }
         self.free = until;
         if until > few {
             return false;
         }
-        let mut free: Vec<u32> = (0..slots).filter(|slot| !self.taken.contains(*slot)).collect();
+        let mut free: Vec<u32> = (0..slots).filter(|slot| !taken.contains(*slot)).collect();
         while !free.is_empty() {
-            let backend = self.turns.next();
-            let index = first_in_order(&self.orders[backend as usize], &free, slots);
+            let backend = turns.next();
+            let index = first_in_order(&orders[backend as usize], &free, slots);
             let slot = free.swap_remove(index);
-            self.taken.insert(slot);
+            taken.insert(slot);
             take(slot, backend);
         }
         true
