@@ -53,6 +53,18 @@ impl Extent {
         Self(start as u32 | (len as u32) << 16)
     }
 
+    /// The same with so many bytes more in front, which are there: one addition to both.
+    #[inline(always)]
+    fn with_front(self, n: usize) -> Self {
+        Self(self.0.wrapping_add((n as u32).wrapping_mul(0xffff)))
+    }
+
+    /// The same without so many bytes in front, which it has.
+    #[inline(always)]
+    fn without_front(self, n: usize) -> Self {
+        Self(self.0.wrapping_sub((n as u32).wrapping_mul(0xffff)))
+    }
+
     #[inline(always)]
     fn start(self) -> usize {
         (self.0 & 0xffff) as usize
@@ -224,11 +236,10 @@ impl Buf {
     #[inline(always)]
     pub fn push_front(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         let header = self.header_mut();
-        let (start, len) = (header.extent.start(), header.extent.len());
-        if n > start {
+        if n > header.extent.start() {
             return Err(NoRoom);
         }
-        header.extent = Extent::new(start - n, len + n);
+        header.extent = header.extent.with_front(n);
         Ok(self.data_mut())
     }
 
@@ -239,11 +250,10 @@ impl Buf {
     #[inline(always)]
     pub fn push_array<const N: usize>(&mut self) -> Result<&mut [u8; N], NoRoom> {
         let header = self.header_mut();
-        let (start, len) = (header.extent.start(), header.extent.len());
-        if N > start {
+        if N > header.extent.start() {
             return Err(NoRoom);
         }
-        header.extent = Extent::new(start - N, len + N);
+        header.extent = header.extent.with_front(N);
         // SAFETY: the first `N` bytes of data were just added and are initialised like all of the pool, and the handle is
         // unique.
         Ok(unsafe { &mut *self.data_pointer().cast::<[u8; N]>() })
@@ -282,11 +292,10 @@ impl Buf {
     #[inline(always)]
     pub fn pull_front(&mut self, n: usize) -> Result<(), NoRoom> {
         let header = self.header_mut();
-        let (start, len) = (header.extent.start(), header.extent.len());
-        if n > len {
+        if n > header.extent.len() {
             return Err(NoRoom);
         }
-        header.extent = Extent::new(start + n, len - n);
+        header.extent = header.extent.without_front(n);
         Ok(())
     }
 
