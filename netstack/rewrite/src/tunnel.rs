@@ -104,38 +104,52 @@ impl Tunnel {
     #[inline]
     pub fn put(&self, bytes: &mut [u8], inner_bytes: usize, hash: u64) -> Result<(), NoEntry> {
         match &self.header {
-            Header::V4(ready, sum) => {
-                let (place, rest) = Ipv4::mut_from_prefix(bytes).map_err(|_| NoEntry::Malformed)?;
-                *place = *ready;
-                let Some(port) = self.gue_port else {
-                    let inner = Inner::take_hop(rest)?;
-                    return complete_ipv4(place, *sum, &inner, (inner.protocol, inner_bytes, hash));
-                };
-                let (udp, rest) = Udp::mut_from_prefix(rest).map_err(|_| NoEntry::Malformed)?;
-                let udp_bytes = inner_bytes + size_of::<Udp>();
-                let inner = Inner::take_hop(rest)?;
-                complete_ipv4(place, *sum, &inner, (packet::protocol::UDP, udp_bytes, hash))?;
-                *udp = udp_header(port, udp_bytes, hash);
-            }
-            Header::V6(ready) => {
-                let (place, rest) = Ipv6::mut_from_prefix(bytes).map_err(|_| NoEntry::Malformed)?;
-                *place = *ready;
-                let Some(port) = self.gue_port else {
-                    let inner = Inner::take_hop(rest)?;
-                    return complete_ipv6(place, &inner, (inner.protocol, inner_bytes, hash));
-                };
-                let (udp, rest) = Udp::mut_from_prefix(rest).map_err(|_| NoEntry::Malformed)?;
-                let udp_bytes = inner_bytes + size_of::<Udp>();
-                complete_ipv6(place, &Inner::take_hop(rest)?, (packet::protocol::UDP, udp_bytes, hash))?;
-                if rest.len() != inner_bytes {
-                    return Err(NoEntry::Malformed);
-                }
-                *udp = udp_header(port, udp_bytes, hash);
-                let sum = place.pseudo_header(packet::protocol::UDP, udp_bytes as u32);
-                let sum = sum.bytes(udp.as_bytes()).bytes(rest).finish();
-                udp.checksum = if sum == U16::ZERO { U16::MAX_VALUE } else { sum };
-            }
+            Header::V4(ready, sum) => self.put_ipv4((ready, *sum), bytes, inner_bytes, hash),
+            Header::V6(ready) => self.put_ipv6(ready, bytes, inner_bytes, hash),
         }
+    }
+
+    #[inline(always)]
+    fn put_ipv4(
+        &self,
+        (ready, sum): (&Ipv4, u16),
+        bytes: &mut [u8],
+        inner_bytes: usize,
+        hash: u64,
+    ) -> Result<(), NoEntry> {
+        let (place, rest) = Ipv4::mut_from_prefix(bytes).map_err(|_| NoEntry::Malformed)?;
+        *place = *ready;
+        let Some(port) = self.gue_port else {
+            let inner = Inner::take_hop(rest)?;
+            return complete_ipv4(place, sum, &inner, (inner.protocol, inner_bytes, hash));
+        };
+        let (udp, rest) = Udp::mut_from_prefix(rest).map_err(|_| NoEntry::Malformed)?;
+        let udp_bytes = inner_bytes + size_of::<Udp>();
+        let inner = Inner::take_hop(rest)?;
+        complete_ipv4(place, sum, &inner, (packet::protocol::UDP, udp_bytes, hash))?;
+        *udp = udp_header(port, udp_bytes, hash);
+        Ok(())
+    }
+
+    /// Apart, so that the more frequent way has registers for all it needs.
+    #[inline(never)]
+    fn put_ipv6(&self, ready: &Ipv6, bytes: &mut [u8], inner_bytes: usize, hash: u64) -> Result<(), NoEntry> {
+        let (place, rest) = Ipv6::mut_from_prefix(bytes).map_err(|_| NoEntry::Malformed)?;
+        *place = *ready;
+        let Some(port) = self.gue_port else {
+            let inner = Inner::take_hop(rest)?;
+            return complete_ipv6(place, &inner, (inner.protocol, inner_bytes, hash));
+        };
+        let (udp, rest) = Udp::mut_from_prefix(rest).map_err(|_| NoEntry::Malformed)?;
+        let udp_bytes = inner_bytes + size_of::<Udp>();
+        complete_ipv6(place, &Inner::take_hop(rest)?, (packet::protocol::UDP, udp_bytes, hash))?;
+        if rest.len() != inner_bytes {
+            return Err(NoEntry::Malformed);
+        }
+        *udp = udp_header(port, udp_bytes, hash);
+        let sum = place.pseudo_header(packet::protocol::UDP, udp_bytes as u32);
+        let sum = sum.bytes(udp.as_bytes()).bytes(rest).finish();
+        udp.checksum = if sum == U16::ZERO { U16::MAX_VALUE } else { sum };
         Ok(())
     }
 }
@@ -145,24 +159,24 @@ impl Inner {
     #[inline(always)]
     fn take_hop(packet: &mut [u8]) -> Result<Self, NoEntry> {
         let (header, _) = Ipv4::mut_from_prefix(packet).map_err(|_| NoEntry::Malformed)?;
-        match header.version() {
-            4 if header.ttl > 1 => {
-                header.decrement_ttl();
-                let may_fragment = header.flags_fragment.get() & DONT_FRAGMENT == 0;
-                Ok(Self { protocol: IPV4_IN_IP, traffic_class: header.dscp_ecn, may_fragment })
+        if header.version() == 4 {
+            if header.ttl <= 1 {
+                return Err(NoEntry::Expired);
             }
-            6 => {
-                let (header, _) = Ipv6::mut_from_prefix(packet).map_err(|_| NoEntry::Malformed)?;
-                if header.hop_limit <= 1 {
-                    return Err(NoEntry::Expired);
-                }
-                header.hop_limit -= 1;
-                let traffic_class = (header.version_class_flow.get() >> 20) as u8;
-                Ok(Self { protocol: IPV6_IN_IP, traffic_class, may_fragment: false })
-            }
-            4 => Err(NoEntry::Expired),
-            _ => Err(NoEntry::Malformed),
+            header.decrement_ttl();
+            let may_fragment = header.flags_fragment.get() & DONT_FRAGMENT == 0;
+            return Ok(Self { protocol: IPV4_IN_IP, traffic_class: header.dscp_ecn, may_fragment });
         }
+        if header.version() != 6 {
+            return Err(NoEntry::Malformed);
+        }
+        let (header, _) = Ipv6::mut_from_prefix(packet).map_err(|_| NoEntry::Malformed)?;
+        if header.hop_limit <= 1 {
+            return Err(NoEntry::Expired);
+        }
+        header.hop_limit -= 1;
+        let traffic_class = (header.version_class_flow.get() >> 20) as u8;
+        Ok(Self { protocol: IPV6_IN_IP, traffic_class, may_fragment: false })
     }
 }
 
