@@ -28,6 +28,10 @@ mod unusual;
 use begin::{begin, choose, miss};
 use unusual::{decide, other};
 
+/// Flows whose backends are looked up at a time, after the services' tables have been asked about as many others: few enough that
+/// there are places for all the lines that are asked for.
+const CHOICES: usize = 8;
+
 /// What is known of the packets of a vector between passes.
 pub(crate) struct Lanes {
     runs: Vec<Run>,
@@ -289,22 +293,23 @@ fn swift_run<K: Family, O: Observer, const BESIDE: bool>(
     ((index, first), observer): ((usize, usize), &mut O),
 ) -> usize {
     let Left { plans, deferred, kind, mut count } = left;
-    let (before, begun) = (index, count);
+    let (before, mut chosen) = (index, count);
     let columns = packets.iter_mut().zip(verdicts).zip(lanes);
     for (((packet, verdict), lane), number) in columns.zip(first + index..) {
-        let plans = (&mut *plans, count);
-        let done =
-            swift::<_, _, BESIDE>(context, flows, (packet, verdict), (lane, plans), (number, observer));
+        let given = (lane, (&mut *plans, count));
+        let done = swift::<_, _, BESIDE>(context, flows, (packet, verdict), given, (number, observer));
         if let Err(next) = done
             && let Some(place) = deferred.get_mut(count)
         {
             *place = Deferred { index: number - first, kind, next };
             count += 1;
+            if count - chosen == 2 * CHOICES {
+                choose(context, flows, (before, lanes), (deferred, plans), chosen..chosen + CHOICES);
+                chosen += CHOICES;
+            }
         }
     }
-    let deferred = deferred.get_mut(begun..count).unwrap_or_default();
-    let plans = plans.get_mut(begun..count).unwrap_or_default();
-    choose(context, flows, (before, lanes), (deferred, plans));
+    choose(context, flows, (before, lanes), (deferred, plans), chosen..count);
     count
 }
 

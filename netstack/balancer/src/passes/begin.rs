@@ -1,5 +1,7 @@
 //! Flows that begin in the usual way: what is found out in the second pass, and done in the third.
 
+use core::ops::Range;
+
 use flow::{Answers, FlowTable, Newcomer, Refused, Slot};
 use rewrite::Tuple;
 
@@ -20,14 +22,18 @@ pub(super) fn miss<K: Family>(context: &Context<'_>, lane: &Lane<K>, plan: Optio
     next.unwrap_or_default()
 }
 
-/// Looks up the backends of flows that begin, their services' tables having come; the first of `lanes` is of this number.
+/// Looks up the backends of flows that begin among those in this range of `deferred`, their services' tables having come; the first
+/// of `lanes` is of this number.
 #[inline(never)]
 pub(super) fn choose<K: Family>(
     context: &Context<'_>,
     flows: &FlowTable<K>,
     (first, lanes): (usize, &[Lane<K>]),
     (deferred, plans): (&mut [Deferred], &mut [Plan<K>]),
+    range: Range<usize>,
 ) {
+    let deferred = deferred.get_mut(range.clone()).unwrap_or_default();
+    let plans = plans.get_mut(range).unwrap_or_default();
     for (Deferred { index, next, .. }, plan) in deferred.iter_mut().zip(plans) {
         if let Next::Choose(pick) = *next {
             let lane = lanes.get(*index - first);
