@@ -1,7 +1,7 @@
 //! Maglev hashing (Eisenbud et al., NSDI 2016): which backend serves a flow, the same on every node.
 //!
 //! Main path:
-//! 1. [`Table::build`] gives each backend its share of a [`TableSize`] of slots, off the data path;
+//! 1. [`Table::build`], or [`Building`] piece by piece, gives each backend its share of a [`TableSize`] of slots, off the data path;
 //! 2. a packet's addresses and ports become 64 bits in [`FlowHasher`], keyed and the same on all nodes with one [`Seed`];
 //! 3. [`Table::backend`] turns those into a backend's number: one load;
 //! 4. [`Change::between`] counts what the next table would move.
