@@ -244,6 +244,11 @@ impl Balancer {
         self.has_awaited = context.has_awaited.get();
     }
 
+    /// True if the last vector's packets were all of IPv4, and plain: so they still are, but for what is put in front of them.
+    pub fn had_ipv4_alone(&self) -> bool {
+        self.lanes.had_ipv4_alone()
+    }
+
     /// True if a fragment has come since this was asked before so that [`Balancer::knows_awaited`] may say so of others.
     #[inline]
     pub fn take_awaited(&mut self) -> bool {

@@ -106,6 +106,11 @@ fn lanes<K: Family>() -> Vec<Lane<K>> {
 }
 
 impl Lanes {
+    /// True if the last packets that were decided about are plain ones of IPv4, all of them.
+    pub(crate) fn had_ipv4_alone(&self) -> bool {
+        matches!(self.runs.as_slice(), [Run { kind: Kind::V4, .. }])
+    }
+
     /// Decides about packets, as many as a vector has at most. `first` is the index of the first.
     #[inline(always)]
     pub(crate) fn process<O: Observer>(

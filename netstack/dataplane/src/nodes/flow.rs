@@ -78,7 +78,8 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
     let mut observer = Observed { shared, counters, backends, lengths: &lengths[..], now_ns, judge };
     balancer.process_observed(cx.services, &mut bytes[..count], cx.now_ns, verdicts, &mut observer);
     cx.counters.flows.note(balancer);
-    let holds = lead_on(cx, &mut packets[..count], verdicts, nexts);
+    let is_ipv4 = balancer.had_ipv4_alone();
+    let holds = lead_on(cx, (&mut packets[..count], is_ipv4), verdicts, nexts);
     if has_untracked {
         let columns = packets.iter_mut().zip(nexts.iter_mut()).zip(&cx.scratch.untracked);
         for ((packet, next), judged) in columns.take(count) {
@@ -100,14 +101,19 @@ pub(crate) fn run(cx: &mut Context<'_>, packets: &mut Vector, nexts: &mut Nexts)
 
 /// Sends packets where their verdicts say, those with like verdicts that follow each other together. True if some are to be held.
 #[inline(always)]
-fn lead_on(cx: &mut Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], nexts: &mut Nexts) -> bool {
+fn lead_on(
+    cx: &mut Context<'_>,
+    (packets, is_ipv4): (&mut [Buf], bool),
+    verdicts: &[Verdict],
+    nexts: &mut Nexts,
+) -> bool {
     let (mut index, mut holds) = (0, false);
     let verdicts = verdicts.get(..packets.len()).unwrap_or_default();
     while let Some((verdict, verdicts)) = verdicts.get(index..).and_then(|rest| Some((rest.first()?, rest)))
         && let (Some(packets), Some(nexts)) = (packets.get_mut(index..), nexts.get_mut(index..))
     {
         index += match verdict {
-            Verdict::Route | Verdict::NotOurs => route(packets, verdicts, nexts),
+            Verdict::Route | Verdict::NotOurs => route((packets, is_ipv4), verdicts, nexts),
             Verdict::SendTo(_) => to_backend::send_to_neighbours(cx, packets, verdicts, nexts),
             Verdict::Encapsulate(_) => to_backend::encapsulate(cx, packets, verdicts, nexts),
             verdict => {
@@ -122,13 +128,14 @@ fn lead_on(cx: &mut Context<'_>, packets: &mut [Buf], verdicts: &[Verdict], next
     holds
 }
 
-/// Has packets routed, up to the first whose verdict says something else; returns how many there are before it.
+/// Has packets routed, up to the first whose verdict says something else; returns how many there are before it. Those of a vector of
+/// IPv4 alone need not be looked at.
 #[inline(always)]
-fn route(packets: &[Buf], verdicts: &[Verdict], nexts: &mut [Node]) -> usize {
+fn route((packets, is_ipv4): (&[Buf], bool), verdicts: &[Verdict], nexts: &mut [Node]) -> usize {
     let mut count = 0;
     for ((packet, verdict), next) in packets.iter().zip(verdicts).zip(nexts) {
         let (Verdict::Route | Verdict::NotOurs) = verdict else { break };
-        *next = lookup(packet);
+        *next = if is_ipv4 { Node::Ip4Lookup } else { lookup(packet) };
         count += 1;
     }
     count
