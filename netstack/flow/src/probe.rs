@@ -54,8 +54,9 @@ fn find_beyond<K: Key>(lines: &[Line<K>], home: usize, sought: &Home<K>) -> Opti
 #[inline(always)]
 pub(crate) fn free_at_home<K: Key>(lines: &[Line<K>], line: usize, sought: &Home<K>) -> Option<Place> {
     let home = lines.get(line)?;
-    let ways = home.ways().iter().zip(0..);
-    // Without a branch for each: which of them is free would be guessed wrong.
+    // Without a branch for each: which of them is free would be guessed wrong. It is the first: windows and tallies are asked for
+    // beside that.
+    let ways = home.ways().iter().zip(0..K::WAYS).rev();
     let (is_there, way) = ways.fold((false, K::WAYS), |(is_there, free), (entry, way)| {
         (is_there | entry.key.is(&sought.key), if entry.is_free() { way } else { free })
     });

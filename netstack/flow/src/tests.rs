@@ -250,13 +250,14 @@ fn begin_at_a_glance<K: Key>(key: impl Fn(u32) -> K) {
         let answers = [Answers::Elsewhere, Answers::Same, Answers::Other(&other)][number as usize % 3];
         let flow = Newcomer { asks: &home, answers, observed: SYN, binding: number, now_ns: 0 };
         let room = thorough.room(&flow).unwrap();
-        let _ = thorough.begin(&flow, room, 0);
-        if quick.begin_at_home(&flow).is_some() {
-            at_a_glance += 1;
-        } else {
+        let place = thorough.begin(&flow, room, 0);
+        let begun = quick.begin_at_home(&flow);
+        at_a_glance += u32::from(begun.is_some());
+        let begun = begun.unwrap_or_else(|| {
             let room = quick.room(&flow).unwrap();
-            let _ = quick.begin(&flow, room, 0);
-        }
+            quick.begin(&flow, room, 0)
+        });
+        assert_eq!(begun, place, "windows and tallies are asked for beside the first place");
         assert_eq!(quick.begin_at_home(&flow), None, "it is there");
         let turned = quick.home(&key(number).reversed());
         if matches!(answers, Answers::Same) {
