@@ -73,8 +73,13 @@ fn there_and_back(packet: &[u8], view: &View, to: &Tuple, is_right: bool) {
         !is_right || transport::is_right(&changed),
         "a checksum was right in {packet:02x?} and is not in {changed:02x?}"
     );
+    // A checksum of SCTP that comes to be zero looks like none (RFC 9653 §5.2), and is not updated on the way back.
+    let checksum = |packet: &[u8]| packet.get(view.transport_offset + 8..)?.first_chunk::<4>().copied();
+    let came_to_zero = view.transport == Transport::Sctp && checksum(&changed) == Some([0; 4]);
     assert_eq!(translate(&mut changed, &after, &view.tuple), Ok(()));
-    assert_same(&changed, packet);
+    if !came_to_zero || checksum(packet) == Some([0; 4]) {
+        assert_same(&changed, packet);
+    }
 }
 
 /// The same but for sums of zero, which have two forms.
