@@ -7,6 +7,7 @@ use crate::node::Node;
 use alloc::{format, string::String, string::ToString, vec, vec::Vec};
 use balancer::Snapshot;
 use core::net::{IpAddr, SocketAddr};
+use dataplane::BackendCounters;
 use maglev::Shares;
 use serde::Serialize;
 use serde_json::json;
@@ -34,7 +35,7 @@ struct PoolView {
 }
 
 /// What a backend has had, or all backends of now together.
-#[derive(Clone, Copy, Default, Serialize)]
+#[derive(Serialize)]
 struct Traffic {
     packets: u64,
     bytes: u64,
@@ -44,15 +45,15 @@ struct Traffic {
     resets: u64,
 }
 
-impl Traffic {
-    fn and(self, other: Self) -> Self {
+impl From<BackendCounters> for Traffic {
+    fn from(counters: BackendCounters) -> Self {
         Self {
-            packets: self.packets + other.packets,
-            bytes: self.bytes + other.bytes,
-            answer_packets: self.answer_packets + other.answer_packets,
-            answer_bytes: self.answer_bytes + other.answer_bytes,
-            flows: self.flows + other.flows,
-            resets: self.resets + other.resets,
+            packets: counters.to.packets,
+            bytes: counters.to.bytes,
+            answer_packets: counters.from.packets,
+            answer_bytes: counters.from.bytes,
+            flows: counters.flows,
+            resets: counters.resets,
         }
     }
 }
@@ -138,11 +139,13 @@ fn pool_view(
     let slots = table.map_or_else(none, |table| Shares::of(table, used.len()).slots().to_vec());
     let all = table.map_or(0, |table| table.slots());
     let monitor = node.health.monitor.borrow();
+    let mut total = BackendCounters::default();
     let backends = pool.backends.iter().map(|backend| {
         let place = used.binary_search_by_key(&backend.address, |used| used.address).ok();
         let counters =
             place.and_then(|place| Some(node.shared.backend_counters(snapshot?.number(number, place)?)));
         let counters = counters.unwrap_or_default();
+        total = total + counters;
         let slots = place.and_then(|place| slots.get(place)).copied().unwrap_or_default();
         let state = place.and_then(|place| used.get(place)).map(|used| used.state);
         BackendView {
@@ -152,14 +155,7 @@ fn pool_view(
             weight: backend.weight,
             slots,
             share: if all == 0 { 0.0 } else { f64::from(slots) / f64::from(all) },
-            traffic: Traffic {
-                packets: counters.to.packets,
-                bytes: counters.to.bytes,
-                answer_packets: counters.from.packets,
-                answer_bytes: counters.from.bytes,
-                flows: counters.flows,
-                resets: counters.resets,
-            },
+            traffic: counters.into(),
             health: monitor
                 .backend(&pool.key, backend.address)
                 .filter(|known| known.check().kind.is_some())
@@ -181,7 +177,7 @@ fn pool_view(
         table_slots: all,
         health_check: pool.health_check.kind.name(),
         panic: in_force.panics(number),
-        total: backends.iter().map(|backend| backend.traffic).fold(Traffic::default(), Traffic::and),
+        total: total.into(),
         backends,
     }
 }
